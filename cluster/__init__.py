@@ -1,0 +1,1 @@
+"""Where things run: Ray, DeepSpeed, MLflow, publishing, retries. `fss` holds the mathematics, `jobs` the commands."""

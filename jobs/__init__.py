@@ -1,0 +1,1 @@
+"""The commands: `python -m jobs.NAME key=value ...`, thin entry points over `cluster`."""
