@@ -15,6 +15,7 @@ from cluster.journal import Journal
 from cluster.pool import Pool
 from cluster.session import session
 from cluster.stage import Manifest, Stage, StageError
+from cluster.tracking import Shipper, default_tracking_uri, tracking_folder
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +101,13 @@ class Run:
             for above in inputs:
                 done = self._manifests[above]
                 journal.dataset(above, done.fingerprint, str(done.folder), context="input")
+        try:  # the stage writes to the journal itself, perhaps from another machine: one writer at a time
             manifest = stage.execute(one, self, folder, settings, inputs)
-            seconds = self.seconds(manifest)
-            journal.metrics({f"{one.name}/seconds": seconds})
+        except BaseException:
+            self.journal(one.name).end("FAILED")
+            raise
+        with self.journal(one.name) as journal:
+            journal.metrics({f"{one.name}/seconds": self.seconds(manifest)})
             journal.metrics({f"{one.name}/{key}": float(value) for key, value in manifest.counts.items()})
             journal.artifact(folder / "manifest.json")
         return manifest
@@ -125,17 +130,19 @@ class Run:
     @property
     def tracking_folder(self) -> Path:
         """Where the journals lie."""
-        return self.folder / "tracking"
+        return tracking_folder(self.config.root, self.config.name)
 
     def journal(self, stage_name: str) -> Journal:
         """A journal for `stage_name`, child of the pipeline's."""
-        return Journal(self.tracking_folder, stage_name, parent="pipeline")
+        parent = None if stage_name == "pipeline" else "pipeline"
+        return Journal(self.tracking_folder, stage_name, parent=parent)
 
     @contextlib.contextmanager
     def _tracked(self) -> Iterator[None]:
-        from cluster.tracking import tracking
-
-        with tracking(self.config, self.tracking_folder), Journal(self.tracking_folder, "pipeline") as journal:
+        settings = self.config.tracking
+        uri = settings.uri or default_tracking_uri(self.config.root)
+        shipper = Shipper(self.tracking_folder, uri, settings.experiment)
+        with shipper if settings.enabled else contextlib.nullcontext(), self.journal("pipeline") as journal:
             journal.params(plain(self.config))
             journal.tags({"run": self.config.name, "folder": str(self.folder)})
             self.pipeline_journal = journal

@@ -174,53 +174,42 @@ def map_units(
     function: Callable[[Unit], Output],
     units: Iterable[Unit],
     total: int,
-    unit: str = "shards",
+    *,
+    items: str = "images",
+    parts: str = "shards",
 ) -> tuple[list[File], dict[str, int]]:
     """Apply `function` to the units that are not done yet; return all units' files, in unit order, and summed counts.
+
+    `items` names the count that progress is told in, `parts` what a unit is.
 
     Raises:
         StageError: after everything else was done, naming the units that failed.
     """
-    progress = Progress(stage, total, unit)
+    failures: list[str] = []
     names: list[str] = []
-    failures: list[tuple[str, Failure]] = []
-    todo = _not_done(folder, units, names, progress)
-    for index, result in run.pool.map(Publisher(function, folder), todo):
-        if isinstance(result, Failure):
-            failures.append((todo.given[index], result))
-        progress.update(failed=isinstance(result, Failure))
-    progress.close()
+    submitted: list[str] = []
+    with Progress(stage, total, items, parts=parts) as progress:
+
+        def missing() -> Iterator[Unit]:
+            for unit in units:
+                names.append(unit.name)
+                if _record(folder, unit.name) is None:
+                    submitted.append(unit.name)
+                    yield unit
+                else:
+                    progress.skip()
+
+        for index, result in run.pool.map(Publisher(function, folder), missing()):
+            failed = isinstance(result, Failure)
+            if failed:
+                failures.append(f"{submitted[index]}: {result.message}")
+            progress.update(items=0 if failed else result.get(items, 0), failed=int(failed))
     if failures:
-        told = "; ".join(f"{name}: {failure.message}" for name, failure in failures[:3])
         raise StageError(
-            f"{stage}: {len(failures)} of {len(names)} {unit} failed ({told}); the others are kept, run again to retry"
+            f"{stage}: {len(failures)} of {len(names)} {parts} failed ({'; '.join(failures[:3])}); "
+            "the others are kept, run again to retry"
         )
     return _collect(folder, names)
-
-
-class _Todo:
-    """The units without a finished record, in order; remembers the names it gave out."""
-
-    def __init__(self, units: Iterator[Unit]):
-        self._units = units
-        self.given: list[str] = []
-
-    def __iter__(self) -> Iterator[Unit]:
-        for unit in self._units:
-            self.given.append(unit.name)
-            yield unit
-
-
-def _not_done(folder: Path, units: Iterable[Unit], names: list[str], progress: Progress) -> _Todo:
-    def missing() -> Iterator[Unit]:
-        for unit in units:
-            names.append(unit.name)
-            if _record(folder, unit.name) is None:
-                yield unit
-            else:
-                progress.update(skipped=True)
-
-    return _Todo(missing())
 
 
 @dataclass(frozen=True)
@@ -230,15 +219,16 @@ class Publisher:
     function: Callable[[Unit], Output]
     folder: Path
 
-    def __call__(self, unit: Unit) -> None:
-        """Make and publish `unit`; safe to run twice."""
+    def __call__(self, unit: Unit) -> dict[str, int]:
+        """Make and publish `unit`, return its counts; safe to run twice."""
         output = self.function(unit)
         files = []
         for name, data in output.files.items():
             written = publish.write_bytes(self.folder / name, data)
             files.append({"path": name, "count": int(output.samples.get(name, 0)), **written})
-        record = {"files": files, "counts": {key: int(value) for key, value in output.counts.items()}}
+        record: dict[str, Any] = {"files": files, "counts": {key: int(n) for key, n in output.counts.items()}}
         publish.write_json(self.folder / ".units" / f"{unit.name}.json", record)
+        return record["counts"]
 
 
 def _record(folder: Path, name: str) -> dict[str, Any] | None:

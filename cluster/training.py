@@ -147,15 +147,13 @@ class _Loop:
         """Train to the last step; rank 0 logs, writes checkpoints and exports."""
         job = self.job
         with self._journal() as journal:
-            progress = Progress(job.name, job.steps, "steps") if self.rank == 0 else None
-            if progress:
-                progress.update(self.step, skipped=True)
+            progress = Progress(job.name, job.steps, "samples", parts="steps", done=self.step) if self.rank == 0 else None
             meter = _Meter(job.batch)
             for batch in meter.timed(job.recipe.batches(self.step, job.steps, self.rank, self.world)):
                 meter.add(self._step(batch))
                 self.step += 1
                 if progress:
-                    progress.update()
+                    progress.update(items=job.batch)
                 if self.step % job.log_every == 0 or self.step == job.steps:
                     figures = self._figures(meter)
                     if journal:

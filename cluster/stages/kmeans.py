@@ -54,14 +54,14 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     centroids = kmeans.initial_centroids(
         _first_points(sample, parts), source.clusters, seed=run.config.seed, method=source.init
     )
-    progress = Progress("kmeans", source.iterations, "iterations")
+    progress = Progress("kmeans", source.iterations, "points", parts="iterations")
     history: list[float] = []
     for iteration in range(source.iterations):
         sums = kmeans.add(run.pool.on_each(PartialSums(sample.folder, centroids), parts))
         history.append(sums.inertia)
         seed = rng.mix(run.config.seed, iteration)
         centroids = kmeans.step(sums, centroids, seed=seed, spherical=source.spherical)
-        progress.update()
+        progress.update(items=int(sums.counts.sum()))
         if kmeans.converged(history):
             break
     progress.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,17 @@ class RenderScenes:
     """Renders one range of scenes. Its files need no durable publishing: the record comes after them."""
 
     folder: Path
+    total: int
+    val: float
     seed: int
     size: int
 
     def __call__(self, unit: Unit) -> Output:
         """Write images and masks of the range `unit.payload` = (start, stop)."""
         start, stop = unit.payload
-        scenes.write(self.folder, start, stop, seed=self.seed, size=self.size)
+        scenes.write(
+            self.folder, self.total, seed=self.seed, size=self.size, start=start, stop=stop, val=self.val
+        )
         return Output({}, {}, {"images": stop - start})
 
 
@@ -46,19 +49,14 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     total = corpus.scenes + corpus.scenes_val
     ranges = [(start, min(start + _UNIT, total)) for start in range(0, total, _UNIT)]
     units = [Unit(f"{start:06d}", (start, stop)) for start, stop in ranges]
-    function = RenderScenes(folder, run.config.seed, corpus.scene_size)
-    _, counts = map_units(run, folder, "render", function, units, len(units), "parts")
-    names = [f"{index:06d}" for index in range(total)]
-    files = [
-        write_file(folder, "classes.json", json.dumps(list(scenes.CLASSES)).encode(), len(scenes.CLASSES)),
-        write_file(folder, "ImageSets/train.txt", _lines(names[: corpus.scenes]), corpus.scenes),
-        write_file(folder, "ImageSets/val.txt", _lines(names[corpus.scenes :]), corpus.scenes_val),
-    ]
-    return files, counts
-
-
-def _lines(names: Sequence[str]) -> bytes:
-    return ("\n".join(names) + "\n").encode()
+    function = RenderScenes(folder, total, corpus.scenes_val / total, run.config.seed, corpus.scene_size)
+    _, counts = map_units(run, folder, "render", function, units, len(units), parts="parts")
+    numbers = {
+        "classes.json": len(scenes.CLASSES),
+        "ImageSets/train.txt": corpus.scenes,
+        "ImageSets/val.txt": corpus.scenes_val,
+    }
+    return [write_file(folder, name, (folder / name).read_bytes(), n) for name, n in numbers.items()], counts
 
 
 STAGE = Stage("render", lambda run: (), _settings, _work)
