@@ -112,6 +112,13 @@ class Run:
             journal.artifact(folder / "manifest.json")
         return manifest
 
+    def order(self, name: str) -> list[str]:
+        """Stage `name` and all that it reads, directly or not, each after its own inputs."""
+        found: dict[str, None] = {}
+        for above in self._stages[name].inputs(self):
+            found |= dict.fromkeys(self.order(above))
+        return [*found, name]
+
     def manifest(self, name: str) -> Manifest:
         """The manifest of a stage that this run has been through.
 

@@ -94,7 +94,9 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
         _worker,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(cluster.train_workers, use_gpu=gpus, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=resources
+        ),
         run_config=RunConfig(
             name=f"{job.name}-{uuid.uuid4().hex[:8]}",  # Ray would resume an old name from checkpoints of its own
             storage_path=str(scratch),

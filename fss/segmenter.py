@@ -123,6 +123,20 @@ class Segmenter:
         return (self.probabilities(query, supports, masks) > threshold).astype(np.uint8)
 
 
+def find(path: str | Path) -> Path:
+    """The folder of the exported model that `path` means: itself, its `model/`, or the newest one of a run's folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    base = Path(path)
+    direct = [folder for folder in (base, base / "model") if (folder / "model.json").is_file()]
+    below = sorted(base.glob("**/model/model.json"), key=lambda found: found.stat().st_mtime)
+    if direct or below:
+        return direct[0] if direct else below[-1].parent
+    raise ValueError(f"expected an exported model (a folder with model.json) at {base}; the train stage writes one")
+
+
 def read_about(folder: Path) -> dict[str, Any]:
     """model.json of an exported model.
 
