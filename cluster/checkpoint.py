@@ -8,11 +8,12 @@ The frozen backbone is not in it; `identity` holds its fingerprint and is checke
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +30,50 @@ State = dict[str, torch.Tensor]
 
 def collect(engine: Any, moments: tuple[str, ...]) -> State:
     """The whole training state on the CPU; with ZeRO every rank must call this together."""
+    zero = engine.zero_optimization_stage() > 0
+    if zero:
+        _ready(engine, moments)
     state: State = {}
     for name, parameter in _trained(engine):
-        state[f"parameter/{name}"] = _whole_parameter(engine, parameter)
-        for moment in moments:
-            value = _whole_moment(engine, parameter, moment)
-            if value is not None:
-                state[f"{moment}/{name}"] = value
-    for name, buffer in engine.module.named_buffers():
-        state[f"buffer/{name}"] = buffer.detach()
+        values = _gather(parameter, moments) if zero else _local(engine.optimizer, parameter, moments)
+        state |= {f"{kind}/{name}": value for kind, value in values.items()}
+    state |= {f"buffer/{name}": buffer for name, buffer in engine.module.named_buffers()}
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
 def restore(engine: Any, state: Mapping[str, torch.Tensor], moments: tuple[str, ...], step: int) -> None:
     """Put `state` back into an engine of any world size and ZeRO stage; every rank calls this with the same state."""
+    zero = engine.zero_optimization_stage() > 0
+    if zero:
+        _ready(engine, moments)
     for name, parameter in _trained(engine):
-        _set_parameter(engine, parameter, state[f"parameter/{name}"])
-        for moment in moments:
-            if f"{moment}/{name}" in state:
-                _set_moment(engine, parameter, moment, state[f"{moment}/{name}"])
-    for entry in _base_optimizer(engine).state.values():
+        values = {kind: state[f"{kind}/{name}"].to(engine.device) for kind in ("parameter", *moments)}
+        if zero:
+            _scatter(parameter, values)
+        else:
+            engine.optimizer.state[parameter] = {kind: values[kind].clone() for kind in moments}
+            engine.optimizer.state[parameter]["step"] = torch.tensor(0.0)
+        with whole([parameter], write=True), torch.no_grad():
+            parameter.copy_(values["parameter"])
+    base = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for entry in base.state.values():
         if "step" in entry:
             entry["step"] = torch.full_like(torch.as_tensor(entry["step"]), step)
     with torch.no_grad():
         for name, buffer in engine.module.named_buffers():
             buffer.copy_(state[f"buffer/{name}"])
+
+
+@contextlib.contextmanager
+def whole(parameters: Sequence[nn.Parameter], write: bool = False) -> Iterator[None]:
+    """Inside, every parameter has all its values on every rank, also under ZeRO-3; `write` keeps changes made to them."""
+    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0 if write else None):
+        yield
 
 
 def write(folder: Path, step: int, state: State, identity: Mapping[str, Any], keep: int) -> None:
@@ -98,46 +118,43 @@ def _trained(engine: Any) -> Iterator[tuple[str, nn.Parameter]]:
     return ((n, p) for n, p in engine.module.named_parameters() if p.requires_grad)
 
 
-def _sharded(engine: Any) -> bool:
-    return engine.zero_optimization_stage() > 0 or engine.bfloat16_enabled()
+def _local(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, moments: tuple[str, ...]) -> State:
+    kept = optimizer.state.get(parameter, {})
+    zeros = torch.zeros_like(parameter)
+    return {"parameter": parameter.detach().float(), **{kind: kept.get(kind, zeros) for kind in moments}}
 
 
-def _base_optimizer(engine: Any) -> torch.optim.Optimizer:
+def _ready(engine: Any, moments: tuple[str, ...]) -> None:
+    """Make sure that ZeRO's optimiser holds moments for all its partitions and that parameters find them.
+
+    A fresh engine has none, and DeepSpeed links parameters to moments after the first parameter group's first step, so
+    that those of the other groups are not found.
+    """
     optimizer = engine.optimizer
-    return getattr(optimizer, "optimizer", optimizer)
-
-
-def _whole_parameter(engine: Any, parameter: nn.Parameter) -> torch.Tensor:
-    if not _sharded(engine):
-        return parameter.detach().float()
-    from deepspeed.utils import safe_get_full_fp32_param
-
-    return safe_get_full_fp32_param(parameter)
-
-
-def _whole_moment(engine: Any, parameter: nn.Parameter, moment: str) -> torch.Tensor | None:
-    if not _sharded(engine):
-        return _base_optimizer(engine).state.get(parameter, {}).get(moment)
-    from deepspeed.utils import safe_get_full_optimizer_state
-
-    return safe_get_full_optimizer_state(parameter, moment)
-
-
-def _set_parameter(engine: Any, parameter: nn.Parameter, value: torch.Tensor) -> None:
-    if not _sharded(engine):
-        parameter.data.copy_(value)
-        return
-    from deepspeed.utils import safe_set_full_fp32_param
-
-    safe_set_full_fp32_param(parameter, value.to(parameter.device))
-
-
-def _set_moment(engine: Any, parameter: nn.Parameter, moment: str, value: torch.Tensor) -> None:
-    if not _sharded(engine):
-        entry = _base_optimizer(engine).state[parameter]
-        entry[moment] = value.to(parameter.device, copy=True)
+    stage3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+    for flat in optimizer.fp32_partitioned_groups_flat if stage3 else optimizer.single_partition_of_fp32_groups:
+        entry = optimizer.optimizer.state[flat]
+        for kind in moments:
+            if kind not in entry:
+                entry[kind] = torch.zeros_like(flat)
         entry.setdefault("step", torch.tensor(0.0))
-        return
-    from deepspeed.utils import safe_set_full_optimizer_state
+    if not stage3:
+        optimizer._hp_optimizer_states_linked = False
+        optimizer._lazy_init_hp_params_optimizer_state()
 
-    safe_set_full_optimizer_state(parameter, value.to(parameter.device), moment)
+
+def _gather(parameter: nn.Parameter, moments: tuple[str, ...]) -> State:
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    found = {kind: safe_get_full_optimizer_state(parameter, kind) for kind in moments}
+    return {"parameter": safe_get_full_fp32_param(parameter), **found}
+
+
+def _scatter(parameter: nn.Parameter, values: State) -> None:
+    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+    for kind, value in values.items():
+        if kind == "parameter":
+            safe_set_full_fp32_param(parameter, value)
+        else:
+            safe_set_full_optimizer_state(parameter, value, kind)

@@ -12,10 +12,10 @@ from typing import Any
 from omegaconf import MISSING
 
 SOURCES = ("clusters",)
-SEGMENTS = ("none", "agglomerate")
+SEGMENTS = ("none", "spectral")
 LEVELS = ("low", "mid", "high")
 HEADS = ("umtfss", "prototype", "trained")
-LOSSES = ("cross_entropy", "dice")
+LOSSES = ("cross_entropy", "dice", "cross_entropy_dice")
 PRECISIONS = ("fp32", "bf16")
 DATASETS = ("pascal5i", "scenes")
 
@@ -62,13 +62,13 @@ class SourceConfig:
     """What makes pseudo-labels of images."""
 
     name: str = "clusters"
-    clusters: int = 50
-    segments: str = "agglomerate"
-    """Unit that is clustered: `none` = every pixel embedding, `agglomerate` = Ward segments of the feature grid."""
+    clusters: int = 40
+    segments: str = "spectral"
+    """Unit that is clustered: `none` = every pixel embedding, `spectral` = segments by normalised cut."""
     granularities: list[int] = field(default_factory=lambda: [3, 5, 8])
-    """Segments an image at each granularity (segments=agglomerate)."""
-    level: str = "high"
-    """Backbone level that is clustered."""
+    """Segments an image at each granularity (segments=spectral)."""
+    levels: list[str] = field(default_factory=lambda: ["mid", "high"])
+    """Backbone levels whose embeddings, side by side, are clustered."""
     points_per_image: int = 64
     """Pixel embeddings kept of each image for k-means (segments=none)."""
     shards: int | None = None
@@ -91,6 +91,8 @@ class PairConfig:
     min_area: float = 0.03
     max_area: float = 0.7
     """Allowed share of the image that a region covers."""
+    max_border: float = 0.5
+    """A region that holds more than this share of the image's border counts as background."""
     empty_lines: float = 0.01
     """A region that leaves fewer than this share of rows, or of columns, empty counts as background."""
     tasks_per_shard: int = 256
@@ -137,7 +139,7 @@ class TrainConfig:
     weight_decay: float = 1e-2
     warmup: int = 50
     clip: float = 1.0
-    loss: str = "cross_entropy"
+    loss: str = "cross_entropy_dice"
     ema: float = 0.99
     """Decay of the averaged weights, which are what is exported; 0 = export the last weights."""
     precision: str = "fp32"
@@ -267,7 +269,7 @@ def _choices(config: Config) -> list[str]:
         "backbone.name": (config.backbone.name, backbones.names()),
         "source.name": (config.source.name, SOURCES),
         "source.segments": (config.source.segments, SEGMENTS),
-        "source.level": (config.source.level, LEVELS),
+        **{f"source.levels[{i}]": (level, LEVELS) for i, level in enumerate(config.source.levels)},
         "source.init": (config.source.init, ("k-means++", "random")),
         "model.name": (config.model.name, HEADS),
         "train.loss": (config.train.loss, LOSSES),

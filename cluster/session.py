@@ -33,7 +33,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
         address=address,
         log_to_driver=True,
         logging_level=logging.WARNING,
-        include_dashboard=False if address == "local" else None,
+        include_dashboard=True if address == "local" else None,  # Ray Train asks it which actors are alive
         runtime_env=None if inside_job else {"env_vars": variables},
     )
     try:

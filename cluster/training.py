@@ -25,6 +25,7 @@ from cluster import checkpoint
 from cluster.config import ClusterConfig
 from cluster.journal import Journal
 from cluster.progress import Progress
+from cluster.stage import StageError
 
 logger = logging.getLogger(__name__)
 Figures = dict[str, float]
@@ -46,7 +47,7 @@ class Recipe(Protocol):
         """Called after each optimiser step (momentum networks, queues)."""
 
     def validate(self, module: nn.Module) -> Figures:
-        """Label-free validation with the averaged weights, on rank 0; may be empty."""
+        """Label-free validation with the averaged weights, the same on all ranks; may be empty."""
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write the trained result into `folder`, on rank 0, with the averaged weights in place."""
@@ -81,10 +82,10 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
     """Run `job` to its end on `cluster.train_workers` workers, restarting them after crashes.
 
     Raises:
-        RuntimeError: what the workers raised, once the restarts are used up.
+        StageError: what the workers raised, once the restarts are used up.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpus = cluster.gpus_per_worker > 0
@@ -101,10 +102,15 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
             name=f"{job.name}-{uuid.uuid4().hex[:8]}",  # Ray would resume an old name from checkpoints of its own
             storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     try:
         trainer.fit()
+    except TrainingFailedError as error:
+        told = [line.strip() for line in str(error).splitlines() if line.strip()]
+        cause = next((line for line in reversed(told) if "Error: " in line), told[-1])
+        raise StageError(f"{job.name}: {cause}; checkpoints are kept, run again to go on from the last one") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -165,8 +171,8 @@ class _Loop:
                     self._checkpoint()
             if progress:
                 progress.close()
-            if self.rank == 0:
-                with self.average.in_place(self.engine.module):
+            with self.average.in_place(self.engine.module):
+                if self.rank == 0:
                     job.recipe.export(self.engine.module, job.folder)
 
     def _step(self, batch: tuple[Any, ...]) -> dict[str, torch.Tensor]:
@@ -197,8 +203,8 @@ class _Loop:
             )
         figures |= {"lr": self._groups()[0]["lr"], **meter.speed()}
         every = self.job.validate_every
-        if every and self.rank == 0 and (self.step % every == 0 or self.step == self.job.steps):
-            with self.average.in_place(self.engine.module):
+        if every and (self.step % every == 0 or self.step == self.job.steps):
+            with self.average.in_place(self.engine.module):  # on all ranks: under ZeRO-3 a forward pass is collective
                 figures |= self.job.recipe.validate(self.engine.module)
         return figures
 
@@ -256,7 +262,10 @@ class _Average:
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
-        self.values = {n: p.detach().float().clone() for n, p in _whole(module)} if decay else {}
+        self.values: dict[str, torch.Tensor] = {}
+        if decay:
+            with checkpoint.whole(list(module.parameters())):
+                self.values = {name: p.detach().float().clone() for name, p in _trained(module)}
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
@@ -264,24 +273,20 @@ class _Average:
         if not self.decay:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in _whole(module):
-            self.values[name].lerp_(parameter.detach().float(), 1 - decay)
+        with checkpoint.whole(list(module.parameters())):
+            for name, parameter in _trained(module):
+                self.values[name].lerp_(parameter.detach().float(), 1 - decay)
 
     @contextlib.contextmanager
     def in_place(self, module: nn.Module) -> Iterator[None]:
-        """The module with averaged weights inside, its own ones afterwards."""
-        own = {name: parameter.detach().clone() for name, parameter in _whole(module)} if self.decay else {}
-        try:
-            self._copy(module, self.values)
-            yield
-        finally:
-            self._copy(module, own)
-
-    @torch.no_grad()
-    def _copy(self, module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-        for name, parameter in _whole(module):
-            if name in values:
-                parameter.copy_(values[name])
+        """The module whole and with averaged weights inside, its own ones afterwards; on all ranks together."""
+        with checkpoint.whole(list(module.parameters())):
+            own = {name: parameter.detach().clone() for name, parameter in _trained(module)}
+            _copy(module, self.values)
+            try:
+                yield
+            finally:
+                _copy(module, own)
 
     def state(self) -> dict[str, torch.Tensor]:
         """The averages, for a checkpoint."""
@@ -294,8 +299,15 @@ class _Average:
                 self.values[name].copy_(value)
 
 
-def _whole(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+
+
+@torch.no_grad()
+def _copy(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    for name, parameter in _trained(module):
+        if name in values:
+            parameter.copy_(values[name])
 
 
 class _Meter:

@@ -13,10 +13,7 @@ from fss import metrics
 from fss.bank import FeatureBank, stack, stack_shots
 from fss.datasets import Dataset
 from fss.episodes import Episode
-from fss.tasks import mask_cells
-
-#: Cells a side in which support masks are handed to heads.
-MASK_CELLS = 128
+from fss.grid import cells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +35,7 @@ def run(
         logits = _logits(head, bank, dataset, block)
         for episode, scores in zip(block, logits, strict=True):
             truth = dataset.binary_mask(episode.query, episode.class_id)
-            prediction = metrics.predict(scores[None], truth.shape)
+            prediction = metrics.predict(scores[None], truth.shape, bank.extractor.backbone.corners)
             yield Result(episode, metrics.count(prediction, truth), prediction)
 
 
@@ -48,8 +45,9 @@ def _logits(head: nn.Module, bank: FeatureBank, dataset: Dataset, block: Sequenc
     device = bank.extractor.device
     query = stack([found[e.query] for e in block], device)
     support = stack_shots([[found[name] for name in e.supports] for e in block], device)
+    side, corners = query["high"].shape[-1], bank.extractor.backbone.corners
     masks = [
-        torch.stack([mask_cells(dataset.binary_mask(name, e.class_id), MASK_CELLS) for name in e.supports])
+        torch.stack([cells(dataset.binary_mask(name, e.class_id), side, corners) for name in e.supports])
         for e in block
     ]
     return head(query, support, torch.stack(masks).to(device))

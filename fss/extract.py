@@ -25,6 +25,12 @@ class Extractor:
         """Where the backbone is."""
         return next(self.backbone.parameters()).device
 
+    @property
+    def grid(self) -> int:
+        """Cells a side of levels mid and high."""
+        blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
+        return int(self.backbone(blank)["high"].shape[-1])
+
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> Features:
         """Features of a batch of RGB images of any sizes: each level (B, C, h, w) float32, on the device."""

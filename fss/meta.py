@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
+from fss.grid import enlarge
 from fss.losses import Loss
 
 
 class MetaModule(nn.Module):
     """Wraps a head so that `forward` gives the loss of a batch of episodes and figures of its health."""
 
-    def __init__(self, head: nn.Module, loss: Loss):
+    def __init__(self, head: nn.Module, loss: Loss, corners: bool):
         super().__init__()
         self.head = head
         self.loss = loss
+        self.corners = corners
 
-    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, query: Features, support: Features, masks: torch.Tensor, truth: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Scalars `loss`, `iou` and `area_ratio` of B episodes.
 
         Args:
             query: levels (B, C, h, w).
             support: levels (B, K, C, h, w).
-            masks: (B, 1 + K, 2, M, M) shares of background and foreground in [0, 1], the query's first.
+            masks: (B, K, 2, h, w) shares of background and foreground of the supports' cells, in [0, 1].
+            truth: (B, 2, M, M), the same of the query, in the cells of the loss.
         """
-        logits = self.head(query, support, masks[:, 1:])
-        truth = masks[:, 0]
-        logits = F.interpolate(logits.float(), size=truth.shape[-2:], mode="bilinear", align_corners=False)
+        logits = enlarge(self.head(query, support, masks), (truth.shape[-2], truth.shape[-1]), self.corners)
         return {"loss": self.loss(logits, truth), **_figures(logits.detach(), truth)}
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from fss.grid import enlarge
 from fss.images import VOID
 
 
@@ -45,14 +45,9 @@ def count(prediction: np.ndarray, truth: np.ndarray) -> Counts:
     return Counts(both, union, total - union, total - both, predicted, true)
 
 
-def resize_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(B, 2, h, w) logits to (B, 2, *size), bilinear, half-pixel centres."""
-    return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
-
-
-def predict(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    """(1, 2, h, w) logits to a (*size) uint8 mask in {0, 1}: foreground where its logit is the larger one."""
-    larger = resize_logits(logits, size)[0]
+def predict(logits: torch.Tensor, size: tuple[int, int], corners: bool) -> np.ndarray:
+    """(1, 2, h, w) logits of cells to a (*size) uint8 mask in {0, 1}: foreground where its logit is the larger one."""
+    larger = enlarge(logits, size, corners)[0]
     return (larger[1] > larger[0]).to(torch.uint8).cpu().numpy()
 
 

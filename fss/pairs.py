@@ -19,6 +19,7 @@ class Rules:
     nearest: float = 0.5
     min_area: float = 0.03
     max_area: float = 0.7
+    max_border: float = 0.5
     empty_lines: float = 0.01
 
 
@@ -34,6 +35,8 @@ class Table:
     """(R,) integers."""
     area: np.ndarray
     """(R,) shares of the image."""
+    border: np.ndarray
+    """(R,) shares of the image's outermost cells."""
     empty_rows: np.ndarray
     empty_columns: np.ndarray
     descriptor: np.ndarray
@@ -56,12 +59,12 @@ class Pairing:
 
 
 def usable(table: Table, rules: Rules) -> np.ndarray:
-    """(R,) bool: regions of allowed area that do not span the image.
+    """(R,) bool: regions of allowed area that do not look like background.
 
     A region that leaves fewer than `empty_lines` of the rows or of the columns empty is background (the released
-    UMTFSS code's rule; the paper does not mention it).
+    UMTFSS code's rule; the paper does not mention it), and so is one that holds more than `max_border` of the border.
     """
-    inside = (table.area >= rules.min_area) & (table.area <= rules.max_area)
+    inside = (table.area >= rules.min_area) & (table.area <= rules.max_area) & (table.border <= rules.max_border)
     spans = (table.empty_rows < rules.empty_lines) | (table.empty_columns < rules.empty_lines)
     return inside & ~spans
 

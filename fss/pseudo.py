@@ -9,23 +9,24 @@ Letters: D dimensions, h x w feature grid, G granularities, H x W image.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fss import kmeans
+from fss import grid, kmeans
 from fss.backbones import Features
-from fss.segments import agglomerate
+from fss.segments import spectral
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How an image is cut up: see `cluster.config.SourceConfig` for the fields."""
 
-    segments: str = "agglomerate"
+    segments: str = "spectral"
     granularities: tuple[int, ...] = (3, 5, 8)
-    level: str = "high"
+    levels: tuple[str, ...] = ("mid", "high")
     points_per_image: int = 64
 
 
@@ -37,92 +38,97 @@ class Region:
     label: int
     area: float
     """Share of the image, in (0, 1]."""
+    border: float
+    """Share of the image's outermost cells that it holds."""
     empty_rows: float
-    """Share of the rows without any of its pixels."""
+    """Share of the rows without any of its cells."""
     empty_columns: float
     descriptor: np.ndarray
     """(D,) float32 mean embedding, of length 1."""
 
 
-def tokens(features: Features, level: str) -> np.ndarray:
-    """One image's level (D, h, w) as (h, w, D) float32 embeddings of length 1."""
-    grid = F.normalize(features[level].float(), dim=0)
-    return grid.permute(1, 2, 0).cpu().numpy()
+@dataclasses.dataclass(frozen=True)
+class Clusters:
+    """What k-means found: (K, D) float32 `centroids` of rows that had the (D,) `centre` taken off."""
+
+    centroids: np.ndarray
+    centre: np.ndarray
+
+    def assign(self, rows: np.ndarray) -> np.ndarray:
+        """Cluster of each of (n, D) embeddings: (n,) int64."""
+        return kmeans.assign(centred(rows, self.centre), self.centroids)[0]
 
 
-def embeddings(grid: np.ndarray, recipe: Recipe, generator: np.random.Generator) -> np.ndarray:
+def tokens(features: Features, levels: Sequence[str]) -> np.ndarray:
+    """One image's levels (C, h, w) as (h, w, D) float32 embeddings of length 1: each level of length 1, side by side."""
+    parts = [F.normalize(features[level].float(), dim=0) for level in levels]
+    joint = F.normalize(torch.cat(parts), dim=0)
+    return np.ascontiguousarray(joint.permute(1, 2, 0).cpu().numpy())
+
+
+def centred(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """(n, D) rows less the centre, of length 1 again: what all images have in common says nothing about their parts."""
+    moved = rows - centre
+    return (moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def embeddings(field: np.ndarray, recipe: Recipe, generator: np.random.Generator) -> np.ndarray:
     """(n, D) float32 rows for k-means from one image's (h, w, D) embeddings: its segments', or some of its pixels'."""
     if recipe.segments == "none":
-        rows = grid.reshape(-1, grid.shape[-1])
+        rows = field.reshape(-1, field.shape[-1])
         chosen = generator.choice(len(rows), size=min(recipe.points_per_image, len(rows)), replace=False)
         return rows[np.sort(chosen)]
-    maps = agglomerate(grid, recipe.granularities)
-    return np.concatenate([pool(grid, segment_map) for segment_map in maps])
+    maps = spectral(field, recipe.granularities)
+    return np.concatenate([pool(field, segment_map) for segment_map in maps])
 
 
-def pool(grid: np.ndarray, segment_map: np.ndarray) -> np.ndarray:
+def pool(field: np.ndarray, segment_map: np.ndarray) -> np.ndarray:
     """Mean embedding, of length 1, of each segment 0..S-1 of an (h, w) map: (S, D) float32."""
     flat = segment_map.ravel()
-    totals = np.zeros((int(flat.max()) + 1, grid.shape[-1]), dtype=np.float64)
-    np.add.at(totals, flat, grid.reshape(-1, grid.shape[-1]))
-    norms = np.linalg.norm(totals, axis=1, keepdims=True)
-    return (totals / np.maximum(norms, 1e-12)).astype(np.float32)
+    member = np.zeros((int(flat.max()) + 1, len(flat)), dtype=np.float32)
+    member[flat, np.arange(len(flat))] = 1
+    totals = member @ field.reshape(len(flat), -1)
+    return (totals / np.maximum(np.linalg.norm(totals, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def label_maps(grid: np.ndarray, centroids: np.ndarray, recipe: Recipe, size: tuple[int, int]) -> np.ndarray:
-    """Cluster numbers of every pixel of an image of `size` (H, W): (G, H, W) uint16, one layer a granularity.
-
-    Labels are decided on the feature grid and enlarged by bilinear votes, so that borders are smooth.
-    """
+def label_grid(field: np.ndarray, clusters: Clusters, recipe: Recipe) -> np.ndarray:
+    """Cluster numbers of the cells of one image's (h, w, D) embeddings: (G, h, w) int64, one layer a granularity."""
     if recipe.segments == "none":
-        labels, _ = kmeans.assign(grid.reshape(-1, grid.shape[-1]), centroids)
-        coarse = [labels.reshape(grid.shape[:2])]
-    else:
-        coarse = []
-        for segment_map in agglomerate(grid, recipe.granularities):
-            labels, _ = kmeans.assign(pool(grid, segment_map), centroids)
-            coarse.append(labels[segment_map])
-    return np.stack([enlarge(layer, size) for layer in coarse])
+        return clusters.assign(field.reshape(-1, field.shape[-1])).reshape(1, *field.shape[:2])
+    maps = spectral(field, recipe.granularities)
+    return np.stack([clusters.assign(pool(field, segment_map))[segment_map] for segment_map in maps])
 
 
-def enlarge(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) labels to (*size) uint16: every label's indicator is enlarged bilinearly, the strongest wins."""
-    present, inverse = np.unique(labels, return_inverse=True)
-    one_hot = F.one_hot(torch.from_numpy(inverse.reshape(labels.shape)), len(present)).permute(2, 0, 1)[None].float()
-    votes = F.interpolate(one_hot, size=size, mode="bilinear", align_corners=False)[0]
-    return present[votes.argmax(0).numpy()].astype(np.uint16)
+def enlarge(layers: np.ndarray, size: tuple[int, int], corners: bool) -> np.ndarray:
+    """(G, h, w) labels of cells to (G, *size) uint16 labels of pixels."""
+    return np.stack([grid.enlarge_labels(layer, size, corners) for layer in layers])
 
 
-def regions(maps: np.ndarray, grid: np.ndarray) -> list[Region]:
-    """Every label of every layer of (G, H, W) maps as a region, described by the (h, w, D) embeddings below it."""
-    found = []
-    for layer, labels in enumerate(maps):
-        coarse = _shrink(labels, grid.shape[:2])
+def regions(layers: np.ndarray, field: np.ndarray) -> list[Region]:
+    """Every label of every layer of (G, h, w) maps as a region, described by the (h, w, D) embeddings in it.
+
+    A region that came out the same at an earlier granularity is left out.
+    """
+    found, seen = [], set()
+    for layer, labels in enumerate(layers):
         for label in np.unique(labels):
             mask = labels == label
-            inside = coarse == label
-            rows = grid[inside] if inside.any() else grid[_nearest_cell(mask, grid.shape[:2])]
-            total = rows.reshape(-1, grid.shape[-1]).sum(axis=0)
-            found.append(
-                Region(
-                    layer=layer,
-                    label=int(label),
-                    area=float(mask.mean()),
-                    empty_rows=float(1 - mask.any(axis=1).mean()),
-                    empty_columns=float(1 - mask.any(axis=0).mean()),
-                    descriptor=(total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32),
-                )
-            )
+            name = (int(label), mask.tobytes())
+            if name not in seen:
+                seen.add(name)
+                found.append(_region(layer, int(label), mask, field))
     return found
 
 
-def _shrink(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The labels at the centres of the cells of an (h, w) grid laid over the image."""
-    rows = ((np.arange(size[0]) + 0.5) * labels.shape[0] / size[0]).astype(int)
-    columns = ((np.arange(size[1]) + 0.5) * labels.shape[1] / size[1]).astype(int)
-    return labels[np.ix_(rows, columns)]
-
-
-def _nearest_cell(mask: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
-    y, x = (values.mean() for values in np.nonzero(mask))
-    return min(int(y * size[0] / mask.shape[0]), size[0] - 1), min(int(x * size[1] / mask.shape[1]), size[1] - 1)
+def _region(layer: int, label: int, mask: np.ndarray, field: np.ndarray) -> Region:
+    total = field[mask].sum(axis=0)
+    edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    return Region(
+        layer=layer,
+        label=label,
+        area=float(mask.mean()),
+        border=float(edge.mean()),
+        empty_rows=float(1 - mask.any(axis=1).mean()),
+        empty_columns=float(1 - mask.any(axis=0).mean()),
+        descriptor=(total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32),
+    )

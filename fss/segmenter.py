@@ -21,13 +21,12 @@ from PIL import Image
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, metrics, models, shards
+from fss import backbones, models, shards
 from fss.bank import stack, stack_shots
 from fss.extract import Extractor, device_by_name
-from fss.tasks import mask_cells
+from fss.grid import cells, enlarge
 
 FORMAT = 1
-_MASK_CELLS = 128
 
 
 def export(
@@ -106,11 +105,11 @@ class Segmenter:
         """
         _check(supports, masks)
         features = list(self.extractor.stream([query, *supports]))
-        device = self.extractor.device
-        cells = torch.stack([mask_cells(mask, _MASK_CELLS) for mask in masks])[None].to(device)
-        logits = self.head(stack(features[:1], device), stack_shots([features[1:]], device), cells)
-        size = (query.height, query.width)
-        return metrics.resize_logits(logits, size).softmax(dim=1)[0, 1].cpu().numpy()
+        device, corners = self.extractor.device, self.extractor.backbone.corners
+        side = features[0]["high"].shape[-1]
+        shares = torch.stack([cells(mask, side, corners) for mask in masks])[None].to(device)
+        logits = self.head(stack(features[:1], device), stack_shots([features[1:]], device), shares)
+        return enlarge(logits, (query.height, query.width), corners).softmax(dim=1)[0, 1].cpu().numpy()
 
     def segment(
         self,

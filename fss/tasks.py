@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from fss import images, rng, shards, views
+from fss import grid, images, rng, shards, views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,16 +105,19 @@ class Batch:
 
     images: list[list[tuple[str, views.View]]]
     jpegs: dict[str, bytes]
-    masks: torch.Tensor
-    """(B, 1 + K, 2, M, M) float32 in [0, 1]: the shares of background and of foreground in each cell."""
+    truth: torch.Tensor
+    """(B, 2, M, M) float32 in [0, 1]: the query's shares of background and foreground in each cell of the loss."""
+    support: torch.Tensor
+    """(B, K, 2, h, w) float32 in [0, 1]: the same of the supports, in each cell of the features."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """Batch number n of a schedule, as a pure function; a map-style data set for `torch.utils.data.DataLoader`.
 
-    `num_views` fixed views an image (0: a fresh one each time), masks of `mask_size` cells a side; this process takes
-    the episodes `rank, rank + world, ...` of every batch of `batch` episodes.
+    `num_views` fixed views an image (0: a fresh one each time); the truth in `loss_size` cells a side, supports in
+    `grid_size`, of geometry `corners` (see `fss.grid`); this process takes the episodes `rank, rank + world, ...` of
+    every batch of `batch` episodes.
     """
 
     schedule: Schedule
@@ -123,33 +125,27 @@ class Batches:
     batch: int
     seed: int
     num_views: int
-    mask_size: int
+    loss_size: int
+    grid_size: int
+    corners: bool
     rank: int = 0
     world: int = 1
 
     def __getitem__(self, number: int) -> Batch:
         episodes = range(number * self.batch + self.rank, (number + 1) * self.batch, self.world)
-        rows, jpegs, masks = [], {}, []
+        rows, jpegs, truth, support = [], {}, [], []
         for episode in episodes:
             _, shard, position = self.schedule.locate(episode)
             task = self.read_shard(shard)[position]
             chosen = [self._view(key, episode, place) for place, key in enumerate(task.keys)]
             rows.append(list(zip(task.keys, chosen, strict=True)))
             jpegs.update(zip(task.keys, task.jpegs, strict=True))
-            seen = [v.of_mask(images.decode_labels(png)) for png, v in zip(task.masks, chosen, strict=True)]
-            masks.append(torch.stack([mask_cells(mask, self.mask_size) for mask in seen]))
-        return Batch(rows, jpegs, torch.stack(masks))
+            query, *others = (v.of_mask(images.decode_labels(m)) for m, v in zip(task.masks, chosen, strict=True))
+            truth.append(grid.cells(query, self.loss_size, self.corners))
+            support.append(torch.stack([grid.cells(mask, self.grid_size, self.corners) for mask in others]))
+        return Batch(rows, jpegs, torch.stack(truth), torch.stack(support))
 
     def _view(self, key: str, episode: int, place: int) -> views.View:
         draw = rng.mix(self.seed, "which view", episode, place)
         number = draw % self.num_views if self.num_views else 2 + draw % (1 << 30)
         return views.draw(self.seed, key, number)
-
-
-def mask_cells(mask: np.ndarray, size: int) -> torch.Tensor:
-    """An (H, W) mask in {0, 1, 255} as (2, size, size) float32: each cell's shares of background and of foreground.
-
-    Void pixels are in neither share, so what is weighted by the shares never counts them.
-    """
-    shares = torch.from_numpy(np.stack([mask == 0, mask == 1])).float()
-    return F.adaptive_avg_pool2d(shares, size)

@@ -15,13 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.stage import File, Manifest, Stage, read_file, write_file
-from fss import kmeans, rng
+from fss import kmeans, pseudo, rng
 
 _INIT_POINTS = 65_536
+
+
+@dataclass(frozen=True)
+class RowSum:
+    """One part's contribution to the centre."""
+
+    sample: Path
+
+    def __call__(self, file: File) -> np.ndarray:
+        """(D,) float64 sum of the part's rows."""
+        return load_part(self.sample, file).sum(axis=0, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -29,11 +41,12 @@ class PartialSums:
     """One part's contribution to one iteration."""
 
     sample: Path
+    centre: np.ndarray
     centroids: np.ndarray
 
     def __call__(self, file: File) -> kmeans.Sums:
         """Sums of the part in `file`, which stays in this worker's memory for the next iteration."""
-        return kmeans.partial_sums(load_part(self.sample, file), self.centroids)
+        return kmeans.partial_sums(pseudo.centred(load_part(self.sample, file), self.centre), self.centroids)
 
 
 @functools.lru_cache(maxsize=None)
@@ -51,13 +64,14 @@ def _settings(run: Run) -> dict[str, Any]:
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     source, sample = run.config.source, run.manifest("sample")
     parts = [file for file in sample.named(".npy") if file.count]
-    centroids = kmeans.initial_centroids(
-        _first_points(sample, parts), source.clusters, seed=run.config.seed, method=source.init
-    )
+    number = sum(file.count for file in parts)
+    centre = sum(run.pool.on_each(RowSum(sample.folder), parts)) / number
+    first = pseudo.centred(_first_points(sample, parts), centre)
+    centroids = kmeans.initial_centroids(first, source.clusters, seed=run.config.seed, method=source.init)
     progress = Progress("kmeans", source.iterations, "points", parts="iterations")
     history: list[float] = []
     for iteration in range(source.iterations):
-        sums = kmeans.add(run.pool.on_each(PartialSums(sample.folder, centroids), parts))
+        sums = kmeans.add(run.pool.on_each(PartialSums(sample.folder, centre, centroids), parts))
         history.append(sums.inertia)
         seed = rng.mix(run.config.seed, iteration)
         centroids = kmeans.step(sums, centroids, seed=seed, spherical=source.spherical)
@@ -66,15 +80,13 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
             break
     progress.close()
     _log(run, history, sums.counts)
-    points = sum(file.count for file in parts)
-    report = {"inertia": history, "points": points, "sizes": sums.counts.tolist()}
-    buffer = io.BytesIO()
-    np.save(buffer, centroids, allow_pickle=False)
+    report = {"inertia": history, "points": number, "sizes": sums.counts.tolist()}
+    found = safetensors.numpy.save({"centroids": centroids, "centre": centre.astype(np.float32)})
     files = [
-        write_file(folder, "centroids.npy", buffer.getvalue(), len(centroids)),
+        write_file(folder, "clusters.safetensors", found, len(centroids)),
         write_file(folder, "report.json", json.dumps(report).encode()),
     ]
-    return files, {"points": points, "iterations": len(history), "clusters": len(centroids)}
+    return files, {"points": number, "iterations": len(history), "clusters": len(centroids)}
 
 
 def _first_points(sample: Manifest, parts: Sequence[File]) -> np.ndarray:
@@ -98,9 +110,9 @@ def _log(run: Run, history: Sequence[float], sizes: np.ndarray) -> None:
         journal.metrics({"kmeans/entropy": entropy, "kmeans/empty": float((sizes == 0).sum())})
 
 
-def centroids_of(manifest: Manifest) -> np.ndarray:
-    """The (K, D) float32 centroids of a finished stage."""
-    return np.load(manifest.path("centroids.npy"), allow_pickle=False)
+def read_clusters(manifest: Manifest) -> pseudo.Clusters:
+    """What a finished stage found."""
+    return pseudo.Clusters(**safetensors.numpy.load(manifest.path("clusters.safetensors").read_bytes()))
 
 
 STAGE = Stage("kmeans", lambda run: ("sample",), _settings, _work)

@@ -21,7 +21,7 @@ from cluster import backbone
 from cluster.backbone import BackboneSpec
 from cluster.run import Run
 from cluster.stage import File, Output, Stage, Unit, map_units
-from cluster.stages.kmeans import centroids_of
+from cluster.stages.kmeans import read_clusters
 from cluster.stages.sample import embedded, recipe, recipe_settings, units
 from fss import images, pseudo, shards
 
@@ -33,17 +33,18 @@ class LabelShard:
     corpus: Path
     spec: BackboneSpec
     recipe: pseudo.Recipe
-    centroids: np.ndarray
+    clusters: pseudo.Clusters
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the corpus shard's `File`."""
         samples: list[shards.Sample] = []
         rows: list[tuple[str, pseudo.Region]] = []
         for key, members, features in embedded(self.corpus, unit.payload, self.spec):
-            grid = pseudo.tokens(features, self.recipe.level)
-            maps = pseudo.label_maps(grid, self.centroids, self.recipe, _size(members["jpg"]))
+            field = pseudo.tokens(features, self.recipe.levels)
+            layers = pseudo.label_grid(field, self.clusters, self.recipe)
+            maps = pseudo.enlarge(layers, _size(members["jpg"]), self.spec.load().backbone.corners)
             samples.append((key, {f"{layer}.png": images.encode_png(_narrow(m)) for layer, m in enumerate(maps)}))
-            rows += [(key, region) for region in pseudo.regions(maps, grid)]
+            rows += [(key, region) for region in pseudo.regions(layers, field)]
         stem = unit.name.replace("part", "labels")
         files = {f"{stem}.tar": shards.pack(samples), f"{stem}.regions.parquet": _table(rows)}
         counts = {f"{stem}.tar": len(samples), f"{stem}.regions.parquet": len(rows)}
@@ -68,6 +69,7 @@ def _table(rows: Sequence[tuple[str, pseudo.Region]]) -> bytes:
         "layer": pa.array([r.layer for _, r in rows], pa.int16()),
         "label": pa.array([r.label for _, r in rows], pa.int32()),
         "area": pa.array([r.area for _, r in rows], pa.float32()),
+        "border": pa.array([r.border for _, r in rows], pa.float32()),
         "empty_rows": pa.array([r.empty_rows for _, r in rows], pa.float32()),
         "empty_columns": pa.array([r.empty_columns for _, r in rows], pa.float32()),
         "descriptor": pa.FixedSizeListArray.from_arrays(flat, dimensions),
@@ -79,8 +81,7 @@ def _table(rows: Sequence[tuple[str, pseudo.Region]]) -> bytes:
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     corpus = run.manifest("shard")
-    centroids = centroids_of(run.manifest("kmeans"))
-    function = LabelShard(corpus.folder, backbone.spec(run), recipe(run), centroids)
+    function = LabelShard(corpus.folder, backbone.spec(run), recipe(run), read_clusters(run.manifest("kmeans")))
     every = units(corpus)
     return map_units(run, folder, "label", function, every, len(every))
 

@@ -111,6 +111,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         chosen.nearest,
         chosen.min_area,
         chosen.max_area,
+        chosen.max_border,
         chosen.empty_lines,
     )
     function = PairGroup(corpus.folder, labels.folder, rules, chosen.tasks_per_shard, run.config.seed)

@@ -31,7 +31,7 @@ class SampleShard:
         """`unit.payload` is the corpus shard's `File`."""
         rows = []
         for key, _, features in embedded(self.corpus, unit.payload, self.spec):
-            grid = pseudo.tokens(features, self.recipe.level)
+            grid = pseudo.tokens(features, self.recipe.levels)
             rows.append(pseudo.embeddings(grid, self.recipe, rng.numpy_rng(self.seed, "sample", key)))
         buffer = io.BytesIO()
         np.save(buffer, np.concatenate(rows) if rows else np.zeros((0, 1), np.float32), allow_pickle=False)
@@ -54,13 +54,15 @@ def embedded(folder: Path, file: File, spec: BackboneSpec) -> Iterator[tuple[str
 def recipe(run: Run) -> pseudo.Recipe:
     """The source's settings as the library wants them."""
     source = run.config.source
-    return pseudo.Recipe(source.segments, tuple(source.granularities), source.level, source.points_per_image)
+    return pseudo.Recipe(
+        source.segments, tuple(source.granularities), tuple(source.levels), source.points_per_image
+    )
 
 
 def recipe_settings(run: Run) -> dict[str, Any]:
     """What of the source shapes embeddings."""
     source = run.config.source
-    chosen: dict[str, Any] = {"segments": source.segments, "level": source.level}
+    chosen: dict[str, Any] = {"segments": source.segments, "levels": list(source.levels)}
     if source.segments == "none":
         return chosen | {"points_per_image": source.points_per_image}
     return chosen | {"granularities": list(source.granularities)}

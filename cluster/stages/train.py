@@ -24,8 +24,8 @@ from fss.meta import MetaModule
 
 logger = logging.getLogger(__name__)
 
-#: Cells a side at which the loss compares logits with masks.
-MASK_CELLS = 96
+#: Cells a side in which the loss compares logits with masks.
+LOSS_CELLS = 65
 _NO_DECAY = ("gain", "marker", "bias", "norm")
 
 
@@ -75,7 +75,7 @@ class MetaRecipe:
         """The head with its loss."""
         channels = self.bank.extractor.backbone.channels
         head = models.build(self.model["name"], channels, seed=self.seed, **self.model["options"])
-        return MetaModule(head, losses.by_name(self.settings.loss))
+        return MetaModule(head, losses.by_name(self.settings.loss), self.bank.extractor.backbone.corners)
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """AdamW; gains, markers, biases and norms are not decayed."""
@@ -93,13 +93,17 @@ class MetaRecipe:
         views = self.settings.views
         for batch in self._load(self.train, start, stop, rank, world, self.settings.batch, views):
             query, support = batch_features(self.bank, batch)
-            yield query, support, batch.masks.to(self.bank.extractor.device)
+            device = self.bank.extractor.device
+            yield query, support, batch.support.to(device), batch.truth.to(device)
 
     def _load(
         self, files: TaskFiles, start: int, stop: int, rank: int, world: int, size: int, views: int
     ) -> Iterator[tasks.Batch]:
         schedule = tasks.Schedule(files.counts, self.seed)
-        data = tasks.Batches(schedule, files, size, self.seed, views, MASK_CELLS, rank, world)
+        extractor = self.bank.extractor
+        data = tasks.Batches(
+            schedule, files, size, self.seed, views, LOSS_CELLS, extractor.grid, extractor.backbone.corners, rank, world
+        )
         numbers = range(start, stop)
         workers = self.settings.loader_workers
         return iter(DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers))  # type: ignore[arg-type]
@@ -117,7 +121,8 @@ class MetaRecipe:
         module.eval()
         (batch,) = self._load(self.holdout, 0, 1, 0, 1, size, 1)
         query, support = batch_features(self.bank, batch)
-        figures = module(query, support, batch.masks.to(self.bank.extractor.device))
+        device = self.bank.extractor.device
+        figures = module(query, support, batch.support.to(device), batch.truth.to(device))
         module.train()
         sums = {f"holdout_{name}": float(value) for name, value in figures.items()}
         if sums["holdout_area_ratio"] < 0.05:

@@ -82,11 +82,15 @@ NETWORKS: dict[str, Callable[[str, int | None, State | None], nn.Module]] = {
 }
 
 
+#: Networks whose cells tile the image; the others' outermost centres lie on its border.
+_TILING = ("vgg16", "vit_small", "vit_base")
+
+
 class Backbone(nn.Module):
     """A network that never changes: evaluation mode for ever, no gradients, BatchNorm statistics as loaded.
 
-    Attributes: `name`; `stride` in pixels of the `mid` and `high` grid; `channels` of each level; `report`, what became
-    of every key of the weights file.
+    Attributes: `name`; `stride` in pixels of the `mid` and `high` grid; `channels` of each level; `corners`, which of the
+    two geometries of `fss.grid` its cells have; `report`, what became of every key of the weights file.
     """
 
     def __init__(self, name: str, net: nn.Module, report: LoadReport) -> None:
@@ -94,6 +98,7 @@ class Backbone(nn.Module):
         self.name = name
         self.stride: int = int(net.stride)  # type: ignore[arg-type]
         self.channels: dict[str, int] = dict(net.channels)  # type: ignore[arg-type]
+        self.corners = name not in _TILING
         self.report = report
         self.net = net.eval().requires_grad_(False)
         self.training = False

@@ -51,7 +51,7 @@ class UMTFSS(nn.Module):
         self.cross_attention = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
         self.marker = nn.Parameter(torch.zeros(2, dim))
         self.classify = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, 2, 1))
-        self.gain = nn.Parameter(torch.tensor(10.0)) if residual else None
+        self.gain = nn.Parameter(torch.tensor([10.0])) if residual else None
         self.register_buffer("planes", torch.randn(_BITS, dim))
         if residual:
             nn.init.zeros_(self.classify[-1].weight)
