@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "Shipper", "default_tracking_uri", "flatten", "remedy", "tracking_folder"]
 
+# The UI otherwise greets with its pages for language models.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -155,7 +158,8 @@ class Shipper:
         client = mlflow.MlflowClient(self.tracking_uri)
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            self._experiment_id = client.create_experiment(self.experiment, _artifact_location(self.tracking_uri))
+            location = _artifact_location(self.tracking_uri)
+            self._experiment_id = client.create_experiment(self.experiment, location, _EXPERIMENT_TAGS)
         elif found.lifecycle_stage != "active":
             raise ValueError(f"the experiment {self.experiment!r} is deleted in MLflow: restore it or choose another")
         else:
@@ -179,21 +183,20 @@ def redact(text: str) -> str:
 
 def remedy(trouble: str, uri: str) -> str:
     """What the user can do about the error text `trouble` of the server at `uri`."""
-    if "Invalid Host header" in trouble:
-        address = urlsplit(uri)
-        host = f"{address.hostname},{address.netloc.rpartition('@')[2]}"
-        return f"The server refuses its own name: start it with `mlflow server --allowed-hosts {host}`."
-    if re.search(r"\b(401|403)\b|PERMISSION_DENIED|UNAUTHENTICATED", trouble):
-        return "It wants a login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
-    if "out-of-date database schema" in trouble:
-        return f"Its database is of another MLflow version: run `mlflow db upgrade {redact(uri)}`."
-    if "filesystem tracking backend" in trouble or uri.startswith("file:"):
-        return "MLflow no longer writes to folders: use an address such as sqlite:///<path>/mlflow.db or http://<host>:5000."
-    if uri.startswith("http"):
-        return (
-            "Check that `mlflow server` runs there and can be reached from here; it is asked again every few seconds."
-        )
-    return "It is tried again every few seconds."
+    address = urlsplit(uri)
+    names = f"{address.hostname},{address.netloc.rpartition('@')[2]}"
+    known = {
+        "Invalid Host header": f"It refuses its own name: start it with `mlflow server --allowed-hosts {names}`.",
+        r"\b(401|403)\b|PERMISSION_DENIED|UNAUTHENTICATED": "It wants a login: set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
+        "out-of-date database schema": f"Its database is of another MLflow: run `mlflow db upgrade {redact(uri)}`.",
+        "filesystem tracking backend": "MLflow no longer writes to folders: use sqlite:///<path>/mlflow.db or "
+        "http://<host>:5000.",
+        "error code 404": "Something else answers there, perhaps a proxy: check the address and NO_PROXY.",
+    }
+    server = "Check that `mlflow server` runs there and can be reached from here; " if uri.startswith("http") else ""
+    default = f"{server}it is tried again every few seconds."
+    return next((advice for pattern, advice in known.items() if re.search(pattern, trouble)), default)
 
 
 def _artifact_location(uri: str) -> str | None:

@@ -211,7 +211,7 @@ def test_everything_lands_in_the_store(folder, root, client, tmp_path):
         train.dataset("tasks", "d" * 64, "/data/tasks", "training")
     run_ids = ship(folder, root).run_ids()
     run = client.get_run(run_ids["train"])
-    assert run.info.run_name == "train"
+    assert run.info.run_name == "train (demo)"
     assert run.info.status == "FINISHED"
     assert run.data.params == {"optimizer.lr": "0.1"}
     assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train/loss")] == [
@@ -383,10 +383,22 @@ def test_a_server_that_refuses_its_name_is_explained(folder, root, caplog):
     assert f"--allowed-hosts 127.0.0.1,127.0.0.1:{server.server_port}" in warnings[0]
 
 
+def test_a_server_that_hangs_costs_one_timeout(folder, root):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        Journal(folder, "train").end()
+        shipper = Shipper(folder, f"http://127.0.0.1:{silent.getsockname()[1]}", "away", timeout=1)
+        begin = time.monotonic()
+        assert not shipper.ship_once()
+        assert time.monotonic() - begin < 3
+
+
 @pytest.mark.parametrize(
     ("trouble", "uri", "word"),
     [
         ("failed with error code 401", "http://h:5000", "MLFLOW_TRACKING_USERNAME"),
+        ("failed with error code 404 != 200", "http://h:5000", "proxy"),
         ("Detected out-of-date database schema", "sqlite:///x.db", "mlflow db upgrade sqlite:///x.db"),
         ("The filesystem tracking backend is in maintenance", "runs/mlruns", "sqlite:///"),
         ("disk I/O error", "sqlite:///x.db", "tried again"),
