@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "Shipper", "default_tracking_uri", "flatten", "remedy", "tracking_folder"]
 
-# The UI otherwise greets with its pages for language models.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-
 logger = logging.getLogger(__name__)
 
 
@@ -123,6 +120,15 @@ class Shipper:
         """The MLflow run of each journal, as far as they have one."""
         return {run: sender.state.run_id for run, sender in self._senders.items() if sender.state.run_id}
 
+    def link(self, run: str, server: str | None = None) -> str | None:
+        """The page of a run in the MLflow UI, None before it exists; `server` is needed if the store is no server."""
+        run_id = self.run_ids().get(run)
+        base = (server or redact(self.tracking_uri)).rstrip("/")
+        if not run_id or not base.startswith("http"):
+            return None
+        # Without the last part MLflow 3 shows its pages for language models around it.
+        return f"{base}/#/experiments/{self._experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -158,8 +164,7 @@ class Shipper:
         client = mlflow.MlflowClient(self.tracking_uri)
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            location = _artifact_location(self.tracking_uri)
-            self._experiment_id = client.create_experiment(self.experiment, location, _EXPERIMENT_TAGS)
+            self._experiment_id = client.create_experiment(self.experiment, _artifact_location(self.tracking_uri))
         elif found.lifecycle_stage != "active":
             raise ValueError(f"the experiment {self.experiment!r} is deleted in MLflow: restore it or choose another")
         else:

@@ -121,7 +121,7 @@ def test_markdown_marks_the_best_of_a_column_with_two_numbers():
 
 def test_means_alone():
     lines = means_markdown(RESULTS).splitlines()
-    assert lines[0] == "| model | 1-shot mIoU [%] | 5-shot mIoU [%] | 1-shot FB-IoU [%] |"
+    assert lines[0] == "| [%] | 1-shot mIoU | 5-shot mIoU | 1-shot FB-IoU |"
     assert lines[2] == "| prototype | 25.0 | – | – |"
     assert lines[3] == "| umtfss | 31.2 ± 1.2 | – | 60.0 |"
 

@@ -326,6 +326,16 @@ def test_a_run_deleted_by_the_user_is_left_alone(folder, root, client, caplog):
     assert sum("deleted" in record.message for record in caplog.records) == 1
 
 
+def test_link_to_a_run(folder, root, client):
+    Journal(folder, "train").end()
+    shipper = ship(folder, root)
+    run = client.get_run(shipper.run_ids()["train"])
+    path = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert shipper.link("train", "http://h:5000/") == f"http://h:5000/#/{path}?workflowType=machine_learning"
+    assert shipper.link("train") is None, "a file has no pages"
+    assert shipper.link("other", "http://h:5000") is None
+
+
 # Away
 
 
