@@ -129,10 +129,13 @@ class Sender:
             "mlflow.source.name": self.start.get("program", ""),
             "mlflow.source.type": "JOB",
         }
+        # In charts that compare pipelines a bare "train" would not say whose: the folder is <root>/<name>/tracking.
+        pipeline = self.path.parent.parent.name
+        name = pipeline if self.path.stem == "pipeline" else self.path.stem
+        if self.parent:
+            tags["pipeline"], name = pipeline, f"{name} ({pipeline})"
         if parent_id:
-            tags |= {"mlflow.parentRunId": parent_id, "pipeline": str(self.parent)}
-        # Charts that compare pipelines show the bare name: it says which pipeline.
-        name = f"{self.path.stem} ({self.parent})" if self.parent else self.path.stem
+            tags["mlflow.parentRunId"] = parent_id
         return self.client.create_run(self.experiment_id, self.start.get("time"), tags, name)
 
     # The events

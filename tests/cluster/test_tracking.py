@@ -199,7 +199,7 @@ def test_everything_lands_in_the_store(folder, root, client, tmp_path):
     report.write_text("<p>")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights.txt").write_text("1")
-    with Journal(folder, "demo") as parent, Journal(folder, "train", parent="demo") as train:
+    with Journal(folder, "pipeline") as parent, Journal(folder, "train", parent="pipeline") as train:
         parent.tags({"mlflow.note.content": "**what**"})
         train.params({"optimizer": {"lr": 0.1}})
         train.metrics({"train/loss": 0.7, "train/nan": float("nan")}, step=1)
@@ -217,8 +217,10 @@ def test_everything_lands_in_the_store(folder, root, client, tmp_path):
     assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train/loss")] == [
         (1, 0.7), (2, 0.6),
     ]  # fmt: skip
-    assert run.data.tags["mlflow.parentRunId"] == run_ids["demo"]
-    assert client.get_run(run_ids["demo"]).data.tags["mlflow.note.content"] == "**what**"
+    assert run.data.tags["mlflow.parentRunId"] == run_ids["pipeline"]
+    pipeline = client.get_run(run_ids["pipeline"])
+    assert pipeline.info.run_name == run.data.tags["pipeline"] == "demo", "the pipeline's own name, not its journal's"
+    assert pipeline.data.tags["mlflow.note.content"] == "**what**"
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("tasks", "d" * 36)
     assert dataset.tags[0].value == "training"
