@@ -99,6 +99,11 @@ class Progress:
             self._logged = now
             self._journal.metrics(self.numbers(), step=self.done)
 
+    def skip(self, parts: int = 1) -> None:
+        """Count `parts` that were there before: done, but not as speed."""
+        self.done += parts
+        self._before += parts
+
     def line(self) -> str:
         """The state as one line."""
         seconds = self._clock() - self._begin

@@ -1,0 +1,338 @@
+"""The configuration of a run: typed, complete, checked before any work starts. `conf/` holds the presets.
+
+Every field is set in exactly one place; what follows from others is computed, never configured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+SOURCES = ("clusters",)
+SEGMENTS = ("none", "agglomerate")
+LEVELS = ("low", "mid", "high")
+HEADS = ("umtfss", "prototype", "trained")
+LOSSES = ("cross_entropy", "dice")
+PRECISIONS = ("fp32", "bf16")
+DATASETS = ("pascal5i", "scenes")
+
+
+@dataclass
+class CorpusConfig:
+    """The unlabelled images: a folder or URL, or `scenes`, which renders the embedded corpus first."""
+
+    kind: str = "folder"
+    root: str | None = None
+    """Folder or fsspec URL below which images are looked for, or to which the list's entries are relative."""
+    list: str | None = None
+    """Text file, one image a line: a path, or a VOC-style name without folder and extension."""
+    longer_side: int = 512
+    """Larger images are shrunk to this longer side, pixels."""
+    shard_size: int = 500
+    """Images a shard, about: an image's shard follows from its content."""
+    min_side: int = 32
+    """Images with a shorter side than this are rejected, pixels."""
+    max_pixels: int = 64_000_000
+    """Images that would decode to more pixels are rejected by their header."""
+    scenes: int = 1200
+    """Rendered images for kind=scenes (training)."""
+    scenes_val: int = 400
+    """Rendered images of the evaluation list for kind=scenes, from other seeds."""
+    scene_size: int = 128
+    """Side of a rendered scene, pixels."""
+
+
+@dataclass
+class BackboneConfig:
+    """The frozen feature extractor."""
+
+    name: str = "resnet50"
+    weights: str = "random"
+    """`random`, `torchvision`, `pretrain` (this run's own pre-training stage), or a path or fsspec URL."""
+    stride: int = 16
+    size: int = 417
+    """Side of the square network input, pixels; see fss.backbones for the sizes at which padding is exact."""
+
+
+@dataclass
+class SourceConfig:
+    """What makes pseudo-labels of images."""
+
+    name: str = "clusters"
+    clusters: int = 50
+    segments: str = "agglomerate"
+    """Unit that is clustered: `none` = every pixel embedding, `agglomerate` = Ward segments of the feature grid."""
+    granularities: list[int] = field(default_factory=lambda: [3, 5, 8])
+    """Segments an image at each granularity (segments=agglomerate)."""
+    level: str = "high"
+    """Backbone level that is clustered."""
+    points_per_image: int = 64
+    """Pixel embeddings kept of each image for k-means (segments=none)."""
+    shards: int | None = None
+    """Corpus shards that are sampled for k-means; none = all."""
+    iterations: int = 30
+    init: str = "k-means++"
+    spherical: bool = True
+
+
+@dataclass
+class PairConfig:
+    """How regions become few-shot tasks."""
+
+    group_shards: int = 8
+    """Corpus shards that are paired together; a group is held in memory by one worker."""
+    tasks_per_image: int = 4
+    shots: int = 1
+    nearest: float = 0.5
+    """Share of a cluster's regions, the most similar ones, that may support a query (UMTFSS: top 50 %)."""
+    min_area: float = 0.03
+    max_area: float = 0.7
+    """Allowed share of the image that a region covers."""
+    empty_lines: float = 0.01
+    """A region that leaves fewer than this share of rows, or of columns, empty counts as background."""
+    tasks_per_shard: int = 256
+
+
+@dataclass
+class PretrainConfig:
+    """Self-supervised pre-training of the backbone on the corpus (backbone.weights=pretrain)."""
+
+    steps: int = 600
+    batch: int = 32
+    size: int = 96
+    lr: float = 0.05
+    weight_decay: float = 1e-4
+    precision: str = "bf16"
+    log_every: int = 20
+    checkpoint_every: int = 200
+
+
+@dataclass
+class ModelConfig:
+    """The head that is meta-trained, or a read-out that needs no training."""
+
+    name: str = "umtfss"
+    path: str | None = None
+    """Folder of an exported model (name=trained); `model=PATH` on the command line sets both."""
+    dim: int = 128
+    heads: int = 4
+    blocks: int = 1
+    foreground_prototypes: int = 20
+    background_prototypes: int = 50
+    residual: bool = True
+    """Add the training-free prototype read-out's logit, with a learned gain."""
+
+
+@dataclass
+class TrainConfig:
+    """Meta-training with DeepSpeed under Ray Train."""
+
+    steps: int = 800
+    batch: int = 16
+    """Episodes a step, over all workers."""
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: int = 50
+    clip: float = 1.0
+    loss: str = "cross_entropy"
+    ema: float = 0.99
+    """Decay of the averaged weights, which are what is exported; 0 = export the last weights."""
+    precision: str = "fp32"
+    zero_stage: int = 1
+    views: int = 2
+    """Fixed augmented views of each image, whose features are computed once; 0 = a fresh view every time."""
+    cache_gib: float = 4.0
+    """Memory for cached features of each worker, GiB; what does not fit is computed again."""
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    log_every: int = 20
+    loader_workers: int = 0
+    holdout: int = 64
+    """Pseudo-tasks kept out of training, on which each log's label-free validation is measured."""
+    max_failures: int = 2
+    """Times that Ray Train restarts the workers after a crash, from the last checkpoint."""
+
+
+@dataclass
+class DatasetConfig:
+    """The labelled images that models are measured on."""
+
+    name: str = "pascal5i"
+    root: str | None = None
+    list: str | None = None
+    min_area: int = 2048
+    """Pixels that a class must cover in an image, at the mask's own resolution, to make an episode (2 x 32 x 32)."""
+
+
+@dataclass
+class ClusterConfig:
+    """Machines: how many processes, and what each takes."""
+
+    address: str | None = None
+    """Ray address to join, e.g. `auto`; none starts Ray on this machine, or joins the job's own cluster."""
+    workers: int | None = None
+    """Processes for the shard stages; none = as many as fit the cluster's CPUs (and GPUs)."""
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 0
+    train_workers: int = 1
+    cpus_per_train_worker: int = 1
+
+
+@dataclass
+class TrackingConfig:
+    """MLflow. Metrics are journaled first, so an unreachable server neither stops nor loses anything."""
+
+    enabled: bool = True
+    uri: str | None = None
+    """Tracking server; none = SQLite file <root>/mlflow.db."""
+    experiment: str = "few-shot segmentation"
+
+
+@dataclass
+class Config:
+    """One run. `<root>/<name>/` holds all it writes."""
+
+    name: str = "run"
+    root: str = "runs"
+    seed: int = 0
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    source: SourceConfig = field(default_factory=SourceConfig)
+    pair: PairConfig = field(default_factory=PairConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    fold: Any = "all"
+    """Fold to evaluate, or `all`."""
+    shots: Any = 1
+    """Supports an episode, or a list: shots=[1,5]."""
+    episodes: int = 250
+    """Episodes of each fold and number of shots."""
+    save_predictions: bool = False
+    out: str | None = None
+    """Where evaluate and predict write for the user; evaluate's default is its stage folder."""
+
+
+@dataclass
+class PredictConfig:
+    """Segment the user's own images."""
+
+    model: str = MISSING
+    """Folder of an exported model, or a run's folder, whose model is taken."""
+    support: Any = MISSING
+    """Image, or list of images, that shows the thing."""
+    support_mask: Any = MISSING
+    """Its mask, or one for each support: nonzero (or 1) = the thing."""
+    query: str = MISSING
+    """Image or folder of images to segment."""
+    out: str = MISSING
+    threshold: float = 0.5
+    """Foreground probability from which a pixel belongs to the thing, in (0, 1)."""
+    overwrite: bool = False
+    device: str = "auto"
+
+
+def folds(config: Config) -> tuple[int, ...]:
+    """The folds to evaluate."""
+    return (0, 1, 2, 3) if config.fold == "all" else (int(config.fold),)
+
+
+def shots(config: Config) -> tuple[int, ...]:
+    """The numbers of supports to evaluate, in the order given."""
+    return tuple(int(k) for k in config.shots) if isinstance(config.shots, list | tuple) else (int(config.shots),)
+
+
+def check(config: Config) -> None:
+    """Refuse values that no stage could work with.
+
+    Raises:
+        ValueError: with every problem found, each with what was expected, what came and where to set it.
+    """
+    problems = [*_choices(config), *_ranges(config)]
+    if problems:
+        raise ValueError("the configuration cannot work:\n  " + "\n  ".join(problems))
+
+
+def _choices(config: Config) -> list[str]:
+    from fss import backbones
+
+    allowed = {
+        "corpus.kind": (config.corpus.kind, ("folder", "scenes")),
+        "backbone.name": (config.backbone.name, backbones.names()),
+        "source.name": (config.source.name, SOURCES),
+        "source.segments": (config.source.segments, SEGMENTS),
+        "source.level": (config.source.level, LEVELS),
+        "source.init": (config.source.init, ("k-means++", "random")),
+        "model.name": (config.model.name, HEADS),
+        "train.loss": (config.train.loss, LOSSES),
+        "train.precision": (config.train.precision, PRECISIONS),
+        "pretrain.precision": (config.pretrain.precision, PRECISIONS),
+        "train.zero_stage": (config.train.zero_stage, (0, 1, 2, 3)),
+        "dataset.name": (config.dataset.name, DATASETS),
+    }
+    found = [
+        f"{key}: expected one of {', '.join(map(str, names))}, got {value!r}"
+        for key, (value, names) in allowed.items()
+        if value not in names
+    ]
+    if config.fold != "all" and config.fold not in (0, 1, 2, 3):
+        found.append(f"fold: expected 0, 1, 2, 3 or all, got {config.fold!r}")
+    return found
+
+
+def _ranges(config: Config) -> list[str]:
+    at_least_one = {
+        "corpus.shard_size": config.corpus.shard_size,
+        "corpus.min_side": config.corpus.min_side,
+        "corpus.longer_side": config.corpus.longer_side,
+        "backbone.size": config.backbone.size,
+        "source.clusters": config.source.clusters,
+        "source.iterations": config.source.iterations,
+        "source.points_per_image": config.source.points_per_image,
+        "pair.group_shards": config.pair.group_shards,
+        "pair.tasks_per_image": config.pair.tasks_per_image,
+        "pair.tasks_per_shard": config.pair.tasks_per_shard,
+        "pair.shots": config.pair.shots,
+        "train.steps": config.train.steps,
+        "train.batch": config.train.batch,
+        "train.log_every": config.train.log_every,
+        "train.checkpoint_every": config.train.checkpoint_every,
+        "train.keep_checkpoints": config.train.keep_checkpoints,
+        "pretrain.steps": config.pretrain.steps,
+        "pretrain.batch": config.pretrain.batch,
+        "cluster.train_workers": config.cluster.train_workers,
+        "cluster.cpus_per_worker": config.cluster.cpus_per_worker,
+        "episodes": config.episodes,
+        **{f"source.granularities[{i}]": n for i, n in enumerate(config.source.granularities)},
+    }
+    found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
+    positive = {"train.lr": config.train.lr, "pretrain.lr": config.pretrain.lr}
+    found += [f"{key}: expected a positive number, got {value}" for key, value in positive.items() if not value > 0]
+    if not 0 < config.pair.nearest <= 1:
+        found.append(f"pair.nearest: expected a share in (0, 1], got {config.pair.nearest}")
+    if not 0 <= config.pair.min_area < config.pair.max_area <= 1:
+        found.append(f"pair: expected 0 <= min_area < max_area <= 1, got {config.pair.min_area}, {config.pair.max_area}")
+    if not 0 <= config.train.ema < 1:
+        found.append(f"train.ema: expected a decay in [0, 1), got {config.train.ema}")
+    if config.train.batch % config.cluster.train_workers:
+        found.append(
+            f"train.batch: expected a multiple of cluster.train_workers={config.cluster.train_workers}, "
+            f"got {config.train.batch}"
+        )
+    try:
+        if not shots(config) or min(shots(config)) < 1:
+            found.append(f"shots: expected a positive number or a list of them, got {config.shots!r}")
+    except (TypeError, ValueError):
+        found.append(f"shots: expected a positive number or a list of them, got {config.shots!r}")
+    return found
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A config dataclass as plain nested dictionaries."""
+    return dataclasses.asdict(value)

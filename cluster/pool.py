@@ -1,0 +1,117 @@
+"""Ray workers that apply a function to units of work, a bounded number of them in flight."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from cluster.config import ClusterConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit whose function raised: the unit's position and what it said."""
+
+    index: int
+    message: str
+
+
+@ray.remote(max_restarts=-1, max_task_retries=3)
+class _Worker:
+    """Stays alive between stages, so that backbones and features which a function caches are reused."""
+
+    def __init__(self, threads: int):
+        import os
+
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        import torch
+
+        torch.set_num_threads(threads)
+        try:
+            import faiss
+        except ImportError:
+            pass
+        else:
+            faiss.omp_set_num_threads(threads)
+
+    def run(self, function: Callable[[Any], Any], unit: Any) -> Any:
+        return function(unit)
+
+
+class Pool:
+    """`size` Ray actors, each with the CPUs and GPUs of the configuration. A context manager that ends them.
+
+    A killed worker or node is replaced by Ray and its unit runs again, so functions must publish atomically and be
+    idempotent; they may keep module-level caches.
+    """
+
+    def __init__(self, config: ClusterConfig):
+        self.size = config.workers or _fitting(config)
+        options = {"num_cpus": config.cpus_per_worker, "num_gpus": config.gpus_per_worker}
+        self._actors = [_Worker.options(**options).remote(config.cpus_per_worker) for _ in range(self.size)]
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def map(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield (position, result) as units finish, in no order; a unit that raised yields a `Failure`.
+
+        At most two units a worker are in flight: one at work, one waiting, whatever the number of units.
+        """
+        shared = ray.put(function)
+        pending: dict[ray.ObjectRef, tuple[int, Any]] = {}
+        feed = enumerate(units)
+        for actor in self._actors * 2:
+            _submit(actor, shared, feed, pending)
+        while pending:
+            (done,), _ = ray.wait(list(pending), num_returns=1)
+            index, actor = pending.pop(done)
+            yield index, _result(done, index)
+            _submit(actor, shared, feed, pending)
+
+    def on_each(self, function: Callable[[Any], Any], units: list[Any]) -> list[Any]:
+        """Run unit i on worker i modulo the size, always the same one, and return the results in order."""
+        shared = ray.put(function)
+        return ray.get([self._actors[i % self.size].run.remote(shared, unit) for i, unit in enumerate(units)])
+
+
+def _submit(actor: Any, shared: Any, feed: Iterator[tuple[int, Any]], pending: dict[Any, tuple[int, Any]]) -> None:
+    for index, unit in feed:
+        pending[actor.run.remote(shared, unit)] = (index, actor)
+        return
+
+
+def _result(reference: Any, index: int) -> Any:
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        logger.debug("unit %d failed", index, exc_info=True)
+        cause = error.cause if error.cause is not None else error
+        return Failure(index, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else error}")
+    except RayActorError as error:
+        return Failure(index, f"the worker died again and again: {error}")
+
+
+def _fitting(config: ClusterConfig) -> int:
+    resources = ray.cluster_resources()
+    fitting = int(resources.get("CPU", 1) // config.cpus_per_worker)
+    if config.gpus_per_worker:
+        fitting = min(fitting, int(resources.get("GPU", 0) // config.gpus_per_worker))
+    if fitting < 1:
+        raise ValueError(
+            f"expected a cluster with {config.cpus_per_worker} CPUs and {config.gpus_per_worker} GPUs free for one "
+            f"worker, got {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs; "
+            "lower cluster.cpus_per_worker or cluster.gpus_per_worker"
+        )
+    return fitting

@@ -1,0 +1,156 @@
+"""One run: its configuration, its folder, its workers, and which stages are done."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cluster import publish, stage
+from cluster.config import Config, plain
+from cluster.journal import Journal
+from cluster.pool import Pool
+from cluster.session import session
+from cluster.stage import Manifest, Stage, StageError
+from cluster.tracking import Shipper, default_tracking_uri, tracking_folder
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """Runs stages on demand, each after the stages it reads; a stage that is done is not done again.
+
+    A context manager: workers start with the first stage that needs them and end with the run.
+    """
+
+    def __init__(self, config: Config):
+        from cluster.stages import STAGES
+
+        self.config = config
+        self.folder = Path(config.root).resolve() / config.name
+        self._stages: dict[str, Stage] = STAGES
+        self._manifests: dict[str, Manifest] = {}
+        self._identities: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {}
+        self._exit = contextlib.ExitStack()
+        self.fresh: list[str] = []
+        """Stages that were really run, not found done."""
+
+    def __enter__(self) -> Run:
+        self._exit.enter_context(self._tracked())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._exit.__exit__(*error)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The workers of the shard stages."""
+        self.ray()
+        return self._pool_exit.enter_context(Pool(self.config.cluster))
+
+    @cached_property
+    def _pool_exit(self) -> contextlib.ExitStack:
+        return self._exit.enter_context(contextlib.ExitStack())
+
+    def release_pool(self) -> None:
+        """End the shard stages' workers, so that training gets their CPUs and GPUs."""
+        if "pool" in self.__dict__:
+            self._pool_exit.close()
+            del self.__dict__["pool"]
+
+    def ray(self) -> None:
+        """Connect to Ray, once."""
+        if "_connected" not in self.__dict__:
+            self._exit.enter_context(session(self.config.cluster))
+            self._connected = True
+
+    def identity(self, name: str) -> tuple[dict[str, Any], dict[str, str], str]:
+        """Settings, input fingerprints and fingerprint of stage `name` under this configuration."""
+        if name not in self._identities:
+            one = self._stages[name]
+            inputs = {above: self.identity(above)[2] for above in one.inputs(self)}
+            settings = one.settings(self)
+            self._identities[name] = (settings, inputs, stage.fingerprint(one, settings, inputs))
+        return self._identities[name]
+
+    def ensure(self, name: str) -> Manifest:
+        """The finished stage `name`: found, or made now after the stages that it reads."""
+        if name in self._manifests:
+            return self._manifests[name]
+        one = self._stages[name]
+        for above in one.inputs(self):
+            self.ensure(above)
+        settings, inputs, fingerprint = self.identity(name)
+        folder = self.folder / name / fingerprint
+        manifest = stage.finished(one, folder)
+        if manifest is None:
+            manifest = self._make(one, folder, settings, inputs)
+        else:
+            logger.info("%s is done (%s), skipped", name, folder)
+        stage.point_to(manifest)
+        self._manifests[name] = manifest
+        return manifest
+
+    def _make(self, one: Stage, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
+        self.fresh.append(one.name)
+        with self.journal(one.name) as journal:
+            journal.params({**settings, "fingerprint": folder.name})
+            for above in inputs:
+                done = self._manifests[above]
+                journal.dataset(above, done.fingerprint, str(done.folder), context="input")
+        try:  # the stage writes to the journal itself, perhaps from another machine: one writer at a time
+            manifest = stage.execute(one, self, folder, settings, inputs)
+        except BaseException:
+            self.journal(one.name).end("FAILED")
+            raise
+        with self.journal(one.name) as journal:
+            journal.metrics({f"{one.name}/seconds": self.seconds(manifest)})
+            journal.metrics({f"{one.name}/{key}": float(value) for key, value in manifest.counts.items()})
+            journal.artifact(folder / "manifest.json")
+        return manifest
+
+    def order(self, name: str) -> list[str]:
+        """Stage `name` and all that it reads, directly or not, each after its own inputs."""
+        found: dict[str, None] = {}
+        for above in self._stages[name].inputs(self):
+            found |= dict.fromkeys(self.order(above))
+        return [*found, name]
+
+    def manifest(self, name: str) -> Manifest:
+        """The manifest of a stage that this run has been through.
+
+        Raises:
+            StageError: if it has not.
+        """
+        if name not in self._manifests:
+            raise StageError(f"stage {name} was not run; run python -m jobs.{name} with the same arguments first")
+        return self._manifests[name]
+
+    @staticmethod
+    def seconds(manifest: Manifest) -> float:
+        """How long the stage took when it was made."""
+        return float(publish.read_json(manifest.folder / "timing.json")["seconds"])
+
+    @property
+    def tracking_folder(self) -> Path:
+        """Where the journals lie."""
+        return tracking_folder(self.config.root, self.config.name)
+
+    def journal(self, stage_name: str) -> Journal:
+        """A journal for `stage_name`, child of the pipeline's."""
+        parent = None if stage_name == "pipeline" else "pipeline"
+        return Journal(self.tracking_folder, stage_name, parent=parent)
+
+    @contextlib.contextmanager
+    def _tracked(self) -> Iterator[None]:
+        settings = self.config.tracking
+        uri = settings.uri or default_tracking_uri(self.config.root)
+        shipper = Shipper(self.tracking_folder, uri, settings.experiment)
+        with shipper if settings.enabled else contextlib.nullcontext(), self.journal("pipeline") as journal:
+            journal.params(plain(self.config))
+            journal.tags({"run": self.config.name, "folder": str(self.folder)})
+            self.pipeline_journal = journal
+            yield

@@ -1,0 +1,46 @@
+"""Joining or starting Ray, without disturbing anybody else's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from cluster.config import ClusterConfig
+
+#: Workers must import this project whatever folder they start in, and use no accelerator that nobody asked for.
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def session(config: ClusterConfig) -> Iterator[None]:
+    """Connect to `config.address`, to the cluster that runs this job, or to a fresh Ray on this machine.
+
+    Inside a submitted job RAY_ADDRESS (set by Ray) names the cluster. Otherwise a local one is started and ended; an
+    unrelated cluster that happens to run on this machine is never joined.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    variables = {"WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1", "PYTHONPATH": _python_path()}
+    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    ray.init(
+        address=address,
+        log_to_driver=True,
+        logging_level=logging.WARNING,
+        include_dashboard=False if address == "local" else None,
+        runtime_env=None if inside_job else {"env_vars": variables},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _python_path() -> str:
+    return os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))

@@ -1,0 +1,311 @@
+"""evaluate: a fixed list of episodes, split over the workers; integer counts come back and add.
+
+Every model is measured on the same episodes, next to the training-free read-out of its own backbone. An image's features
+are computed once a worker, for all its episodes, numbers of shots and heads on one backbone.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import nn
+
+from cluster import backbone, publish
+from cluster.backbone import BackboneSpec
+from cluster.config import folds, shots
+from cluster.run import Run
+from cluster.stage import File, Output, Stage, Unit, map_units, write_file
+from cluster.stages.train import model_options
+from fss import episodes, evaluation, images, metrics, models, pictures, segmenter
+from fss.bank import FeatureBank
+from fss.datasets import Dataset, areas, open_dataset
+
+_BLOCK = 50
+_INDEX_BLOCK = 64
+_PICTURES = 3
+FLOOR = "prototype read-out"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model to measure: its name in tables, its backbone, and a head by name or an exported one by folder."""
+
+    label: str
+    spec: BackboneSpec
+    head: str
+    folder: str | None = None
+
+    def load(self) -> nn.Module:
+        """The head, on its backbone's device; kept for the next call in this process."""
+        return _load_head(self)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_head(entry: Entry) -> nn.Module:
+    if entry.folder:
+        return segmenter.Segmenter.load(entry.folder).head
+    extractor = entry.spec.load()
+    return models.build(entry.head, extractor.backbone.channels).eval().to(extractor.device)
+
+
+@functools.lru_cache(maxsize=4)
+def _bank(spec: BackboneSpec, capacity: int) -> FeatureBank:
+    return FeatureBank(spec.load(), capacity)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which labelled images."""
+
+    name: str
+    root: str
+    list_file: str | None
+
+    def open(self) -> Dataset:
+        """The data set; kept for the next call in this process."""
+        return _open(self)
+
+
+@functools.lru_cache(maxsize=2)
+def _open(spec: DataSpec) -> Dataset:
+    return open_dataset(spec.name, spec.root, spec.list_file)
+
+
+@dataclass(frozen=True)
+class IndexImages:
+    """Notes the area of every class in some images."""
+
+    data: DataSpec
+
+    def __call__(self, unit: Unit) -> Output:
+        """`unit.payload` is a tuple of image names."""
+        found = {name: areas(self.data.open(), name) for name in unit.payload}
+        name = f"index/{unit.name}.json"
+        return Output({name: json.dumps(found).encode()}, {name: len(found)}, {"images": len(found)})
+
+
+@dataclass(frozen=True)
+class Block:
+    """Episodes start..stop-1 of one fold and number of shots."""
+
+    fold: int
+    shots: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class RunBlock:
+    """Runs every model over one block of episodes."""
+
+    data: DataSpec
+    images_of: Mapping[int, tuple[str, ...]]
+    entries: tuple[Entry, ...]
+    seed: int
+    capacity: int
+    save_predictions: bool
+    flat: bool
+
+    def __call__(self, unit: Unit) -> Output:
+        """`unit.payload` is a `Block`."""
+        block: Block = unit.payload
+        dataset = self.data.open()
+        classes = {c: self.images_of[c] for c in dataset.folds[block.fold] if self.images_of.get(c)}
+        drawn = episodes.draw(classes, shots=block.shots, count=block.stop, seed=self.seed)[block.start :]
+        rows: list[dict[str, Any]] = []
+        files: dict[str, bytes] = {}
+        for entry in self.entries:
+            bank = _bank(entry.spec, self.capacity)
+            for result in evaluation.run(entry.load(), bank, dataset, drawn):
+                rows.append(_row(entry.label, block, result))
+                if self.save_predictions:
+                    where = "" if self.flat else f"{_slug(entry.label)}/fold{block.fold}-{block.shots}shot/"
+                    files[f"predictions/{where}{result.episode.index:06d}.png"] = images.encode_png(result.prediction)
+                if block.start == 0 and result.episode.index < _PICTURES and entry is self.entries[-1]:
+                    name = f"gallery/fold{block.fold}-{block.shots}shot-{result.episode.index}.png"
+                    files[name] = images.encode_png(_picture(dataset, result))
+        name = f"rows/{unit.name}.parquet"
+        files[name] = _parquet(rows)
+        return Output(files, {name: len(rows)}, {"episodes": len(drawn)})
+
+
+def _row(label: str, block: Block, result: evaluation.Result) -> dict[str, Any]:
+    episode = result.episode
+    return {
+        "model": label,
+        "fold": block.fold,
+        "shots": block.shots,
+        "episode": episode.index,
+        "class_id": episode.class_id,
+        "query": episode.query,
+        "supports": list(episode.supports),
+        **asdict(result.counts),
+    }
+
+
+def _picture(dataset: Dataset, result: evaluation.Result) -> np.ndarray:
+    episode = result.episode
+    names, label = episode.supports, episode.class_id
+    counts = result.counts
+    return pictures.episode_picture(
+        [dataset.image(name) for name in names],
+        [dataset.binary_mask(name, label) for name in names],
+        dataset.image(episode.query),
+        dataset.binary_mask(episode.query, label),
+        result.prediction,
+        title=dataset.class_names[label - 1],
+        note=f"IoU {100 * counts.intersection / max(counts.union, 1):.0f}",
+    )
+
+
+def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _slug(label: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")
+
+
+def summary(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
+    """Figures by model, number of shots and fold, with the mean over the folds; fractions in [0, 1]."""
+    found: dict[str, Any] = {}
+    for row in rows.to_pylist():
+        folds_of = found.setdefault(row["model"], {}).setdefault(str(row["shots"]), {})
+        folds_of.setdefault(str(row["fold"]), []).append(row)
+    for by_shots in found.values():
+        for number, by_fold in by_shots.items():
+            figures = {fold: _named(metrics.summarise(r), dataset) for fold, r in sorted(by_fold.items())}
+            keys = ("miou", "miou_episode_mean", "fb_iou", "area_ratio")
+            mean = {key: float(np.mean([f[key] for f in figures.values()])) for key in keys}
+            by_shots[number] = {"folds": figures, "mean": mean}
+    return found
+
+
+def _named(figures: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    return figures | {"classes": {dataset.class_names[c - 1]: v for c, v in figures["classes"].items()}}
+
+
+def data_spec(run: Run) -> DataSpec:
+    """Which labelled images this run is measured on.
+
+    Raises:
+        ValueError: if dataset.root is not set.
+    """
+    chosen = run.config.dataset
+    if chosen.name == "scenes" and not chosen.root:
+        return DataSpec("scenes", str(run.manifest("render").folder), None)
+    if not chosen.root:
+        raise ValueError(f"expected the folder of {chosen.name}: give it as dataset.root=FOLDER")
+    return DataSpec(chosen.name, str(Path(chosen.root).resolve()), chosen.list)
+
+
+def entries(run: Run) -> tuple[Entry, ...]:
+    """What is measured: the floors first, the model last."""
+    model = run.config.model
+    if model.name == "trained":
+        if not model.path:
+            raise ValueError("expected the folder of an exported model: give it as model=FOLDER")
+        folder = segmenter.find(model.path)
+        about = segmenter.read_about(folder)
+        chosen = about["backbone"]
+        weights = str(folder / "backbone.safetensors")
+        spec = BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0)
+        return (Entry(FLOOR, spec, "prototype"), Entry(about["model"]["name"], spec, "trained", str(folder)))
+    spec = backbone.spec(run)
+    found = [Entry(FLOOR, spec, "prototype")]
+    if run.config.backbone.weights == "pretrain":
+        found.insert(0, Entry(f"{FLOOR}, random backbone", backbone.untrained(run), "prototype"))
+    if model.name != "prototype":
+        found.append(Entry(f"{model.name}, meta-trained", spec, "trained", str(run.manifest("train").folder / "model")))
+    return tuple(found)
+
+
+def _inputs(run: Run) -> tuple[str, ...]:
+    config = run.config
+    needed = ["train"] if config.model.name not in ("prototype", "trained") else []
+    needed += backbone.needed(run) if config.model.name != "trained" else []
+    needed += ["render"] if config.dataset.name == "scenes" and not config.dataset.root else []
+    return tuple(needed)
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    config = run.config
+    settings: dict[str, Any] = {
+        "seed": config.seed,
+        "folds": folds(config),
+        "shots": shots(config),
+        "episodes": config.episodes,
+        "dataset": vars(config.dataset),
+        "save_predictions": config.save_predictions,
+    }
+    if config.model.name == "trained":
+        return settings | {"model": [segmenter.read_about(segmenter.find(config.model.path or ""))["sha256"]]}
+    return settings | {"model": model_options(run)["name"], "backbone": backbone.settings(run)}
+
+
+def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
+    config, data = run.config, data_spec(run)
+    dataset = data.open()
+    images_of = _index(run, folder, data, dataset)
+    measured = entries(run)
+    units = [
+        Unit(f"fold{f}-{k}shot-{start:06d}", Block(f, k, start, min(start + _BLOCK, config.episodes)))
+        for k in shots(config)
+        for f in folds(config)
+        for start in range(0, config.episodes, _BLOCK)
+    ]
+    function = RunBlock(
+        data=data,
+        images_of=images_of,
+        entries=measured,
+        seed=config.seed,
+        capacity=int(config.train.cache_gib * 2**30),
+        save_predictions=config.save_predictions,
+        flat=len(measured) == len(shots(config)) == len(folds(config)) == 1,
+    )
+    files, counts = map_units(run, folder, "evaluate", function, units, len(units), items="episodes", parts="blocks")
+    table = pa.concat_tables([pq.read_table(folder / f.path) for f in files if f.path.startswith("rows/")])
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    figures = {
+        "dataset": {"name": data.name, "images": len(dataset.names), "min_area": config.dataset.min_area},
+        "episodes_per_fold": config.episodes,
+        "seed": config.seed,
+        "resolution": "original",
+        "models": summary(table, dataset),
+    }
+    own = [
+        write_file(folder, "episodes.parquet", buffer.getvalue(), len(table)),
+        write_file(folder, "metrics.json", (json.dumps(figures, indent=2) + "\n").encode()),
+    ]
+    return [*files, *own], counts
+
+
+def _index(run: Run, folder: Path, data: DataSpec, dataset: Dataset) -> dict[int, tuple[str, ...]]:
+    """The images that show each class on at least dataset.min_area pixels."""
+    names = dataset.names
+    units = [
+        Unit(f"index-{start:06d}", names[start : start + _INDEX_BLOCK]) for start in range(0, len(names), _INDEX_BLOCK)
+    ]
+    files, _ = map_units(run, folder, "index", IndexImages(data), units, len(units), parts="blocks")
+    found: dict[int, list[str]] = {}
+    for file in files:
+        for name, pixels in publish.read_json(folder / file.path).items():
+            for class_id, area in pixels.items():
+                if area >= run.config.dataset.min_area:
+                    found.setdefault(int(class_id), []).append(name)
+    return {class_id: tuple(names) for class_id, names in sorted(found.items())}
+
+
+STAGE = Stage("evaluate", _inputs, _settings, _work)

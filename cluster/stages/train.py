@@ -1,0 +1,196 @@
+"""train: meta-train the head on pseudo-tasks, the backbone frozen, under Ray Train and DeepSpeed; export the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from cluster import backbone, publish, training
+from cluster.backbone import BackboneSpec
+from cluster.run import Run
+from cluster.stage import File, Stage, read_file
+from fss import losses, models, segmenter, shards, tasks
+from fss.bank import FeatureBank, batch_features
+from fss.meta import MetaModule
+
+logger = logging.getLogger(__name__)
+
+#: Cells a side at which the loss compares logits with masks.
+MASK_CELLS = 96
+_NO_DECAY = ("gain", "marker", "bias", "norm")
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """Shards of tasks, as a function of the shard's number; the last few stay in memory."""
+
+    folder: Path
+    files: tuple[File, ...]
+
+    def __call__(self, number: int) -> Sequence[tasks.Task]:
+        """The tasks of shard `number`."""
+        return _read_tasks(self.folder, self.files[number])
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tasks in each shard."""
+        return tuple(file.count for file in self.files)
+
+
+@functools.lru_cache(maxsize=4)
+def _read_tasks(folder: Path, file: File) -> list[tasks.Task]:
+    found = [tasks.decode(sample) for sample in shards.unpack(read_file(folder, file))]
+    if len(found) != file.count:
+        raise ValueError(f"{folder / file.path}: expected {file.count} tasks, got {len(found)}; run the pair stage again")
+    return found
+
+
+@dataclass
+class MetaRecipe:
+    """How a head is meta-trained; a `cluster.training.Recipe`."""
+
+    train: TaskFiles
+    holdout: TaskFiles | None
+    spec: BackboneSpec
+    model: Mapping[str, Any]
+    settings: Any
+    seed: int
+    facts: Mapping[str, Any]
+
+    @functools.cached_property
+    def bank(self) -> FeatureBank:
+        """This worker's features."""
+        return FeatureBank(self.spec.load(), int(self.settings.cache_gib * 2**30))
+
+    def module(self, device: torch.device) -> nn.Module:
+        """The head with its loss."""
+        channels = self.bank.extractor.backbone.channels
+        head = models.build(self.model["name"], channels, seed=self.seed, **self.model["options"])
+        return MetaModule(head, losses.by_name(self.settings.loss))
+
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """AdamW; gains, markers, biases and norms are not decayed."""
+        kept, decayed = [], []
+        for name, parameter in module.named_parameters():
+            (kept if parameter.ndim < 2 or any(n in name for n in _NO_DECAY) else decayed).append(parameter)
+        groups = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.settings.lr)
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
+        """Features and masks of this rank's share of each batch."""
+        views = self.settings.views
+        for batch in self._load(self.train, start, stop, rank, world, self.settings.batch, views):
+            query, support = batch_features(self.bank, batch)
+            yield query, support, batch.masks.to(self.bank.extractor.device)
+
+    def _load(
+        self, files: TaskFiles, start: int, stop: int, rank: int, world: int, size: int, views: int
+    ) -> Iterator[tasks.Batch]:
+        schedule = tasks.Schedule(files.counts, self.seed)
+        data = tasks.Batches(schedule, files, size, self.seed, views, MASK_CELLS, rank, world)
+        numbers = range(start, stop)
+        workers = self.settings.loader_workers
+        return iter(DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers))  # type: ignore[arg-type]
+
+    def after_step(self, module: nn.Module) -> None:
+        """Nothing to do."""
+
+    @torch.inference_mode()
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Loss, IoU and area ratio on held-out pseudo-tasks, unaugmented: no label is looked at."""
+        if self.holdout is None:
+            return {}
+        size = min(sum(self.holdout.counts), self.settings.holdout)
+        sums: dict[str, float] = {}
+        module.eval()
+        (batch,) = self._load(self.holdout, 0, 1, 0, 1, size, 1)
+        query, support = batch_features(self.bank, batch)
+        figures = module(query, support, batch.masks.to(self.bank.extractor.device))
+        module.train()
+        sums = {f"holdout_{name}": float(value) for name, value in figures.items()}
+        if sums["holdout_area_ratio"] < 0.05:
+            logger.warning("the model predicts almost only background; lower train.lr or use train.loss=dice")
+        return sums
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write the model's folder, model.json last."""
+        head = module.head if isinstance(module, MetaModule) else module
+        for name, data in segmenter.export(head, self.bank.extractor, self.model, self.facts).items():
+            publish.write_bytes(folder / "model" / name, data)
+
+
+def model_options(run: Run) -> dict[str, Any]:
+    """Name and options of the head, as `fss.models.build` takes them."""
+    chosen = dict(vars(run.config.model))
+    return {"name": chosen.pop("name"), "options": {k: v for k, v in chosen.items() if k != "path"}}
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    keys = ("steps", "batch", "lr", "weight_decay", "warmup", "clip", "loss", "ema", "precision", "views", "holdout")
+    chosen = {key: getattr(run.config.train, key) for key in keys}
+    return {"seed": run.config.seed, "model": model_options(run), "backbone": backbone.settings(run), **chosen}
+
+
+def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
+    config, pair = run.config, run.manifest("pair")
+    run.ray()
+    run.release_pool()
+    files = [file for file in pair.named(".tar") if file.count]
+    chosen = {kind: tuple(f for f in files if f.path.startswith(kind)) for kind in ("tasks", "holdout")}
+    identity = {"run": folder.name}
+    recipe = MetaRecipe(
+        train=TaskFiles(pair.folder, chosen["tasks"]),
+        holdout=TaskFiles(pair.folder, chosen["holdout"]) if chosen["holdout"] and config.train.holdout else None,
+        spec=backbone.spec(run),
+        model=model_options(run),
+        settings=dataclasses.replace(config.train),
+        seed=config.seed,
+        facts={"run": config.name, "fingerprint": folder.name, "steps": config.train.steps},
+    )
+    job = training.Job(
+        name="train",
+        recipe=recipe,
+        folder=folder,
+        tracking=run.tracking_folder,
+        identity=identity,
+        steps=config.train.steps,
+        batch=config.train.batch,
+        warmup=config.train.warmup,
+        clip=config.train.clip,
+        ema=config.train.ema,
+        precision=config.train.precision,
+        zero_stage=config.train.zero_stage,
+        log_every=config.train.log_every,
+        validate_every=config.train.log_every * 5,
+        checkpoint_every=config.train.checkpoint_every,
+        keep_checkpoints=config.train.keep_checkpoints,
+        threads=config.cluster.cpus_per_train_worker,
+    )
+    training.train(job, config.cluster, config.train.max_failures)
+    tasks_seen = config.train.steps * config.train.batch
+    return exported_files(folder), {"steps": config.train.steps, "episodes": tasks_seen}
+
+
+def exported_files(folder: Path) -> list[File]:
+    """The files of the model that a training worker exported into `folder`."""
+    names = ("model/model.safetensors", "model/backbone.safetensors", "model/model.json")
+    found = []
+    for name in names:
+        data = (folder / name).read_bytes()
+        found.append(File(name, 0, len(data), shards.sha256(data)))
+    return found
+
+
+STAGE = Stage("train", lambda run: ("pair", *backbone.needed(run)), _settings, _work)

@@ -1,0 +1,209 @@
+"""What a finished pipeline leaves for its reader: summary.json, report.html, the table, and what MLflow shows."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cluster import publish, report
+from cluster.charts import Chart
+from cluster.config import plain
+from cluster.journal import flatten, read_events
+from cluster.results import Result, results_markdown, results_table
+from cluster.run import Run
+from cluster.stage import Manifest, read_file
+from cluster.tracking import default_tracking_uri
+from fss import images, pictures, shards, tasks
+
+_METRICS = {"miou": "mIoU", "fb_iou": "FB-IoU"}
+
+
+def results(figures: Mapping[str, Any]) -> list[Result]:
+    """The rows of the results table from an evaluate stage's metrics.json."""
+    return [
+        Result(model, name, int(number), [fold[key] for fold in found["folds"].values()])
+        for key, name in _METRICS.items()
+        for model, by_shots in figures["models"].items()
+        for number, found in by_shots.items()
+    ]
+
+
+def conclude(run: Run) -> str:
+    """Write summary.json and report.html into the run's folder, put both into MLflow, and return the closing words."""
+    done = [run.ensure(name) for name in run.order("evaluate")]
+    figures = publish.read_json(done[-1].path("metrics.json"))
+    rows = results(figures)
+    page = _report(run, done, figures, rows)
+    publish.write_json(run.folder / "summary.json", _summary(run, done, figures))
+    path = report.write(page, run.folder / "report.html")
+    _log(run, figures, rows, done[-1])
+    uri = run.config.tracking.uri or default_tracking_uri(run.config.root)
+    look = _ui(uri)
+    return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
+
+
+def _ui(uri: str) -> str:
+    if uri.startswith("sqlite"):
+        return f"mlflow server --backend-store-uri {shlex.quote(uri)}   then open http://127.0.0.1:5000"
+    return uri
+
+
+def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict[str, Any]:
+    stages = {
+        m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done
+    }
+    model = next((str(m.folder / "model") for m in done if m.stage == "train"), None)
+    total = sum(stage["seconds"] for stage in stages.values())
+    return {"name": run.config.name, "results": figures, "stages": stages, "seconds": total, "model": model}
+
+
+def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Manifest) -> None:
+    journal = run.pipeline_journal
+    model = list(figures["models"])[-1]
+    for number, found in figures["models"][model].items():
+        journal.metrics({f"result/{key}_{number}shot": found["mean"][key] for key in _METRICS})
+    journal.tags({"mlflow.note.content": f"{results_markdown(rows)}\n\nmodel: {model}"})
+    journal.artifact(run.folder / "report.html")
+    journal.artifact(run.folder / "summary.json")
+    if "evaluate" in run.fresh:
+        with run.journal("evaluate") as child:
+            for name, by_shots in figures["models"].items():
+                for number, found in by_shots.items():
+                    values = {f"evaluate/{key}_{number}shot": found["mean"][key] for key in _METRICS}
+                    child.metrics(values if name == model else {f"{k}/{_short(name)}": v for k, v in values.items()})
+            child.text("per_class.md", _per_class(figures))
+            child.artifact(evaluated.path("metrics.json"))
+            child.artifact(evaluated.path("episodes.parquet"))
+            for number, file in enumerate(f for f in evaluated.files if f.path.startswith("gallery/")):
+                child.image("predictions", (evaluated.folder / file.path).read_bytes(), step=number)
+
+
+def _short(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name.replace("prototype read-out", "floor"))
+
+
+def _per_class(figures: Mapping[str, Any]) -> str:
+    scores = _class_scores(figures)
+    lines = [f"| class | {' | '.join(scores)} |", f"|---|{'---:|' * len(scores)}"]
+    for name in next(iter(scores.values())):
+        lines.append(f"| {name} | {' | '.join(f'{100 * scores[m].get(name, 0):.1f}' for m in scores)} |")
+    return "\n".join(lines)
+
+
+def _class_scores(figures: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Model -> class -> IoU, for the smallest number of shots."""
+    scores: dict[str, dict[str, float]] = {}
+    for model, by_shots in figures["models"].items():
+        first = next(iter(by_shots.values()))
+        scores[model] = {c: v["iou"] for fold in first["folds"].values() for c, v in fold["classes"].items()}
+    return scores
+
+
+def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[Result]) -> report.Report:
+    config = run.config
+    model = next((m.folder / "model" for m in done if m.stage == "train"), None)
+    commands = [report.Command("Look at the runs in MLflow", _ui(config.tracking.uri or default_tracking_uri(config.root)))]
+    if model:
+        line = f"python -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
+        commands.append(report.Command("Segment your own images", line))
+    return report.Report(
+        title=f"{config.name}: few-shot segmentation from unlabelled images",
+        summary=f"{figures['dataset']['name']}, {figures['episodes_per_fold']} episodes a fold and number of shots, "
+        f"scored at {figures['resolution']} resolution; intersections and unions are summed per class.",
+        headlines=_headlines(figures),
+        facts={"folder": str(run.folder), "backbone": config.backbone.name, "seed": config.seed},
+        stages=[_stage(run, m) for m in done],
+        results=rows,
+        classes=_class_scores(figures),
+        charts=list(_charts(run)),
+        galleries=[g for g in (_labels(run), _tasks(run), _predictions(done[-1])) if g],
+        commands=commands,
+        config="\n".join(f"{key}={value}" for key, value in flatten(plain(config)).items()),
+    )
+
+
+def _headlines(figures: Mapping[str, Any]) -> list[report.Headline]:
+    *floors, (model, found) = figures["models"].items()
+    lines = []
+    for number, value in found.items():
+        note = "; ".join(f"{name}: {100 * by[number]['mean']['miou']:.1f}" for name, by in floors)
+        lines.append(report.Headline(f"{100 * value['mean']['miou']:.1f}", f"{number}-shot mIoU, {model}", note))
+    first = next(iter(found.values()))
+    lines.append(report.Headline(f"{first['mean']['area_ratio']:.2f}", "predicted / true area", "1 is right"))
+    return lines
+
+
+_UNITS = {"kmeans": "points", "train": "episodes", "evaluate": "episodes", "pair": "tasks", "shard": "accepted"}
+
+
+def _stage(run: Run, manifest: Manifest) -> report.Stage:
+    unit = _UNITS.get(manifest.stage, "images")
+    size = sum(file.bytes for file in manifest.files)
+    return report.Stage(manifest.stage, run.seconds(manifest), manifest.counts.get(unit, 0), unit, size)
+
+
+def _charts(run: Run) -> Iterator[Chart]:
+    for stage in ("pretrain", "train"):
+        curves: dict[str, list[tuple[float, float]]] = {}
+        events, _ = read_events(run.tracking_folder / f"{stage}.jsonl")
+        for event in events:
+            if event["kind"] == "metrics" and event["step"] is not None:
+                for key, value in event["values"].items():
+                    curves.setdefault(key.split("/", 1)[1], []).append((event["step"], value))
+        for names in (("loss", "holdout_loss"), ("iou", "holdout_iou")):
+            chosen = {name: curves[name] for name in names if name in curves}
+            if chosen:
+                yield Chart(f"{stage}: {names[0]}", chosen)
+
+
+def _labels(run: Run) -> report.Gallery | None:
+    """The first images of the first corpus shard with their label maps."""
+    try:
+        corpus, labels = run.manifest("shard"), run.manifest("label")
+    except ValueError:
+        return None
+    first = zip(
+        shards.unpack(read_file(corpus.folder, corpus.named(".tar")[0])),
+        shards.unpack(read_file(labels.folder, labels.named(".tar")[0])),
+        strict=True,
+    )
+    tiles = []
+    for (_, members), (_, maps) in list(first)[:6]:
+        image = images.decode(members["jpg"])
+        for layer, png in maps.items():
+            tiles.append(report.Tile(pictures.label_overlay(image, images.decode_labels(png)), f"layer {layer[0]}"))
+    return report.Gallery("Pseudo-labels", tiles, "One colour is one cluster, over all images.")
+
+
+def _tasks(run: Run) -> report.Gallery | None:
+    """A few pseudo-tasks, as the model sees them."""
+    try:
+        pair = run.manifest("pair")
+    except ValueError:
+        return None
+    tiles = []
+    file = next(f for f in pair.named(".tar") if f.count)
+    for sample in list(shards.unpack(read_file(pair.folder, file)))[:8]:
+        task = tasks.decode(sample)
+        shown = [images.decode(jpeg) for jpeg in task.jpegs]
+        masks = [images.decode_labels(png) for png in task.masks]
+        picture = pictures.episode_picture(shown[1:], masks[1:], shown[0], None, masks[0], note="pseudo-mask", cell=160)
+        tiles.append(report.Tile(picture))
+    return report.Gallery("Pseudo-tasks", tiles, "Support with its mask, query, and the mask to be learned.", 420)
+
+
+def _predictions(evaluated: Manifest) -> report.Gallery | None:
+    shown = [f for f in evaluated.files if f.path.startswith("gallery/")]
+    tiles = [report.Tile(_picture(evaluated.folder / file.path), Path(file.path).stem) for file in shown]
+    note = "Blue: prediction. Yellow outline: truth. Orange: support masks. The first episodes, not chosen ones."
+    return report.Gallery("Predictions", tiles, note, 560) if tiles else None
+
+
+def _picture(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))

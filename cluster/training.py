@@ -1,0 +1,342 @@
+"""The training loop: Ray Train starts the workers, DeepSpeed steps, and the state can always be picked up again.
+
+What is trained is a `Recipe`; the loop knows nothing of few-shot segmentation. Batch n is a pure function of n, so a
+run that goes on from a checkpoint, with any number of workers, sees the batches that it would have seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from cluster import checkpoint
+from cluster.config import ClusterConfig
+from cluster.journal import Journal
+from cluster.progress import Progress
+
+logger = logging.getLogger(__name__)
+Figures = dict[str, float]
+
+
+class Recipe(Protocol):
+    """What the loop needs of the thing that is trained. Picklable; one instance in each worker."""
+
+    def module(self, device: torch.device) -> nn.Module:
+        """The trainable module; `module(*batch)` returns scalars, among them `loss`."""
+
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Its optimiser, with the full learning rate in each group."""
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
+        """This rank's share of batches start..stop-1, ready for the module."""
+
+    def after_step(self, module: nn.Module) -> None:
+        """Called after each optimiser step (momentum networks, queues)."""
+
+    def validate(self, module: nn.Module) -> Figures:
+        """Label-free validation with the averaged weights, on rank 0; may be empty."""
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write the trained result into `folder`, on rank 0, with the averaged weights in place."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: the recipe and how the loop is to run it. `identity` marks whose checkpoints these are."""
+
+    name: str
+    recipe: Recipe
+    folder: Path
+    tracking: Path
+    identity: Mapping[str, Any]
+    steps: int
+    batch: int
+    warmup: int = 0
+    clip: float = 0.0
+    ema: float = 0.0
+    precision: str = "fp32"
+    zero_stage: int = 0
+    log_every: int = 20
+    validate_every: int = 0
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    moments: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+    threads: int = 1
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
+    """Run `job` to its end on `cluster.train_workers` workers, restarting them after crashes.
+
+    Raises:
+        RuntimeError: what the workers raised, once the restarts are used up.
+    """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    gpus = cluster.gpus_per_worker > 0
+    resources = {"CPU": float(cluster.cpus_per_train_worker), **({"GPU": 1.0} if gpus else {})}
+    scratch = job.folder / ".ray"
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=f"{job.name}-{uuid.uuid4().hex[:8]}",  # Ray would resume an old name from checkpoints of its own
+            storage_path=str(scratch),
+            failure_config=FailureConfig(max_failures=max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def learning_rate(step: int, steps: int, warmup: int) -> float:
+    """Factor of the learning rate at `step`: linear over `warmup` steps, then a cosine down to zero at `steps`."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def _worker(config: Mapping[str, Any]) -> None:
+    import ray.train
+
+    job: Job = config["job"]
+    context = ray.train.get_context()
+    torch.set_num_threads(job.threads)
+    loop = _Loop(job, context.get_world_rank(), context.get_world_size())
+    try:
+        loop.run(lambda figures: ray.train.report(figures))
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+
+
+class _Loop:
+    """One worker's training loop."""
+
+    def __init__(self, job: Job, rank: int, world: int):
+        self.job, self.rank, self.world = job, rank, world
+        cuda = torch.cuda.is_available() and bool(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        self.device = torch.device("cuda" if cuda else "cpu")
+        if not cuda:
+            os.environ["DS_ACCELERATOR"] = "cpu"
+        module = job.recipe.module(self.device).to(self.device)
+        self.engine = _engine(job, module, job.recipe.optimizer(module), world)
+        self.base_rates = [group["lr"] for group in self._groups()]
+        self.average = _Average(self.engine.module, job.ema)
+        self.step = self._resume()
+
+    def run(self, report: Callable[[Figures], None]) -> None:
+        """Train to the last step; rank 0 logs, writes checkpoints and exports."""
+        job = self.job
+        with self._journal() as journal:
+            progress = Progress(job.name, job.steps, "samples", parts="steps", done=self.step) if self.rank == 0 else None
+            meter = _Meter(job.batch)
+            for batch in meter.timed(job.recipe.batches(self.step, job.steps, self.rank, self.world)):
+                meter.add(self._step(batch))
+                self.step += 1
+                if progress:
+                    progress.update(items=job.batch)
+                if self.step % job.log_every == 0 or self.step == job.steps:
+                    figures = self._figures(meter)
+                    if journal:
+                        journal.metrics({f"{job.name}/{k}": v for k, v in figures.items()}, step=self.step)
+                    report(figures)
+                if self.step % job.checkpoint_every == 0 or self.step == job.steps:
+                    self._checkpoint()
+            if progress:
+                progress.close()
+            if self.rank == 0:
+                with self.average.in_place(self.engine.module):
+                    job.recipe.export(self.engine.module, job.folder)
+
+    def _step(self, batch: tuple[Any, ...]) -> dict[str, torch.Tensor]:
+        factor = learning_rate(self.step, self.job.steps, self.job.warmup)
+        for group, rate in zip(self._groups(), self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        figures = self.engine(*batch)
+        self.engine.backward(figures["loss"])
+        self.engine.step()
+        self.job.recipe.after_step(self.engine.module)
+        self.average.update(self.engine.module, self.step)
+        return {name: value.detach() for name, value in figures.items()}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.engine.optimizer.param_groups
+
+    def _figures(self, meter: _Meter) -> Figures:
+        """Means over the steps since the last log and over all ranks, with the speed; validation beside them."""
+        means = meter.means()
+        values = torch.tensor([*means.values()], dtype=torch.float64)
+        if self.world > 1:
+            torch.distributed.all_reduce(values)
+        figures = dict(zip(means, (values / self.world).tolist(), strict=True))
+        if not math.isfinite(figures["loss"]):
+            raise RuntimeError(
+                f"{self.job.name}: the loss is {figures['loss']} at step {self.step}; lower the learning rate, "
+                "or train in fp32 (precision=fp32)"
+            )
+        figures |= {"lr": self._groups()[0]["lr"], **meter.speed()}
+        every = self.job.validate_every
+        if every and self.rank == 0 and (self.step % every == 0 or self.step == self.job.steps):
+            with self.average.in_place(self.engine.module):
+                figures |= self.job.recipe.validate(self.engine.module)
+        return figures
+
+    def _checkpoint(self) -> None:
+        state = checkpoint.collect(self.engine, self.job.moments)
+        if self.rank == 0:
+            state |= {f"average/{name}": value for name, value in self.average.state().items()}
+            folder = self.job.folder / "checkpoints"
+            checkpoint.write(folder, self.step, state, self.job.identity, self.job.keep_checkpoints)
+
+    def _resume(self) -> int:
+        found = checkpoint.newest(self.job.folder / "checkpoints", self.job.identity)
+        if found is None:
+            return 0
+        step, state = found
+        checkpoint.restore(self.engine, state, self.job.moments, step)
+        prefix = "average/"
+        self.average.load({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+        logger.info("%s goes on from step %d", self.job.name, step)
+        return step
+
+    @contextlib.contextmanager
+    def _journal(self) -> Iterator[Journal | None]:
+        if self.rank:
+            yield None
+            return
+        with Journal(self.job.tracking, self.job.name, parent="pipeline") as journal:
+            yield journal
+
+
+def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world: int) -> Any:
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    settings = {
+        "train_batch_size": job.batch,
+        "train_micro_batch_size_per_gpu": job.batch // world,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": job.clip,
+        "zero_optimization": {"stage": job.zero_stage},
+        "bf16": {"enabled": job.precision == "bf16"},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        **job.extra,
+    }
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    engine, *_ = deepspeed.initialize(
+        model=module, optimizer=optimizer, model_parameters=parameters, config=settings, dist_init_required=False
+    )
+    return engine
+
+
+class _Average:
+    """Exponential moving average of the trained parameters, in float32; the plain weights if the decay is 0."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.values = {n: p.detach().float().clone() for n, p in _whole(module)} if decay else {}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move towards the module's weights; early steps count more, so that the start is forgotten."""
+        if not self.decay:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in _whole(module):
+            self.values[name].lerp_(parameter.detach().float(), 1 - decay)
+
+    @contextlib.contextmanager
+    def in_place(self, module: nn.Module) -> Iterator[None]:
+        """The module with averaged weights inside, its own ones afterwards."""
+        own = {name: parameter.detach().clone() for name, parameter in _whole(module)} if self.decay else {}
+        try:
+            self._copy(module, self.values)
+            yield
+        finally:
+            self._copy(module, own)
+
+    @torch.no_grad()
+    def _copy(self, module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+        for name, parameter in _whole(module):
+            if name in values:
+                parameter.copy_(values[name])
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The averages, for a checkpoint."""
+        return {name: value.cpu() for name, value in self.values.items()}
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """The averages of a checkpoint."""
+        for name, value in state.items():
+            if name in self.values:
+                self.values[name].copy_(value)
+
+
+def _whole(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+
+
+class _Meter:
+    """Sums figures on the device (no synchronisation a step) and splits time into data wait and the rest."""
+
+    def __init__(self, batch: int):
+        self.batch = batch
+        self._reset()
+
+    def _reset(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.steps, self.waited, self.start = 0, 0.0, time.perf_counter()
+
+    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches, counting how long each is waited for."""
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - before
+            yield batch
+
+    def add(self, figures: Mapping[str, torch.Tensor]) -> None:
+        """Add one step's scalars."""
+        for name, value in figures.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        self.steps += 1
+
+    def means(self) -> Figures:
+        """Means over the steps since the last reset."""
+        return {name: float(value) / max(self.steps, 1) for name, value in self.sums.items()}
+
+    def speed(self) -> Figures:
+        """Samples a second, seconds a step and the share of time spent waiting for data; then starts over."""
+        seconds = max(time.perf_counter() - self.start, 1e-9)
+        steps, waited = max(self.steps, 1), self.waited
+        self._reset()
+        return {
+            "samples_per_second": self.batch * steps / seconds,
+            "seconds_per_step": seconds / steps,
+            "data_wait_share": waited / seconds,
+        }

@@ -1,0 +1,33 @@
+"""ResNet-18, -50 and -101 (He et al. 2016) with torchvision's stem and state-dict keys, dilated to stride 8, 16 or 32.
+
+Not the deep-stem variant of PSPNet (`resnet50_v2.pth`) that PFENet, BAM and MaskSplit use: that is another network.
+"""
+
+import torch
+import torchvision
+from torch import nn
+
+from fss.backbones.dilation import check_stride, dilate_to_stride, subsample
+
+
+class ResNet(nn.Module):
+    """low = layer2 (stride 8), mid = layer3, high = layer4 (both at `stride`)."""
+
+    def __init__(self, name: str, stride: int | None = None) -> None:
+        super().__init__()
+        self.stride = check_stride(name, stride, (8, 16, 32), default=16)
+        net = torchvision.models.get_model(name, weights=None)
+        self.conv1, self.bn1 = net.conv1, net.bn1
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        dilate_to_stride([self.layer3, self.layer4], self.stride)
+        width = net.fc.in_features
+        self.channels = {"low": width // 4, "mid": width // 2, "high": width}
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (B,3,S,S), ImageNet-normalised, to features; see `fss.backbones.Features`."""
+        x = torch.relu(self.bn1(self.conv1(images)))
+        x = nn.functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        low = self.layer2(self.layer1(x))
+        mid = self.layer3(low)
+        high = self.layer4(mid)
+        return {"low": low, "mid": subsample(mid, 2) if self.stride == 32 else mid, "high": high}

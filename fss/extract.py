@@ -1,0 +1,47 @@
+"""From RGB images to dense features of the frozen backbone, in batches, on the device that is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+from PIL import Image
+
+from fss import images
+from fss.backbones import Backbone, Features
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A backbone with the side of its square input in pixels and the largest batch it is given."""
+
+    backbone: Backbone
+    size: int
+    batch: int = 16
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return next(self.backbone.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Sequence[Image.Image]) -> Features:
+        """Features of a batch of RGB images of any sizes: each level (B, C, h, w) float32, on the device."""
+        inputs = torch.stack([images.to_tensor(picture, self.size) for picture in pictures])
+        features = self.backbone(inputs.to(self.device))
+        return {level: values.float() for level, values in features.items()}
+
+    def stream(self, pictures: Sequence[Image.Image]) -> Iterator[Features]:
+        """Features of one image after the other, each level (C, h, w), computed in batches."""
+        for start in range(0, len(pictures), self.batch):
+            features = self(pictures[start : start + self.batch])
+            for index in range(len(next(iter(features.values())))):
+                yield {level: values[index] for level, values in features.items()}
+
+
+def device_by_name(name: str = "auto") -> torch.device:
+    """`auto` is the first GPU where there is one, else the CPU; anything else as torch names it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

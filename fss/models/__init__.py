@@ -1,0 +1,48 @@
+"""Heads: what turns features of a query and of masked supports into a segmentation of the query.
+
+A head is a module `forward(query, support, masks) -> logits`, knows no loss, no device and no backbone, and reads the
+number of shots from the shapes:
+
+* query: `Features`, levels (B, C, h, w);  support: `Features`, levels (B, K, C, h, w);
+* masks: (B, K, 2, M, M) float32, each cell's shares of background and of foreground in [0, 1], void in neither;
+* logits: (B, 2, h, w), background first.
+
+A new head is one file here, one line in `build` and one preset in `conf/model`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+
+def names() -> tuple[str, ...]:
+    """The heads there are."""
+    return ("prototype", "umtfss")
+
+
+def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: Any) -> nn.Module:
+    """Head `name` for a backbone of `channels` (by level), its weights drawn from `seed`.
+
+    Raises:
+        ValueError: for an unknown name or option.
+    """
+    import torch
+
+    from fss.models.prototype import PrototypeReadout
+    from fss.models.umtfss import UMTFSS
+
+    heads: dict[str, type[nn.Module]] = {"prototype": PrototypeReadout, "umtfss": UMTFSS}
+    if name not in heads:
+        near = difflib.get_close_matches(name, heads, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"expected a model of {', '.join(heads)}, got {name!r}{hint}")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return heads[name](dict(channels), **options)
+    except TypeError as error:
+        raise ValueError(f"model {name}: {error}") from error

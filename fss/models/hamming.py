@@ -1,0 +1,61 @@
+"""k-means in Hamming space on sign-random-projection codes, for many small sets at once.
+
+UMTFSS, section "Feature-to-Prototype Assignment": hash the support features by the signs of random projections
+(Shrivastava and Li 2014), then cluster the codes with Hamming distance, at O(N k r + N k b r + N d b).
+
+Letters: B sets of N points of D dimensions, b bits, k clusters.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def codes(points: torch.Tensor, planes: torch.Tensor) -> torch.Tensor:
+    """Signs of the projections of (B, N, D) points on (b, D) planes: (B, N, b) float32 of -1 and +1."""
+    return torch.where(points.float() @ planes.float().T >= 0, 1.0, -1.0)
+
+
+def cluster(
+    bits: torch.Tensor, members: torch.Tensor, start: torch.Tensor, k: int, rounds: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lloyd with Hamming distance on each set: (B, N) labels in 0..k-1 and (B, k) bool, which clusters are in use.
+
+    With -1/+1 codes the distance is (b - x.c) / 2, so the nearest centroid has the largest inner product; a centroid
+    bit is the majority of its members', ties to +1. A cluster that loses its members keeps its centroid.
+
+    Args:
+        bits: (B, N, b) codes of -1 and +1.
+        members: (B, N) bool, the points that take part; the labels of others mean nothing.
+        start: (N,) scores in a fixed order of preference; the k members with the highest ones are the first centroids.
+        k: number of clusters; a set with fewer members uses as many clusters as it has members.
+        rounds: Lloyd rounds.
+    """
+    k = min(k, bits.shape[1])
+    preference = torch.where(members, start, torch.full_like(start, -torch.inf))
+    score, first = preference.topk(k, dim=1)
+    used = score > -torch.inf
+    centroids = bits.gather(1, first[..., None].expand(-1, -1, bits.shape[2]))
+    labels = _nearest(bits, centroids, used)
+    for _ in range(rounds):
+        votes, counts = totals(bits, labels, members, k)
+        majority = torch.where(votes >= 0, 1.0, -1.0)
+        centroids = torch.where((counts > 0)[..., None], majority, centroids)
+        labels = _nearest(bits, centroids, used)
+    return labels, used & (totals(bits, labels, members, k)[1] > 0)
+
+
+def _nearest(bits: torch.Tensor, centroids: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    similarity = bits @ centroids.transpose(1, 2)
+    return similarity.masked_fill(~used[:, None], -torch.inf).argmax(dim=2)
+
+
+def totals(
+    values: torch.Tensor, labels: torch.Tensor, members: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of (B, N, D) values over the members of each cluster, (B, k, D), and the numbers of members, (B, k)."""
+    weight = members.to(values.dtype)
+    sums = values.new_zeros(values.shape[0], k, values.shape[2])
+    sums = sums.scatter_add(1, labels[..., None].expand_as(values), values * weight[..., None])
+    counts = values.new_zeros(values.shape[0], k).scatter_add(1, labels, weight)
+    return sums, counts

@@ -1,0 +1,146 @@
+"""The UMTFSS head: self-attention, then cross-attention from the query to prototypes of the support.
+
+Source: UMTFSS (AAAI 2024), section "Meta-training FSS from Noisy Meta Tasks", Eqs. 1-6. Where this departs from the
+paper or its released code:
+
+* the self-attended support really feeds the prototypes (in the released code its result is dropped);
+* attention is plain scaled dot product, not deformable; the backbone's grid is small enough;
+* all K shots are clustered together (as released), and averaged in the global prototype and the prior by cells, not by
+  shots, so an empty support weighs nothing;
+* hash planes and first centroids are fixed by the head's seed instead of drawn anew in every forward pass, so that
+  equal inputs give equal masks;
+* `residual` adds the training-free read-out's logit with a learned gain: training starts at the floor.
+
+Letters: B episodes, K shots, h x w grid, d = dim.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fss.backbones import Features
+from fss.models import hamming
+from fss.models.prototype import cell_shares, masked_average, prototype_cosines
+
+_BITS = 32
+_ROUNDS = 10
+
+
+class UMTFSS(nn.Module):
+    """See the module's docstring; arguments as in `cluster.config.ModelConfig`."""
+
+    def __init__(
+        self,
+        channels: dict[str, int],
+        dim: int = 128,
+        heads: int = 4,
+        blocks: int = 1,
+        foreground_prototypes: int = 20,
+        background_prototypes: int = 50,
+        residual: bool = True,
+    ):
+        super().__init__()
+        self.prototypes = (background_prototypes, foreground_prototypes)
+        middle = channels["low"] + channels["mid"]
+        self.reduce = nn.Sequential(nn.Conv2d(middle, dim, 1), nn.GroupNorm(8, dim), nn.ReLU())
+        self.merge_query = nn.Conv2d(2 * dim + 3, dim, 1)
+        self.merge_support = nn.Conv2d(2 * dim, dim, 1)
+        self.self_attention = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
+        self.cross_attention = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
+        self.marker = nn.Parameter(torch.zeros(2, dim))
+        self.classify = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, 2, 1))
+        self.gain = nn.Parameter(torch.tensor(10.0)) if residual else None
+        self.register_buffer("planes", torch.randn(_BITS, dim))
+        if residual:
+            nn.init.zeros_(self.classify[-1].weight)
+            nn.init.zeros_(self.classify[-1].bias)
+
+    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) logits; see `fss.models` for the arguments."""
+        cosines = prototype_cosines(query["high"], support["high"], masks)
+        prior = prior_mask(query["high"], support["high"], masks)
+        x_query = self.reduce(middle_features(query))
+        x_support = self.reduce(middle_features({k: v.flatten(0, 1) for k, v in support.items()}))
+        x_support = x_support.unflatten(0, masks.shape[:2])
+        globe = masked_average(x_support, masks)[:, 1].to(x_query.dtype)
+        wide = globe[..., None, None].expand(-1, -1, *x_query.shape[-2:])
+        extra = torch.cat([prior, cosines], dim=1).to(x_query.dtype)
+        x_query = self.merge_query(torch.cat([x_query, wide, extra], dim=1))
+        wide = globe[:, None, :, None, None].expand_as(x_support)
+        x_support = self.merge_support(torch.cat([x_support, wide], dim=2).flatten(0, 1)).unflatten(0, masks.shape[:2])
+        x_query = self._attend(x_query, x_support, masks)
+        logits = self.classify(x_query).float()
+        return logits if self.gain is None else logits + self.gain * cosines
+
+    def _attend(self, query: torch.Tensor, support: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        shape, shots = query.shape, support.shape[1]
+        q, s = to_tokens(query), to_tokens(support.flatten(0, 1))
+        shares = cell_shares(masks, support.shape[-2:]).permute(0, 1, 3, 4, 2).flatten(1, 3)
+        for own, cross in zip(self.self_attention, self.cross_attention, strict=True):
+            q, s = own(q, q), own(s, s)
+            tokens, used = self.support_prototypes(s.unflatten(0, (shape[0], shots)).flatten(1, 2), shares)
+            q = cross(q, tokens, used)
+        return q.transpose(1, 2).reshape(shape)
+
+    def support_prototypes(self, points: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eq. 5: prototypes of background and foreground, (B, P, d) with their marker added, and (B, P) which exist.
+
+        A cell belongs to the side that has more of it; the cell with the largest share of a side always belongs to it.
+        """
+        bits = hamming.codes(points.detach(), self.planes)
+        order = torch.sin(torch.arange(points.shape[1], device=points.device) * 12.9898) * 43758.5453
+        start = order - order.floor()
+        found, used = [], []
+        for side, number in enumerate(self.prototypes):
+            share = shares[..., side]
+            members = (share > 0) & ((share >= 0.5) | (share >= share.amax(dim=1, keepdim=True)))
+            labels, exists = hamming.cluster(bits, members, start, number, _ROUNDS)
+            sums, counts = hamming.totals(points, labels, members, exists.shape[1])
+            found.append(sums / counts.clamp_min(1)[..., None] + self.marker[side])
+            used.append(exists)
+        return torch.cat(found, dim=1), torch.cat(used, dim=1)
+
+
+class Block(nn.Module):
+    """Eqs. 1 and 2: multi-head attention from X to Y and an MLP, each with residual and layer norm after."""
+
+    def __init__(self, dim: int, heads: int, expansion: int = 2):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, used: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, N, d) queries attend to (B, M, d) tokens, of which only those `used` (B, M) bool count."""
+        mask = None if used is None else ~used
+        x = self.norms[0](x + self.attention(x, y, y, key_padding_mask=mask, need_weights=False)[0])
+        return self.norms[1](x + self.mlp(x))
+
+
+def middle_features(features: Features) -> torch.Tensor:
+    """Levels low and mid of (B, C, h, w), the finer brought to the coarser's grid by averaging, concatenated."""
+    low, mid = features["low"], features["mid"]
+    if low.shape[-2:] != mid.shape[-2:]:
+        low = F.adaptive_avg_pool2d(low, mid.shape[-2:])
+    return torch.cat([F.normalize(low, dim=1), F.normalize(mid, dim=1)], dim=1)
+
+
+def prior_mask(query: torch.Tensor, support: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Largest cosine of every query cell to a foreground cell of the support, scaled to [0, 1]: (B, 1, h, w) float32.
+
+    (PFENet, Tian et al. 2020, Eqs. 3-5, on high-level features; min-max normalised over the query.)
+    """
+    foreground = cell_shares(masks, support.shape[-2:])[:, :, 1].flatten(1)
+    inside = foreground >= foreground.amax(dim=1, keepdim=True).clamp(max=0.5)
+    q = F.normalize(query.float().flatten(2), dim=1)
+    s = F.normalize(support.float().transpose(1, 2).flatten(2), dim=1)
+    cosine = torch.einsum("bcn,bcm->bnm", q, s).masked_fill(~inside[:, None], -1.0).amax(dim=2)
+    low, high = cosine.amin(dim=1, keepdim=True), cosine.amax(dim=1, keepdim=True)
+    return ((cosine - low) / (high - low).clamp_min(1e-7)).reshape(-1, 1, *query.shape[-2:])
+
+
+def to_tokens(grid: torch.Tensor) -> torch.Tensor:
+    """(B, d, h, w) to (B, h w, d)."""
+    return grid.flatten(2).transpose(1, 2)

@@ -1,0 +1,168 @@
+"""A trained model as users hold it: a folder of safetensors and JSON, and three lines of Python.
+
+    segmenter = Segmenter.load("runs/demo/train/.../model")
+    mask = segmenter.segment(query, supports=[image], masks=[mask])
+
+The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head) and `backbone.safetensors`;
+it needs nothing of the run that made it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load, save
+from torch import nn
+
+from fss import backbones, metrics, models, shards
+from fss.bank import stack, stack_shots
+from fss.extract import Extractor, device_by_name
+from fss.tasks import mask_cells
+
+FORMAT = 1
+_MASK_CELLS = 128
+
+
+def export(
+    head: nn.Module, extractor: Extractor, model: Mapping[str, Any], facts: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """The files of an exported model, by name; `model.json` is last and vouches for the others.
+
+    Args:
+        head: with its final weights.
+        extractor: the frozen backbone it was trained on.
+        model: {"name": ..., "options": {...}}, as `fss.models.build` takes them.
+        facts: whatever is worth knowing later (run, steps, fingerprints), JSON values.
+    """
+    backbone = extractor.backbone
+    files = {"model.safetensors": _bytes(head), "backbone.safetensors": _bytes(backbone)}
+    about = {
+        "format": FORMAT,
+        "model": dict(model),
+        "backbone": {
+            "name": backbone.name,
+            "stride": backbone.stride,
+            "size": extractor.size,
+            "fingerprint": backbones.fingerprint(backbone),
+        },
+        "sha256": {name: shards.sha256(data) for name, data in files.items()},
+        "facts": dict(facts),
+    }
+    return files | {"model.json": (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()}
+
+
+def _bytes(module: nn.Module) -> bytes:
+    return save({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()})
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A head on its backbone. `about` is the content of model.json."""
+
+    head: nn.Module
+    extractor: Extractor
+    about: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> Segmenter:
+        """Read an exported model.
+
+        Raises:
+            ValueError: if the folder is none, or a file is damaged or of another version.
+        """
+        base = Path(folder)
+        about = read_about(base)
+        for name, digest in about["sha256"].items():
+            path = base / name
+            if not path.is_file() or shards.sha256(path.read_bytes()) != digest:
+                raise ValueError(f"{path} is missing or damaged: expected sha256 {digest[:12]}; export the model again")
+        chosen = about["backbone"]
+        backbone = backbones.build(chosen["name"], str(base / "backbone.safetensors"), stride=chosen["stride"])
+        head = models.build(about["model"]["name"], backbone.channels, **about["model"]["options"])
+        head.load_state_dict(load((base / "model.safetensors").read_bytes()))
+        where = device_by_name(device)
+        return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)
+
+    @torch.inference_mode()
+    def probabilities(
+        self, query: Image.Image, supports: Sequence[Image.Image], masks: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Probability of the foreground at every pixel of `query`: (H, W) float32 in [0, 1].
+
+        Args:
+            query: RGB image of any size.
+            supports: one or more RGB images of any sizes.
+            masks: for each support an (H, W) array in {0, 1, 255} of its size: background, foreground, void.
+
+        Raises:
+            ValueError: if numbers or sizes do not fit, a mask has other values, or no mask shows any foreground.
+        """
+        _check(supports, masks)
+        features = list(self.extractor.stream([query, *supports]))
+        device = self.extractor.device
+        cells = torch.stack([mask_cells(mask, _MASK_CELLS) for mask in masks])[None].to(device)
+        logits = self.head(stack(features[:1], device), stack_shots([features[1:]], device), cells)
+        size = (query.height, query.width)
+        return metrics.resize_logits(logits, size).softmax(dim=1)[0, 1].cpu().numpy()
+
+    def segment(
+        self,
+        query: Image.Image,
+        supports: Sequence[Image.Image],
+        masks: Sequence[np.ndarray],
+        threshold: float = 0.5,
+    ) -> np.ndarray:
+        """(H, W) uint8 mask of `query` in {0, 1}; arguments as for `probabilities`."""
+        return (self.probabilities(query, supports, masks) > threshold).astype(np.uint8)
+
+
+def find(path: str | Path) -> Path:
+    """The folder of the exported model that `path` means: itself, its `model/`, or the newest one of a run's folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    base = Path(path)
+    direct = [folder for folder in (base, base / "model") if (folder / "model.json").is_file()]
+    below = sorted(base.glob("**/model/model.json"), key=lambda found: found.stat().st_mtime)
+    if direct or below:
+        return direct[0] if direct else below[-1].parent
+    raise ValueError(f"expected an exported model (a folder with model.json) at {base}; the train stage writes one")
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """model.json of an exported model.
+
+    Raises:
+        ValueError: if there is none, or it is of another format.
+    """
+    path = folder / "model.json"
+    if not path.is_file():
+        raise ValueError(f"expected an exported model (model.json) in {folder}; the train stage writes one to its folder")
+    about = json.loads(path.read_text())
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT}, got {about.get('format')!r}; export it with this version")
+    return about
+
+
+def _check(supports: Sequence[Image.Image], masks: Sequence[np.ndarray]) -> None:
+    if not supports or len(supports) != len(masks):
+        raise ValueError(f"expected as many masks as supports and at least one, got {len(supports)} and {len(masks)}")
+    for number, (image, mask) in enumerate(zip(supports, masks, strict=True)):
+        if mask.shape != (image.height, image.width):
+            raise ValueError(
+                f"support {number}: expected a mask of {image.width}x{image.height} like its image, "
+                f"got {'x'.join(map(str, mask.shape[::-1]))}"
+            )
+        odd = np.setdiff1d(np.unique(mask), (0, 1, 255))
+        if len(odd):
+            raise ValueError(f"support {number}: expected mask values 0, 1 and 255 (void), got {odd[:5].tolist()}")
+    if not any((mask == 1).any() for mask in masks):
+        raise ValueError("expected a support mask that shows the thing, got only background; paint it with 1")

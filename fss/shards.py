@@ -1,0 +1,83 @@
+"""Shards: deterministic WebDataset tars made and read in memory, without ever executing what is in them.
+
+A sample is a key and its members, `key.jpg`, `key.json`, ...; keys are ours ([0-9a-z_]+), so that no user's file name
+can collide, hide a sample or leave the folder. Any WebDataset reader can read the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+KEY = re.compile(r"[0-9a-z_]+")
+Sample = tuple[str, dict[str, bytes]]
+
+
+def pack(samples: Iterable[Sample]) -> bytes:
+    """Write samples, (key, {extension: bytes}), into one tar. Equal samples give equal bytes: no times, no owners.
+
+    Raises:
+        ValueError: for a key outside [0-9a-z_]+ or one that was used before.
+    """
+    buffer = io.BytesIO()
+    seen: set[str] = set()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, members in samples:
+            if not KEY.fullmatch(key) or key in seen:
+                raise ValueError(f"expected a new key of [0-9a-z_]+, got {key!r}{' again' if key in seen else ''}")
+            seen.add(key)
+            for extension, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> Iterator[Sample]:
+    """Yield the samples of a tar in order. Only ordinary files with plain names are looked at.
+
+    Raises:
+        ValueError: for a truncated or damaged tar, a link, a device, a path, or a key that comes back later.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            yield from _group(tar)
+    except tarfile.TarError as error:
+        raise ValueError(f"expected a whole tar of samples, got a damaged one ({error})") from error
+
+
+def _group(tar: tarfile.TarFile) -> Iterator[Sample]:
+    current: str | None = None
+    members: dict[str, bytes] = {}
+    seen: set[str] = set()
+    for info in tar:
+        key, _, extension = info.name.partition(".")
+        if not info.isreg() or not KEY.fullmatch(key) or not extension:
+            raise ValueError(f"expected ordinary members named key.extension, got {info.name!r}")
+        if key != current:
+            if current is not None:
+                yield current, members
+            if key in seen:
+                raise ValueError(f"members of sample {key!r} are not next to each other")
+            seen.add(key)
+            current, members = key, {}
+        file = tar.extractfile(info)
+        assert file is not None
+        members[extension] = file.read()
+    if current is not None:
+        yield current, members
+
+
+def dumps(value: Any) -> bytes:
+    """JSON bytes with sorted keys: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of `data`."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,19 @@
+"""What the jobs of single stages share."""
+
+from __future__ import annotations
+
+from cluster.config import Config
+from cluster.run import Run
+from jobs._config import load, run
+
+
+def main(stage: str) -> None:
+    """Run one stage, and before it the stages it reads, as the command line's configuration says."""
+
+    def work(config: Config) -> None:
+        with Run(config) as current:
+            manifest = current.ensure(stage)
+            counts = ", ".join(f"{key} {value}" for key, value in manifest.counts.items())
+            print(f"{stage}: {counts}; {manifest.folder}")
+
+    run(load, work)

@@ -1,0 +1,41 @@
+"""Measure a model on few-shot episodes, beside the training-free read-out of its backbone.
+
+    python -m jobs.evaluate model=prototype backbone=mobilenet_v2 backbone.weights=FILE dataset=pascal5i \
+        dataset.root=DIR dataset.list=FILE fold=0 shots=1 episodes=200 seed=0 save_predictions=true out=DIR
+    python -m jobs.evaluate model=FOLDER dataset.root=DIR          # an exported model
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cluster import publish
+from cluster.config import Config
+from cluster.results import results_table
+from cluster.run import Run
+from cluster.stage import Manifest
+from cluster.summary import results
+from jobs._config import load, run
+
+
+def evaluate(config: Config) -> None:
+    """Run the stage, print its table, copy its results to `out` if it is set."""
+    with Run(config) as current:
+        manifest = current.ensure("evaluate")
+        print(results_table(results(publish.read_json(manifest.path("metrics.json")))))
+        if config.out:
+            copy_results(manifest, Path(config.out))
+        print(f"evaluate: {config.out or manifest.folder}")
+
+
+def copy_results(manifest: Manifest, out: Path) -> None:
+    """metrics.json, episodes.parquet and the predictions, where the user wants them."""
+    wanted = [f.path for f in manifest.files if f.path.startswith("predictions/")]
+    for name in [*wanted, "episodes.parquet", "metrics.json"]:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(manifest.folder / name, out / name)
+
+
+if __name__ == "__main__":
+    run(load, evaluate)

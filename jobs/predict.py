@@ -1,0 +1,97 @@
+"""Segment your own images with a trained model, given one or a few images with a mask of the thing.
+
+    python -m jobs.predict model=FOLDER support=img.jpg support_mask=mask.png query=FOLDER out=DIR
+    python -m jobs.predict model=FOLDER support=[a.jpg,b.jpg] support_mask=[a.png,b.png] query=image.jpg out=DIR
+
+For every query image it writes NAME.png (0 and 1, in the image's size) and NAME.overlay.jpg to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cluster import publish
+from cluster.config import PredictConfig
+from fss import images, pictures
+from fss.segmenter import Segmenter, find
+from jobs._config import load_predict, run
+
+
+def predict(config: PredictConfig) -> None:
+    """Segment all queries; images that cannot be read are named and skipped.
+
+    Raises:
+        ValueError: for a support, mask, query or output that cannot be used.
+    """
+    out = Path(config.out)
+    supports, masks = _supports(config)
+    queries = list(_queries(Path(config.query)))
+    if not config.overwrite and any((out / f"{path.stem}.png").exists() for path in queries):
+        raise ValueError(f"{out} already holds masks of these images; choose another out= or set overwrite=true")
+    if not 0 < config.threshold < 1:
+        raise ValueError(f"expected a threshold between 0 and 1, got {config.threshold}")
+    segmenter = Segmenter.load(find(config.model), config.device)
+    done = 0
+    for path in queries:
+        try:
+            query = images.decode(path.read_bytes())
+        except (images.BadImage, OSError) as error:
+            print(f"skipped {path}: {error}")
+            continue
+        mask = segmenter.segment(query, supports, masks, config.threshold)
+        publish.write_bytes(out / f"{path.stem}.png", images.encode_png(mask))
+        shown = Image.fromarray(pictures.overlay(query, mask))
+        publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
+        done += 1
+        print(f"{path.name}: {100 * mask.mean():.1f} % of the image")
+    print(f"predict: {done} of {len(queries)} images; {out}")
+
+
+def _supports(config: PredictConfig) -> tuple[list[Image.Image], list[np.ndarray]]:
+    names, masks = _paths(config.support), _paths(config.support_mask)
+    if len(names) != len(masks):
+        raise ValueError(f"expected one mask for each support, got {len(names)} supports and {len(masks)} masks")
+    return [images.decode(_read(name)) for name in names], [_binary(_read(name), name) for name in masks]
+
+
+def _paths(value: object) -> list[Path]:
+    return [Path(str(one)) for one in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise ValueError(f"expected an image at {path}, there is no such file")
+    return path.read_bytes()
+
+
+def _binary(data: bytes, name: Path) -> np.ndarray:
+    """A user's mask as 0 and 1. Two values, whatever they are, mean background and thing; 255 beside 1 is void."""
+    labels = images.decode_labels(data)
+    values = set(np.unique(labels).tolist())
+    if values <= {0, 1, 255} and 1 in values:
+        return labels.astype(np.uint8)
+    if len(values - {0}) == 1:
+        return (labels != 0).astype(np.uint8)
+    if values == {0}:
+        raise ValueError(f"{name}: expected a mask that shows the thing, got only background; paint it with 1 or 255")
+    raise ValueError(
+        f"{name}: expected a mask of 0 and one other value, got {sorted(values)[:6]}; keep one class, as 1"
+    )
+
+
+def _queries(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    found = sorted(p for p in path.glob("*") if p.suffix.lower() in images.EXTENSIONS) if path.is_dir() else []
+    if not found:
+        raise ValueError(f"expected an image or a folder of images at query={path}, found none")
+    yield from found
+
+
+if __name__ == "__main__":
+    run(load_predict, predict)
