@@ -129,9 +129,14 @@ class Sender:
             "mlflow.source.name": self.start.get("program", ""),
             "mlflow.source.type": "JOB",
         }
+        # In charts that compare pipelines a bare "train" would not say whose: the folder is <root>/<name>/tracking.
+        pipeline = self.path.parent.parent.name
+        name = pipeline if self.path.stem == "pipeline" else self.path.stem
+        if self.parent:
+            tags["pipeline"], name = pipeline, f"{name} ({pipeline})"
         if parent_id:
-            tags |= {"mlflow.parentRunId": parent_id, "pipeline": str(self.parent)}
-        return self.client.create_run(self.experiment_id, self.start.get("time"), tags, self.path.stem)
+            tags["mlflow.parentRunId"] = parent_id
+        return self.client.create_run(self.experiment_id, self.start.get("time"), tags, name)
 
     # The events
 
@@ -179,34 +184,31 @@ class Sender:
             self.client.update_run(run_id, status="RUNNING")  # taken up again after a kill or an end
         elif kind == "dataset":
             send_dataset(self.client, run_id, event)
-        elif kind in FILES:
-            self._send_or_defer(event)
+        elif kind in FILES and not self._send_file(event):
+            # One file must not hold up the numbers. The tag below would call it sent.
+            logger.warning("run %s: %s %d will be sent later", self.path.stem, kind, event["seq"])
+            self.state.deferred.append(event)
+            return
         self.client.set_tag(run_id, "journal.sent", str(event["seq"]))
 
-    def _send_or_defer(self, event: Event) -> None:
-        """Send a file; if that fails while the server is well, put it off, so that one file holds up no numbers."""
+    def _send_file(self, event: Event) -> bool:
+        """False if the file cannot be sent although the server is well; one that never can be counts as done."""
         try:
             send_file(self.client, self.state.run_id, event, self.path.parent)
         except Exception as error:
-            if is_refusal(error):
-                raise
             self._check_run()  # raises when the server is away: then this file is not to blame
-            logger.warning("run %s: %s %d will be sent later: %s", self.path.stem, event["kind"], event["seq"], error)
-            self.state.deferred.append(event)
+            if not is_refusal(error):
+                logger.info("run %s: %s %d: %s", self.path.stem, event["kind"], event["seq"], error)
+                return False
+            logger.warning("run %s: %s %d is left out: %s", self.path.stem, event["kind"], event["seq"], error)
+        return True
 
     def _send_deferred(self) -> None:
         """One more try for every file put off."""
-        events, self.state.deferred = self.state.deferred, []
-        for position, event in enumerate(events):
-            try:
-                self._send_or_defer(event)
-            except Exception as error:
-                if not is_refusal(error):
-                    self.state.deferred += events[position:]
-                    raise
-                logger.warning("run %s: %s %d is left out: %s", self.path.stem, event["kind"], event["seq"], error)
-        if events:
-            save_state(self.state_path, self.state)
+        for event in list(self.state.deferred):
+            if self._send_file(event):
+                self.state.deferred.remove(event)
+                save_state(self.state_path, self.state)
 
 
 def first_event(path: Path) -> Event:

@@ -221,7 +221,7 @@ def _classes(scores: Mapping[str, Mapping[str, float]]) -> str:
     head = "".join(f"<th>{escape(model)}</th>" for model in scores)
     rows = _rows([name, *[percent(values.get(name)) for values in scores.values()]] for name in sorted(names))
     return (
-        f"{bar_chart(scores)}<details><summary>All numbers</summary><div class=scroll><table><thead><tr>"
+        f'{bar_chart(scores)}<details><summary>All numbers</summary><div class="scroll"><table><thead><tr>'
         f"<th>IoU [%]</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 

@@ -106,15 +106,13 @@ def results_markdown(results: Sequence[Result]) -> str:
 def means_markdown(results: Sequence[Result]) -> str:
     """The means alone, one column per metric and shots: small enough for the head of a run's page in the MLflow UI."""
     every = tables(results)
-    header = [f"{shots}-shot {table.metric} [%]" for table in every for shots in table.groups]
+    header = [f"{shots}-shot {table.metric}" for table in every for shots in table.groups]
     rows: dict[str, list[str]] = {model: [] for model in _unique(result.model for result in results)}
     for table in every:
-        found = dict(zip(table.models, zip(table.cells, table.spreads, strict=True), strict=True))
-        nothing = ([[None]] * len(table.groups), [None] * len(table.groups))
-        for model, row in rows.items():
-            cells, spreads = found.get(model, nothing)
-            row += [percent(numbers[-1], spread) for numbers, spread in zip(cells, spreads, strict=True)]
-    lines = [_pipe(["model", *header]), "|---|" + "---:|" * len(header)]
+        texts = {row[0]: row[len(table.columns) :: len(table.columns)] for row in text_rows(table)}
+        for model in rows:
+            rows[model] += texts.get(model, [percent(None)] * len(table.groups))
+    lines = [_pipe(["[%]", *header]), "|---|" + "---:|" * len(header)]
     return "\n".join([*lines, *(_pipe([model, *row]) for model, row in rows.items())])
 
 

@@ -120,6 +120,15 @@ class Shipper:
         """The MLflow run of each journal, as far as they have one."""
         return {run: sender.state.run_id for run, sender in self._senders.items() if sender.state.run_id}
 
+    def link(self, run: str, server: str | None = None) -> str | None:
+        """The page of a run in the MLflow UI, None before it exists; `server` is needed if the store is no server."""
+        run_id = self.run_ids().get(run)
+        base = (server or redact(self.tracking_uri)).rstrip("/")
+        if not run_id or not base.startswith("http"):
+            return None
+        # Without the last part MLflow 3 shows its pages for language models around it.
+        return f"{base}/#/experiments/{self._experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -179,21 +188,20 @@ def redact(text: str) -> str:
 
 def remedy(trouble: str, uri: str) -> str:
     """What the user can do about the error text `trouble` of the server at `uri`."""
-    if "Invalid Host header" in trouble:
-        address = urlsplit(uri)
-        host = f"{address.hostname},{address.netloc.rpartition('@')[2]}"
-        return f"The server refuses its own name: start it with `mlflow server --allowed-hosts {host}`."
-    if re.search(r"\b(401|403)\b|PERMISSION_DENIED|UNAUTHENTICATED", trouble):
-        return "It wants a login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
-    if "out-of-date database schema" in trouble:
-        return f"Its database is of another MLflow version: run `mlflow db upgrade {redact(uri)}`."
-    if "filesystem tracking backend" in trouble or uri.startswith("file:"):
-        return "MLflow no longer writes to folders: use an address such as sqlite:///<path>/mlflow.db or http://<host>:5000."
-    if uri.startswith("http"):
-        return (
-            "Check that `mlflow server` runs there and can be reached from here; it is asked again every few seconds."
-        )
-    return "It is tried again every few seconds."
+    address = urlsplit(uri)
+    names = f"{address.hostname},{address.netloc.rpartition('@')[2]}"
+    known = {
+        "Invalid Host header": f"It refuses its own name: start it with `mlflow server --allowed-hosts {names}`.",
+        r"\b(401|403)\b|PERMISSION_DENIED|UNAUTHENTICATED": "It wants a login: set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
+        "out-of-date database schema": f"Its database is of another MLflow: run `mlflow db upgrade {redact(uri)}`.",
+        "filesystem tracking backend": "MLflow no longer writes to folders: use sqlite:///<path>/mlflow.db or "
+        "http://<host>:5000.",
+        "error code 404": "Something else answers there, perhaps a proxy: check the address and NO_PROXY.",
+    }
+    server = "Check that `mlflow server` runs there and can be reached from here; " if uri.startswith("http") else ""
+    default = f"{server}it is tried again every few seconds."
+    return next((advice for pattern, advice in known.items() if re.search(pattern, trouble)), default)
 
 
 def _artifact_location(uri: str) -> str | None:

@@ -70,6 +70,15 @@ def test_parts_done_before_count_as_done_but_not_as_speed():
     assert stream.getvalue() == "label  35/40 shards  10 images/s  ETA 0:10  failed 1\n"
 
 
+def test_skipped_parts_do_not_count_as_speed_either():
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress("label", 40, stream=stream, clock=clock)
+    progress.skip(30)
+    clock.now += 10
+    progress.update(parts=5, items=100)
+    assert stream.getvalue() == "label  35/40 shards  10 images/s  ETA 0:10  failed 0\n"
+
+
 def test_a_terminal_gets_one_line_that_is_overwritten():
     clock, stream = Clock(), Terminal()
     progress = Progress("pair", 2, unit="tasks", parts="groups", stream=stream, clock=clock)

@@ -199,7 +199,7 @@ def test_everything_lands_in_the_store(folder, root, client, tmp_path):
     report.write_text("<p>")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights.txt").write_text("1")
-    with Journal(folder, "demo") as parent, Journal(folder, "train", parent="demo") as train:
+    with Journal(folder, "pipeline") as parent, Journal(folder, "train", parent="pipeline") as train:
         parent.tags({"mlflow.note.content": "**what**"})
         train.params({"optimizer": {"lr": 0.1}})
         train.metrics({"train/loss": 0.7, "train/nan": float("nan")}, step=1)
@@ -211,14 +211,16 @@ def test_everything_lands_in_the_store(folder, root, client, tmp_path):
         train.dataset("tasks", "d" * 64, "/data/tasks", "training")
     run_ids = ship(folder, root).run_ids()
     run = client.get_run(run_ids["train"])
-    assert run.info.run_name == "train"
+    assert run.info.run_name == "train (demo)"
     assert run.info.status == "FINISHED"
     assert run.data.params == {"optimizer.lr": "0.1"}
     assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train/loss")] == [
         (1, 0.7), (2, 0.6),
     ]  # fmt: skip
-    assert run.data.tags["mlflow.parentRunId"] == run_ids["demo"]
-    assert client.get_run(run_ids["demo"]).data.tags["mlflow.note.content"] == "**what**"
+    assert run.data.tags["mlflow.parentRunId"] == run_ids["pipeline"]
+    pipeline = client.get_run(run_ids["pipeline"])
+    assert pipeline.info.run_name == run.data.tags["pipeline"] == "demo", "the pipeline's own name, not its journal's"
+    assert pipeline.data.tags["mlflow.note.content"] == "**what**"
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("tasks", "d" * 36)
     assert dataset.tags[0].value == "training"
@@ -326,6 +328,16 @@ def test_a_run_deleted_by_the_user_is_left_alone(folder, root, client, caplog):
     assert sum("deleted" in record.message for record in caplog.records) == 1
 
 
+def test_link_to_a_run(folder, root, client):
+    Journal(folder, "train").end()
+    shipper = ship(folder, root)
+    run = client.get_run(shipper.run_ids()["train"])
+    path = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert shipper.link("train", "http://h:5000/") == f"http://h:5000/#/{path}?workflowType=machine_learning"
+    assert shipper.link("train") is None, "a file has no pages"
+    assert shipper.link("other", "http://h:5000") is None
+
+
 # Away
 
 
@@ -383,10 +395,22 @@ def test_a_server_that_refuses_its_name_is_explained(folder, root, caplog):
     assert f"--allowed-hosts 127.0.0.1,127.0.0.1:{server.server_port}" in warnings[0]
 
 
+def test_a_server_that_hangs_costs_one_timeout(folder, root):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        Journal(folder, "train").end()
+        shipper = Shipper(folder, f"http://127.0.0.1:{silent.getsockname()[1]}", "away", timeout=1)
+        begin = time.monotonic()
+        assert not shipper.ship_once()
+        assert time.monotonic() - begin < 3
+
+
 @pytest.mark.parametrize(
     ("trouble", "uri", "word"),
     [
         ("failed with error code 401", "http://h:5000", "MLFLOW_TRACKING_USERNAME"),
+        ("failed with error code 404 != 200", "http://h:5000", "proxy"),
         ("Detected out-of-date database schema", "sqlite:///x.db", "mlflow db upgrade sqlite:///x.db"),
         ("The filesystem tracking backend is in maintenance", "runs/mlruns", "sqlite:///"),
         ("disk I/O error", "sqlite:///x.db", "tried again"),
