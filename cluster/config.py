@@ -14,7 +14,6 @@ from omegaconf import MISSING
 SOURCES = ("clusters",)
 SEGMENTS = ("none", "spectral")
 LEVELS = ("low", "mid", "high")
-HEADS = ("umtfss", "prototype", "trained")
 LOSSES = ("cross_entropy", "dice", "cross_entropy_dice")
 PRECISIONS = ("fp32", "bf16")
 DATASETS = ("pascal5i", "scenes")
@@ -119,13 +118,8 @@ class ModelConfig:
     name: str = "umtfss"
     path: str | None = None
     """Folder of an exported model (name=trained); `model=PATH` on the command line sets both."""
-    dim: int = 128
-    heads: int = 4
-    blocks: int = 1
-    foreground_prototypes: int = 20
-    background_prototypes: int = 50
-    residual: bool = True
-    """Add the training-free prototype read-out's logit, with a learned gain."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The head's own arguments, as its class in fss/models takes them; presets in conf/model show them."""
 
 
 @dataclass
@@ -262,7 +256,7 @@ def check(config: Config) -> None:
 
 
 def _choices(config: Config) -> list[str]:
-    from fss import backbones
+    from fss import backbones, models
 
     allowed = {
         "corpus.kind": (config.corpus.kind, ("folder", "scenes")),
@@ -271,7 +265,7 @@ def _choices(config: Config) -> list[str]:
         "source.segments": (config.source.segments, SEGMENTS),
         **{f"source.levels[{i}]": (level, LEVELS) for i, level in enumerate(config.source.levels)},
         "source.init": (config.source.init, ("k-means++", "random")),
-        "model.name": (config.model.name, HEADS),
+        "model.name": (config.model.name, (*models.names(), "trained")),
         "train.loss": (config.train.loss, LOSSES),
         "train.precision": (config.train.precision, PRECISIONS),
         "pretrain.precision": (config.pretrain.precision, PRECISIONS),
@@ -319,7 +313,9 @@ def _ranges(config: Config) -> list[str]:
     if not 0 < config.pair.nearest <= 1:
         found.append(f"pair.nearest: expected a share in (0, 1], got {config.pair.nearest}")
     if not 0 <= config.pair.min_area < config.pair.max_area <= 1:
-        found.append(f"pair: expected 0 <= min_area < max_area <= 1, got {config.pair.min_area}, {config.pair.max_area}")
+        found.append(
+            f"pair: expected 0 <= min_area < max_area <= 1, got {config.pair.min_area}, {config.pair.max_area}"
+        )
     if not 0 <= config.train.ema < 1:
         found.append(f"train.ema: expected a decay in [0, 1), got {config.train.ema}")
     if config.train.batch % config.cluster.train_workers:

@@ -43,4 +43,6 @@ def session(config: ClusterConfig) -> Iterator[None]:
 
 
 def _python_path() -> str:
-    return os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
+    return os.pathsep.join(
+        dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    )

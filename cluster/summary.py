@@ -108,7 +108,9 @@ def _class_scores(figures: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[Result]) -> report.Report:
     config = run.config
     model = next((m.folder / "model" for m in done if m.stage == "train"), None)
-    commands = [report.Command("Look at the runs in MLflow", _ui(config.tracking.uri or default_tracking_uri(config.root)))]
+    commands = [
+        report.Command("Look at the runs in MLflow", _ui(config.tracking.uri or default_tracking_uri(config.root)))
+    ]
     if model:
         line = f"python -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
         commands.append(report.Command("Segment your own images", line))

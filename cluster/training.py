@@ -95,9 +95,7 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
         _worker,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=resources
-        ),
+        scaling_config=ScalingConfig(num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=resources),
         run_config=RunConfig(
             name=f"{job.name}-{uuid.uuid4().hex[:8]}",  # Ray would resume an old name from checkpoints of its own
             storage_path=str(scratch),
@@ -155,7 +153,9 @@ class _Loop:
         """Train to the last step; rank 0 logs, writes checkpoints and exports."""
         job = self.job
         with self._journal() as journal:
-            progress = Progress(job.name, job.steps, "samples", parts="steps", done=self.step) if self.rank == 0 else None
+            progress = (
+                Progress(job.name, job.steps, "samples", parts="steps", done=self.step) if self.rank == 0 else None
+            )
             meter = _Meter(job.batch)
             for batch in meter.timed(job.recipe.batches(self.step, job.steps, self.rank, self.world)):
                 meter.add(self._step(batch))

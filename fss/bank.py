@@ -70,4 +70,3 @@ def batch_features(bank: FeatureBank, batch: Batch) -> tuple[Features, Features]
     device = bank.extractor.device
     queries = stack([found[row[0]] for row in batch.images], device)
     return queries, stack_shots([[found[pair] for pair in row[1:]] for row in batch.images], device)
-

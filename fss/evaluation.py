@@ -47,7 +47,6 @@ def _logits(head: nn.Module, bank: FeatureBank, dataset: Dataset, block: Sequenc
     support = stack_shots([[found[name] for name in e.supports] for e in block], device)
     side, corners = query["high"].shape[-1], bank.extractor.backbone.corners
     masks = [
-        torch.stack([cells(dataset.binary_mask(name, e.class_id), side, corners) for name in e.supports])
-        for e in block
+        torch.stack([cells(dataset.binary_mask(name, e.class_id), side, corners) for name in e.supports]) for e in block
     ]
     return head(query, support, torch.stack(masks).to(device))

@@ -144,7 +144,9 @@ def read_about(folder: Path) -> dict[str, Any]:
     """
     path = folder / "model.json"
     if not path.is_file():
-        raise ValueError(f"expected an exported model (model.json) in {folder}; the train stage writes one to its folder")
+        raise ValueError(
+            f"expected an exported model (model.json) in {folder}; the train stage writes one to its folder"
+        )
     about = json.loads(path.read_text())
     if about.get("format") != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT}, got {about.get('format')!r}; export it with this version")

@@ -1,7 +1,7 @@
 """The whole pipeline: from unlabelled images to a measured few-shot segmentation model.
 
-    python -m jobs.pipeline experiment=demo
-    python -m jobs.pipeline experiment=photos corpus.root=FOLDER dataset.root=VOC2012 backbone=... backbone.weights=...
+python -m jobs.pipeline experiment=demo
+python -m jobs.pipeline experiment=photos corpus.root=FOLDER dataset.root=VOC2012 backbone=... backbone.weights=...
 """
 
 from __future__ import annotations

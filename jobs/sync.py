@@ -1,6 +1,6 @@
 """Send the metrics that MLflow has not got yet, after an outage or from another machine.
 
-    python -m jobs.sync root=runs name=demo [tracking.uri=http://server:5000]
+python -m jobs.sync root=runs name=demo [tracking.uri=http://server:5000]
 """
 
 from __future__ import annotations

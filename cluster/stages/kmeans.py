@@ -49,7 +49,7 @@ class PartialSums:
         return kmeans.partial_sums(pseudo.centred(load_part(self.sample, file), self.centre), self.centroids)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load_part(sample: Path, file: File) -> np.ndarray:
     """The (n, D) float32 embeddings of one part."""
     return np.load(io.BytesIO(read_file(sample, file)), allow_pickle=False)

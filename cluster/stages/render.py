@@ -27,9 +27,7 @@ class RenderScenes:
     def __call__(self, unit: Unit) -> Output:
         """Write images and masks of the range `unit.payload` = (start, stop)."""
         start, stop = unit.payload
-        scenes.write(
-            self.folder, self.total, seed=self.seed, size=self.size, start=start, stop=stop, val=self.val
-        )
+        scenes.write(self.folder, self.total, seed=self.seed, size=self.size, start=start, stop=stop, val=self.val)
         return Output({}, {}, {"images": stop - start})
 
 

@@ -54,9 +54,7 @@ def embedded(folder: Path, file: File, spec: BackboneSpec) -> Iterator[tuple[str
 def recipe(run: Run) -> pseudo.Recipe:
     """The source's settings as the library wants them."""
     source = run.config.source
-    return pseudo.Recipe(
-        source.segments, tuple(source.granularities), tuple(source.levels), source.points_per_image
-    )
+    return pseudo.Recipe(source.segments, tuple(source.granularities), tuple(source.levels), source.points_per_image)
 
 
 def recipe_settings(run: Run) -> dict[str, Any]:

@@ -50,7 +50,9 @@ class TaskFiles:
 def _read_tasks(folder: Path, file: File) -> list[tasks.Task]:
     found = [tasks.decode(sample) for sample in shards.unpack(read_file(folder, file))]
     if len(found) != file.count:
-        raise ValueError(f"{folder / file.path}: expected {file.count} tasks, got {len(found)}; run the pair stage again")
+        raise ValueError(
+            f"{folder / file.path}: expected {file.count} tasks, got {len(found)}; run the pair stage again"
+        )
     return found
 
 
@@ -138,8 +140,7 @@ class MetaRecipe:
 
 def model_options(run: Run) -> dict[str, Any]:
     """Name and options of the head, as `fss.models.build` takes them."""
-    chosen = dict(vars(run.config.model))
-    return {"name": chosen.pop("name"), "options": {k: v for k, v in chosen.items() if k != "path"}}
+    return {"name": run.config.model.name, "options": dict(run.config.model.options)}
 
 
 def _settings(run: Run) -> dict[str, Any]:

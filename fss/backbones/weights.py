@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torchvision
 from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -139,6 +138,8 @@ def _is_head(name: str, key: str, prefix: str) -> bool:
 
 def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
     """torchvision's first ImageNet weights: the ones the field's tables use (V2 recipes give poorer dense features)."""
+    import torchvision  # here, for it takes seconds, and most runs load files
+
     try:
         choice = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     except (ValueError, KeyError) as error:

@@ -52,7 +52,9 @@ def _open(root: str, list_file: str, class_names: tuple[str, ...], num_folds: in
 def _read_list(base: Path, list_file: str) -> tuple[str, ...]:
     path = next((p for p in (Path(list_file), base / list_file) if p.is_file()), None)
     if path is None:
-        raise ValueError(f"expected a list file of image names at {list_file} or {base / list_file}; check dataset.list")
+        raise ValueError(
+            f"expected a list file of image names at {list_file} or {base / list_file}; check dataset.list"
+        )
     names = tuple(Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip())
     if not names:
         raise ValueError(f"expected image names in {path}, one a line, got an empty file")

@@ -4,7 +4,7 @@ A head is a module `forward(query, support, masks) -> logits`, knows no loss, no
 number of shots from the shapes:
 
 * query: `Features`, levels (B, C, h, w);  support: `Features`, levels (B, K, C, h, w);
-* masks: (B, K, 2, M, M) float32, each cell's shares of background and of foreground in [0, 1], void in neither;
+* masks: (B, K, 2, h, w) float32, each cell's shares of background and of foreground in [0, 1], void in neither;
 * logits: (B, 2, h, w), background first.
 
 A new head is one file here, one line in `build` and one preset in `conf/model`.
@@ -21,7 +21,7 @@ from torch import nn
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return ("prototype", "umtfss")
+    return ("prototype", "correlation", "umtfss")
 
 
 def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: Any) -> nn.Module:
@@ -32,10 +32,15 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: A
     """
     import torch
 
+    from fss.models.correlation import CorrelationHead
     from fss.models.prototype import PrototypeReadout
     from fss.models.umtfss import UMTFSS
 
-    heads: dict[str, type[nn.Module]] = {"prototype": PrototypeReadout, "umtfss": UMTFSS}
+    heads: dict[str, type[nn.Module]] = {
+        "prototype": PrototypeReadout,
+        "correlation": CorrelationHead,
+        "umtfss": UMTFSS,
+    }
     if name not in heads:
         near = difflib.get_close_matches(name, heads, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -1,6 +1,8 @@
-"""The training-free read-out: cosine to the supports' mean foreground and mean background. The floor of a backbone."""
+"""Training-free read-outs: cosine to the supports' mean foreground and background, as it is and smoothed by a walk."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,42 +12,56 @@ from fss.backbones import Features
 
 
 class PrototypeReadout(nn.Module):
-    """Masked average pooling and cosine similarity (as in PANet, Wang et al. 2019), with no parameter to learn.
+    """The floor of a backbone: masked average pooling and cosine similarity (PANet, Wang et al. 2019), nothing learned.
 
     Logits are the cosines to background and foreground prototype, times `scale` (a temperature: it does not move the
     border between the two).
     """
 
-    def __init__(self, channels: dict[str, int], level: str = "high", scale: float = 20.0):
+    def __init__(self, channels: dict[str, int], levels: Sequence[str] = ("high",), scale: float = 20.0):
         super().__init__()
-        if level not in channels:
-            raise ValueError(f"expected a level of {', '.join(channels)}, got {level!r}")
-        self.level = level
+        unknown = [level for level in levels if level not in channels]
+        if unknown:
+            raise ValueError(f"expected levels of {', '.join(channels)}, got {unknown[0]!r}")
+        self.levels = tuple(levels)
         self.scale = scale
 
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits in [-scale, scale]; see `fss.models` for the arguments."""
-        return self.scale * prototype_cosines(query[self.level], support[self.level], masks)
+        tokens, weights = unit_tokens(query, self.levels), flat_masks(masks)
+        cosines = prototype_cosines(tokens, unit_tokens(support, self.levels), weights)
+        return self.scale * cosines.unflatten(2, query[self.levels[0]].shape[-2:])
 
 
-def prototype_cosines(query: torch.Tensor, support: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Cosines of (B, C, h, w) query features to background and foreground prototypes: (B, 2, h, w), float32.
+def unit_tokens(features: Features, levels: Sequence[str]) -> torch.Tensor:
+    """Levels of one grid, each of length 1, side by side and of length 1: (B, C, N) float32.
 
-    Prototypes are averages of (B, K, C, h, w) support features over all shots, weighted by (B, K, 2, M, M) `masks`.
+    (B, C, h, w) gives N = h w; the K shots of (B, K, C, h, w) become one set of N = K h w tokens.
     """
-    prototypes = masked_average(support, masks)
-    unit = F.normalize(query.float(), dim=1)
-    return torch.einsum("bchw,bpc->bphw", unit, F.normalize(prototypes, dim=2))
+    axis = features[levels[0]].ndim - 3
+    joint = torch.cat([F.normalize(features[level].float(), dim=axis) for level in levels], dim=axis)
+    joint = F.normalize(joint, dim=axis)
+    return joint.flatten(2) if axis == 1 else joint.transpose(1, 2).flatten(2)
 
 
-def masked_average(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Averages of (B, K, C, h, w) features under (B, K, P, M, M) weights, over cells and shots: (B, P, C) float32."""
-    weights = cell_shares(masks, features.shape[-2:])
-    totals = torch.einsum("bkchw,bkphw->bpc", features.float(), weights)
-    return totals / weights.sum(dim=(1, 3, 4)).clamp_min(1e-6)[..., None]
+def flat_masks(masks: torch.Tensor) -> torch.Tensor:
+    """(B, K, 2, h, w) shares to (B, 2, K h w), in the order of `unit_tokens`."""
+    return masks.float().transpose(1, 2).flatten(2)
 
 
-def cell_shares(masks: torch.Tensor, size: torch.Size | tuple[int, int]) -> torch.Tensor:
-    """(B, K, P, M, M) shares to the feature grid: (B, K, P, *size), by averaging."""
-    flat = F.adaptive_avg_pool2d(masks.flatten(0, 2)[:, None], tuple(size))
-    return flat[:, 0].unflatten(0, masks.shape[:3])
+def prototype_cosines(query: torch.Tensor, support: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Cosines of (B, C, N) query tokens to the background's and foreground's mean support token: (B, 2, N).
+
+    Means are over (B, C, M) support tokens weighted by (B, 2, M) shares, over all shots together.
+    """
+    prototypes = F.normalize(torch.einsum("bcm,bpm->bpc", support, weights), dim=2)
+    return torch.einsum("bcn,bpc->bpn", query, prototypes)
+
+
+def affinity_walk(tokens: torch.Tensor, power: int = 4) -> torch.Tensor:
+    """One step of a random walk among (B, C, N) tokens of length 1: (B, N, N), rows sum to 1, from max(cosine, 0) ** power.
+
+    Multiplying a map by it replaces each cell by the mean of those that look alike.
+    """
+    affinity = (tokens.transpose(1, 2) @ tokens).clamp_min(0) ** power
+    return affinity / affinity.sum(dim=2, keepdim=True)

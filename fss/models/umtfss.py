@@ -9,7 +9,8 @@ paper or its released code:
   shots, so an empty support weighs nothing;
 * hash planes and first centroids are fixed by the head's seed instead of drawn anew in every forward pass, so that
   equal inputs give equal masks;
-* `residual` adds the training-free read-out's logit with a learned gain: training starts at the floor.
+* `residual` adds the logit of a training-free read-out (`fss.models.correlation`) with a learned gain: training starts
+  there instead of below the floor.
 
 Letters: B episodes, K shots, h x w grid, d = dim.
 """
@@ -22,7 +23,8 @@ from torch import nn
 
 from fss.backbones import Features
 from fss.models import hamming
-from fss.models.prototype import cell_shares, masked_average, prototype_cosines
+from fss.models.correlation import LEVELS, correlation_maps
+from fss.models.prototype import affinity_walk, flat_masks, unit_tokens
 
 _BITS = 32
 _ROUNDS = 10
@@ -45,13 +47,13 @@ class UMTFSS(nn.Module):
         self.prototypes = (background_prototypes, foreground_prototypes)
         middle = channels["low"] + channels["mid"]
         self.reduce = nn.Sequential(nn.Conv2d(middle, dim, 1), nn.GroupNorm(8, dim), nn.ReLU())
-        self.merge_query = nn.Conv2d(2 * dim + 3, dim, 1)
+        self.merge_query = nn.Conv2d(2 * dim + 1 + 8 * residual, dim, 1)
         self.merge_support = nn.Conv2d(2 * dim, dim, 1)
         self.self_attention = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
         self.cross_attention = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
         self.marker = nn.Parameter(torch.zeros(2, dim))
         self.classify = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, 2, 1))
-        self.gain = nn.Parameter(torch.tensor([10.0])) if residual else None
+        self.gain = nn.Parameter(torch.tensor([15.0])) if residual else None
         self.register_buffer("planes", torch.randn(_BITS, dim))
         if residual:
             nn.init.zeros_(self.classify[-1].weight)
@@ -59,30 +61,42 @@ class UMTFSS(nn.Module):
 
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits; see `fss.models` for the arguments."""
-        cosines = prototype_cosines(query["high"], support["high"], masks)
-        prior = prior_mask(query["high"], support["high"], masks)
-        x_query = self.reduce(middle_features(query))
-        x_support = self.reduce(middle_features({k: v.flatten(0, 1) for k, v in support.items()}))
-        x_support = x_support.unflatten(0, masks.shape[:2])
-        globe = masked_average(x_support, masks)[:, 1].to(x_query.dtype)
-        wide = globe[..., None, None].expand(-1, -1, *x_query.shape[-2:])
-        extra = torch.cat([prior, cosines], dim=1).to(x_query.dtype)
-        x_query = self.merge_query(torch.cat([x_query, wide, extra], dim=1))
+        size, shots = query["high"].shape[-2:], masks.shape[1]
+        extra, readout = self._readouts(query, support, masks)
+        kind = self.merge_query.weight.dtype
+        x_query = self.reduce(middle_features(query).to(kind))
+        x_support = self.reduce(middle_features({k: v.flatten(0, 1) for k, v in support.items()}).to(kind))
+        x_support = x_support.unflatten(0, (-1, shots))
+        globe = masked_average(x_support, masks[:, :, 1].to(kind))
+        wide = globe[..., None, None].expand(-1, -1, *size)
+        x_query = self.merge_query(torch.cat([x_query, wide, extra.to(kind)], dim=1))
         wide = globe[:, None, :, None, None].expand_as(x_support)
-        x_support = self.merge_support(torch.cat([x_support, wide], dim=2).flatten(0, 1)).unflatten(0, masks.shape[:2])
-        x_query = self._attend(x_query, x_support, masks)
-        logits = self.classify(x_query).float()
-        return logits if self.gain is None else logits + self.gain * cosines
+        x_support = self.merge_support(torch.cat([x_support, wide], dim=2).flatten(0, 1))
+        logits = self.classify(self._attend(x_query, x_support, masks)).float()
+        if self.gain is None:
+            return logits
+        return logits + self.gain * torch.stack([-readout / 2, readout / 2], dim=1)
+
+    def _readouts(self, query: Features, support: Features, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prior mask, with `residual` also the correlation maps, (B, 1 or 9, h, w); and the smoothed read-out."""
+        size = query["high"].shape[-2:]
+        prior = prior_mask(query["high"], support["high"], masks[:, :, 1])
+        if self.gain is None:
+            return prior, prior[:, 0]
+        q, s = unit_tokens(query, LEVELS), unit_tokens(support, LEVELS)
+        maps = correlation_maps(q, s, flat_masks(masks), affinity_walk(q)).unflatten(2, size)
+        return torch.cat([prior, maps], dim=1), maps[:, 6] / 3
 
     def _attend(self, query: torch.Tensor, support: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        shape, shots = query.shape, support.shape[1]
-        q, s = to_tokens(query), to_tokens(support.flatten(0, 1))
-        shares = cell_shares(masks, support.shape[-2:]).permute(0, 1, 3, 4, 2).flatten(1, 3)
+        """Self-attention in query and supports, then attention from the query to the supports' prototypes."""
+        episodes = len(query)
+        q, s = to_tokens(query), to_tokens(support)
+        shares = flat_masks(masks).transpose(1, 2)
         for own, cross in zip(self.self_attention, self.cross_attention, strict=True):
             q, s = own(q, q), own(s, s)
-            tokens, used = self.support_prototypes(s.unflatten(0, (shape[0], shots)).flatten(1, 2), shares)
-            q = cross(q, tokens, used)
-        return q.transpose(1, 2).reshape(shape)
+            tokens, used = self.support_prototypes(s.reshape(episodes, -1, s.shape[2]), shares)
+            q = cross(q, tokens.to(q.dtype), used)
+        return q.transpose(1, 2).reshape(query.shape)
 
     def support_prototypes(self, points: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Eq. 5: prototypes of background and foreground, (B, P, d) with their marker added, and (B, P) which exist.
@@ -127,16 +141,23 @@ def middle_features(features: Features) -> torch.Tensor:
     return torch.cat([F.normalize(low, dim=1), F.normalize(mid, dim=1)], dim=1)
 
 
-def prior_mask(query: torch.Tensor, support: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def masked_average(features: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Average of (B, K, C, h, w) features under (B, K, h, w) weights, over cells and shots together: (B, C)."""
+    total = (features * share[:, :, None]).sum(dim=(1, 3, 4))
+    return total / share.sum(dim=(1, 2, 3)).clamp_min(1e-3)[:, None]
+
+
+def prior_mask(query: torch.Tensor, support: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Largest cosine of every query cell to a foreground cell of the support, scaled to [0, 1]: (B, 1, h, w) float32.
 
-    (PFENet, Tian et al. 2020, Eqs. 3-5, on high-level features; min-max normalised over the query.)
+    (PFENet, Tian et al. 2020, Eqs. 3-5, on high-level features; min-max normalised over the query.) `share` is the
+    foreground of the support, (B, K, h, w); the cells with the largest share count even where none reaches a half.
     """
-    foreground = cell_shares(masks, support.shape[-2:])[:, :, 1].flatten(1)
+    foreground = share.float().flatten(1)
     inside = foreground >= foreground.amax(dim=1, keepdim=True).clamp(max=0.5)
     q = F.normalize(query.float().flatten(2), dim=1)
     s = F.normalize(support.float().transpose(1, 2).flatten(2), dim=1)
-    cosine = torch.einsum("bcn,bcm->bnm", q, s).masked_fill(~inside[:, None], -1.0).amax(dim=2)
+    cosine = (q.transpose(1, 2) @ s).masked_fill(~inside[:, None], -1.0).amax(dim=2)
     low, high = cosine.amin(dim=1, keepdim=True), cosine.amax(dim=1, keepdim=True)
     return ((cosine - low) / (high - low).clamp_min(1e-7)).reshape(-1, 1, *query.shape[-2:])
 
