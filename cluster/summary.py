@@ -15,7 +15,7 @@ from cluster import publish, report
 from cluster.charts import Chart
 from cluster.config import plain
 from cluster.journal import flatten, read_events
-from cluster.results import Result, results_markdown, results_table
+from cluster.results import Result, means_markdown, results_markdown, results_table
 from cluster.run import Run
 from cluster.stage import Manifest, read_file
 from cluster.tracking import default_tracking_uri
@@ -59,7 +59,7 @@ def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict
         m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done
     }
     model = next((str(m.folder / "model") for m in done if m.stage == "train"), None)
-    total = sum(stage["seconds"] for stage in stages.values())
+    total = sum(run.seconds(manifest) for manifest in done)
     return {"name": run.config.name, "results": figures, "stages": stages, "seconds": total, "model": model}
 
 
@@ -68,7 +68,7 @@ def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Ma
     model = list(figures["models"])[-1]
     for number, found in figures["models"][model].items():
         journal.metrics({f"result/{key}_{number}shot": found["mean"][key] for key in _METRICS})
-    journal.tags({"mlflow.note.content": f"{results_markdown(rows)}\n\nmodel: {model}"})
+    journal.tags({"mlflow.note.content": f"{means_markdown(rows)}\n\n{results_markdown(rows)}"})
     journal.artifact(run.folder / "report.html")
     journal.artifact(run.folder / "summary.json")
     if "evaluate" in run.fresh:
@@ -159,7 +159,7 @@ def _charts(run: Run) -> Iterator[Chart]:
                 for key, value in event["values"].items():
                     curves.setdefault(key.split("/", 1)[1], []).append((event["step"], value))
         for names in (("loss", "holdout_loss"), ("iou", "holdout_iou")):
-            chosen = {name: curves[name] for name in names if name in curves}
+            chosen: dict[str, list[tuple[float, float]]] = {name: curves[name] for name in names if name in curves}
             if chosen:
                 yield Chart(f"{stage}: {names[0]}", chosen)
 

@@ -100,7 +100,7 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
             name=f"{job.name}-{uuid.uuid4().hex[:8]}",  # Ray would resume an old name from checkpoints of its own
             storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),
+            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # version 2 has it
         ),
     )
     try:
@@ -128,7 +128,7 @@ def _worker(config: Mapping[str, Any]) -> None:
     torch.set_num_threads(job.threads)
     loop = _Loop(job, context.get_world_rank(), context.get_world_size())
     try:
-        loop.run(lambda figures: ray.train.report(figures))
+        loop.run(ray.train.report)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.barrier()

@@ -19,7 +19,7 @@ STD = (0.229, 0.224, 0.225)
 VOID = 255
 
 
-class BadImage(ValueError):
+class BadImageError(ValueError):
     """Bytes that cannot become an RGB image; `reason` is one word for the ledger, the message says more."""
 
     def __init__(self, reason: str, detail: str):
@@ -34,30 +34,32 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
     their own range (Pillow would saturate or blank them), animations and multi-page files give their first frame.
 
     Raises:
-        BadImage: with reason `empty`, `unreadable`, `too_large` (from the header, before any pixel is decoded),
+        BadImageError: with reason `empty`, `unreadable`, `too_large` (from the header, before any pixel is decoded),
             `truncated` or `broken`.
     """
     if not data:
-        raise BadImage("empty", "expected an image file, got 0 bytes")
+        raise BadImageError("empty", "expected an image file, got 0 bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own budget is checked below
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise BadImage("too_large", str(error)) from error
+        raise BadImageError("too_large", str(error)) from error
     except (OSError, ValueError, SyntaxError, struct.error, zlib.error, TypeError) as error:
-        raise BadImage("unreadable", f"not one of {', '.join(FORMATS)} ({error})") from error
+        raise BadImageError("unreadable", f"not one of {', '.join(FORMATS)} ({error})") from error
     width, height = image.size
     if width * height > max_pixels:
-        raise BadImage("too_large", f"{width}x{height} is over the budget of {max_pixels} pixels (corpus.max_pixels)")
+        raise BadImageError(
+            "too_large", f"{width}x{height} is over the budget of {max_pixels} pixels (corpus.max_pixels)"
+        )
     if width == 0 or height == 0:
-        raise BadImage("unreadable", f"the header says {width}x{height}")
+        raise BadImageError("unreadable", f"the header says {width}x{height}")
     try:
         image.load()
         return _to_rgb(_upright(image))
     except (OSError, ValueError, SyntaxError, struct.error, zlib.error, EOFError) as error:
         reason = "truncated" if "truncated" in str(error).lower() else "broken"
-        raise BadImage(reason, str(error)) from error
+        raise BadImageError(reason, str(error)) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -112,19 +114,19 @@ def decode_labels(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
     """PNG bytes of an index, palette or 16-bit image to its (H, W) int32 label values, never to its colours.
 
     Raises:
-        BadImage: if it cannot be read, or is a colour image, whose indices nobody knows.
+        BadImageError: if it cannot be read, or is a colour image, whose indices nobody knows.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "GIF", "BMP", "TIFF"))
         if image.size[0] * image.size[1] > max_pixels:
-            raise BadImage("too_large", f"{image.size[0]}x{image.size[1]} is over {max_pixels} pixels")
+            raise BadImageError("too_large", f"{image.size[0]}x{image.size[1]} is over {max_pixels} pixels")
         array = np.asarray(image)
     except (OSError, ValueError, SyntaxError, struct.error) as error:
-        if isinstance(error, BadImage):
+        if isinstance(error, BadImageError):
             raise
-        raise BadImage("unreadable", f"expected a PNG of class indices ({error})") from error
+        raise BadImageError("unreadable", f"expected a PNG of class indices ({error})") from error
     if array.ndim != 2:
-        raise BadImage(
+        raise BadImageError(
             "not_a_label_map",
             f"expected one channel of class indices, got mode {image.mode} with shape {array.shape}; "
             "convert colours to indices first",
@@ -133,7 +135,7 @@ def decode_labels(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
 
 
 def to_tensor(image: Image.Image, size: int) -> torch.Tensor:
-    """Stretch an RGB image to (size, size) and return the network's input: (3, size, size) float32, ImageNet-normalised.
+    """Stretch an RGB image to the network's input: (3, size, size) float32, ImageNet-normalised.
 
     Stretching keeps the map between pixels and features one scale per axis, with no padding that could be clustered
     or segmented along with the picture (the released UMTFSS code pads, and its masks come back displaced).

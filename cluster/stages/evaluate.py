@@ -1,7 +1,7 @@
 """evaluate: a fixed list of episodes, split over the workers; integer counts come back and add.
 
-Every model is measured on the same episodes, next to the training-free read-out of its own backbone. An image's features
-are computed once a worker, for all its episodes, numbers of shots and heads on one backbone.
+Every model is measured on the same episodes, next to the training-free read-out of its own backbone. An image's
+features are computed once a worker, for all its episodes, numbers of shots and heads on one backbone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from cluster.stages.train import model_options
 from fss import episodes, evaluation, images, metrics, models, pictures, segmenter
 from fss.bank import FeatureBank
 from fss.datasets import Dataset, areas, open_dataset
+
+logger = logging.getLogger(__name__)
 
 _BLOCK = 50
 _INDEX_BLOCK = 64
@@ -119,7 +122,7 @@ class RunBlock:
         """`unit.payload` is a `Block`."""
         block: Block = unit.payload
         dataset = self.data.open()
-        classes = {c: self.images_of[c] for c in dataset.folds[block.fold] if self.images_of.get(c)}
+        classes = testable(self.images_of, dataset.folds[block.fold], block.shots)
         drawn = episodes.draw(classes, shots=block.shots, count=block.stop, seed=self.seed)[block.start :]
         rows: list[dict[str, Any]] = []
         files: dict[str, bytes] = {}
@@ -136,6 +139,13 @@ class RunBlock:
         name = f"rows/{unit.name}.parquet"
         files[name] = _parquet(rows)
         return Output(files, {name: len(rows)}, {"episodes": len(drawn)})
+
+
+def testable(
+    images_of: Mapping[int, tuple[str, ...]], fold: Sequence[int], shots: int
+) -> dict[int, tuple[str, ...]]:
+    """The classes of a fold with enough images for a query and `shots` other images as supports."""
+    return {c: images_of[c] for c in fold if len(images_of.get(c, ())) > shots}
 
 
 def _row(label: str, block: Block, result: evaluation.Result) -> dict[str, Any]:
@@ -258,7 +268,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     config, data = run.config, data_spec(run)
     dataset = data.open()
     images_of = _index(run, folder, data, dataset)
-    measured = entries(run)
+    measured, left_out = entries(run), _left_out(run, dataset, images_of)
     units = [
         Unit(f"fold{f}-{k}shot-{start:06d}", Block(f, k, start, min(start + _BLOCK, config.episodes)))
         for k in shots(config)
@@ -274,7 +284,9 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         save_predictions=config.save_predictions,
         flat=len(measured) == len(shots(config)) == len(folds(config)) == 1,
     )
-    files, counts = map_units(run, folder, "evaluate", function, units, len(units), items="episodes", parts="blocks")
+    files, counts = map_units(
+        run, folder, "evaluate", function, units, total=len(units), items="episodes", parts="blocks"
+    )
     table = pa.concat_tables([pq.read_table(folder / f.path) for f in files if f.path.startswith("rows/")])
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -283,6 +295,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         "episodes_per_fold": config.episodes,
         "seed": config.seed,
         "resolution": "original",
+        "left_out": left_out,
         "models": summary(table, dataset),
     }
     own = [
@@ -292,13 +305,36 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     return [*files, *own], counts
 
 
+def _left_out(run: Run, dataset: Dataset, images_of: Mapping[int, tuple[str, ...]]) -> dict[str, list[str]]:
+    """The classes that cannot be tested for want of images, by number of shots.
+
+    Raises:
+        ValueError: if that leaves a fold without any class.
+    """
+    found: dict[str, list[str]] = {}
+    for number in shots(run.config):
+        for fold in folds(run.config):
+            classes = dataset.folds[fold]
+            enough = testable(images_of, classes, number)
+            if not enough:
+                raise ValueError(
+                    f"fold {fold}: expected a class with at least {number + 1} images of {run.config.dataset.min_area} "
+                    "pixels, found none; lower shots= or dataset.min_area=, or give more images"
+                )
+            missing = [dataset.class_names[c - 1] for c in classes if c not in enough]
+            if missing:
+                found.setdefault(str(number), []).extend(missing)
+                logger.warning("fold %d, %d-shot: too few images of %s, left out", fold, number, ", ".join(missing))
+    return found
+
+
 def _index(run: Run, folder: Path, data: DataSpec, dataset: Dataset) -> dict[int, tuple[str, ...]]:
     """The images that show each class on at least dataset.min_area pixels."""
     names = dataset.names
     units = [
         Unit(f"index-{start:06d}", names[start : start + _INDEX_BLOCK]) for start in range(0, len(names), _INDEX_BLOCK)
     ]
-    files, _ = map_units(run, folder, "index", IndexImages(data), units, len(units), parts="blocks")
+    files, _ = map_units(run, folder, "index", IndexImages(data), units, total=len(units), parts="blocks")
     found: dict[int, list[str]] = {}
     for file in files:
         for name, pixels in publish.read_json(folder / file.path).items():

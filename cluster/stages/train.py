@@ -81,7 +81,8 @@ class MetaRecipe:
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """AdamW; gains, markers, biases and norms are not decayed."""
-        kept, decayed = [], []
+        kept: list[nn.Parameter] = []
+        decayed: list[nn.Parameter] = []
         for name, parameter in module.named_parameters():
             (kept if parameter.ndim < 2 or any(n in name for n in _NO_DECAY) else decayed).append(parameter)
         groups = [
@@ -119,7 +120,6 @@ class MetaRecipe:
         if self.holdout is None:
             return {}
         size = min(sum(self.holdout.counts), self.settings.holdout)
-        sums: dict[str, float] = {}
         module.eval()
         (batch,) = self._load(self.holdout, 0, 1, 0, 1, size, 1)
         query, support = batch_features(self.bank, batch)

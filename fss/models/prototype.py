@@ -59,7 +59,7 @@ def prototype_cosines(query: torch.Tensor, support: torch.Tensor, weights: torch
 
 
 def affinity_walk(tokens: torch.Tensor, power: int = 4) -> torch.Tensor:
-    """One step of a random walk among (B, C, N) tokens of length 1: (B, N, N), rows sum to 1, from max(cosine, 0) ** power.
+    """One step of a random walk among (B, C, N) unit tokens, by max(cosine, 0) ** power: (B, N, N), rows sum to 1.
 
     Multiplying a map by it replaces each cell by the mean of those that look alike.
     """
