@@ -151,13 +151,14 @@ def _stage(run: Run, manifest: Manifest) -> report.Stage:
 
 
 def _charts(run: Run) -> Iterator[Chart]:
-    for stage in ("pretrain", "train"):
+    for stage in (name for name in run.order("evaluate") if name in ("pretrain", "train")):
         curves: dict[str, list[tuple[float, float]]] = {}
-        events, _ = read_events(run.tracking_folder / f"{stage}.jsonl")
+        events, _ = read_events(run.tracking_folder / f"{run.journal_name(stage)}.jsonl")
         for event in events:
             if event["kind"] == "metrics" and event["step"] is not None:
                 for key, value in event["values"].items():
-                    curves.setdefault(key.split("/", 1)[1], []).append((event["step"], value))
+                    points = curves.setdefault(key.split("/", 1)[1], [])
+                    points[:] = [*(p for p in points if p[0] < event["step"]), (event["step"], value)]  # resumed runs
         for names in (("loss", "holdout_loss"), ("iou", "holdout_iou")):
             chosen: dict[str, list[tuple[float, float]]] = {name: curves[name] for name in names if name in curves}
             if chosen:

@@ -55,12 +55,17 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: the recipe and how the loop is to run it. `identity` marks whose checkpoints these are."""
+    """One training run: the recipe and how the loop is to run it.
+
+    `identity` marks whose checkpoints these are; `journal`, child of `parent` in folder `tracking`, takes the metrics.
+    """
 
     name: str
     recipe: Recipe
     folder: Path
     tracking: Path
+    journal: str
+    parent: str
     identity: Mapping[str, Any]
     steps: int
     batch: int
@@ -231,7 +236,7 @@ class _Loop:
         if self.rank:
             yield None
             return
-        with Journal(self.job.tracking, self.job.name, parent="pipeline") as journal:
+        with Journal(self.job.tracking, self.job.journal, parent=self.job.parent) as journal:
             yield journal
 
 

@@ -35,7 +35,9 @@ def predict(config: PredictConfig) -> None:
         raise ValueError(f"{out} already holds masks of these images; choose another out= or set overwrite=true")
     doubled = [stem for stem, number in Counter(path.stem for path in queries).items() if number > 1]
     if doubled:
-        raise ValueError(f"two query images are called {doubled[0]}, their masks would overwrite each other; rename one")
+        raise ValueError(
+            f"two query images are called {doubled[0]}, their masks would overwrite each other; rename one"
+        )
     if not 0 < config.threshold < 1:
         raise ValueError(f"expected a threshold between 0 and 1, got {config.threshold}")
     segmenter = Segmenter.load(find(config.model), config.device)

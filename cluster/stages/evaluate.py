@@ -141,9 +141,7 @@ class RunBlock:
         return Output(files, {name: len(rows)}, {"episodes": len(drawn)})
 
 
-def testable(
-    images_of: Mapping[int, tuple[str, ...]], fold: Sequence[int], shots: int
-) -> dict[int, tuple[str, ...]]:
+def testable(images_of: Mapping[int, tuple[str, ...]], fold: Sequence[int], shots: int) -> dict[int, tuple[str, ...]]:
     """The classes of a fold with enough images for a query and `shots` other images as supports."""
     return {c: images_of[c] for c in fold if len(images_of.get(c, ())) > shots}
 

@@ -170,6 +170,8 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         recipe=recipe,
         folder=folder,
         tracking=run.tracking_folder,
+        journal=run.journal_name("train"),
+        parent=run.pipeline_name,
         identity=identity,
         steps=config.train.steps,
         batch=config.train.batch,
