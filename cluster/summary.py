@@ -42,7 +42,7 @@ def conclude(run: Run) -> str:
     page = _report(run, done, figures, rows)
     publish.write_json(run.folder / "summary.json", _summary(run, done, figures))
     path = report.write(page, run.folder / "report.html")
-    _log(run, figures, rows, done[-1])
+    _log(run, figures, rows, done[-1], page)
     uri = run.config.tracking.uri or default_tracking_uri(run.config.root)
     look = _ui(uri)
     return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
@@ -63,7 +63,7 @@ def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict
     return {"name": run.config.name, "results": figures, "stages": stages, "seconds": total, "model": model}
 
 
-def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Manifest) -> None:
+def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Manifest, page: report.Report) -> None:
     journal = run.pipeline_journal
     model = list(figures["models"])[-1]
     for number, found in figures["models"][model].items():
@@ -71,6 +71,7 @@ def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Ma
     journal.tags({"mlflow.note.content": f"{means_markdown(rows)}\n\n{results_markdown(rows)}"})
     journal.artifact(run.folder / "report.html")
     journal.artifact(run.folder / "summary.json")
+    _log_galleries(run, page)
     if "evaluate" in run.fresh:
         with run.journal("evaluate") as child:
             for name, by_shots in figures["models"].items():
@@ -82,6 +83,17 @@ def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Ma
             child.artifact(evaluated.path("episodes.parquet"))
             for number, file in enumerate(f for f in evaluated.files if f.path.startswith("gallery/")):
                 child.image("predictions", (evaluated.folder / file.path).read_bytes(), step=number)
+
+
+def _log_galleries(run: Run, page: report.Report) -> None:
+    """Pseudo-labels into the label stage's run, pseudo-tasks into the pair stage's; predictions go image by image."""
+    for gallery in page.galleries:
+        stage = {"Pseudo-labels": "label", "Pseudo-tasks": "pair"}.get(gallery.title)
+        if stage in run.fresh:
+            tiles = [tile.image for tile in gallery.tiles]
+            rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
+            with run.journal(stage) as child:
+                child.image(gallery.title.lower().replace("-", "_"), pictures.contact_sheet(rows, cell=gallery.cell))
 
 
 def _short(name: str) -> str:

@@ -187,6 +187,8 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         threads=config.cluster.cpus_per_train_worker,
     )
     training.train(job, config.cluster, config.train.max_failures)
+    with run.journal("train") as journal:
+        journal.artifact(folder / "model", "model")
     tasks_seen = config.train.steps * config.train.batch
     return exported_files(folder), {"steps": config.train.steps, "episodes": tasks_seen}
 
