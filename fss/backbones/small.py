@@ -1,7 +1,7 @@
 """A compact convolutional network for small images: pre-trained from nothing on two CPU cores, then frozen.
 
 Pre-activation residual blocks (He et al., "Identity mappings in deep residual networks", ECCV 2016, figure 4e). Each
-level that is read passes a batch normalisation of its own and no ReLU: signed, centred channels make cosines telling.
+level that is read is standardised and not rectified: signed, centred channels of one scale make cosines telling.
 Strided kernels are even, so that features lie in the middle of their cells: resize with `align_corners=False`.
 """
 
@@ -43,7 +43,8 @@ class SmallNet(nn.Module):
         self.low = Block(low, low)
         self.mid = nn.Sequential(Block(low, mid, stride=2), Block(mid, mid))
         self.high = nn.Sequential(Block(mid, high), Block(high, high, dilation=2))
-        self.norms = nn.ModuleDict({name: nn.BatchNorm2d(width) for name, width in self.channels.items()})
+        # Not affine: a level that no loss reads has then no parameter without a gradient.
+        self.norms = nn.ModuleDict({name: nn.BatchNorm2d(c, affine=False) for name, c in self.channels.items()})
         generator = torch.Generator().manual_seed(seed)
         for parameter in self.parameters():
             if parameter.ndim == 4:
