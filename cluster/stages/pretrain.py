@@ -93,7 +93,7 @@ class PretrainRecipe:
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write the network alone, as a weights file that `fss.backbones.build` reads."""
-        state = {name: value.detach().float().cpu() for name, value in module.backbone.state_dict().items()}  # type: ignore[union-attr,operator]
+        state = {name: value.detach().float().cpu() for name, value in module.backbone.state_dict().items()}  # type: ignore[union-attr]
         publish.write_bytes(folder / "backbone.safetensors", save(state))
 
 
