@@ -57,11 +57,12 @@ class PretrainRecipe:
 
     def module(self, device: torch.device) -> nn.Module:
         """The network with what its objective needs."""
-        return pretrain.PretrainModel(
+        module = pretrain.PretrainModel(
             SmallNet(seed=self.seed),
             pretrain.PretrainConfig(bfloat16=self.settings.precision == "bf16"),
             seed=self.seed,
         )
+        return module.to(memory_format=torch.contiguous_format)  # DeepSpeed broadcasts weights as plain bytes
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """AdamW over everything; norms and biases are not decayed."""
