@@ -66,7 +66,7 @@ def restore(engine: Any, state: Mapping[str, torch.Tensor], moments: tuple[str, 
 
 @contextlib.contextmanager
 def whole(parameters: Sequence[nn.Parameter], write: bool = False) -> Iterator[None]:
-    """Inside, every parameter has all its values on every rank, also under ZeRO-3; `write` keeps changes made to them."""
+    """Inside, every parameter is whole on every rank, also under ZeRO-3; `write` keeps changes made to it."""
     if not any(hasattr(parameter, "ds_id") for parameter in parameters):
         yield
         return

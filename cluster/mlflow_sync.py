@@ -131,7 +131,9 @@ class Sender:
         }
         # In charts that compare pipelines a bare "train" would not say whose: the folder is <root>/<name>/tracking.
         pipeline = self.path.parent.parent.name
-        name = pipeline if self.path.stem == "pipeline" else self.path.stem
+        name = self.path.stem.partition("-")[0]  # what follows is the fingerprint, which its params show
+        if name == "pipeline":
+            name = pipeline
         if self.parent:
             tags["pipeline"], name = pipeline, f"{name} ({pipeline})"
         if parent_id:

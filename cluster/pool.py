@@ -23,7 +23,6 @@ class Failure:
     message: str
 
 
-@ray.remote(max_restarts=-1, max_task_retries=3)
 class _Worker:
     """Stays alive between stages, so that backbones and features which a function caches are reused."""
 
@@ -54,8 +53,10 @@ class Pool:
 
     def __init__(self, config: ClusterConfig):
         self.size = config.workers or _fitting(config)
-        options = {"num_cpus": config.cpus_per_worker, "num_gpus": config.gpus_per_worker}
-        self._actors = [_Worker.options(**options).remote(config.cpus_per_worker) for _ in range(self.size)]
+        remote = ray.remote(
+            num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_restarts=-1, max_task_retries=3
+        )(_Worker)
+        self._actors: list[Any] = [remote.remote(config.cpus_per_worker) for _ in range(self.size)]
 
     def __enter__(self) -> Pool:
         return self

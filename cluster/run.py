@@ -16,6 +16,7 @@ from cluster.pool import Pool
 from cluster.session import session
 from cluster.stage import Manifest, Stage, StageError
 from cluster.tracking import Shipper, default_tracking_uri, tracking_folder
+from fss import shards
 
 logger = logging.getLogger(__name__)
 
@@ -139,17 +140,27 @@ class Run:
         """Where the journals lie."""
         return tracking_folder(self.config.root, self.config.name)
 
-    def journal(self, stage_name: str) -> Journal:
-        """A journal for `stage_name`, child of the pipeline's."""
-        parent = None if stage_name == "pipeline" else "pipeline"
-        return Journal(self.tracking_folder, stage_name, parent=parent)
+    def journal(self, name: str) -> Journal:
+        """The journal of stage `name`, child of the pipeline's."""
+        return Journal(self.tracking_folder, self.journal_name(name), parent=self.pipeline_name)
+
+    def journal_name(self, name: str) -> str:
+        """Each configuration of a stage is a run of its own in MLflow; resuming one continues it."""
+        return f"{name}-{self.identity(name)[2][:8]}"
+
+    @cached_property
+    def pipeline_name(self) -> str:
+        """The name of the pipeline's journal: one for each configuration, wherever and on how many machines it runs."""
+        chosen = {key: v for key, v in plain(self.config).items() if key not in ("cluster", "tracking", "out", "root")}
+        return f"pipeline-{shards.sha256(shards.dumps(chosen))[:8]}"
 
     @contextlib.contextmanager
     def _tracked(self) -> Iterator[None]:
         settings = self.config.tracking
         uri = settings.uri or default_tracking_uri(self.config.root)
         shipper = Shipper(self.tracking_folder, uri, settings.experiment)
-        with shipper if settings.enabled else contextlib.nullcontext(), self.journal("pipeline") as journal:
+        pipeline = Journal(self.tracking_folder, self.pipeline_name)
+        with shipper if settings.enabled else contextlib.nullcontext(), pipeline as journal:
             journal.params(plain(self.config))
             journal.tags({"run": self.config.name, "folder": str(self.folder)})
             self.pipeline_journal = journal

@@ -79,7 +79,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Output:
-    """What a unit makes: file names with their bytes (published in this order), sample counts and sums for the manifest."""
+    """What a unit makes: file names with their bytes, published in this order; their samples; sums for the manifest."""
 
     files: Mapping[str, bytes]
     samples: Mapping[str, int] = field(default_factory=dict)
@@ -173,8 +173,8 @@ def map_units(
     stage: str,
     function: Callable[[Unit], Output],
     units: Iterable[Unit],
-    total: int,
     *,
+    total: int,
     items: str = "images",
     parts: str = "shards",
 ) -> tuple[list[File], dict[str, int]]:

@@ -15,7 +15,7 @@ from cluster import publish, report
 from cluster.charts import Chart
 from cluster.config import plain
 from cluster.journal import flatten, read_events
-from cluster.results import Result, results_markdown, results_table
+from cluster.results import Result, means_markdown, results_markdown, results_table
 from cluster.run import Run
 from cluster.stage import Manifest, read_file
 from cluster.tracking import default_tracking_uri
@@ -42,7 +42,7 @@ def conclude(run: Run) -> str:
     page = _report(run, done, figures, rows)
     publish.write_json(run.folder / "summary.json", _summary(run, done, figures))
     path = report.write(page, run.folder / "report.html")
-    _log(run, figures, rows, done[-1])
+    _log(run, figures, rows, done[-1], page)
     uri = run.config.tracking.uri or default_tracking_uri(run.config.root)
     look = _ui(uri)
     return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
@@ -59,18 +59,19 @@ def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict
         m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done
     }
     model = next((str(m.folder / "model") for m in done if m.stage == "train"), None)
-    total = sum(stage["seconds"] for stage in stages.values())
+    total = sum(run.seconds(manifest) for manifest in done)
     return {"name": run.config.name, "results": figures, "stages": stages, "seconds": total, "model": model}
 
 
-def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Manifest) -> None:
+def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Manifest, page: report.Report) -> None:
     journal = run.pipeline_journal
     model = list(figures["models"])[-1]
     for number, found in figures["models"][model].items():
         journal.metrics({f"result/{key}_{number}shot": found["mean"][key] for key in _METRICS})
-    journal.tags({"mlflow.note.content": f"{results_markdown(rows)}\n\nmodel: {model}"})
+    journal.tags({"mlflow.note.content": f"{means_markdown(rows)}\n\n{results_markdown(rows)}"})
     journal.artifact(run.folder / "report.html")
     journal.artifact(run.folder / "summary.json")
+    _log_galleries(run, page)
     if "evaluate" in run.fresh:
         with run.journal("evaluate") as child:
             for name, by_shots in figures["models"].items():
@@ -82,6 +83,17 @@ def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Ma
             child.artifact(evaluated.path("episodes.parquet"))
             for number, file in enumerate(f for f in evaluated.files if f.path.startswith("gallery/")):
                 child.image("predictions", (evaluated.folder / file.path).read_bytes(), step=number)
+
+
+def _log_galleries(run: Run, page: report.Report) -> None:
+    """Pseudo-labels into the label stage's run, pseudo-tasks into the pair stage's; predictions go image by image."""
+    for gallery in page.galleries:
+        stage = {"Pseudo-labels": "label", "Pseudo-tasks": "pair"}.get(gallery.title)
+        if stage in run.fresh:
+            tiles = [tile.image for tile in gallery.tiles]
+            rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
+            with run.journal(stage) as child:
+                child.image(gallery.title.lower().replace("-", "_"), pictures.contact_sheet(rows, cell=gallery.cell))
 
 
 def _short(name: str) -> str:
@@ -151,15 +163,16 @@ def _stage(run: Run, manifest: Manifest) -> report.Stage:
 
 
 def _charts(run: Run) -> Iterator[Chart]:
-    for stage in ("pretrain", "train"):
+    for stage in (name for name in run.order("evaluate") if name in ("pretrain", "train")):
         curves: dict[str, list[tuple[float, float]]] = {}
-        events, _ = read_events(run.tracking_folder / f"{stage}.jsonl")
+        events, _ = read_events(run.tracking_folder / f"{run.journal_name(stage)}.jsonl")
         for event in events:
             if event["kind"] == "metrics" and event["step"] is not None:
                 for key, value in event["values"].items():
-                    curves.setdefault(key.split("/", 1)[1], []).append((event["step"], value))
+                    points = curves.setdefault(key.split("/", 1)[1], [])
+                    points[:] = [*(p for p in points if p[0] < event["step"]), (event["step"], value)]  # resumed runs
         for names in (("loss", "holdout_loss"), ("iou", "holdout_iou")):
-            chosen = {name: curves[name] for name in names if name in curves}
+            chosen: dict[str, list[tuple[float, float]]] = {name: curves[name] for name in names if name in curves}
             if chosen:
                 yield Chart(f"{stage}: {names[0]}", chosen)
 

@@ -32,9 +32,9 @@ class FeatureBank:
         """Features by name, each level (C, h, w). A picture may be None if its name is in the bank (`name in bank`)."""
         found = {name: self._kept[name] for name in pictures if name in self._kept}
         self.hits += len(found)
-        missing = [name for name in pictures if name not in found]
+        missing = {name: picture for name, picture in pictures.items() if name not in found and picture is not None}
         self.misses += len(missing)
-        for name, features in zip(missing, self.extractor.stream([pictures[n] for n in missing]), strict=True):
+        for name, features in zip(missing, self.extractor.stream(list(missing.values())), strict=True):
             found[name] = self._keep(name, {level: v.half().cpu() for level, v in features.items()})
         return found
 

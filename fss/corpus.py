@@ -1,7 +1,7 @@
 """From image files to corpus shards: what is taken, what is refused and why, under which key.
 
-A file's shard is a function of its content's hash, so shards are uniform samples of the corpus, exact duplicates meet in
-one shard wherever they lay, and no worker needs to know about any other.
+A file's shard is a function of its content's hash, so shards are uniform samples of the corpus, exact duplicates meet
+in one shard wherever they lay, and no worker needs to know about any other.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def build_shard(
 ) -> tuple[bytes, list[Row]]:
     """Read, check and normalise the inputs of one shard.
 
-    Returns the tar (samples `jpg` + `json`, shuffled by `seed` and content) and one ledger row per input, in path order.
-    A JPEG that is upright, RGB and small enough keeps its bytes; anything else is re-encoded once.
+    Returns the tar (samples `jpg` + `json`, shuffled by `seed` and content) and one ledger row per input, in path
+    order. A JPEG that is upright, RGB and small enough keeps its bytes; anything else is re-encoded once.
     """
     first: dict[str, str] = {}
     rows: list[Row] = []
@@ -93,7 +93,7 @@ def _take(
         return refuse("changed while it was read")
     try:
         image = images.decode(data, max_pixels=max_pixels)
-    except images.BadImage as error:
+    except images.BadImageError as error:
         return refuse(str(error))
     if min(image.size) < min_side:
         return refuse(f"too_small: {image.width}x{image.height} has a side under {min_side} pixels (corpus.min_side)")

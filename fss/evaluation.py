@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from fss import metrics
@@ -40,8 +41,9 @@ def run(
 
 
 def _logits(head: nn.Module, bank: FeatureBank, dataset: Dataset, block: Sequence[Episode]) -> torch.Tensor:
-    names: list[Hashable] = sorted({name for e in block for name in (e.query, *e.supports)})
-    found = bank.get({name: None if name in bank else dataset.image(str(name)) for name in names})
+    names = sorted({name for e in block for name in (e.query, *e.supports)})
+    wanted: dict[Hashable, Image.Image | None] = {n: None if n in bank else dataset.image(n) for n in names}
+    found = bank.get(wanted)
     device = bank.extractor.device
     query = stack([found[e.query] for e in block], device)
     support = stack_shots([[found[name] for name in e.supports] for e in block], device)

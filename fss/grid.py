@@ -33,7 +33,7 @@ def enlarge(values: torch.Tensor, size: tuple[int, int], corners: bool) -> torch
 
 
 def enlarge_labels(labels: np.ndarray, size: tuple[int, int], corners: bool) -> np.ndarray:
-    """(h, w) labels to (*size) uint16: every label's indicator is enlarged, the strongest wins, so borders are smooth."""
+    """(h, w) labels to (*size) uint16: every label's indicator is enlarged and the strongest wins: smooth borders."""
     present, inverse = np.unique(labels, return_inverse=True)
     one_hot = F.one_hot(torch.from_numpy(inverse.reshape(labels.shape)), len(present)).permute(2, 0, 1)[None]
     votes = enlarge(one_hot, size, corners)[0]

@@ -22,7 +22,7 @@ _LABEL_FORMATS = ("PNG", "GIF", "BMP", "TIFF")
 _UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, zlib.error, EOFError, TypeError)
 
 
-class BadImage(ValueError):
+class BadImageError(ValueError):
     """Bytes that cannot become an RGB image; `reason` is one word for the ledger, the message says more."""
 
     def __init__(self, reason: str, detail: str):
@@ -37,7 +37,7 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
     their own range (Pillow would saturate or blank them), animations and multi-page files give their first frame.
 
     Raises:
-        BadImage: with reason `empty`, `unreadable`, `too_large` (from the header, before any pixel is decoded),
+        BadImageError: with reason `empty`, `unreadable`, `too_large` (from the header, before any pixel is decoded),
             `truncated` or `broken`.
     """
     image = _open(data, FORMATS, max_pixels)
@@ -51,25 +51,27 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
 def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
     """The image that the header announces, no pixel decoded yet."""
     if not data:
-        raise BadImage("empty", "expected an image file, got 0 bytes")
+        raise BadImageError("empty", "expected an image file, got 0 bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own budget is checked below
             image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
-        raise BadImage("too_large", str(error)) from error
+        raise BadImageError("too_large", str(error)) from error
     except _UNREADABLE as error:
-        raise BadImage("unreadable", f"not one of {', '.join(formats)} ({error})") from error
+        raise BadImageError("unreadable", f"not one of {', '.join(formats)} ({error})") from error
     width, height = image.size
     if width * height > max_pixels:
-        raise BadImage("too_large", f"{width}x{height} is over the budget of {max_pixels} pixels (corpus.max_pixels)")
+        raise BadImageError(
+            "too_large", f"{width}x{height} is over the budget of {max_pixels} pixels (corpus.max_pixels)"
+        )
     if width == 0 or height == 0:
-        raise BadImage("unreadable", f"the header says {width}x{height}")
+        raise BadImageError("unreadable", f"the header says {width}x{height}")
     return image
 
 
-def _damaged(error: BaseException) -> BadImage:
-    return BadImage("truncated" if "truncated" in str(error).lower() else "broken", str(error))
+def _damaged(error: BaseException) -> BadImageError:
+    return BadImageError("truncated" if "truncated" in str(error).lower() else "broken", str(error))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -124,7 +126,7 @@ def decode_labels(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
     """PNG bytes of an index, palette or 16-bit image to its (H, W) int32 label values, never to its colours.
 
     Raises:
-        BadImage: if it cannot be read, or is a colour image, whose indices nobody knows.
+        BadImageError: if it cannot be read, or is a colour image, whose indices nobody knows.
     """
     image = _open(data, _LABEL_FORMATS, max_pixels)
     try:
@@ -132,7 +134,7 @@ def decode_labels(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
     except _UNREADABLE as error:
         raise _damaged(error) from error
     if array.ndim != 2:
-        raise BadImage(
+        raise BadImageError(
             "not_a_label_map",
             f"expected one channel of class indices, got mode {image.mode} with shape {array.shape}; "
             "convert colours to indices first",

@@ -60,7 +60,7 @@ class Clusters:
 
 
 def tokens(features: Features, levels: Sequence[str]) -> np.ndarray:
-    """One image's levels (C, h, w) as (h, w, D) float32 embeddings of length 1: each level of length 1, side by side."""
+    """One image's levels (C, h, w), each of length 1, side by side: (h, w, D) float32 embeddings of length 1."""
     parts = [F.normalize(features[level].float(), dim=0) for level in levels]
     joint = F.normalize(torch.cat(parts), dim=0)
     return np.ascontiguousarray(joint.permute(1, 2, 0).cpu().numpy())

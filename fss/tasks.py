@@ -133,7 +133,8 @@ class Batches:
 
     def __getitem__(self, number: int) -> Batch:
         episodes = range(number * self.batch + self.rank, (number + 1) * self.batch, self.world)
-        rows, jpegs, truth, support = [], {}, [], []
+        rows, truth, support = [], [], []
+        jpegs: dict[str, bytes] = {}
         for episode in episodes:
             _, shard, position = self.schedule.locate(episode)
             task = self.read_shard(shard)[position]

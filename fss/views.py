@@ -1,4 +1,4 @@
-"""Fixed augmented views of an image: pure functions of (seed, image, number), so that features of a view can be kept."""
+"""Fixed augmented views: pure functions of (seed, image, number), so that features of a view can be kept."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class View:
 
 
 def draw(seed: int, key: str, number: int) -> View:
-    """View `number` of image `key`: 0 the image itself, 1 its mirror image, from 2 on random crops, half of them mirrored.
+    """View `number` of image `key`: 0 the image itself, 1 mirrored, from 2 on random crops, half of them mirrored.
 
     Crops keep 50 to 100 % of the area at an aspect within 4:5 of the image's own.
     """

@@ -8,6 +8,7 @@ For every query image it writes NAME.png (0 and 1, in the image's size) and NAME
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def predict(config: PredictConfig) -> None:
     queries = list(_queries(Path(config.query)))
     if not config.overwrite and any((out / f"{path.stem}.png").exists() for path in queries):
         raise ValueError(f"{out} already holds masks of these images; choose another out= or set overwrite=true")
+    doubled = [stem for stem, number in Counter(path.stem for path in queries).items() if number > 1]
+    if doubled:
+        raise ValueError(
+            f"two query images are called {doubled[0]}, their masks would overwrite each other; rename one"
+        )
     if not 0 < config.threshold < 1:
         raise ValueError(f"expected a threshold between 0 and 1, got {config.threshold}")
     segmenter = Segmenter.load(find(config.model), config.device)
@@ -39,7 +45,7 @@ def predict(config: PredictConfig) -> None:
     for path in queries:
         try:
             query = images.decode(path.read_bytes())
-        except (images.BadImage, OSError) as error:
+        except (images.BadImageError, OSError) as error:
             print(f"skipped {path}: {error}")
             continue
         mask = segmenter.segment(query, supports, masks, config.threshold)

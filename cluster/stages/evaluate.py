@@ -1,180 +1,40 @@
 """evaluate: a fixed list of episodes, split over the workers; integer counts come back and add.
 
-Every model is measured on the same episodes, next to the training-free read-out of its own backbone. An image's features
-are computed once a worker, for all its episodes, numbers of shots and heads on one backbone.
+Every model is measured on the same episodes, next to the training-free read-out of its own backbone. An image's
+features are computed once a worker, for all its episodes, numbers of shots and heads on one backbone.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import nn
 
 from cluster import backbone, publish
 from cluster.backbone import BackboneSpec
 from cluster.config import folds, shots
+from cluster.measure import Block, DataSpec, Entry, IndexImages, RunBlock, testable
 from cluster.run import Run
-from cluster.stage import File, Output, Stage, Unit, map_units, write_file
+from cluster.stage import File, Stage, Unit, map_units, write_file
 from cluster.stages.train import model_options
-from fss import episodes, evaluation, images, metrics, models, pictures, segmenter
-from fss.bank import FeatureBank
-from fss.datasets import Dataset, areas, open_dataset
+from fss import metrics, segmenter
+from fss.datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 _BLOCK = 50
 _INDEX_BLOCK = 64
-_PICTURES = 3
 FLOOR = "prototype read-out"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model to measure: its name in tables, its backbone, and a head by name or an exported one by folder."""
-
-    label: str
-    spec: BackboneSpec
-    head: str
-    folder: str | None = None
-
-    def load(self) -> nn.Module:
-        """The head, on its backbone's device; kept for the next call in this process."""
-        return _load_head(self)
-
-
-@functools.lru_cache(maxsize=8)
-def _load_head(entry: Entry) -> nn.Module:
-    if entry.folder:
-        return segmenter.Segmenter.load(entry.folder).head
-    extractor = entry.spec.load()
-    return models.build(entry.head, extractor.backbone.channels).eval().to(extractor.device)
-
-
-@functools.lru_cache(maxsize=4)
-def _bank(spec: BackboneSpec, capacity: int) -> FeatureBank:
-    return FeatureBank(spec.load(), capacity)
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Which labelled images."""
-
-    name: str
-    root: str
-    list_file: str | None
-
-    def open(self) -> Dataset:
-        """The data set; kept for the next call in this process."""
-        return _open(self)
-
-
-@functools.lru_cache(maxsize=2)
-def _open(spec: DataSpec) -> Dataset:
-    return open_dataset(spec.name, spec.root, spec.list_file)
-
-
-@dataclass(frozen=True)
-class IndexImages:
-    """Notes the area of every class in some images."""
-
-    data: DataSpec
-
-    def __call__(self, unit: Unit) -> Output:
-        """`unit.payload` is a tuple of image names."""
-        found = {name: areas(self.data.open(), name) for name in unit.payload}
-        name = f"index/{unit.name}.json"
-        return Output({name: json.dumps(found).encode()}, {name: len(found)}, {"images": len(found)})
-
-
-@dataclass(frozen=True)
-class Block:
-    """Episodes start..stop-1 of one fold and number of shots."""
-
-    fold: int
-    shots: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class RunBlock:
-    """Runs every model over one block of episodes."""
-
-    data: DataSpec
-    images_of: Mapping[int, tuple[str, ...]]
-    entries: tuple[Entry, ...]
-    seed: int
-    capacity: int
-    save_predictions: bool
-    flat: bool
-
-    def __call__(self, unit: Unit) -> Output:
-        """`unit.payload` is a `Block`."""
-        block: Block = unit.payload
-        dataset = self.data.open()
-        classes = {c: self.images_of[c] for c in dataset.folds[block.fold] if self.images_of.get(c)}
-        drawn = episodes.draw(classes, shots=block.shots, count=block.stop, seed=self.seed)[block.start :]
-        rows: list[dict[str, Any]] = []
-        files: dict[str, bytes] = {}
-        for entry in self.entries:
-            bank = _bank(entry.spec, self.capacity)
-            for result in evaluation.run(entry.load(), bank, dataset, drawn):
-                rows.append(_row(entry.label, block, result))
-                if self.save_predictions:
-                    where = "" if self.flat else f"{_slug(entry.label)}/fold{block.fold}-{block.shots}shot/"
-                    files[f"predictions/{where}{result.episode.index:06d}.png"] = images.encode_png(result.prediction)
-                if block.start == 0 and result.episode.index < _PICTURES and entry is self.entries[-1]:
-                    name = f"gallery/fold{block.fold}-{block.shots}shot-{result.episode.index}.png"
-                    files[name] = images.encode_png(_picture(dataset, result))
-        name = f"rows/{unit.name}.parquet"
-        files[name] = _parquet(rows)
-        return Output(files, {name: len(rows)}, {"episodes": len(drawn)})
-
-
-def _row(label: str, block: Block, result: evaluation.Result) -> dict[str, Any]:
-    episode = result.episode
-    return {
-        "model": label,
-        "fold": block.fold,
-        "shots": block.shots,
-        "episode": episode.index,
-        "class_id": episode.class_id,
-        "query": episode.query,
-        "supports": list(episode.supports),
-        **asdict(result.counts),
-    }
-
-
-def _picture(dataset: Dataset, result: evaluation.Result) -> np.ndarray:
-    episode = result.episode
-    names, label = episode.supports, episode.class_id
-    counts = result.counts
-    return pictures.episode_picture(
-        [dataset.image(name) for name in names],
-        [dataset.binary_mask(name, label) for name in names],
-        dataset.image(episode.query),
-        dataset.binary_mask(episode.query, label),
-        result.prediction,
-        title=dataset.class_names[label - 1],
-        note=f"IoU {100 * counts.intersection / max(counts.union, 1):.0f}",
-    )
-
-
-def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _slug(label: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")
+SMOOTHED = "smoothed read-out"
+READOUTS = ("prototype", "smoothed")
+"""Heads that need no training."""
 
 
 def summary(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
@@ -221,19 +81,25 @@ def entries(run: Run) -> tuple[Entry, ...]:
         chosen = about["backbone"]
         weights = str(folder / "backbone.safetensors")
         spec = BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0)
-        return (Entry(FLOOR, spec, "prototype"), Entry(about["model"]["name"], spec, "trained", str(folder)))
+        return (*_floors(spec), Entry(about["model"]["name"], spec, "trained", str(folder)))
     spec = backbone.spec(run)
-    found = [Entry(FLOOR, spec, "prototype")]
+    if model.name in READOUTS:
+        return (Entry(FLOOR if model.name == "prototype" else SMOOTHED, spec, model.name),)
+    found = [*_floors(spec)]
     if run.config.backbone.weights == "pretrain":
         found.insert(0, Entry(f"{FLOOR}, random backbone", backbone.untrained(run), "prototype"))
-    if model.name != "prototype":
-        found.append(Entry(f"{model.name}, meta-trained", spec, "trained", str(run.manifest("train").folder / "model")))
+    found.append(Entry(f"{model.name}, meta-trained", spec, "trained", str(run.manifest("train").folder / "model")))
     return tuple(found)
+
+
+def _floors(spec: BackboneSpec) -> tuple[Entry, Entry]:
+    """What a trained head has to beat: the field's floor, and the read-out that residual heads start from."""
+    return Entry(FLOOR, spec, "prototype"), Entry(SMOOTHED, spec, "smoothed")
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
     config = run.config
-    needed = ["train"] if config.model.name not in ("prototype", "trained") else []
+    needed = ["train"] if config.model.name not in (*READOUTS, "trained") else []
     needed += backbone.needed(run) if config.model.name != "trained" else []
     needed += ["render"] if config.dataset.name == "scenes" and not config.dataset.root else []
     return tuple(needed)
@@ -258,7 +124,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     config, data = run.config, data_spec(run)
     dataset = data.open()
     images_of = _index(run, folder, data, dataset)
-    measured = entries(run)
+    measured, left_out = entries(run), _left_out(run, dataset, images_of)
     units = [
         Unit(f"fold{f}-{k}shot-{start:06d}", Block(f, k, start, min(start + _BLOCK, config.episodes)))
         for k in shots(config)
@@ -274,7 +140,9 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         save_predictions=config.save_predictions,
         flat=len(measured) == len(shots(config)) == len(folds(config)) == 1,
     )
-    files, counts = map_units(run, folder, "evaluate", function, units, len(units), items="episodes", parts="blocks")
+    files, counts = map_units(
+        run, folder, "evaluate", function, units, total=len(units), items="episodes", parts="blocks"
+    )
     table = pa.concat_tables([pq.read_table(folder / f.path) for f in files if f.path.startswith("rows/")])
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -283,6 +151,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         "episodes_per_fold": config.episodes,
         "seed": config.seed,
         "resolution": "original",
+        "left_out": left_out,
         "models": summary(table, dataset),
     }
     own = [
@@ -292,13 +161,36 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     return [*files, *own], counts
 
 
+def _left_out(run: Run, dataset: Dataset, images_of: Mapping[int, tuple[str, ...]]) -> dict[str, list[str]]:
+    """The classes that cannot be tested for want of images, by number of shots.
+
+    Raises:
+        ValueError: if that leaves a fold without any class.
+    """
+    found: dict[str, list[str]] = {}
+    for number in shots(run.config):
+        for fold in folds(run.config):
+            classes = dataset.folds[fold]
+            enough = testable(images_of, classes, number)
+            if not enough:
+                raise ValueError(
+                    f"fold {fold}: expected a class with at least {number + 1} images of {run.config.dataset.min_area} "
+                    "pixels, found none; lower shots= or dataset.min_area=, or give more images"
+                )
+            missing = [dataset.class_names[c - 1] for c in classes if c not in enough]
+            if missing:
+                found.setdefault(str(number), []).extend(missing)
+                logger.warning("fold %d, %d-shot: too few images of %s, left out", fold, number, ", ".join(missing))
+    return found
+
+
 def _index(run: Run, folder: Path, data: DataSpec, dataset: Dataset) -> dict[int, tuple[str, ...]]:
     """The images that show each class on at least dataset.min_area pixels."""
     names = dataset.names
     units = [
         Unit(f"index-{start:06d}", names[start : start + _INDEX_BLOCK]) for start in range(0, len(names), _INDEX_BLOCK)
     ]
-    files, _ = map_units(run, folder, "index", IndexImages(data), units, len(units), parts="blocks")
+    files, _ = map_units(run, folder, "index", IndexImages(data), units, total=len(units), parts="blocks")
     found: dict[int, list[str]] = {}
     for file in files:
         for name, pixels in publish.read_json(folder / file.path).items():

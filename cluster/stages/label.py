@@ -83,7 +83,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     corpus = run.manifest("shard")
     function = LabelShard(corpus.folder, backbone.spec(run), recipe(run), read_clusters(run.manifest("kmeans")))
     every = units(corpus)
-    return map_units(run, folder, "label", function, every, len(every))
+    return map_units(run, folder, "label", function, every, total=len(every))
 
 
 def _settings(run: Run) -> dict[str, Any]:

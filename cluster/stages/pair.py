@@ -116,7 +116,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     )
     function = PairGroup(corpus.folder, labels.folder, rules, chosen.tasks_per_shard, run.config.seed)
     units = [Unit(f"{number:05d}", group) for number, group in enumerate(groups)]
-    files, counts = map_units(run, folder, "pair", function, units, len(units), items="tasks", parts="groups")
+    files, counts = map_units(run, folder, "pair", function, units, total=len(units), items="tasks", parts="groups")
     if counts["tasks"] == counts["holdout"]:
         raise StageError(
             f"no tasks for training came of {counts['regions']} regions ({counts['usable']} usable); "

@@ -1,21 +1,136 @@
-"""pretrain: the backbone learns from the corpus itself, without labels (backbone.weights=pretrain)."""
+"""pretrain: the backbone learns from the corpus itself, without labels (backbone.weights=pretrain).
+
+The same loop as `train`; only rank 0's network, whose gradients are everybody's, is exported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch import nn
+
+from cluster import publish, training
 from cluster.run import Run
-from cluster.stage import File, Stage
+from cluster.stage import File, Stage, read_file
+from fss import images, pretrain, shards, tasks
+from fss.backbones.small import SmallNet
+from fss.pretrain_views import ViewConfig, make_views
+from fss.proposals import propose
+
+
+@dataclass(frozen=True)
+class CorpusFiles:
+    """Corpus shards by number: images (n, 3, side, side) and their object proposals, uint8; the last few are kept."""
+
+    folder: Path
+    files: tuple[File, ...]
+    side: int
+
+    def __call__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The images of shard `number` and their proposals."""
+        return _read_images(self.folder, self.files[number], self.side)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_images(folder: Path, file: File, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    pictures = (images.decode(members["jpg"]) for _, members in shards.unpack(read_file(folder, file)))
+    rows = [np.asarray(p.resize((side, side), Image.Resampling.BILINEAR)) for p in pictures]
+    pixels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.cat([propose(block.float() / 255) for block in pixels.split(64)])
+
+
+@dataclass
+class PretrainRecipe:
+    """How the backbone is pre-trained; a `cluster.training.Recipe`."""
+
+    corpus: CorpusFiles
+    settings: Any
+    seed: int
+
+    def module(self, device: torch.device) -> nn.Module:
+        """The network with what its objective needs."""
+        module = pretrain.PretrainModel(
+            SmallNet(seed=self.seed),
+            pretrain.PretrainConfig(bfloat16=self.settings.precision == "bf16"),
+            seed=self.seed,
+        )
+        return module.to(memory_format=torch.contiguous_format)  # DeepSpeed broadcasts weights as plain bytes
+
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """AdamW over everything; norms and biases are not decayed."""
+        decayed = [p for p in module.parameters() if p.ndim > 1]
+        kept = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.settings.lr, betas=(0.9, 0.98))
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
+        """Two views of each of this rank's images."""
+        schedule = tasks.Schedule(tuple(file.count for file in self.corpus.files), self.seed)
+        views = ViewConfig(crop=self.settings.size, grid=self.settings.size // SmallNet.stride)
+        for number in range(start, stop):
+            episodes = range(number * self.settings.batch + rank, (number + 1) * self.settings.batch, world)
+            places = [schedule.locate(episode)[1:] for episode in episodes]
+            pixels = torch.stack([self.corpus(shard)[0][position] for shard, position in places]).float().div_(255)
+            proposals = torch.stack([self.corpus(shard)[1][position] for shard, position in places])
+            yield (make_views(pixels, proposals, torch.tensor(list(episodes)), seed=self.seed, config=views),)
+
+    def after_step(self, module: nn.Module) -> None:
+        """Nothing to do."""
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Nothing: there is no label, and the loss itself is logged."""
+        return {}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write the network alone, as a weights file that `fss.backbones.build` reads."""
+        state = {name: value.detach().float().cpu() for name, value in module.backbone.state_dict().items()}  # type: ignore[union-attr]
+        publish.write_bytes(folder / "backbone.safetensors", save(state))
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {}
+    keys = ("steps", "batch", "size", "lr", "weight_decay", "precision")
+    chosen = {key: getattr(run.config.pretrain, key) for key in keys}
+    return {"seed": run.config.seed, "side": run.config.backbone.size, "backbone": run.config.backbone.name, **chosen}
 
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    return [], {}
+    config, corpus = run.config, run.manifest("shard")
+    run.ray()
+    run.release_pool()
+    chosen = config.pretrain
+    files = tuple(file for file in corpus.named(".tar") if file.count)
+    job = training.Job(
+        name="pretrain",
+        recipe=PretrainRecipe(CorpusFiles(corpus.folder, files, config.backbone.size), replace(chosen), config.seed),
+        folder=folder,
+        tracking=run.tracking_folder,
+        journal=run.journal_name("pretrain"),
+        parent=run.pipeline_name,
+        identity={"run": folder.name},
+        steps=chosen.steps,
+        batch=chosen.batch,
+        warmup=chosen.warmup,
+        ema=0.0,
+        log_every=chosen.log_every,
+        checkpoint_every=chosen.checkpoint_every,
+        keep_checkpoints=1,
+        threads=config.cluster.cpus_per_train_worker,
+    )
+    training.train(job, config.cluster, config.train.max_failures)
+    data = (folder / "backbone.safetensors").read_bytes()
+    file = File("backbone.safetensors", 0, len(data), shards.sha256(data))
+    return [file], {"steps": chosen.steps, "images": chosen.steps * chosen.batch}
 
 
 STAGE = Stage("pretrain", lambda run: ("shard",), _settings, _work)

@@ -48,7 +48,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     ranges = [(start, min(start + _UNIT, total)) for start in range(0, total, _UNIT)]
     units = [Unit(f"{start:06d}", (start, stop)) for start, stop in ranges]
     function = RenderScenes(folder, total, corpus.scenes_val / total, run.config.seed, corpus.scene_size)
-    _, counts = map_units(run, folder, "render", function, units, len(units), parts="parts")
+    _, counts = map_units(run, folder, "render", function, units, total=len(units), parts="parts")
     numbers = {
         "classes.json": len(scenes.CLASSES),
         "ImageSets/train.txt": corpus.scenes,

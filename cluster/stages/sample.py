@@ -80,7 +80,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     corpus = run.manifest("shard")
     chosen = units(corpus)[: run.config.source.shards]
     function = SampleShard(corpus.folder, backbone.spec(run), recipe(run), run.config.seed)
-    return map_units(run, folder, "sample", function, chosen, len(chosen))
+    return map_units(run, folder, "sample", function, chosen, total=len(chosen))
 
 
 STAGE = Stage("sample", lambda run: ("shard", *backbone.needed(run)), _settings, _work)

@@ -131,11 +131,13 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     num_shards = math.ceil(number / settings.shard_size)
     hashing = HashChunk(given, num_shards, run.config.seed)
     num_chunks = math.ceil(number / _CHUNK)
-    hashes, hashed = map_units(run, folder, "hash", hashing, _chunks(given), num_chunks, items="inputs", parts="chunks")
+    hashes, hashed = map_units(
+        run, folder, "hash", hashing, _chunks(given), total=num_chunks, items="inputs", parts="chunks"
+    )
     paths = tuple(folder / file.path for file in hashes)
     building = BuildShard(given, paths, run.config.seed, settings.longer_side, settings.max_pixels, settings.min_side)
     units = [Unit(f"corpus-{index:06d}", index) for index in range(num_shards)]
-    files, counts = map_units(run, folder, "shard", building, units, num_shards, items="inputs")
+    files, counts = map_units(run, folder, "shard", building, units, total=num_shards, items="inputs")
     _check_accounts(hashed, counts)
     return files, counts
 

@@ -81,7 +81,8 @@ class MetaRecipe:
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """AdamW; gains, markers, biases and norms are not decayed."""
-        kept, decayed = [], []
+        kept: list[nn.Parameter] = []
+        decayed: list[nn.Parameter] = []
         for name, parameter in module.named_parameters():
             (kept if parameter.ndim < 2 or any(n in name for n in _NO_DECAY) else decayed).append(parameter)
         groups = [
@@ -119,7 +120,6 @@ class MetaRecipe:
         if self.holdout is None:
             return {}
         size = min(sum(self.holdout.counts), self.settings.holdout)
-        sums: dict[str, float] = {}
         module.eval()
         (batch,) = self._load(self.holdout, 0, 1, 0, 1, size, 1)
         query, support = batch_features(self.bank, batch)
@@ -170,6 +170,8 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         recipe=recipe,
         folder=folder,
         tracking=run.tracking_folder,
+        journal=run.journal_name("train"),
+        parent=run.pipeline_name,
         identity=identity,
         steps=config.train.steps,
         batch=config.train.batch,
@@ -185,6 +187,8 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         threads=config.cluster.cpus_per_train_worker,
     )
     training.train(job, config.cluster, config.train.max_failures)
+    with run.journal("train") as journal:
+        journal.artifact(folder / "model", "model")
     tasks_seen = config.train.steps * config.train.batch
     return exported_files(folder), {"steps": config.train.steps, "episodes": tasks_seen}
 

@@ -83,14 +83,14 @@ NETWORKS: dict[str, Callable[[str, int | None, State | None], nn.Module]] = {
 
 
 #: Networks whose cells tile the image; the others' outermost centres lie on its border.
-_TILING = ("vgg16", "vit_small", "vit_base")
+_TILING = ("vgg16", "vit_small", "vit_base", "small")
 
 
 class Backbone(nn.Module):
     """A network that never changes: evaluation mode for ever, no gradients, BatchNorm statistics as loaded.
 
-    Attributes: `name`; `stride` in pixels of the `mid` and `high` grid; `channels` of each level; `corners`, which of the
-    two geometries of `fss.grid` its cells have; `report`, what became of every key of the weights file.
+    Attributes: `name`; `stride` in pixels of the `mid` and `high` grid; `channels` of each level; `corners`, which of
+    the two geometries of `fss.grid` its cells have; `report`, what became of every key of the weights file.
     """
 
     def __init__(self, name: str, net: nn.Module, report: LoadReport) -> None:

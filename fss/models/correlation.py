@@ -1,7 +1,7 @@
-"""Our own small head: correlation maps of query and support, smoothed by the query's own affinities, read by convolutions.
+"""Our own small head: correlation maps, smoothed by the query's own affinities, read by convolutions.
 
-It starts as a training-free read-out (foreground minus background cosine, after three steps of the walk) and learns what
-to add to it. Compared with the published heads it has fewer parameters and no attention over the support, and K shots
+It starts as a training-free read-out (foreground minus background cosine, after three steps of the walk) and learns
+what to add to it. Compared with the published heads it has fewer parameters and no attention over the support; K shots
 are simply one larger support, so that five shots are better than one without training for five.
 
 Letters: B episodes, C channels, N query tokens, M = K h w support tokens, d = width.
@@ -30,11 +30,11 @@ class CorrelationHead(nn.Module):
         self.merge = nn.Conv1d(8 + 2 * dim, dim, 1)
         self.local = nn.Sequential(nn.GroupNorm(4, dim), nn.GELU(), nn.Conv2d(dim, dim, 3, padding=1))
         self.spread = nn.Sequential(nn.GroupNorm(4, 2 * dim), nn.GELU(), nn.Conv2d(2 * dim, dim, 3, padding=1))
-        self.out = nn.Sequential(nn.GroupNorm(4, dim), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(dim, 1, 1))
+        last = nn.Conv2d(dim, 1, 1)
+        self.out = nn.Sequential(nn.GroupNorm(4, dim), nn.GELU(), nn.Dropout2d(0.1), last)
         self.gain = nn.Parameter(torch.tensor([15.0])) if residual else None
         if residual:
-            nn.init.zeros_(self.out[-1].weight)
-            nn.init.zeros_(self.out[-1].bias)
+            zero(last)
 
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits, the background's zero; see `fss.models` for the arguments."""
@@ -57,6 +57,13 @@ class CorrelationHead(nn.Module):
         share = weights[:, 1].to(kind)
         prototype = (other * share[:, None]).sum(2) / share.sum(1).clamp_min(1e-3)[:, None]
         return self.merge(torch.cat([maps.to(kind), own, own * prototype[..., None]], dim=1))
+
+
+def zero(layer: nn.Conv2d) -> None:
+    """Start a last layer at zero, so that a residual head starts as its read-out."""
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
 
 
 def correlation_maps(q: torch.Tensor, s: torch.Tensor, weights: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,26 @@ class PrototypeReadout(nn.Module):
         return self.scale * cosines.unflatten(2, query[self.levels[0]].shape[-2:])
 
 
+class SmoothedReadout(nn.Module):
+    """The prototype read-out of levels mid and high together, smoothed by `steps` of the query's own affinity walk.
+
+    Nothing learned either: the residual heads start here, so what training adds is the difference to this.
+    """
+
+    def __init__(self, channels: dict[str, int], levels: Sequence[str] = ("mid", "high"), steps: int = 3):
+        super().__init__()
+        self.plain = PrototypeReadout(channels, levels)
+        self.steps = steps
+
+    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) logits; see `fss.models` for the arguments."""
+        logits = self.plain(query, support, masks)
+        maps, walk = logits.flatten(2), affinity_walk(unit_tokens(query, self.plain.levels))
+        for _ in range(self.steps):
+            maps = torch.einsum("bnm,bpm->bpn", walk, maps)
+        return maps.view_as(logits)
+
+
 def unit_tokens(features: Features, levels: Sequence[str]) -> torch.Tensor:
     """Levels of one grid, each of length 1, side by side and of length 1: (B, C, N) float32.
 
@@ -59,7 +79,7 @@ def prototype_cosines(query: torch.Tensor, support: torch.Tensor, weights: torch
 
 
 def affinity_walk(tokens: torch.Tensor, power: int = 4) -> torch.Tensor:
-    """One step of a random walk among (B, C, N) tokens of length 1: (B, N, N), rows sum to 1, from max(cosine, 0) ** power.
+    """One step of a random walk among (B, C, N) unit tokens, by max(cosine, 0) ** power: (B, N, N), rows sum to 1.
 
     Multiplying a map by it replaces each cell by the mean of those that look alike.
     """

@@ -23,7 +23,7 @@ from torch import nn
 
 from fss.backbones import Features
 from fss.models import hamming
-from fss.models.correlation import LEVELS, correlation_maps
+from fss.models.correlation import LEVELS, correlation_maps, zero
 from fss.models.prototype import affinity_walk, flat_masks, unit_tokens
 
 _BITS = 32
@@ -31,7 +31,7 @@ _ROUNDS = 10
 
 
 class UMTFSS(nn.Module):
-    """See the module's docstring; arguments as in `cluster.config.ModelConfig`."""
+    """See the module's docstring; `residual` adds the read-out, `blocks` are repetitions of both attentions."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class UMTFSS(nn.Module):
         residual: bool = True,
     ):
         super().__init__()
+        self.planes: torch.Tensor
         self.prototypes = (background_prototypes, foreground_prototypes)
         middle = channels["low"] + channels["mid"]
         self.reduce = nn.Sequential(nn.Conv2d(middle, dim, 1), nn.GroupNorm(8, dim), nn.ReLU())
@@ -52,12 +53,12 @@ class UMTFSS(nn.Module):
         self.self_attention = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
         self.cross_attention = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
         self.marker = nn.Parameter(torch.zeros(2, dim))
-        self.classify = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, 2, 1))
+        last = nn.Conv2d(dim, 2, 1)
+        self.classify = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), last)
         self.gain = nn.Parameter(torch.tensor([15.0])) if residual else None
         self.register_buffer("planes", torch.randn(_BITS, dim))
         if residual:
-            nn.init.zeros_(self.classify[-1].weight)
-            nn.init.zeros_(self.classify[-1].bias)
+            zero(last)
 
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits; see `fss.models` for the arguments."""
@@ -137,7 +138,7 @@ def middle_features(features: Features) -> torch.Tensor:
     """Levels low and mid of (B, C, h, w), the finer brought to the coarser's grid by averaging, concatenated."""
     low, mid = features["low"], features["mid"]
     if low.shape[-2:] != mid.shape[-2:]:
-        low = F.adaptive_avg_pool2d(low, mid.shape[-2:])
+        low = F.adaptive_avg_pool2d(low, (mid.shape[-2], mid.shape[-1]))
     return torch.cat([F.normalize(low, dim=1), F.normalize(mid, dim=1)], dim=1)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fss import images
-from fss.images import BadImage, decode, decode_labels
+from fss.images import BadImageError, decode, decode_labels
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [255, 255, 255], [9, 99, 200]]], np.uint8)
 
@@ -121,7 +121,7 @@ def test_a_corrupt_exif_block_does_not_cost_the_picture():
     ids=lambda value: repr(value)[:24] if isinstance(value, bytes) else value,
 )
 def test_bad_files_are_refused_with_a_reason(data, reason, says):
-    with pytest.raises(BadImage) as caught:
+    with pytest.raises(BadImageError) as caught:
         decode(data)
     assert caught.value.reason == reason
     assert str(caught.value).startswith(f"{reason}: ")
@@ -130,7 +130,7 @@ def test_bad_files_are_refused_with_a_reason(data, reason, says):
 
 def test_the_budget_of_pixels_is_the_callers():
     assert decode(encoded(noise()), max_pixels=960).size == (40, 24)
-    with pytest.raises(BadImage, match=r"40x24 is over the budget of 959 pixels \(corpus\.max_pixels\)"):
+    with pytest.raises(BadImageError, match=r"40x24 is over the budget of 959 pixels \(corpus\.max_pixels\)"):
         decode(encoded(noise()), max_pixels=959)
 
 
@@ -152,7 +152,7 @@ def test_damage_never_raises_anything_else(original, changes, keep):
     for read in (decode, decode_labels):
         try:
             read(bytes(data[: int(keep * len(data))]), max_pixels=100_000)
-        except BadImage as error:
+        except BadImageError as error:
             reasons.add(error.reason)
     assert reasons <= {"empty", "unreadable", "too_large", "truncated", "broken", "not_a_label_map"}
 
@@ -199,7 +199,7 @@ def test_label_maps_keep_their_values():
     ids=lambda value: repr(value)[:24] if isinstance(value, bytes) else value,
 )
 def test_label_maps_that_are_none_are_refused(data, reason, says):
-    with pytest.raises(BadImage) as caught:
+    with pytest.raises(BadImageError) as caught:
         decode_labels(data)
     assert caught.value.reason == reason
     assert says in str(caught.value)
