@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,13 +21,14 @@ import torch
 from torch import nn
 
 from cluster import checkpoint
+from cluster.averaging import Average
 from cluster.config import ClusterConfig
 from cluster.journal import Journal
+from cluster.meter import Figures, Meter
 from cluster.progress import Progress
 from cluster.stage import StageError
 
 logger = logging.getLogger(__name__)
-Figures = dict[str, float]
 
 
 class Recipe(Protocol):
@@ -151,7 +151,7 @@ class _Loop:
         module = job.recipe.module(self.device).to(self.device)
         self.engine = _engine(job, module, job.recipe.optimizer(module), world)
         self.base_rates = [group["lr"] for group in self._groups()]
-        self.average = _Average(self.engine.module, job.ema)
+        self.average = Average(self.engine.module, job.ema)
         self.step = self._resume()
 
     def run(self, report: Callable[[Figures], None]) -> None:
@@ -161,7 +161,7 @@ class _Loop:
             progress = (
                 Progress(job.name, job.steps, "samples", parts="steps", done=self.step) if self.rank == 0 else None
             )
-            meter = _Meter(job.batch)
+            meter = Meter(job.batch)
             for batch in meter.timed(job.recipe.batches(self.step, job.steps, self.rank, self.world)):
                 meter.add(self._step(batch))
                 self.step += 1
@@ -194,7 +194,7 @@ class _Loop:
     def _groups(self) -> list[dict[str, Any]]:
         return self.engine.optimizer.param_groups
 
-    def _figures(self, meter: _Meter) -> Figures:
+    def _figures(self, meter: Meter) -> Figures:
         """Means over the steps since the last log and over all ranks, with the speed; validation beside them."""
         means = meter.means()
         values = torch.tensor([*means.values()], dtype=torch.float64)
@@ -260,100 +260,3 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
         model=module, optimizer=optimizer, model_parameters=parameters, config=settings, dist_init_required=False
     )
     return engine
-
-
-class _Average:
-    """Exponential moving average of the trained parameters, in float32; the plain weights if the decay is 0."""
-
-    def __init__(self, module: nn.Module, decay: float):
-        self.decay = decay
-        self.values: dict[str, torch.Tensor] = {}
-        if decay:
-            with checkpoint.whole(list(module.parameters())):
-                self.values = {name: p.detach().float().clone() for name, p in _trained(module)}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Move towards the module's weights; early steps count more, so that the start is forgotten."""
-        if not self.decay:
-            return
-        decay = min(self.decay, (1 + step) / (10 + step))
-        with checkpoint.whole(list(module.parameters())):
-            for name, parameter in _trained(module):
-                self.values[name].lerp_(parameter.detach().float(), 1 - decay)
-
-    @contextlib.contextmanager
-    def in_place(self, module: nn.Module) -> Iterator[None]:
-        """The module whole and with averaged weights inside, its own ones afterwards; on all ranks together."""
-        with checkpoint.whole(list(module.parameters())):
-            own = {name: parameter.detach().clone() for name, parameter in _trained(module)}
-            _copy(module, self.values)
-            try:
-                yield
-            finally:
-                _copy(module, own)
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """The averages, for a checkpoint."""
-        return {name: value.cpu() for name, value in self.values.items()}
-
-    def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """The averages of a checkpoint."""
-        for name, value in state.items():
-            if name in self.values:
-                self.values[name].copy_(value)
-
-
-def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-
-
-@torch.no_grad()
-def _copy(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    for name, parameter in _trained(module):
-        if name in values:
-            parameter.copy_(values[name])
-
-
-class _Meter:
-    """Sums figures on the device (no synchronisation a step) and splits time into data wait and the rest."""
-
-    def __init__(self, batch: int):
-        self.batch = batch
-        self._reset()
-
-    def _reset(self) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self.steps, self.waited, self.start = 0, 0.0, time.perf_counter()
-
-    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches, counting how long each is waited for."""
-        while True:
-            before = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            self.waited += time.perf_counter() - before
-            yield batch
-
-    def add(self, figures: Mapping[str, torch.Tensor]) -> None:
-        """Add one step's scalars."""
-        for name, value in figures.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-        self.steps += 1
-
-    def means(self) -> Figures:
-        """Means over the steps since the last reset."""
-        return {name: float(value) / max(self.steps, 1) for name, value in self.sums.items()}
-
-    def speed(self) -> Figures:
-        """Samples a second, seconds a step and the share of time spent waiting for data; then starts over."""
-        seconds = max(time.perf_counter() - self.start, 1e-9)
-        steps, waited = max(self.steps, 1), self.waited
-        self._reset()
-        return {
-            "samples_per_second": self.batch * steps / seconds,
-            "seconds_per_step": seconds / steps,
-            "data_wait_share": waited / seconds,
-        }

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fss.pretrain_views import ViewConfig, make_views
 from PIL import Image
 from safetensors.torch import save
 from torch import nn
@@ -22,7 +23,6 @@ from cluster.run import Run
 from cluster.stage import File, Stage, read_file
 from fss import images, pretrain, shards, tasks
 from fss.backbones.small import SmallNet
-from fss.pretrain_views import ViewConfig, make_views
 
 
 @dataclass(frozen=True)
