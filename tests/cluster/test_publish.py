@@ -58,9 +58,9 @@ def test_json_is_the_same_for_equal_values(tmp_path):
 
 def test_one_writer_at_a_time(tmp_path):
     folder = tmp_path / "stage"
-    with publish.only_writer(folder), pytest.raises(ValueError, match=r"another run is writing .*choose another name="):
-        with publish.only_writer(folder):
-            pass
+    refused = pytest.raises(ValueError, match=r"another run is writing .*choose another name=")
+    with publish.only_writer(folder), refused, publish.only_writer(folder):
+        pass
     with publish.only_writer(folder):
         pass
 
