@@ -66,6 +66,10 @@ WRONG = {
     "choice": ("train.loss=focal", "train.loss: expected one of cross_entropy, dice, cross_entropy_dice, got 'focal'"),
     "choice in a list": ("source.levels=[mid,top]", "source.levels[1]: expected one of low, mid, high, got 'top'"),
     "ZeRO stage": ("train.zero_stage=4", "train.zero_stage: expected one of 0, 1, 2, 3, got 4"),
+    "bf16 without ZeRO": (
+        ["train.precision=bf16", "train.zero_stage=0"],
+        "train.zero_stage: expected 1, 2 or 3 with train.precision=bf16, got 0",
+    ),
     "fold": ("fold=5", "fold: expected 0, 1, 2, 3 or all, got 5"),
     "no shots": ("shots=[]", "shots: expected a positive number or a list of them"),
     "shots in words": ("shots=five", "shots: expected a positive number or a list of them, got 'five'"),
@@ -76,9 +80,10 @@ WRONG = {
 
 @pytest.mark.parametrize(("argument", "told"), WRONG.values(), ids=WRONG)
 def test_wrong_arguments_are_explained(argument, told):
-    experiment = [] if argument.startswith("experiment") else ["experiment=tiny"]
+    arguments = [argument] if isinstance(argument, str) else argument
+    experiment = [] if arguments[0].startswith("experiment") else ["experiment=tiny"]
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is compared below
-        load([*experiment, argument])
+        load([*experiment, *arguments])
     assert told in str(error.value)
 
 
