@@ -326,6 +326,10 @@ def _ranges(config: Config) -> list[str]:
         found.append(
             f"pair: expected 0 <= min_area < max_area <= 1, got {config.pair.min_area}, {config.pair.max_area}"
         )
+    if config.train.precision == "bf16" and config.train.zero_stage == 0:
+        found.append(
+            "train.zero_stage: expected 1, 2 or 3 with train.precision=bf16, got 0"
+        )  # moments are out of reach
     if not 0 <= config.train.ema < 1:
         found.append(f"train.ema: expected a decay in [0, 1), got {config.train.ema}")
     if config.train.batch % config.cluster.train_workers:

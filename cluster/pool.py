@@ -52,7 +52,15 @@ class Pool:
     """
 
     def __init__(self, config: ClusterConfig):
-        self.size = config.workers or _fitting(config)
+        fitting = _fitting(config)
+        self.size = config.workers or fitting
+        if self.size > fitting:
+            logger.warning(
+                "cluster.workers=%d, but only %d fit the cluster now: their units wait until it has grown; "
+                "lower cluster.workers if it does not grow",
+                self.size,
+                fitting,
+            )
         remote = ray.remote(
             num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_restarts=-1, max_task_retries=3
         )(_Worker)

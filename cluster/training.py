@@ -132,11 +132,9 @@ def _worker(config: Mapping[str, Any]) -> None:
     context = ray.train.get_context()
     torch.set_num_threads(job.threads)
     loop = _Loop(job, context.get_world_rank(), context.get_world_size())
-    try:
-        loop.run(ray.train.report)
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
+    loop.run(ray.train.report)
+    if torch.distributed.is_initialized():  # nobody leaves while rank 0 exports; after an error nobody waits for others
+        torch.distributed.barrier()
 
 
 class _Loop:

@@ -149,13 +149,11 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"seed": run.config.seed, "model": model_options(run), "backbone": backbone.settings(run), **chosen}
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
+def job(run: Run, folder: Path) -> training.Job:
+    """The training of this run, which writes into `folder`."""
     config, pair = run.config, run.manifest("pair")
-    run.ray()
-    run.release_pool()
     files = [file for file in pair.named(".tar") if file.count]
     chosen = {kind: tuple(f for f in files if f.path.startswith(kind)) for kind in ("tasks", "holdout")}
-    identity = {"run": folder.name}
     recipe = MetaRecipe(
         train=TaskFiles(pair.folder, chosen["tasks"]),
         holdout=TaskFiles(pair.folder, chosen["holdout"]) if chosen["holdout"] and config.train.holdout else None,
@@ -165,14 +163,14 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         seed=config.seed,
         facts={"run": config.name, "fingerprint": folder.name, "steps": config.train.steps},
     )
-    job = training.Job(
+    return training.Job(
         name="train",
         recipe=recipe,
         folder=folder,
         tracking=run.tracking_folder,
         journal=run.journal_name("train"),
         parent=run.pipeline_name,
-        identity=identity,
+        identity={"run": folder.name},
         steps=config.train.steps,
         batch=config.train.batch,
         warmup=config.train.warmup,
@@ -186,11 +184,16 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         keep_checkpoints=config.train.keep_checkpoints,
         threads=config.cluster.cpus_per_train_worker,
     )
-    training.train(job, config.cluster, config.train.max_failures)
+
+
+def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
+    chosen = run.config.train
+    run.ray()
+    run.release_pool()
+    training.train(job(run, folder), run.config.cluster, chosen.max_failures)
     with run.journal("train") as journal:
         journal.artifact(folder / "model", "model")
-    tasks_seen = config.train.steps * config.train.batch
-    return exported_files(folder), {"steps": config.train.steps, "episodes": tasks_seen}
+    return exported_files(folder), {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
 
 def exported_files(folder: Path) -> list[File]:

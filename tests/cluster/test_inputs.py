@@ -1,0 +1,108 @@
+import os
+
+import fsspec
+import pytest
+
+from cluster.inputs import Source, fingerprint
+
+
+def fill(folder, *names, data=b"12345"):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def test_a_folder_is_walked_in_one_order(tmp_path):
+    fill(tmp_path, "b.JPG", "a/z.png", "a/c.jpeg", "c.webp", "notes.txt", ".hidden.jpg", "noextension")
+    assert list(Source(str(tmp_path)).entries()) == [("b.JPG", 5), ("c.webp", 5), ("a/c.jpeg", 5), ("a/z.png", 5)]
+    assert Source(str(tmp_path)).read("a/z.png") == b"12345"
+
+
+def test_odd_things_in_a_folder(tmp_path):
+    fill(tmp_path, "a.jpg", "dots.in.name.jpg", "line\nbreak.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / os.fsdecode(b"latin\xe9.jpg")).write_bytes(b"1")
+    found = dict(Source(str(tmp_path)).entries())
+    assert found == {"a.jpg": 5, "dots.in.name.jpg": 5, "line\nbreak.jpg": 5, os.fsdecode(b"latin\xe9.jpg"): 1}
+    assert fingerprint(Source(str(tmp_path)))[0] == 4
+
+
+def test_a_circle_of_links_is_not_followed(tmp_path):
+    fill(tmp_path, "a/one.jpg")
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    (tmp_path / "file.jpg").symlink_to(tmp_path / "a" / "one.jpg")  # links to files are
+    assert [path for path, _ in Source(str(tmp_path)).entries()] == ["file.jpg", "a/one.jpg"]
+
+
+def test_lists_of_names_and_paths(tmp_path):
+    fill(tmp_path, "JPEGImages/2007_000027.jpg", "b.png", "sub/c.jpg", "d.jpg")
+    listing = tmp_path / "list.txt"
+    listing.write_text("2007_000027\nb\n\n  sub/c.jpg \nd.jpg\n2007_999999\n../list.txt.jpg\n")
+    assert list(Source(str(tmp_path), str(listing)).entries()) == [
+        ("JPEGImages/2007_000027.jpg", 5),
+        ("b.png", 5),
+        ("sub/c.jpg", 5),
+        ("d.jpg", 5),
+        ("2007_999999", -1),
+        ("../list.txt.jpg", -1),
+    ]
+
+
+def test_a_list_with_masks_as_in_voc_takes_the_image(tmp_path):
+    fill(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png")
+    listing = tmp_path / "list.txt"
+    listing.write_text("a\n")
+    assert list(Source(str(tmp_path), str(listing)).entries()) == [("JPEGImages/a.jpg", 5)]
+
+
+@pytest.fixture
+def memory():
+    system = fsspec.filesystem("memory")
+    system.pipe({"/bucket/a.jpg": b"123", "/bucket/sub/b.png": b"4567", "/bucket/readme.md": b"-"})
+    yield "memory://bucket"
+    system.rm("/bucket", recursive=True)
+
+
+def test_urls(memory):
+    assert sorted(Source(memory).entries()) == [("a.jpg", 3), ("sub/b.png", 4)]
+    assert Source(memory).read("sub/b.png") == b"4567"
+    assert fingerprint(Source(f"{memory}/")) == fingerprint(Source(memory))
+
+
+def test_a_url_with_a_list(memory, tmp_path):
+    listing = tmp_path / "list.txt"
+    listing.write_text("a.jpg\nmissing.jpg\n")
+    source = Source(memory, str(listing))
+    assert [path for path, _ in source.entries()] == ["a.jpg", "missing.jpg"]
+    with pytest.raises(OSError, match=r"missing\.jpg"):
+        source.read("missing.jpg")
+
+
+def test_fingerprints(tmp_path):
+    fill(tmp_path / "images", "a.jpg", "b.jpg")
+    source = str(tmp_path / "images")
+    first, second = tmp_path / "1.txt", tmp_path / "2.txt"
+    first.write_text("a\nb\n")
+    second.write_text("b\na\n")
+    number, before = fingerprint(Source(source))
+    assert number == 2
+    assert fingerprint(Source(source, str(first))) == fingerprint(Source(source, str(second))) == (2, before)
+    fill(tmp_path / "images", "b.jpg", data=b"123456")
+    assert fingerprint(Source(source))[1] != before
+    fill(tmp_path / "images", "b.jpg")
+    assert fingerprint(Source(source))[1] == before
+    (tmp_path / "images" / "b.jpg").rename(tmp_path / "images" / "c.jpg")
+    assert fingerprint(Source(source))[1] != before
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a folder of images at corpus.root=.*/absent, there is none"):
+        list(Source(str(tmp_path / "absent")).entries())
+    with pytest.raises(ValueError, match=r"expected a list of images at corpus.list=.*no such file"):
+        list(Source(str(tmp_path), str(tmp_path / "absent.txt")).entries())
+    (tmp_path / "notes.txt").write_text("-")
+    with pytest.raises(ValueError, match=r"expected images \(.*\.jpg.*\) in .*, found none"):
+        fingerprint(Source(str(tmp_path)))

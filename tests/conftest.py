@@ -1,0 +1,111 @@
+"""What all tests share: a home of their own, and one local Ray for those that need workers."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Set before anybody imports ray, mlflow or torch: a local Ray writes an access token into HOME, and settings of the
+# person who runs the tests must not reach them. Compiled extensions are kept between sessions: building one is slow.
+_HOME = Path(tempfile.mkdtemp(prefix="fss-home-"))
+for _key in [key for key in os.environ if key.startswith(("MLFLOW_", "RAY_"))]:
+    del os.environ[_key]
+os.environ |= {
+    "HOME": str(_HOME),
+    "OMP_NUM_THREADS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TORCH_EXTENSIONS_DIR": str(REPOSITORY / ".pytest_cache" / "torch_extensions"),
+}
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """One Ray on this machine; its CPUs are places for processes, more than there are cores."""
+    import ray
+
+    variables = {"PYTHONPATH": str(REPOSITORY), "WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1"}
+    ray.init(
+        address="local",
+        num_cpus=6,
+        include_dashboard=False,
+        logging_level="WARNING",
+        log_to_driver=False,
+        runtime_env={"env_vars": variables},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def pools(ray_session):
+    """Pools of 1 and of 2 workers, by their size; starting one takes seconds."""
+    from cluster.config import ClusterConfig
+    from cluster.pool import Pool
+
+    with Pool(ClusterConfig(workers=1)) as one, Pool(ClusterConfig(workers=2)) as two:
+        yield {1: one, 2: two}
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """36 rendered scenes in VOC's layout, 24 of them for evaluation too: a user's folder."""
+    from fss import scenes
+
+    folder = tmp_path_factory.mktemp("photos")
+    scenes.write(folder, 36, seed=5, size=96, val=2 / 3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def configure(photos):
+    """A function (root, *overrides) -> Config: the tiny preset on `photos`, with random weights and without MLflow."""
+    from jobs._config import load
+
+    def make(root, *overrides):
+        return load(
+            [
+                "experiment=tiny",
+                "backbone.weights=random",
+                "corpus=folder",
+                f"corpus.root={photos}/JPEGImages",
+                "corpus.shard_size=12",
+                f"dataset.root={photos}",
+                "tracking.enabled=false",
+                "fold=0",
+                "cluster.workers=2",
+                f"root={root}",
+                *overrides,
+            ]
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start(pools):
+    """A function (config, workers) -> Run whose stages use one of the shared pools."""
+    from cluster.run import Run
+
+    def make(config, workers=2):
+        run = Run(config)
+        run.__dict__["pool"] = pools[workers]  # where cached_property keeps the pool that it makes
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_run(configure, start, tmp_path_factory):
+    """The tiny preset's run, trained: every stage but render, pretrain and evaluate, with 2 shard workers."""
+    run = start(configure(tmp_path_factory.mktemp("runs")))
+    run.ensure("train")
+    return run

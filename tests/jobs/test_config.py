@@ -1,0 +1,150 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cluster.config import folds, shots
+from jobs._config import CONF, load, load_predict
+
+PRESETS = [
+    f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "experiment"
+]
+EXPERIMENTS = sorted(path.stem for path in CONF.glob("experiment/*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_loads(name):
+    config = load([f"experiment={name}"])
+    assert config.name == name
+    assert min(shots(config)) >= 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_loads(preset):
+    group, name = preset.split("=")
+    config = load([preset])
+    if group in ("backbone", "model", "dataset"):
+        assert getattr(config, group).name == name
+    else:
+        assert hasattr(config, group)
+
+
+def test_there_are_presets_to_test():
+    assert {"tiny", "demo", "photos"} <= set(EXPERIMENTS)
+    assert len(PRESETS) > 10
+
+
+def test_overrides_win_over_the_experiment():
+    config = load(["experiment=tiny", "seed=7", "train.lr=0.5", "source.granularities=[2,4]", "model.options.dim=8"])
+    assert (config.seed, config.train.lr, config.source.granularities) == (7, 0.5, [2, 4])
+    assert config.model.options["dim"] == 8
+    assert config.episodes == 8  # of the experiment
+    assert config.pair.nearest == 0.5  # of cluster/config.py
+
+
+WRONG = {
+    "wrong key": ("train.step=3", "there is no key 'train.step'; did you mean train.steps"),
+    "wrong top-level key": ("sed=3", "there is no key 'sed'; did you mean seed"),
+    "wrong group": ("backbones=small", "did you mean"),
+    "wrong option": (
+        "backbone=resnet5",
+        "backbone: expected one of mobilenet_v2, resnet101, resnet18, resnet50, small, vgg16, vit_base, vit_small, "
+        "got 'resnet5'; did you mean 'resnet50'?",
+    ),
+    "wrong experiment": ("experiment=tinny", "got 'tinny'; did you mean 'tiny'?"),
+    "text for a number": ("train.steps=many", "train.steps"),
+    "fraction for a whole number": ("train.batch=2.5", "train.batch"),
+    "text for a switch": ("save_predictions=perhaps", "save_predictions"),
+    "no text": ("name=null", "name"),
+    "out of range": ("train.batch=0", "train.batch: expected at least 1, got 0"),
+    "negative": ("source.clusters=-4", "source.clusters: expected at least 1, got -4"),
+    "not a number": ("train.lr=nan", "train.lr: expected a positive number, got nan"),
+    "share": ("pair.nearest=1.5", "pair.nearest: expected a share in (0, 1], got 1.5"),
+    "order": ("pair.min_area=0.9", "expected 0 <= min_area < max_area <= 1, got 0.9, 0.7"),
+    "decay": ("train.ema=1", "train.ema: expected a decay in [0, 1), got 1"),
+    "choice": ("train.loss=focal", "train.loss: expected one of cross_entropy, dice, cross_entropy_dice, got 'focal'"),
+    "choice in a list": ("source.levels=[mid,top]", "source.levels[1]: expected one of low, mid, high, got 'top'"),
+    "ZeRO stage": ("train.zero_stage=4", "train.zero_stage: expected one of 0, 1, 2, 3, got 4"),
+    "bf16 without ZeRO": (
+        ["train.precision=bf16", "train.zero_stage=0"],
+        "train.zero_stage: expected 1, 2 or 3 with train.precision=bf16, got 0",
+    ),
+    "fold": ("fold=5", "fold: expected 0, 1, 2, 3 or all, got 5"),
+    "no shots": ("shots=[]", "shots: expected a positive number or a list of them"),
+    "shots in words": ("shots=five", "shots: expected a positive number or a list of them, got 'five'"),
+    "granularity": ("source.granularities=[3,0]", "source.granularities[1]: expected at least 1, got 0"),
+    "uneven batch": ("cluster.train_workers=3", "train.batch: expected a multiple of cluster.train_workers=3, got 4"),
+}
+
+
+@pytest.mark.parametrize(("argument", "told"), WRONG.values(), ids=WRONG)
+def test_wrong_arguments_are_explained(argument, told):
+    arguments = [argument] if isinstance(argument, str) else argument
+    experiment = [] if arguments[0].startswith("experiment") else ["experiment=tiny"]
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is compared below
+        load([*experiment, *arguments])
+    assert told in str(error.value)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ValueError, match="the configuration cannot work") as error:
+        load(["experiment=tiny", "train.batch=0", "train.lr=-1", "fold=9"])
+    for key in ("train.batch:", "train.lr:", "fold:"):
+        assert key in str(error.value)
+
+
+@pytest.mark.parametrize("argument", ["train.steps", "=3", "train.steps=[1"])
+def test_what_is_no_assignment_is_refused(argument):
+    with pytest.raises(ValueError):  # noqa: PT011 - Hydra's own words
+        load(["experiment=tiny", argument])
+
+
+def test_model_folder_means_an_exported_model(tmp_path):
+    config = load(["experiment=tiny", f"model={tmp_path}"])
+    assert (config.model.name, config.model.path) == ("trained", str(tmp_path))
+    assert load(["experiment=tiny", "model=prototype"]).model.path is None
+    with pytest.raises(
+        ValueError, match="model: expected one of correlation, prototype, trained, umtfss, got 'pfenets'"
+    ):
+        load(["model=pfenets"])
+
+
+def test_shots_and_folds_as_number_or_list():
+    assert shots(load(["shots=5"])) == (5,)
+    assert shots(load(["shots=[1,5]"])) == (1, 5)
+    assert folds(load(["fold=2"])) == (2,)
+    assert folds(load([])) == (0, 1, 2, 3)
+
+
+def test_predict_configuration():
+    config = load_predict(["model=m", "support=[a.jpg,b.jpg]", "support_mask=[a.png,b.png]", "query=q", "out=o"])
+    assert (config.support, config.support_mask) == (["a.jpg", "b.jpg"], ["a.png", "b.png"])
+    assert (config.threshold, config.overwrite, config.device) == (0.5, False, "auto")
+    single = load_predict(["model=m", "support=a.jpg", "support_mask=a.png", "query=q", "out=o", "threshold=0.3"])
+    assert (single.support, single.threshold) == ("a.jpg", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["model=m", "support=a.jpg", "query=q", "out=o"], "expected a value for support_mask: give it as key=value"),
+        (["model=m", "out=o"], "expected a value for query, support, support_mask"),
+        (["modle=m"], "there is no key 'modle'; did you mean model"),
+        (["model"], "expected key=value arguments, got 'model'"),
+        (["model=m", "threshold=high"], "threshold"),
+    ],
+)
+def test_wrong_predict_arguments_are_explained(arguments, told):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is compared below
+        load_predict(arguments)
+    assert told in str(error.value)
+
+
+def test_exit_status_2_before_any_work(tmp_path):
+    command = [sys.executable, "-m", "jobs.pipeline", "experiment=tiny", f"root={tmp_path}/runs", "train.stepz=3"]
+    done = subprocess.run(command, cwd=CONF.parent, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: there is no key 'train.stepz'; did you mean train.steps" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
