@@ -129,7 +129,7 @@ def _worker(config: Mapping[str, Any]) -> None:
     import ray.train
 
     job: Job = config["job"]
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # or every report is a line; progress has its own
+    logging.getLogger().setLevel(logging.WARNING)  # or Ray prints a line for every report
     context = ray.train.get_context()
     torch.set_num_threads(job.threads)
     loop = _Loop(job, context.get_world_rank(), context.get_world_size())
