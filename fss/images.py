@@ -93,7 +93,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _scaled_to_8_bits(pixels: np.ndarray) -> Image.Image:
     values = np.nan_to_num(pixels.astype(np.float64))
-    top = 65535.0 if pixels.dtype.kind in "iu" and values.max(initial=0) > 255 else float(values.max(initial=0))
+    top = float(values.max(initial=0))
     low = 0.0 if pixels.dtype.kind in "iu" else float(values.min(initial=0))
     span = max(top - low, 1e-12)
     return Image.fromarray(np.uint8(np.clip((values - low) / span, 0, 1) * 255 + 0.5), mode="L")

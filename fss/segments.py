@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 
+#: Eigenvalues below this are rounding.
+_NOISE = 1e-6
+
 
 def spectral(tokens: np.ndarray, numbers: Sequence[int], dims: int = 6, power: float = 5.0) -> list[np.ndarray]:
     """Segments of one image at each granularity.
@@ -39,13 +42,17 @@ def normalised_cut(tokens: np.ndarray, dims: int, power: float) -> np.ndarray:
     """Leading non-trivial eigenvectors of the random walk on (N, D) tokens: (N, dims) float64.
 
     Column r is scaled to a standard deviation of 1 / sqrt(r), so that coarser cuts weigh more; signs are arbitrary.
+    Columns without structure (eigenvalue 0, as in a plain image) are zero, and values are rounded, so that rounding
+    noise makes no segments.
     """
     rows = torch.from_numpy(np.ascontiguousarray(tokens))
     affinity = (rows @ rows.T).clamp_min(0).double() ** power
+    affinity.fill_diagonal_(1.0)  # also for a token of zeros, which is like nothing but itself
     scale = affinity.sum(dim=1).rsqrt()
-    _, vectors = torch.linalg.eigh(affinity * scale[:, None] * scale[None])
+    values, vectors = torch.linalg.eigh(affinity * scale[:, None] * scale[None])
     dims = min(dims, len(tokens) - 1)
     found = vectors[:, -1 - dims : -1].flip(1) * scale[:, None]
     spread = found.std(dim=0, correction=0).clamp_min(1e-12)
     rank = torch.arange(1, dims + 1, dtype=found.dtype)
-    return (found / spread / rank.sqrt()).numpy()
+    real = values[-1 - dims : -1].flip(0) > _NOISE
+    return (found / spread / rank.sqrt() * real).numpy().round(8)

@@ -48,7 +48,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: A
         raise ValueError(f"expected a model of {', '.join(heads)}, got {name!r}{hint}")
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: fork_rng keeps no other
             return heads[name](dict(channels), **options)
     except TypeError as error:
         raise ValueError(f"model {name}: {error}") from error
