@@ -101,11 +101,14 @@ class PairConfig:
 class PretrainConfig:
     """Self-supervised pre-training of the backbone on the corpus (backbone.weights=pretrain)."""
 
-    steps: int = 600
+    steps: int = 200
     batch: int = 32
+    """Images a step, over all workers."""
     size: int = 96
-    lr: float = 0.05
-    weight_decay: float = 1e-4
+    """Side of the crops, pixels; a multiple of 8."""
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: int = 20
     precision: str = "bf16"
     log_every: int = 20
     checkpoint_every: int = 200
@@ -310,6 +313,13 @@ def _ranges(config: Config) -> list[str]:
     found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
     positive = {"train.lr": config.train.lr, "pretrain.lr": config.pretrain.lr}
     found += [f"{key}: expected a positive number, got {value}" for key, value in positive.items() if not value > 0]
+    if config.backbone.weights == "pretrain" and (config.backbone.name != "small" or config.backbone.size % 32):
+        found.append(
+            "backbone.weights=pretrain: expected backbone=small and a backbone.size that is a multiple of 32, got "
+            f"{config.backbone.name} and {config.backbone.size}; give other backbones a weights file"
+        )
+    if config.train.precision == "bf16" and config.train.zero_stage == 0:
+        found.append("train.precision=bf16: expected train.zero_stage of 1, 2 or 3, which keep float32 weights, got 0")
     if not 0 < config.pair.nearest <= 1:
         found.append(f"pair.nearest: expected a share in (0, 1], got {config.pair.nearest}")
     if not 0 <= config.pair.min_area < config.pair.max_area <= 1:

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-#: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF")
+#: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them. JPEG covers
+#: MPO, which Pillow does not know as a format to open.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 VOID = 255
+_LABEL_FORMATS = ("PNG", "GIF", "BMP", "TIFF")
+_UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, zlib.error, EOFError, TypeError)
 
 
 class BadImageError(ValueError):
@@ -37,16 +40,26 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
         BadImageError: with reason `empty`, `unreadable`, `too_large` (from the header, before any pixel is decoded),
             `truncated` or `broken`.
     """
+    image = _open(data, FORMATS, max_pixels)
+    try:
+        image.load()
+        return _to_rgb(_upright(image))
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
+
+
+def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
+    """The image that the header announces, no pixel decoded yet."""
     if not data:
         raise BadImageError("empty", "expected an image file, got 0 bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own budget is checked below
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise BadImageError("too_large", str(error)) from error
-    except (OSError, ValueError, SyntaxError, struct.error, zlib.error, TypeError) as error:
-        raise BadImageError("unreadable", f"not one of {', '.join(FORMATS)} ({error})") from error
+    except _UNREADABLE as error:
+        raise BadImageError("unreadable", f"not one of {', '.join(formats)} ({error})") from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImageError(
@@ -54,12 +67,11 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
         )
     if width == 0 or height == 0:
         raise BadImageError("unreadable", f"the header says {width}x{height}")
-    try:
-        image.load()
-        return _to_rgb(_upright(image))
-    except (OSError, ValueError, SyntaxError, struct.error, zlib.error, EOFError) as error:
-        reason = "truncated" if "truncated" in str(error).lower() else "broken"
-        raise BadImageError(reason, str(error)) from error
+    return image
+
+
+def _damaged(error: BaseException) -> BadImageError:
+    return BadImageError("truncated" if "truncated" in str(error).lower() else "broken", str(error))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -116,15 +128,11 @@ def decode_labels(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
     Raises:
         BadImageError: if it cannot be read, or is a colour image, whose indices nobody knows.
     """
+    image = _open(data, _LABEL_FORMATS, max_pixels)
     try:
-        image = Image.open(io.BytesIO(data), formats=("PNG", "GIF", "BMP", "TIFF"))
-        if image.size[0] * image.size[1] > max_pixels:
-            raise BadImageError("too_large", f"{image.size[0]}x{image.size[1]} is over {max_pixels} pixels")
         array = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
-        if isinstance(error, BadImageError):
-            raise
-        raise BadImageError("unreadable", f"expected a PNG of class indices ({error})") from error
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
     if array.ndim != 2:
         raise BadImageError(
             "not_a_label_map",

@@ -38,6 +38,8 @@ def count(prediction: np.ndarray, truth: np.ndarray) -> Counts:
         raise ValueError(f"expected prediction and truth of one shape, got {prediction.shape} and {truth.shape}")
     if not np.isin(truth, (0, 1, VOID)).all():
         raise ValueError(f"expected a truth of 0, 1 and {VOID} (void), got {np.unique(truth)[:10].tolist()}")
+    if not np.isin(prediction, (0, 1)).all():
+        raise ValueError(f"expected a prediction of 0 and 1, got {np.unique(prediction)[:10].tolist()}")
     valid = truth != VOID
     yes, real = (prediction == 1) & valid, truth == 1
     both, predicted, true, total = (int(a.sum()) for a in (yes & real, yes, real, valid))

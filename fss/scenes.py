@@ -46,13 +46,13 @@ def render(seed: int, index: int, size: int = 160) -> tuple[Image.Image, np.ndar
     g = np.random.default_rng(np.random.SeedSequence([seed, index]))
     noise = noise_tile(g)
     canvas = _background(g, noise, size)
-    for _ in range(int(g.integers(4, 11))):
+    for _ in range(int(g.integers(2, 7))):
         _clutter_(canvas, g, noise, *g.uniform(0, size, 2))
     layers = []
     for place in _places(g, size):
         label = int(g.integers(len(CLASSES)))
         layers.append((label + 1, _object_(canvas, g, noise, label, place)))
-        if g.random() < 0.3:  # something in front of it
+        if g.random() < 0.25:  # something in front of it
             layers.append((0, _clutter_(canvas, g, noise, *g.normal(place[:2], 0.6 * place.radius))))
     return Image.fromarray(_photograph(canvas, g, noise)), _mask(layers, size)
 
@@ -93,24 +93,22 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
     return np.array(colorsys.hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1)), dtype=np.float32)
 
 
-def _any_colour(g: np.random.Generator) -> np.ndarray:
-    return _colour(g.random(), g.beta(1.5, 2), g.uniform(0.15, 1))
-
-
-def _any_material(g: np.random.Generator, contrast: float) -> Material:
+def _any_material(g: np.random.Generator, vivid: float) -> Material:
+    """A material of any texture: up to full saturation and contrast for `vivid` 1, grey and even for 0."""
+    hues, saturations, values = g.random(2), vivid * g.beta(1.5, 1.5, 2), g.uniform(0.2, 0.95, 2)
+    first, second = (_colour(*tone) for tone in zip(hues, saturations, values, strict=True))
+    second = first + np.float32(vivid * g.uniform(0.3, 1)) * (second - first)
     texture = list(TEXTURES)[int(g.integers(len(TEXTURES)))]
-    first, second = _any_colour(g), _any_colour(g)
-    second = first + np.float32(contrast * g.uniform(0.3, 1)) * (second - first)
     return Material(first, second, texture, g.uniform(2, 6), np.float32(g.uniform(0, 0.3)))
 
 
 def _palette(g: np.random.Generator, label: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Two tones for each colour slot: hues around the class's own, in every fourth object any hue at all."""
-    stray = g.random() < 0.25
+    stray = g.random() < 0.1
     tones = []
     for slot in range(4):
         usual = 0.382 * label + 0.31 * slot
-        hue = g.random() if stray else usual + g.normal(0, 0.07)
+        hue = g.random() if stray else usual + g.normal(0, 0.04)
         saturation = g.uniform(0.0, 0.25) if slot == NEUTRAL else g.uniform(0.35, 1)
         value = g.uniform(0.05, 0.25) if slot == DARK else g.uniform(0.45, 1)
         contrast = g.uniform(0.3, 0.6) * (1 if value < 0.4 else -1)
@@ -122,7 +120,7 @@ def _palette(g: np.random.Generator, label: int) -> list[tuple[np.ndarray, np.nd
 
 def _pose(g: np.random.Generator, place: Place) -> Pose:
     """Upright give or take, every fourth anywhere; stretched, sheared, mirrored and bent a little."""
-    turn = g.uniform(-np.pi, np.pi) if g.random() < 0.25 else g.normal(0, 0.35)
+    turn = g.uniform(-np.pi, np.pi) if g.random() < 0.15 else g.normal(0, 0.3)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     stretch = np.array([[g.uniform(0.75, 1.1), g.normal(0, 0.12)], [0, g.uniform(0.8, 1.1)]])
     mirror = np.diag([g.choice([-1.0, 1.0]), 1])
@@ -169,7 +167,7 @@ def _background(g: np.random.Generator, noise: np.ndarray, size: int) -> np.ndar
     for _ in range(int(g.integers(2, 5))):
         x, y = g.uniform(0, size, 2).tolist()
         pose = _pose(g, Place(x, y, size * g.uniform(0.15, 0.4)))
-        paint_(canvas, alpha, pose.pixels(points), pose, _any_material(g, 0.6), noise=noise)
+        paint_(canvas, alpha, pose.pixels(points), pose, _any_material(g, 0.4), noise=noise)
         wave = 0.3 * np.sin(np.linspace(0, g.uniform(9, 50), 64))
         points = np.concatenate((np.stack((np.linspace(-9, 9, 64), wave), 1), [(9, 9), (-9, 9)]))
     return canvas
@@ -178,10 +176,10 @@ def _background(g: np.random.Generator, noise: np.ndarray, size: int) -> np.ndar
 def _places(g: np.random.Generator, size: int) -> list[Place]:
     """One to four places for objects; each is the emptiest of six at random, so that few objects hide others."""
     places: list[Place] = []
-    count = 1 + int(g.choice(4, p=[0.2, 0.35, 0.3, 0.15]))
+    count = 1 + int(g.choice(4, p=[0.25, 0.4, 0.25, 0.1]))
     for _ in range(count):
-        radius = size * g.uniform(0.14, 0.3 if count > 1 else 0.38)
-        tries = g.uniform(0.12 * size, 0.88 * size, (6, 2))
+        radius = size * g.uniform(0.24, 0.4 if count > 1 else 0.48)
+        tries = g.uniform(0.2 * size, 0.8 * size, (6, 2))
         gaps = [min((np.hypot(x - p.x, y - p.y) - p.radius for p in places), default=0) for x, y in tries]
         x, y = tries[int(np.argmax(gaps))].tolist()
         places.append(Place(x, y, radius))

@@ -140,16 +140,20 @@ def read_about(folder: Path) -> dict[str, Any]:
     """model.json of an exported model.
 
     Raises:
-        ValueError: if there is none, or it is of another format.
+        ValueError: if there is none, or it is damaged or of another format.
     """
     path = folder / "model.json"
     if not path.is_file():
         raise ValueError(
             f"expected an exported model (model.json) in {folder}; the train stage writes one to its folder"
         )
-    about = json.loads(path.read_text())
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {about.get('format')!r}; export it with this version")
+    try:
+        about = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, got a damaged file ({error}); export the model again") from error
+    version = about.get("format") if isinstance(about, dict) else None
+    if version != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT}, got {version!r}; export it with this version")
     return about
 
 
@@ -166,4 +170,4 @@ def _check(supports: Sequence[Image.Image], masks: Sequence[np.ndarray]) -> None
         if len(odd):
             raise ValueError(f"support {number}: expected mask values 0, 1 and 255 (void), got {odd[:5].tolist()}")
     if not any((mask == 1).any() for mask in masks):
-        raise ValueError("expected a support mask that shows the thing, got only background; paint it with 1")
+        raise ValueError("expected a support mask that shows the thing, got only background and void; paint it with 1")

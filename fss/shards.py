@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 KEY = re.compile(r"[0-9a-z_]+")
+_END = bytes(2 * tarfile.BLOCKSIZE)
 Sample = tuple[str, dict[str, bytes]]
 
 
@@ -42,11 +43,15 @@ def unpack(data: bytes) -> Iterator[Sample]:
     """Yield the samples of a tar in order. Only ordinary files with plain names are looked at.
 
     Raises:
-        ValueError: for a truncated or damaged tar, a link, a device, a path, or a key that comes back later.
+        ValueError: for a truncated or damaged tar, a link, a device, a path, a member that comes twice, or a key that
+            comes back later.
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             yield from _group(tar)
+            # Where tarfile cannot read a header it stops as if the tar ended; a whole one ends in two blocks of zeros.
+            if data[tar.offset : tar.offset + len(_END)] != _END:
+                raise tarfile.ReadError(f"no readable header and no end of the tar at byte {tar.offset}")
     except tarfile.TarError as error:
         raise ValueError(f"expected a whole tar of samples, got a damaged one ({error})") from error
 
@@ -66,6 +71,8 @@ def _group(tar: tarfile.TarFile) -> Iterator[Sample]:
                 raise ValueError(f"members of sample {key!r} are not next to each other")
             seen.add(key)
             current, members = key, {}
+        if extension in members:
+            raise ValueError(f"expected every member once, got {info.name!r} twice")
         file = tar.extractfile(info)
         assert file is not None
         members[extension] = file.read()

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 _BLOCK = 50
 _INDEX_BLOCK = 64
 FLOOR = "prototype read-out"
+SMOOTHED = "smoothed read-out"
+READOUTS = ("prototype", "smoothed")
+"""Heads that need no training."""
 
 
 def summary(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
@@ -78,19 +81,25 @@ def entries(run: Run) -> tuple[Entry, ...]:
         chosen = about["backbone"]
         weights = str(folder / "backbone.safetensors")
         spec = BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0)
-        return (Entry(FLOOR, spec, "prototype"), Entry(about["model"]["name"], spec, "trained", str(folder)))
+        return (*_floors(spec), Entry(about["model"]["name"], spec, "trained", str(folder)))
     spec = backbone.spec(run)
-    found = [Entry(FLOOR, spec, "prototype")]
+    if model.name in READOUTS:
+        return (Entry(FLOOR if model.name == "prototype" else SMOOTHED, spec, model.name),)
+    found = [*_floors(spec)]
     if run.config.backbone.weights == "pretrain":
         found.insert(0, Entry(f"{FLOOR}, random backbone", backbone.untrained(run), "prototype"))
-    if model.name != "prototype":
-        found.append(Entry(f"{model.name}, meta-trained", spec, "trained", str(run.manifest("train").folder / "model")))
+    found.append(Entry(f"{model.name}, meta-trained", spec, "trained", str(run.manifest("train").folder / "model")))
     return tuple(found)
+
+
+def _floors(spec: BackboneSpec) -> tuple[Entry, Entry]:
+    """What a trained head has to beat: the field's floor, and the read-out that residual heads start from."""
+    return Entry(FLOOR, spec, "prototype"), Entry(SMOOTHED, spec, "smoothed")
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
     config = run.config
-    needed = ["train"] if config.model.name not in ("prototype", "trained") else []
+    needed = ["train"] if config.model.name not in (*READOUTS, "trained") else []
     needed += backbone.needed(run) if config.model.name != "trained" else []
     needed += ["render"] if config.dataset.name == "scenes" and not config.dataset.root else []
     return tuple(needed)

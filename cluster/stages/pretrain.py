@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fss.pretrain_views import ViewConfig, make_views
 from PIL import Image
 from safetensors.torch import save
 from torch import nn
@@ -23,26 +22,29 @@ from cluster.run import Run
 from cluster.stage import File, Stage, read_file
 from fss import images, pretrain, shards, tasks
 from fss.backbones.small import SmallNet
+from fss.pretrain_views import ViewConfig, make_views
+from fss.proposals import propose
 
 
 @dataclass(frozen=True)
 class CorpusFiles:
-    """Corpus shards as (n, 3, side, side) uint8 tensors, by number; the last few stay in memory."""
+    """Corpus shards by number: images (n, 3, side, side) and their object proposals, uint8; the last few are kept."""
 
     folder: Path
     files: tuple[File, ...]
     side: int
 
-    def __call__(self, number: int) -> torch.Tensor:
-        """The images of shard `number`."""
+    def __call__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The images of shard `number` and their proposals."""
         return _read_images(self.folder, self.files[number], self.side)
 
 
 @functools.lru_cache(maxsize=8)
-def _read_images(folder: Path, file: File, side: int) -> torch.Tensor:
+def _read_images(folder: Path, file: File, side: int) -> tuple[torch.Tensor, torch.Tensor]:
     pictures = (images.decode(members["jpg"]) for _, members in shards.unpack(read_file(folder, file)))
     rows = [np.asarray(p.resize((side, side), Image.Resampling.BILINEAR)) for p in pictures]
-    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.cat([propose(block.float() / 255) for block in pixels.split(64)])
 
 
 @dataclass
@@ -55,7 +57,12 @@ class PretrainRecipe:
 
     def module(self, device: torch.device) -> nn.Module:
         """The network with what its objective needs."""
-        return pretrain.PretrainModel(SmallNet(seed=self.seed), pretrain.PretrainConfig(), seed=self.seed)
+        module = pretrain.PretrainModel(
+            SmallNet(seed=self.seed),
+            pretrain.PretrainConfig(bfloat16=self.settings.precision == "bf16"),
+            seed=self.seed,
+        )
+        return module.to(memory_format=torch.contiguous_format)  # DeepSpeed broadcasts weights as plain bytes
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """AdamW over everything; norms and biases are not decayed."""
@@ -65,21 +72,21 @@ class PretrainRecipe:
             {"params": decayed, "weight_decay": self.settings.weight_decay},
             {"params": kept, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.settings.lr)
+        return torch.optim.AdamW(groups, lr=self.settings.lr, betas=(0.9, 0.98))
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
         """Two views of each of this rank's images."""
         schedule = tasks.Schedule(tuple(file.count for file in self.corpus.files), self.seed)
-        views = ViewConfig(crop=self.settings.size)
+        views = ViewConfig(crop=self.settings.size, grid=self.settings.size // SmallNet.stride)
         for number in range(start, stop):
             episodes = range(number * self.settings.batch + rank, (number + 1) * self.settings.batch, world)
             places = [schedule.locate(episode)[1:] for episode in episodes]
-            batch = torch.stack([self.corpus(shard)[position] for shard, position in places]).float().div_(255)
-            yield (make_views(batch, torch.tensor(list(episodes)), seed=self.seed, config=views),)
+            pixels = torch.stack([self.corpus(shard)[0][position] for shard, position in places]).float().div_(255)
+            proposals = torch.stack([self.corpus(shard)[1][position] for shard, position in places])
+            yield (make_views(pixels, proposals, torch.tensor(list(episodes)), seed=self.seed, config=views),)
 
     def after_step(self, module: nn.Module) -> None:
-        """What the objective does after each step."""
-        module.after_step()  # type: ignore[operator]
+        """Nothing to do."""
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Nothing: there is no label, and the loss itself is logged."""
@@ -87,7 +94,7 @@ class PretrainRecipe:
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write the network alone, as a weights file that `fss.backbones.build` reads."""
-        state = {name: value.detach().float().cpu() for name, value in module.backbone.state_dict().items()}  # type: ignore[union-attr,operator]
+        state = {name: value.detach().float().cpu() for name, value in module.backbone.state_dict().items()}  # type: ignore[union-attr]
         publish.write_bytes(folder / "backbone.safetensors", save(state))
 
 

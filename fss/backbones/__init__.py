@@ -83,7 +83,7 @@ NETWORKS: dict[str, Callable[[str, int | None, State | None], nn.Module]] = {
 
 
 #: Networks whose cells tile the image; the others' outermost centres lie on its border.
-_TILING = ("vgg16", "vit_small", "vit_base")
+_TILING = ("vgg16", "vit_small", "vit_base", "small")
 
 
 class Backbone(nn.Module):

@@ -21,7 +21,7 @@ from torch import nn
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return ("prototype", "correlation", "umtfss")
+    return ("prototype", "smoothed", "correlation", "umtfss")
 
 
 def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: Any) -> nn.Module:
@@ -33,11 +33,12 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: A
     import torch
 
     from fss.models.correlation import CorrelationHead
-    from fss.models.prototype import PrototypeReadout
+    from fss.models.prototype import PrototypeReadout, SmoothedReadout
     from fss.models.umtfss import UMTFSS
 
     heads: dict[str, type[nn.Module]] = {
         "prototype": PrototypeReadout,
+        "smoothed": SmoothedReadout,
         "correlation": CorrelationHead,
         "umtfss": UMTFSS,
     }

@@ -33,6 +33,26 @@ class PrototypeReadout(nn.Module):
         return self.scale * cosines.unflatten(2, query[self.levels[0]].shape[-2:])
 
 
+class SmoothedReadout(nn.Module):
+    """The prototype read-out of levels mid and high together, smoothed by `steps` of the query's own affinity walk.
+
+    Nothing learned either: the residual heads start here, so what training adds is the difference to this.
+    """
+
+    def __init__(self, channels: dict[str, int], levels: Sequence[str] = ("mid", "high"), steps: int = 3):
+        super().__init__()
+        self.plain = PrototypeReadout(channels, levels)
+        self.steps = steps
+
+    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) logits; see `fss.models` for the arguments."""
+        logits = self.plain(query, support, masks)
+        maps, walk = logits.flatten(2), affinity_walk(unit_tokens(query, self.plain.levels))
+        for _ in range(self.steps):
+            maps = torch.einsum("bnm,bpm->bpn", walk, maps)
+        return maps.view_as(logits)
+
+
 def unit_tokens(features: Features, levels: Sequence[str]) -> torch.Tensor:
     """Levels of one grid, each of length 1, side by side and of length 1: (B, C, N) float32.
 

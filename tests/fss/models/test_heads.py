@@ -1,0 +1,168 @@
+"""What every head promises: shapes, gradients, independence of the batch, and what changes nothing."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fss import losses, models
+from fss.backbones import Features
+
+CHANNELS = {"low": 6, "mid": 8, "high": 9}
+OPTIONS = {
+    "prototype": {},
+    "correlation": {"dim": 16},
+    "umtfss": {"dim": 16, "heads": 2, "foreground_prototypes": 4, "background_prototypes": 6},
+}
+TRAINED = ["correlation", "umtfss"]
+
+
+def episode(episodes: int = 3, shots: int = 1, grid: int = 5, seed: int = 0):
+    """Random features, `low` on a finer grid, and masks with some void."""
+    g = torch.Generator().manual_seed(seed)
+    sides = {"low": 2 * grid, "mid": grid, "high": grid}
+
+    def features(*lead: int) -> Features:
+        return {k: torch.randn(*lead, c, sides[k], sides[k], generator=g) for k, c in CHANNELS.items()}
+
+    masks = torch.rand(episodes, shots, 1, grid, grid, generator=g)
+    known = (torch.rand(episodes, shots, 1, grid, grid, generator=g) < 0.9).float()
+    return features(episodes), features(episodes, shots), torch.cat([1 - masks, masks], 2) * known
+
+
+def head(name: str, *, steps: int = 0, seed: int = 0, **options: object) -> nn.Module:
+    """A head in evaluation mode; after `steps` of training, so that no weight is at its special start."""
+    module = models.build(name, CHANNELS, seed=seed, **OPTIONS[name] | options)
+    module.eval()  # no dropout: it would draw from the global generator
+    for step in range(steps if name in TRAINED else 0):
+        train_step(module, seed=step)
+    return module
+
+
+def train_step(module: nn.Module, seed: int = 0, lr: float = 5e-3) -> float:
+    """One step down by the signs of the gradients; `torch.optim` takes seconds to import."""
+    query, support, masks = episode(seed=100 + seed)
+    truth = episode(seed=200 + seed)[2][:, 0]
+    module.zero_grad()
+    loss = losses.cross_entropy_dice(module(query, support, masks), truth)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(lr * parameter.grad.sign())
+    return loss.item()
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("shots", [1, 3])
+def test_logits_are_on_the_grid_for_any_number_of_shots(name, shots):
+    found = head(name)(*episode(shots=shots))
+    assert found.shape == (3, 2, 5, 5)
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_batch_equals_one_by_one(name):
+    module, (query, support, masks) = head(name, steps=3), episode(shots=2)
+    whole = module(query, support, masks)
+    for i in range(3):
+        one = module(
+            {k: v[i : i + 1] for k, v in query.items()}, {k: v[i : i + 1] for k, v in support.items()}, masks[i : i + 1]
+        )
+        assert torch.allclose(one[0], whole[i], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_the_same_support_twice_is_nearly_the_same_as_once(name):
+    """Exactly so but for UMTFSS, which spreads its prototypes' first centroids over all shots."""
+    module, (query, support, masks) = head(name, steps=3), episode()
+    once = module(query, support, masks)
+    twice = module(query, {k: v.repeat(1, 2, 1, 1, 1) for k, v in support.items()}, masks.repeat(1, 2, 1, 1, 1))
+    if name == "umtfss":
+        assert (once - twice).abs().mean() < 0.1 * once.std()
+    else:
+        assert torch.allclose(once, twice, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_the_order_of_supports_hardly_matters(name):
+    module, (query, support, masks) = head(name, steps=3), episode(shots=2)
+    forward = module(query, support, masks)
+    backward = module(query, {k: v.flip(1) for k, v in support.items()}, masks.flip(1))
+    assert (forward - backward).abs().mean() < (0.2 if name == "umtfss" else 1e-4) * forward.std()
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_parameter_gets_a_gradient_after_one_step(name, residual):
+    """The residual heads' last layer starts at zero, so the others get none before the first step."""
+    module = head(name, residual=residual)
+    train_step(module)
+    train_step(module)
+    silent = [k for k, p in module.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_lowers_the_loss(name):
+    module = head(name)
+    first, *_, last = [train_step(module, lr=3e-3) for _ in range(30)]
+    assert last < 0.8 * first
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_untrained_residual_head_is_a_readout(name):
+    """Whatever the learned part's random weights are, nothing but the read-out is heard at first."""
+    inputs = episode(shots=2)
+    first, second = (head(name, seed=seed)(*inputs) for seed in (0, 1))
+    difference = (first[:, 1] - first[:, 0]) - (second[:, 1] - second[:, 0])
+    assert difference.abs().max() < 1e-5
+    without = head(name, seed=0, residual=False)(*inputs)
+    assert (without[:, 1] - without[:, 0] - first[:, 1] + first[:, 0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_bfloat16_weights_give_nearly_the_same_float32_logits(name):
+    """Only the weights are rounded; features, masks and read-outs stay in float32."""
+    module, inputs = head(name, steps=3), episode(shots=2)
+    exact, rounded = module(*inputs), copy.deepcopy(module).bfloat16()(*inputs)
+    assert rounded.dtype == torch.float32
+    assert (exact - rounded).abs().mean() < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_autocast_runs(name):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(name, steps=1)(*episode(shots=2))
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("value", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)], ids=["void", "background", "foreground"])
+def test_plain_supports_give_finite_logits_and_gradients(name, value):
+    query, support, masks = episode(shots=2)
+    masks[:, 0, 0], masks[:, 0, 1] = value
+    masks[0, 1, 0], masks[0, 1, 1] = value
+    module = head(name, steps=1)
+    found = module(query, support, masks)
+    assert found.isfinite().all()
+    if name in TRAINED:
+        module.zero_grad()
+        found.sum().backward()
+        assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_seed_draws_the_weights(name):
+    first, again, other = (head(name, seed=seed, residual=False).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_unknown_names_and_options_are_refused():
+    with pytest.raises(ValueError, match="prototype, correlation, umtfss, got 'umtfs'; did you mean 'umtfss'"):
+        models.build("umtfs", CHANNELS)
+    with pytest.raises(ValueError, match=r"model correlation: .*unexpected keyword argument 'width'"):
+        models.build("correlation", CHANNELS, width=3)

@@ -1,0 +1,66 @@
+"""Training-free read-outs by hand and by loops."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fss.models import prototype
+from fss.models.prototype import PrototypeReadout
+from tests.fss.models.test_heads import CHANNELS, episode
+
+
+def test_tokens_are_unit_levels_side_by_side():
+    query, support, _ = episode(shots=2)
+    tokens = prototype.unit_tokens(query, ("mid", "high"))
+    assert tokens.shape == (3, 17, 25)
+    joint = torch.cat([F.normalize(query[level][1, :, 2, 3], dim=0) for level in ("mid", "high")]) / 2**0.5
+    assert torch.allclose(tokens[1, :, 2 * 5 + 3], joint, atol=1e-6)
+    shots = prototype.unit_tokens(support, ("high",))
+    assert shots.shape == (3, 9, 50)
+    assert torch.allclose(shots[2, :, 25 + 7], F.normalize(support["high"][2, 1, :, 1, 2], dim=0), atol=1e-6)
+
+
+def test_masks_are_in_the_order_of_the_tokens():
+    _, _, masks = episode(shots=2)
+    flat = prototype.flat_masks(masks)
+    assert flat.shape == (3, 2, 50)
+    assert flat[2, 1, 25 + 7] == masks[2, 1, 1, 1, 2]
+
+
+def test_cosines_to_weighted_means_by_hand():
+    support = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])  # three tokens: the axes
+    weights = torch.tensor([[[0.0, 0.0, 1.0], [0.6, 0.8, 0.0]]])
+    query = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]])
+    found = prototype.prototype_cosines(query, support, weights)
+    assert torch.allclose(found, torch.tensor([[[0.0, 1.0], [0.6, 0.0]]]))
+
+
+def test_the_readout_equals_a_loop():
+    query, support, masks = episode(shots=2)
+    head = PrototypeReadout(CHANNELS, levels=("high",), scale=10.0)
+    found = head(query, support, masks)
+    assert found.shape == (3, 2, 5, 5)
+    for number in range(3):
+        tokens = F.normalize(support["high"][number], dim=1)
+        for side in range(2):
+            mean = (tokens * masks[number, :, side][:, None]).sum((0, 2, 3))
+            cosine = F.cosine_similarity(query["high"][number], mean[:, None, None], dim=0)
+            assert torch.allclose(found[number, side], 10 * cosine, atol=1e-4)
+
+
+def test_the_scale_does_not_move_the_border():
+    inputs = episode()
+    small, large = (PrototypeReadout(CHANNELS, scale=s)(*inputs).argmax(1) for s in (1.0, 50.0))
+    assert torch.equal(small, large)
+
+
+def test_a_walk_steps_to_those_that_look_alike():
+    tokens = torch.tensor([[[1.0, 0.6, -1.0], [0.0, 0.8, 0.0]]])
+    found = prototype.affinity_walk(tokens, power=2)
+    expected = torch.tensor([[1, 0.36, 0], [0.36, 1, 0], [0, 0, 1.0]])
+    assert torch.allclose(found[0], expected / expected.sum(1, keepdim=True), atol=1e-6)
+
+
+def test_unknown_levels_are_refused():
+    with pytest.raises(ValueError, match="expected levels of low, mid, high, got 'deep'"):
+        PrototypeReadout(CHANNELS, levels=("high", "deep"))

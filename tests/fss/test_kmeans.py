@@ -1,0 +1,213 @@
+"""k-means against plain loops; parts add up to the whole however the points are divided."""
+
+import builtins
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fss import kmeans
+
+
+def points(number: int = 200, dims: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((number, dims)).astype(np.float32)
+
+
+def integers(number: int, dims: int, seed: int) -> np.ndarray:
+    """Points whose distances and sums are exact in float32, so that equality can be asked for."""
+    return np.random.default_rng(seed).integers(-4, 5, (number, dims)).astype(np.float32)
+
+
+@pytest.fixture(params=["faiss", "blocked"])
+def _backend(request, monkeypatch):
+    """Both ways of `assign`: with FAISS and without."""
+    if request.param == "faiss":
+        pytest.importorskip("faiss")
+        return
+    real = builtins.__import__
+
+    def without_faiss(name, *args, **kwargs):
+        if name == "faiss":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_faiss)
+
+
+def loop_assign(rows: np.ndarray, centroids: np.ndarray) -> tuple[list[int], list[float]]:
+    labels, distances = [], []
+    for row in rows.astype(np.float64):
+        each = [float(((row - c) ** 2).sum()) for c in centroids.astype(np.float64)]
+        labels.append(each.index(min(each)))
+        distances.append(min(each))
+    return labels, distances
+
+
+@pytest.mark.usefixtures("_backend")
+@pytest.mark.parametrize(("number", "clusters"), [(1, 1), (7, 3), (200, 9), (50, 80)])
+def test_assign_equals_a_loop(number, clusters):
+    rows, centroids = points(number), points(clusters, seed=1)
+    labels, distances = kmeans.assign(rows, centroids)
+    expected, squares = loop_assign(rows, centroids)
+    assert labels.tolist() == expected
+    assert labels.dtype == np.int64
+    assert distances.dtype == np.float32
+    assert np.allclose(distances, squares, atol=1e-4)
+    assert (distances >= 0).all()
+
+
+@pytest.mark.usefixtures("_backend")
+@pytest.mark.parametrize("number", [3, 200])
+def test_ties_go_to_the_lower_label(number):
+    rows = integers(number, 3, 0)
+    centroids = np.concatenate([integers(6, 3, 1)] * 2)
+    assert kmeans.assign(rows, centroids)[0].tolist() == loop_assign(rows, centroids)[0]
+
+
+def test_the_blocked_product_does_not_depend_on_the_block():
+    rows, centroids = integers(50, 4, 0), integers(6, 4, 1)
+    whole = kmeans._assign_blocked(rows, centroids)
+    for block in (1, 7, 49, 50, 51):
+        labels, distances = kmeans._assign_blocked(rows, centroids, block)
+        assert np.array_equal(labels, whole[0])
+        assert np.array_equal(distances, whole[1])
+
+
+@pytest.mark.usefixtures("_backend")
+def test_partial_sums_equal_a_loop():
+    rows, centroids = points(60), np.concatenate([points(4, seed=1), np.full((1, 5), 99, np.float32)])
+    sums = kmeans.partial_sums(rows, centroids)
+    labels, distances = loop_assign(rows, centroids)
+    for k in range(5):
+        mine = [rows[i].astype(np.float64) for i in range(60) if labels[i] == k]
+        assert sums.counts[k] == len(mine)
+        assert np.allclose(sums.totals[k], np.sum(mine, axis=0) if mine else 0)
+    assert sums.counts[4] == 0
+    assert sums.inertia == pytest.approx(sum(distances), rel=1e-5)
+    assert (sums.totals.dtype, sums.counts.dtype) == (np.float64, np.int64)
+
+
+@pytest.mark.usefixtures("_backend")
+def test_a_part_without_points_adds_nothing():
+    sums = kmeans.partial_sums(np.zeros((0, 5), np.float32), points(3))
+    assert (sums.totals == 0).all()
+    assert sums.counts.tolist() == [0, 0, 0]
+    assert sums.inertia == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 6), st.lists(st.integers(0, 60), max_size=5), st.integers(0, 99))
+def test_parts_in_any_split_and_order_give_the_same_sums(number, clusters, cuts, seed):
+    rows, centroids = integers(number, 3, seed), integers(clusters, 3, seed + 1)
+    whole = kmeans.partial_sums(rows, centroids)
+    parts = [kmeans.partial_sums(part, centroids) for part in np.split(rows, sorted(min(c, number) for c in cuts))]
+    for order in (parts, parts[::-1]):
+        added = kmeans.add(order)
+        assert np.array_equal(added.totals, whole.totals)
+        assert np.array_equal(added.counts, whole.counts)
+        assert added.inertia == whole.inertia
+
+
+def test_adding_leaves_the_parts_as_they_are():
+    part = kmeans.partial_sums(points(10), points(2, seed=1))
+    before = part.totals.copy(), part.counts.copy()
+    kmeans.add([part, part])
+    assert np.array_equal(part.totals, before[0])
+    assert np.array_equal(part.counts, before[1])
+
+
+def test_step_takes_the_means():
+    sums = kmeans.Sums(np.array([[2.0, 4.0], [9.0, 0.0]]), np.array([2, 3]), 0.0)
+    found = kmeans.step(sums, np.zeros((2, 2), np.float32), seed=0)
+    assert found.tolist() == [[1, 2], [3, 0]]
+    assert found.dtype == np.float32
+
+
+def test_an_empty_cluster_takes_half_of_the_only_large_one():
+    """Cluster 0 is empty; of the others only cluster 1 has more than one point, so it is the donor."""
+    sums = kmeans.Sums(np.array([[0.0, 0.0], [8.0, 16.0], [5.0, 5.0]]), np.array([0, 4, 1]), 0.0)
+    found = kmeans.step(sums, np.full((3, 2), 7, np.float32), seed=0)
+    signs = np.array([-1, 1]) / 1024
+    assert np.allclose(found[0], np.array([2, 4]) * (1 + signs))
+    assert np.allclose(found[1], np.array([2, 4]) * (1 - signs))
+    assert found[2].tolist() == [5, 5]
+
+
+def test_donors_are_drawn_by_size_and_halved_each_time():
+    counts = np.array([0, 0, 0, 901, 101, 1])
+    sums = kmeans.Sums(np.arange(1.0, 7.0)[:, None] * counts[:, None], counts, 0.0)
+    first = [round(float(kmeans.step(sums, np.zeros((6, 1), np.float32), seed=s)[0, 0])) for s in range(200)]
+    assert set(first) == {4, 5}  # the means of the two large ones, never of the cluster with a single point
+    assert 165 <= first.count(4) <= 195  # expected 180
+    repeat = [kmeans.step(sums, np.zeros((6, 1), np.float32), seed=1) for _ in range(2)]
+    assert np.array_equal(*repeat)
+
+
+def test_fewer_distinct_points_than_clusters_is_no_end():
+    sums = kmeans.Sums(np.array([[1.0], [0.0]]), np.array([1, 0]), 0.0)
+    assert kmeans.step(sums, np.array([[5], [6]], np.float32), seed=0).tolist() == [[1], [6]]
+    rows = np.repeat(integers(2, 3, 0), 10, axis=0)
+    centroids, _ = kmeans.fit(rows, 5, seed=0)
+    assert np.isfinite(centroids).all()
+    assert len(np.unique(kmeans.assign(rows, centroids)[0])) == 2
+
+
+def test_spherical_centroids_have_length_one():
+    sums = kmeans.Sums(np.array([[6.0, 8.0], [0.0, 2.0]]), np.array([2, 1]), 0.0)
+    found = kmeans.step(sums, np.zeros((2, 2), np.float32), seed=0, spherical=True)
+    assert np.allclose(found, [[0.6, 0.8], [0, 1]])
+
+
+@pytest.mark.parametrize("method", ["k-means++", "random"])
+def test_initial_centroids_are_distinct_points_and_repeat(method):
+    rows = points(30)
+    found = kmeans.initial_centroids(rows, 30, seed=3, method=method)
+    assert {row.tobytes() for row in found} == {row.tobytes() for row in rows}
+    again = kmeans.initial_centroids(rows, 8, seed=3, method=method)
+    assert np.array_equal(again, kmeans.initial_centroids(rows, 8, seed=3, method=method))
+    assert not np.array_equal(again, kmeans.initial_centroids(rows, 8, seed=4, method=method))
+
+
+def test_kmeans_plus_plus_spreads():
+    """Three far groups of very different sizes: each gets one of three centroids, which uniform draws rarely give."""
+    rows = np.concatenate([np.zeros((500, 2)), np.full((3, 2), 1e3), np.full((3, 2), -1e3)]).astype(np.float32)
+    rows += points(506, 2)
+    for seed in range(10):
+        found = kmeans.initial_centroids(rows, 3, seed=seed)
+        assert sorted(np.round(found[:, 0] / 1e3).astype(int).tolist()) == [-1, 0, 1]
+
+
+def test_fit_lowers_the_inertia_and_finds_clear_groups():
+    centres = np.array([[0, 0], [10, 0], [0, 10], [10, 10]], np.float32)
+    rows = np.repeat(centres, 50, axis=0) + 0.1 * points(200, 2)
+    centroids, history = kmeans.fit(rows, 4, seed=0)
+    order = np.lexsort(np.round(centroids).T[::-1])
+    assert np.allclose(centroids[order], centres[np.lexsort(centres.T[::-1])], atol=0.1)
+    rows = points(300)
+    _, history = kmeans.fit(rows, 12, seed=0)
+    assert all(late <= early for early, late in itertools.pairwise(history))
+
+
+def test_converged_by_hand():
+    assert not kmeans.converged([5.0])
+    assert not kmeans.converged([100.0, 99.0])
+    assert kmeans.converged([100.0, 99.9995])
+    assert kmeans.converged([0.0, 0.0])
+    assert kmeans.converged([100.0, 90.0], tolerance=0.1)
+
+
+def test_errors_say_what_was_expected():
+    with pytest.raises(ValueError, match=r"expected points and centroids of one dimension, got \(4, 5\) and \(3, 2\)"):
+        kmeans.assign(points(4), points(3, 2))
+    with pytest.raises(ValueError, match=r"expected an array of shape \(number, dimensions\), got \(5,\)"):
+        kmeans.assign(points(4)[0], points(3))
+    broken = points(4)
+    broken[1, 2], broken[3] = np.nan, np.inf
+    with pytest.raises(ValueError, match="got 2 rows with NaN or infinity; check the backbone's weights"):
+        kmeans.assign(broken, points(3))
+    with pytest.raises(ValueError, match=r"got 4 points for 5 clusters; lower source\.clusters or sample more"):
+        kmeans.initial_centroids(points(4), 5, seed=0)
+    with pytest.raises(ValueError, match="expected a k-means init of 'k-means\\+\\+' or 'random', got 'best'"):
+        kmeans.initial_centroids(points(4), 2, seed=0, method="best")

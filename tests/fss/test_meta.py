@@ -1,0 +1,56 @@
+"""One step of meta-training: the loss at the truth's resolution and the figures by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from fss import losses
+from fss.grid import enlarge
+from fss.meta import MetaModule
+
+
+class Scripted(nn.Module):
+    """A head that answers with its parameter and remembers what it was given."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, query, support, masks):
+        self.given = (query, support, masks)
+        return self.logits
+
+
+def test_the_loss_is_taken_of_the_enlarged_logits():
+    g = torch.Generator().manual_seed(0)
+    head = Scripted(torch.randn(2, 2, 3, 3, generator=g))
+    truth = torch.rand(2, 2, 9, 9, generator=g).softmax(1)
+    for corners in (False, True):
+        module = MetaModule(head, losses.cross_entropy_dice, corners)
+        found = module({"high": 1}, {"high": 2}, "masks", truth)
+        assert head.given == ({"high": 1}, {"high": 2}, "masks")
+        assert torch.equal(found["loss"], losses.cross_entropy_dice(enlarge(head.logits, (9, 9), corners), truth))
+        found["loss"].backward()
+        assert head.logits.grad.abs().sum() > 0
+        assert not found["iou"].requires_grad
+        assert not found["area_ratio"].requires_grad
+
+
+def test_figures_by_hand():
+    """Episode 0: predicted cells 0 and 1, real 1 and half of 2, cell 3 void. Episode 1: all right."""
+    logits = torch.zeros(2, 2, 1, 4)
+    logits[0, 1, 0] = torch.tensor([1.0, 1.0, -1.0, 1.0])
+    logits[1, 1, 0] = torch.tensor([1.0, -1.0, -1.0, -1.0])
+    truth = torch.zeros(2, 2, 1, 4)
+    truth[0, :, 0] = torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.0, 1.0, 0.5, 0.0]])
+    truth[1, :, 0] = torch.tensor([[0.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
+    found = MetaModule(Scripted(logits), losses.dice, corners=True)({}, {}, None, truth)
+    assert found["iou"].item() == pytest.approx((1 / 2.5 + 1) / 2)
+    assert found["area_ratio"].item() == pytest.approx(3 / 2.5)
+
+
+def test_nothing_but_void_is_finite():
+    found = MetaModule(Scripted(torch.zeros(1, 2, 2, 2)), losses.cross_entropy, True)(
+        {}, {}, None, torch.zeros(1, 2, 2, 2)
+    )
+    assert all(torch.isfinite(value) for value in found.values())

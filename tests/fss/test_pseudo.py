@@ -1,0 +1,132 @@
+"""What is clustered of an image, and the label maps and regions that come of it, against plain loops."""
+
+import numpy as np
+import pytest
+import torch
+
+from fss import pseudo
+from fss.pseudo import Clusters, Recipe
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def field(height: int = 6, width: int = 8, dims: int = 5, seed: int = 0) -> np.ndarray:
+    return unit(np.random.default_rng(seed).standard_normal((height, width, dims))).astype(np.float32)
+
+
+def quadrants(size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """A field of four plain quarters, slightly noisy, and their map."""
+    quarter = (np.arange(size)[:, None] >= size // 2) * 2 + (np.arange(size)[None] >= size // 2)
+    noise = 0.02 * np.random.default_rng(1).standard_normal((size, size, 6))
+    return unit(np.eye(6)[quarter] + noise).astype(np.float32), quarter
+
+
+def same_partition(first: np.ndarray, second: np.ndarray) -> bool:
+    pairs = {(int(a), int(b)) for a, b in zip(first.ravel(), second.ravel(), strict=True)}
+    return len(pairs) == len(np.unique(first)) == len(np.unique(second))
+
+
+def test_tokens_weigh_every_level_alike_and_have_length_one():
+    g = torch.Generator().manual_seed(0)
+    features = {"mid": 100 * torch.randn(3, 4, 5, generator=g), "high": torch.randn(7, 4, 5, generator=g).half()}
+    found = pseudo.tokens(features, ("mid", "high"))
+    assert found.shape == (4, 5, 10)
+    assert found.dtype == np.float32
+    assert np.allclose((found**2).sum(-1), 1, atol=1e-5)
+    assert np.allclose((found[..., :3] ** 2).sum(-1), 0.5, atol=1e-3)
+    mid = features["mid"][:, 2, 3].numpy()
+    assert np.allclose(found[2, 3, :3], mid / np.linalg.norm(mid) / np.sqrt(2), atol=1e-5)
+
+
+def test_centred_rows_by_hand():
+    found = pseudo.centred(np.array([[4, 4], [1, 0]], np.float32), np.array([1, 0], np.float32))
+    assert np.allclose(found, [[0.6, 0.8], [0, 0]])
+    assert found.dtype == np.float32
+
+
+def test_pooling_equals_a_loop():
+    tokens, labels = field(), np.random.default_rng(0).integers(0, 4, (6, 8))
+    found = pseudo.pool(tokens, labels)
+    for segment in range(4):
+        mean = tokens[labels == segment].mean(0)
+        assert np.allclose(found[segment], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_pixels_are_drawn_without_replacement_and_repeat():
+    recipe = Recipe(segments="none", points_per_image=20)
+    rows = pseudo.embeddings(field(), recipe, np.random.default_rng(0))
+    every = {row.tobytes() for row in field().reshape(-1, 5)}
+    assert rows.shape == (20, 5)
+    assert len({row.tobytes() for row in rows} & every) == 20
+    assert np.array_equal(rows, pseudo.embeddings(field(), recipe, np.random.default_rng(0)))
+    assert not np.array_equal(rows, pseudo.embeddings(field(), recipe, np.random.default_rng(1)))
+    many = pseudo.embeddings(field(), Recipe(segments="none", points_per_image=999), np.random.default_rng(0))
+    assert np.array_equal(many, field().reshape(-1, 5))
+
+
+def test_segments_are_described_at_every_granularity():
+    tokens, quarter = quadrants()
+    rows = pseudo.embeddings(tokens, Recipe(granularities=(2, 4)), np.random.default_rng(0))
+    assert rows.shape == (6, 6)
+    found = {int(row.argmax()) for row in rows[2:] if row.max() > 0.99}
+    assert found == {0, 1, 2, 3}
+    assert np.allclose(pseudo.pool(tokens, quarter).max(1), 1, atol=0.01)
+
+
+def test_cells_take_the_cluster_of_their_pixel_or_of_their_segment():
+    tokens, quarter = quadrants()
+    centre = np.full(6, 0.1, np.float32)
+    clusters = Clusters(pseudo.centred(np.eye(6, dtype=np.float32)[[2, 0, 1, 3]], centre), centre)
+    expected = np.array([1, 2, 0, 3])[quarter]
+    plain = pseudo.label_grid(tokens, clusters, Recipe(segments="none"))
+    assert plain.shape == (1, 8, 8)
+    assert np.array_equal(plain[0], expected)
+    layers = pseudo.label_grid(tokens, clusters, Recipe(granularities=(4, 2)))
+    assert layers.shape == (2, 8, 8)
+    assert np.array_equal(layers[0], expected)
+    assert len(np.unique(layers[1])) <= 2
+
+
+def test_enlarged_layers_are_labels_of_pixels():
+    layers = np.stack([np.eye(3, dtype=np.int64) * 7, np.full((3, 3), 500)])
+    found = pseudo.enlarge(layers, (17, 25), corners=True)
+    assert found.shape == (2, 17, 25)
+    assert found.dtype == np.uint16
+    assert set(np.unique(found[0])) == {0, 7}
+    assert (found[1] == 500).all()
+    assert found[0, 0, 0] == found[0, 16, 24] == 7
+
+
+def test_a_region_by_hand():
+    labels = np.zeros((4, 5), np.int64)
+    labels[1:3, 0:2] = 3
+    tokens = field(4, 5)
+    background, thing = pseudo.regions(labels[None], tokens)
+    assert (thing.layer, thing.label) == (0, 3)
+    assert thing.area == pytest.approx(4 / 20)
+    assert thing.border == pytest.approx(2 / 14)
+    assert thing.empty_rows == pytest.approx(2 / 4)
+    assert thing.empty_columns == pytest.approx(3 / 5)
+    mean = tokens[1:3, 0:2].reshape(-1, 5).sum(0)
+    assert np.allclose(thing.descriptor, mean / np.linalg.norm(mean), atol=1e-5)
+    assert background.area == pytest.approx(16 / 20)
+    assert (background.empty_rows, background.empty_columns) == (0, 0)
+
+
+def test_a_region_found_before_is_left_out():
+    labels = np.zeros((4, 4), np.int64)
+    labels[0, 0] = 1
+    finer = labels.copy()
+    finer[3, 3] = 2
+    renamed = np.where(labels == 1, 5, 0)
+    found = [(r.layer, r.label) for r in pseudo.regions(np.stack([labels, finer, renamed]), field(4, 4))]
+    assert found == [(0, 0), (0, 1), (1, 0), (1, 2), (2, 5)]
+
+
+def test_regions_of_a_layer_share_out_the_image():
+    layers = np.random.default_rng(0).integers(0, 5, (1, 6, 8))
+    found = pseudo.regions(layers, field())
+    assert sum(region.area for region in found) == pytest.approx(1)
+    assert sum(region.border for region in found) == pytest.approx(1)

@@ -1,0 +1,158 @@
+"""An exported model: the same masks after the round trip, and a plain word about everything that does not fit."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from fss import backbones, models, segmenter
+from fss.extract import Extractor
+from fss.segmenter import Segmenter
+from tests.fss.conftest import noise_image
+
+OPTIONS = {"prototype": {}, "correlation": {"dim": 16}, "umtfss": {"dim": 16, "heads": 2}}
+SUPPORTS = [noise_image(1, (50, 40)), noise_image(2, (30, 60))]
+MASKS = [np.zeros((40, 50), np.uint8), np.zeros((60, 30), np.uint8)]
+MASKS[0][10:30, 5:30] = 1
+MASKS[1][20:50, 10:] = 1
+MASKS[1][:5] = 255
+
+
+def write(folder, name: str = "correlation"):
+    """A model with random weights in `folder`, and the head and extractor it was made of."""
+    extractor = Extractor(backbones.build("small", seed=1), size=65)
+    head = models.build(name, extractor.backbone.channels, seed=1, **OPTIONS[name]).eval()
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=g))
+    files = segmenter.export(head, extractor, {"name": name, "options": OPTIONS[name]}, {"steps": 7})
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, data in files.items():
+        (folder / file).write_bytes(data)
+    return head, extractor
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Segmenter:
+    folder = tmp_path_factory.mktemp("model")
+    write(folder)
+    return Segmenter.load(folder, "cpu")
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_the_round_trip_gives_equal_masks(tmp_path, name):
+    head, extractor = write(tmp_path, name)
+    loaded = Segmenter.load(tmp_path, "cpu")
+    original = Segmenter(head, extractor, {})
+    query = noise_image(0, (70, 45))
+    expected = original.probabilities(query, SUPPORTS, MASKS)
+    assert np.array_equal(loaded.probabilities(query, SUPPORTS, MASKS), expected)
+    assert np.array_equal(loaded.segment(query, SUPPORTS, MASKS), original.segment(query, SUPPORTS, MASKS))
+    assert expected.std() > 1e-4
+    assert loaded.about["facts"] == {"steps": 7}
+    assert loaded.extractor.size == 65
+    assert backbones.fingerprint(loaded.extractor.backbone) == loaded.about["backbone"]["fingerprint"]
+    assert not loaded.head.training
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    for file in ("model.safetensors", "backbone.safetensors", "model.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_the_json_vouches_for_the_other_files_and_comes_last(tmp_path):
+    head, extractor = write(tmp_path)
+    files = segmenter.export(head, extractor, {"name": "correlation", "options": {"dim": 16}}, {})
+    assert list(files)[-1] == "model.json"
+    assert set(json.loads(files["model.json"])["sha256"]) == set(files) - {"model.json"}
+
+
+def test_masks_are_of_the_querys_size_and_cut_at_the_threshold(model):
+    query = noise_image(0, (37, 91))
+    chances = model.probabilities(query, SUPPORTS, MASKS)
+    assert chances.shape == (91, 37)
+    assert chances.dtype == np.float32
+    assert chances.min() >= 0
+    assert chances.max() <= 1
+    middle = float(np.median(chances))
+    found = model.segment(query, SUPPORTS, MASKS, threshold=middle)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, chances > middle)
+
+
+def test_segmenting_twice_gives_the_same(model):
+    query = noise_image(0)
+    first = model.probabilities(query, SUPPORTS, MASKS)
+    model.probabilities(noise_image(5), SUPPORTS[:1], MASKS[:1])
+    assert np.array_equal(first, model.probabilities(query, SUPPORTS, MASKS))
+
+
+@pytest.mark.parametrize(
+    ("supports", "masks", "says"),
+    [
+        ([], [], "expected as many masks as supports and at least one, got 0 and 0"),
+        (SUPPORTS, MASKS[:1], "expected as many masks as supports and at least one, got 2 and 1"),
+        (SUPPORTS, MASKS[::-1], "support 0: expected a mask of 50x40 like its image, got 30x60"),
+        (SUPPORTS, [MASKS[0], MASKS[1] * 2], "support 1: expected mask values 0, 1 and 255 (void), got [2, 254]"),
+        (SUPPORTS[:1], [MASKS[0] * 0], "expected a support mask that shows the thing, got only background"),
+    ],
+)
+def test_supports_that_do_not_fit_are_refused(model, supports, masks, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        model.segment(noise_image(0), supports, masks)
+
+
+def test_saliency_masks_are_refused_with_what_came(model):
+    """0 and 255 is how many tools write masks: nothing would be foreground."""
+    with pytest.raises(ValueError, match="got only background and void; paint it with 1"):
+        model.segment(noise_image(0), SUPPORTS[:1], [MASKS[0] * 255])
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "backbone.safetensors"])
+def test_damaged_and_missing_files_are_refused(tmp_path, file):
+    write(tmp_path)
+    data = bytearray((tmp_path / file).read_bytes())
+    data[-5] ^= 1
+    (tmp_path / file).write_bytes(bytes(data))
+    says = rf"{re.escape(file)} is missing or damaged: expected sha256 [0-9a-f]{{12}}; export the model again"
+    with pytest.raises(ValueError, match=says):
+        Segmenter.load(tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(ValueError, match=says):
+        Segmenter.load(tmp_path)
+
+
+def test_a_damaged_or_foreign_json_is_refused(tmp_path):
+    write(tmp_path)
+    path = tmp_path / "model.json"
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"model\.json: expected JSON, got .*; export the model again"):
+        Segmenter.load(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"model\.json: expected format 1, got None; export it with this version"):
+        Segmenter.load(tmp_path)
+    path.write_text(whole.replace('"format": 1', '"format": 99'))
+    with pytest.raises(ValueError, match=r"model\.json: expected format 1, got 99; export it with this version"):
+        Segmenter.load(tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"expected an exported model \(model\.json\) in "):
+        Segmenter.load(tmp_path)
+
+
+def test_find_takes_the_folder_itself_its_model_or_the_newest_below(tmp_path):
+    for number, run in enumerate(("old", "new")):
+        write(tmp_path / "runs" / run / "model")
+        os.utime(tmp_path / "runs" / run / "model" / "model.json", (number, number))
+    old, new = (tmp_path / "runs" / run / "model" for run in ("old", "new"))
+    assert segmenter.find(old) == old
+    assert segmenter.find(str(tmp_path / "runs" / "old")) == old
+    assert segmenter.find(tmp_path / "runs") == new
+    with pytest.raises(ValueError, match=r"expected an exported model \(a folder with model\.json\) at "):
+        segmenter.find(tmp_path / "nothing")
