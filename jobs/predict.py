@@ -61,7 +61,7 @@ def _supports(config: PredictConfig) -> tuple[list[Image.Image], list[np.ndarray
     names, masks = _paths(config.support), _paths(config.support_mask)
     if len(names) != len(masks):
         raise ValueError(f"expected one mask for each support, got {len(names)} supports and {len(masks)} masks")
-    return [images.decode(_read(name)) for name in names], [_binary(_read(name), name) for name in masks]
+    return [_image(name) for name in names], [_binary(_read(name), name) for name in masks]
 
 
 def _paths(value: object) -> list[Path]:
@@ -74,9 +74,19 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def _image(path: Path) -> Image.Image:
+    try:
+        return images.decode(_read(path))
+    except images.BadImageError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _binary(data: bytes, name: Path) -> np.ndarray:
     """A user's mask as 0 and 1. Two values, whatever they are, mean background and thing; 255 beside 1 is void."""
-    labels = images.decode_labels(data)
+    try:
+        labels = images.decode_labels(data)
+    except images.BadImageError as error:
+        raise ValueError(f"{name}: {error}") from error
     values = set(np.unique(labels).tolist())
     if values <= {0, 1, 255} and 1 in values:
         return labels.astype(np.uint8)

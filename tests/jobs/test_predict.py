@@ -1,0 +1,170 @@
+"""Users' own images through the predict command, and the errors of the sync command."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fss.segmenter import Segmenter
+from jobs import predict, sync
+from jobs._config import load, load_predict
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return tiny_run.manifest("train").folder / "model"
+
+
+@pytest.fixture
+def own(photos, tmp_path):
+    """A user's folder: two supports with masks, three queries of which one is broken."""
+    folder = tmp_path / "own"
+    (folder / "queries").mkdir(parents=True)
+    pictures = sorted((photos / "JPEGImages").iterdir())
+    for name, path in zip(("a.jpg", "b.jpg", "queries/one.jpg", "queries/two.JPG"), pictures, strict=False):
+        (folder / name).write_bytes(path.read_bytes())
+    Image.open(pictures[5]).resize((60, 45)).save(folder / "queries" / "small.png")
+    (folder / "queries" / "broken.jpg").write_bytes(pictures[0].read_bytes()[:500])
+    (folder / "queries" / "notes.txt").write_text("no image")
+    for name in ("a", "b"):
+        mask = np.zeros((96, 96), np.uint8)
+        mask[20:60, 30:70] = 255
+        Image.fromarray(mask).save(folder / f"{name}.png")
+    return folder
+
+
+def run(model, own, *overrides):
+    arguments = {
+        "model": model,
+        "support": own / "a.jpg",
+        "support_mask": own / "a.png",
+        "query": own / "queries",
+        "out": own / "out",
+    } | dict(override.split("=", 1) for override in overrides)
+    predict.predict(load_predict([f"{key}={value}" for key, value in arguments.items()]))
+
+
+def masks(own):
+    return {path.name: np.asarray(Image.open(path)) for path in sorted((own / "out").glob("*.png"))}
+
+
+def test_masks_and_overlays_in_the_images_size(model, own, capsys):
+    run(model, own)
+    found = masks(own)
+    assert {name: mask.shape for name, mask in found.items()} == {
+        "one.png": (96, 96),
+        "small.png": (45, 60),
+        "two.png": (96, 96),
+    }
+    assert all(mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1} for mask in found.values())
+    assert Image.open(own / "out" / "small.overlay.jpg").size == (60, 45)
+    told = capsys.readouterr().out
+    assert f"skipped {own}/queries/broken.jpg: truncated" in told
+    assert told.endswith(f"predict: 3 of 4 images; {own}/out\n")
+    assert f"one.jpg: {100 * found['one.png'].mean():.1f} % of the image" in told
+
+
+def test_the_mask_is_the_segmenters(model, own):
+    run(model, own)
+    mask = (np.asarray(Image.open(own / "a.png")) > 0).astype(np.uint8)
+    with Image.open(own / "queries" / "one.jpg") as query, Image.open(own / "a.jpg") as support:
+        direct = Segmenter.load(model).segment(query.convert("RGB"), [support.convert("RGB")], [mask])
+    np.testing.assert_array_equal(masks(own)["one.png"], direct)
+
+
+def test_several_supports_and_a_single_query(model, own):
+    run(model, own, f"support=[{own}/a.jpg,{own}/b.jpg]", f"support_mask=[{own}/a.png,{own}/b.png]",
+        f"query={own}/queries/one.jpg")  # fmt: skip
+    assert list(masks(own)) == ["one.png"]
+    with pytest.raises(ValueError, match="expected one mask for each support, got 2 supports and 1 masks"):
+        run(model, own, f"support=[{own}/a.jpg,{own}/b.jpg]")
+
+
+def test_the_model_is_found_in_the_runs_folder(tiny_run, own):
+    run(tiny_run.folder, own)
+    assert len(masks(own)) == 3
+
+
+def test_a_higher_threshold_marks_less(model, own):
+    run(model, own, "threshold=0.1")
+    low = masks(own)
+    run(model, own, "threshold=0.9", "overwrite=true")
+    high = masks(own)
+    assert all((low[name] >= high[name]).all() for name in low)
+    assert sum(mask.sum() for mask in low.values()) > sum(mask.sum() for mask in high.values())
+    with pytest.raises(ValueError, match=r"expected a threshold between 0 and 1, got 1\.5"):
+        run(model, own, "threshold=1.5", "overwrite=true")
+
+
+def test_nothing_is_overwritten_unasked(model, own):
+    run(model, own)
+    before = masks(own)
+    with pytest.raises(ValueError, match=r"already holds masks of these images; choose another out= or set overwrite"):
+        run(model, own)
+    run(model, own, "overwrite=true")
+    assert all((before[name] == mask).all() for name, mask in masks(own).items())
+
+
+def test_two_queries_of_one_name_are_refused(model, own):
+    (own / "queries" / "one.png").write_bytes((own / "queries" / "small.png").read_bytes())
+    with pytest.raises(ValueError, match="two query images are called one, their masks would overwrite each other"):
+        run(model, own)
+    assert not (own / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "void"), [((0, 1), False), ((0, 255), False), ((0, 7), False), ((0, 1, 255), True), ((1,), False)]
+)
+def test_masks_of_many_kinds_are_understood(own, values, void):
+    mask = np.full((96, 96), values[0], np.uint8)
+    for number, value in enumerate(values[1:], 1):
+        mask[number * 20 : number * 20 + 10] = value
+    Image.fromarray(mask).save(own / "a.png")
+    read = predict._binary((own / "a.png").read_bytes(), own / "a.png")
+    thing = 1 if void or values == (1,) else values[1]
+    np.testing.assert_array_equal(read == 1, mask == thing)
+    assert (read == 255).any() == void
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (np.zeros((96, 96), np.uint8), r"a\.png: expected a mask that shows the thing, got only background; paint it"),
+        (
+            np.arange(96 * 96, dtype=np.uint8).reshape(96, 96) % 4,
+            r"a\.png: expected a mask of 0 and one other value, got",
+        ),
+        (np.ones((50, 40), np.uint8), r"support 0: expected a mask of 96x96 like its image, got 40x50"),
+        (np.zeros((96, 96, 3), np.uint8), r"a\.png: .*expected one channel of class indices"),
+    ],
+    ids=["empty", "many values", "another size", "colours"],
+)
+def test_unusable_masks_are_explained(model, own, mask, told):
+    Image.fromarray(mask).save(own / "a.png")
+    with pytest.raises(ValueError, match=told):
+        run(model, own)
+
+
+def test_what_is_not_there_or_broken_is_named(model, own, tmp_path):
+    with pytest.raises(ValueError, match=r"expected an image at .*absent\.jpg, there is no such file"):
+        run(model, own, f"support={own}/absent.jpg")
+    with pytest.raises(ValueError, match=r"broken\.jpg: truncated"):
+        run(model, own, f"support={own}/queries/broken.jpg")
+    with pytest.raises(ValueError, match=r"expected an image or a folder of images at query=.*/absent, found none"):
+        run(model, own, f"query={own}/absent")
+    with pytest.raises(ValueError, match=r"expected an exported model .* the train stage writes one"):
+        run(tmp_path / "own", own)
+
+
+def test_sync_without_journals_or_server(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"expected journals \(\*\.jsonl\) in .*/run/tracking, found none; check root="
+    ):
+        sync.send(load([f"root={tmp_path}"]))
+    folder = tmp_path / "run" / "tracking"
+    folder.mkdir(parents=True)
+    from cluster.journal import Journal
+
+    with Journal(folder, "pipeline") as journal:
+        journal.metrics({"a": 1.0}, step=0)
+    with pytest.raises(ValueError, match=r"could not send everything to http://127\.0\.0\.1:9; nothing is lost"):
+        sync.send(load([f"root={tmp_path}", "tracking.uri=http://127.0.0.1:9"]))
