@@ -19,7 +19,6 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "120",  # the machine may be busy
     "TORCH_EXTENSIONS_DIR": str(REPOSITORY / ".pytest_cache" / "torch_extensions"),
 }
 

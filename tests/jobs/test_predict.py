@@ -23,7 +23,8 @@ def own(photos, tmp_path):
     for name, path in zip(("a.jpg", "b.jpg", "queries/one.jpg", "queries/two.JPG"), pictures, strict=False):
         (folder / name).write_bytes(path.read_bytes())
     Image.open(pictures[5]).resize((60, 45)).save(folder / "queries" / "small.png")
-    (folder / "queries" / "broken.jpg").write_bytes(pictures[0].read_bytes()[:500])
+    whole = pictures[0].read_bytes()
+    (folder / "queries" / "broken.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "queries" / "notes.txt").write_text("no image")
     for name in ("a", "b"):
         mask = np.zeros((96, 96), np.uint8)
