@@ -87,6 +87,8 @@ class PairConfig:
     shots: int = 1
     nearest: float = 0.5
     """Share of a cluster's regions, the most similar ones, that may support a query (UMTFSS: top 50 %)."""
+    same_image: float = 0.0
+    """Probability that the support is the query's own region, to be seen in another view: a sure match."""
     min_area: float = 0.03
     max_area: float = 0.7
     """Allowed share of the image that a region covers."""
@@ -313,18 +315,26 @@ def _ranges(config: Config) -> list[str]:
     found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
     positive = {"train.lr": config.train.lr, "pretrain.lr": config.pretrain.lr}
     found += [f"{key}: expected a positive number, got {value}" for key, value in positive.items() if not value > 0]
+    return [*found, *_pair_problems(config.pair), *_training_problems(config), *_shots_problems(config)]
+
+
+def _pair_problems(pair: PairConfig) -> list[str]:
+    found = []
+    if not 0 < pair.nearest <= 1:
+        found.append(f"pair.nearest: expected a share in (0, 1], got {pair.nearest}")
+    if not 0 <= pair.same_image <= 1:
+        found.append(f"pair.same_image: expected a probability in [0, 1], got {pair.same_image}")
+    if not 0 <= pair.min_area < pair.max_area <= 1:
+        found.append(f"pair: expected 0 <= min_area < max_area <= 1, got {pair.min_area}, {pair.max_area}")
+    return found
+
+
+def _training_problems(config: Config) -> list[str]:
+    found = []
     if config.backbone.weights == "pretrain" and (config.backbone.name != "small" or config.backbone.size % 32):
         found.append(
             "backbone.weights=pretrain: expected backbone=small and a backbone.size that is a multiple of 32, got "
             f"{config.backbone.name} and {config.backbone.size}; give other backbones a weights file"
-        )
-    if config.train.precision == "bf16" and config.train.zero_stage == 0:
-        found.append("train.precision=bf16: expected train.zero_stage of 1, 2 or 3, which keep float32 weights, got 0")
-    if not 0 < config.pair.nearest <= 1:
-        found.append(f"pair.nearest: expected a share in (0, 1], got {config.pair.nearest}")
-    if not 0 <= config.pair.min_area < config.pair.max_area <= 1:
-        found.append(
-            f"pair: expected 0 <= min_area < max_area <= 1, got {config.pair.min_area}, {config.pair.max_area}"
         )
     if config.train.precision == "bf16" and config.train.zero_stage == 0:
         found.append(
@@ -337,12 +347,15 @@ def _ranges(config: Config) -> list[str]:
             f"train.batch: expected a multiple of cluster.train_workers={config.cluster.train_workers}, "
             f"got {config.train.batch}"
         )
-    try:
-        if not shots(config) or min(shots(config)) < 1:
-            found.append(f"shots: expected a positive number or a list of them, got {config.shots!r}")
-    except (TypeError, ValueError):
-        found.append(f"shots: expected a positive number or a list of them, got {config.shots!r}")
     return found
+
+
+def _shots_problems(config: Config) -> list[str]:
+    try:
+        fine = bool(shots(config)) and min(shots(config)) >= 1
+    except (TypeError, ValueError):
+        fine = False
+    return [] if fine else [f"shots: expected a positive number or a list of them, got {config.shots!r}"]
 
 
 def plain(value: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Rules:
     tasks_per_image: int = 4
     shots: int = 1
     nearest: float = 0.5
+    same_image: float = 0.0
     min_area: float = 0.03
     max_area: float = 0.7
     max_border: float = 0.5
@@ -73,7 +74,9 @@ def draw(table: Table, rules: Rules, *, seed: int) -> Iterator[Pairing]:
     """Pairings over a table of usable regions: `tasks_per_image` for every image, as far as its regions have partners.
 
     The query's region is drawn uniformly among its image's; the supports, from distinct other images, uniformly among
-    the `nearest` share of the cluster's regions in other images by cosine similarity. A pairing depends on the table,
+    the `nearest` share of the cluster's regions in other images by cosine similarity. With probability `same_image` the
+    support is the query's own region, which training sees in another view (as in MaskSplit, one image makes a task that
+    is surely right). A pairing depends on the table,
     the seed and its own number alone.
     """
     images, first = np.unique(table.key, return_index=True)
@@ -83,7 +86,10 @@ def draw(table: Table, rules: Rules, *, seed: int) -> Iterator[Pairing]:
         for number in range(rules.tasks_per_image):
             generator = rng.numpy_rng(seed, "pair", key, number)
             query = int(generator.integers(*bounds[key]))
-            supports = _supports(table, rules, query, by_label[int(table.label[query])], generator)
+            if generator.random() < rules.same_image:
+                supports: tuple[int, ...] = (query,) * rules.shots
+            else:
+                supports = _supports(table, rules, query, by_label[int(table.label[query])], generator)
             if supports:
                 yield Pairing(query, supports)
 

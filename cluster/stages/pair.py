@@ -6,9 +6,9 @@ Tasks whose query image falls into the hold-out (by its key) go to files of thei
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from fss import images, pairs, rng, shards, tasks
 _HOLDOUT = 16
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Group:
     """The files of one group: corpus shards, their label maps and region tables."""
 
@@ -33,7 +33,7 @@ class Group:
     regions: tuple[File, ...]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PairGroup:
     """Pairs the regions of one group and writes its tasks."""
 
@@ -105,15 +105,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     columns = (corpus.named(".tar"), labels.named(".tar"), labels.named(".regions.parquet"))
     size = chosen.group_shards
     groups = [Group(*(tuple(c[start : start + size]) for c in columns)) for start in range(0, len(columns[0]), size)]
-    rules = pairs.Rules(
-        chosen.tasks_per_image,
-        chosen.shots,
-        chosen.nearest,
-        chosen.min_area,
-        chosen.max_area,
-        chosen.max_border,
-        chosen.empty_lines,
-    )
+    rules = pairs.Rules(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(pairs.Rules)})
     function = PairGroup(corpus.folder, labels.folder, rules, chosen.tasks_per_shard, run.config.seed)
     units = [Unit(f"{number:05d}", group) for number, group in enumerate(groups)]
     files, counts = map_units(run, folder, "pair", function, units, total=len(units), items="tasks", parts="groups")
