@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 
 import torch
@@ -21,7 +22,10 @@ class FeatureBank:
     """
 
     def __init__(self, extractor: Extractor, capacity: int):
-        self.extractor = extractor
+        # On a CPU kernels, and with them the last bits, depend on the batch: alone, an image has one set of features
+        # whoever computes it and whatever came before, so that resumed runs and any number of workers agree.
+        on_cpu = extractor.device.type == "cpu"
+        self.extractor = dataclasses.replace(extractor, batch=1) if on_cpu else extractor
         self.capacity = capacity
         self.bytes = 0
         self.hits = 0

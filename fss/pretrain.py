@@ -68,8 +68,9 @@ class PretrainModel(nn.Module):
         super().__init__()
         self.backbone, self.config = backbone, config
         channels = {level: backbone.channels[level] for level in config.levels}
-        self.project = nn.ModuleDict({level: _projection(count, config) for level, count in channels.items()})
-        self.objectness = nn.ModuleDict({level: nn.Conv2d(count, 1, 1) for level, count in channels.items()})
+        with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
+            self.project = nn.ModuleDict({level: _projection(count, config) for level, count in channels.items()})
+            self.objectness = nn.ModuleDict({level: nn.Conv2d(count, 1, 1) for level, count in channels.items()})
         generator = torch.Generator().manual_seed(seed)
         for layer in [*self.project.modules(), *self.objectness.modules()]:
             if isinstance(layer, nn.Conv2d):

@@ -39,17 +39,18 @@ class SmallNet(nn.Module):
         super().__init__()
         low, mid, high = 48, 96, 128
         self.channels = {"low": low, "mid": mid, "high": high}
-        self.stem = nn.Conv2d(3, low, 8, 4, 2, bias=False)
-        self.low = Block(low, low)
-        self.mid = nn.Sequential(Block(low, mid, stride=2), Block(mid, mid))
-        self.high = nn.Sequential(Block(mid, high), Block(high, high, dilation=2))
-        # Not affine: a level that no loss reads has then no parameter without a gradient.
-        self.norms = nn.ModuleDict({name: nn.BatchNorm2d(c, affine=False) for name, c in self.channels.items()})
-        generator = torch.Generator().manual_seed(seed)
-        for parameter in self.parameters():
-            if parameter.ndim == 4:
-                nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu", generator=generator)
-        self.to(memory_format=torch.channels_last)
+        with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
+            self.stem = nn.Conv2d(3, low, 8, 4, 2, bias=False)
+            self.low = Block(low, low)
+            self.mid = nn.Sequential(Block(low, mid, stride=2), Block(mid, mid))
+            self.high = nn.Sequential(Block(mid, high), Block(high, high, dilation=2))
+            # Not affine: a level that no loss reads has then no parameter without a gradient.
+            self.norms = nn.ModuleDict({name: nn.BatchNorm2d(c, affine=False) for name, c in self.channels.items()})
+            generator = torch.Generator().manual_seed(seed)
+            for parameter in self.parameters():
+                if parameter.ndim == 4:
+                    nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu", generator=generator)
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Features by level; see the class."""

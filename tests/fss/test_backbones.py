@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,13 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 SMALL_IS_HERE = (Path(backbones.__file__).parent / "small.py").exists()
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+@pytest.fixture(autouse=True)
+def _own_randomness() -> Iterator[None]:
+    """Tests here may draw from torch's global generator; what the library draws itself is tested on its own."""
+    with torch.random.fork_rng(devices=[]):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Pre-training: views are a pure function, losses by hand, proposals find what stands out, the loss falls."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,6 +18,13 @@ VIEWS = ViewConfig(crop=64, grid=8)
 PLAIN = ViewConfig(
     crop=32, grid=8, scale=(1, 1), aspect=0, brightness=0, contrast=0, saturation=0, hue=0, grey=0, blur=0
 )
+
+
+@pytest.fixture(autouse=True)
+def _own_randomness() -> Iterator[None]:
+    """Tests here may draw from torch's global generator; what the library draws itself is tested on its own."""
+    with torch.random.fork_rng(devices=[]):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +239,9 @@ def test_the_model_comes_from_its_seeds_alone(views: Views) -> None:
     torch.manual_seed(2)
     again = PretrainModel(SmallNet(seed=3), PretrainConfig(bfloat16=False), seed=4)(views)["loss"]
     assert first.item() == again.item()
+
+
+def test_building_networks_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    PretrainModel(SmallNet(seed=3), PretrainConfig(), seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
