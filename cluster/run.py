@@ -158,7 +158,7 @@ class Run:
     def _tracked(self) -> Iterator[None]:
         settings = self.config.tracking
         uri = settings.uri or default_tracking_uri(self.config.root)
-        shipper = Shipper(self.tracking_folder, uri, settings.experiment)
+        self.shipper = shipper = Shipper(self.tracking_folder, uri, settings.experiment)
         pipeline = Journal(self.tracking_folder, self.pipeline_name)
         with shipper if settings.enabled else contextlib.nullcontext(), pipeline as journal:
             journal.params(plain(self.config))

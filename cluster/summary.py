@@ -21,6 +21,7 @@ from cluster.stage import Manifest, read_file
 from cluster.tracking import default_tracking_uri
 from fss import images, pictures, shards, tasks
 
+_LOCAL = "http://127.0.0.1:5000"
 _METRICS = {"miou": "mIoU", "fb_iou": "FB-IoU"}
 
 
@@ -44,14 +45,15 @@ def conclude(run: Run) -> str:
     path = report.write(page, run.folder / "report.html")
     _log(run, figures, rows, done[-1], page)
     uri = run.config.tracking.uri or default_tracking_uri(run.config.root)
-    look = _ui(uri)
+    look = _ui(uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
     return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
 
 
-def _ui(uri: str) -> str:
+def _ui(uri: str, page: str | None = None) -> str:
+    """How to open the MLflow UI; `page` is the run's own, if MLflow has it already."""
     if uri.startswith("sqlite"):
-        return f"mlflow server --backend-store-uri {shlex.quote(uri)}   then open http://127.0.0.1:5000"
-    return uri
+        return f"mlflow server --backend-store-uri {shlex.quote(uri)}   then open {page or _LOCAL}"
+    return page or uri
 
 
 def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict[str, Any]:
