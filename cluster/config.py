@@ -14,7 +14,6 @@ from omegaconf import MISSING
 SOURCES = ("clusters",)
 SEGMENTS = ("none", "spectral")
 LEVELS = ("low", "mid", "high")
-LOSSES = ("cross_entropy", "dice", "cross_entropy_dice")
 PRECISIONS = ("fp32", "bf16")
 DATASETS = ("pascal5i", "scenes")
 
@@ -261,7 +260,7 @@ def check(config: Config) -> None:
 
 
 def _choices(config: Config) -> list[str]:
-    from fss import backbones, models
+    from fss import backbones, losses, models
 
     allowed = {
         "corpus.kind": (config.corpus.kind, ("folder", "scenes")),
@@ -271,7 +270,7 @@ def _choices(config: Config) -> list[str]:
         **{f"source.levels[{i}]": (level, LEVELS) for i, level in enumerate(config.source.levels)},
         "source.init": (config.source.init, ("k-means++", "random")),
         "model.name": (config.model.name, (*models.names(), "trained")),
-        "train.loss": (config.train.loss, LOSSES),
+        "train.loss": (config.train.loss, tuple(losses.LOSSES)),
         "train.precision": (config.train.precision, PRECISIONS),
         "pretrain.precision": (config.pretrain.precision, PRECISIONS),
         "train.zero_stage": (config.train.zero_stage, (0, 1, 2, 3)),

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from fss.images import normalise
+
 _GREY = (0.299, 0.587, 0.114)
 _DRAWS = 16  # uniform numbers that a view takes
 
@@ -76,12 +76,6 @@ def uniforms(seed: int, indices: torch.Tensor, count: int) -> torch.Tensor:
         state = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
         rows.append(torch.rand(count, generator=torch.Generator().manual_seed(state)))
     return torch.stack(rows)
-
-
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """RGB (..., 3, H, W) in [0, 1] minus ImageNet's mean, over its standard deviation."""
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (images - mean) / std
 
 
 def _box(draws: torch.Tensor, config: ViewConfig) -> torch.Tensor:

@@ -29,7 +29,9 @@ def load(name):
 
 @pytest.mark.parametrize("name", ["gpu-cluster.yaml", "workstation.yaml"])
 def test_ray_accepts_the_cluster_configuration(name):
-    validate_config(prepare_config(load(name)))
+    prepared = prepare_config(load(name))
+    validate_config(prepared)  # raises on any field that Ray does not know
+    assert prepared["cluster_name"] == load(name)["cluster_name"]
 
 
 @pytest.mark.parametrize("name", ["gpu-cluster.yaml", "workstation.yaml"])

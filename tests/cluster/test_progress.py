@@ -103,8 +103,10 @@ def test_an_exception_is_named_and_goes_on():
 def test_a_broken_pipe_stops_nothing():
     stream = io.StringIO()
     progress = Progress("train", 1, stream=stream)
+    progress.update(items=3)
     stream.close()
     progress.close()
+    assert (progress.done, progress.items) == (1, 3)
 
 
 def test_the_journal_gets_the_same_numbers(tmp_path):
