@@ -1,7 +1,7 @@
 """Heads: what turns features of a query and of masked supports into a segmentation of the query.
 
-A head is a module `forward(query, support, masks) -> logits`, knows no loss, no device and no backbone, and reads the
-number of shots from the shapes:
+A head (`fss.models.head.Head`) is a module `forward(query, support, masks) -> logits`, knows no loss, no device and no
+backbone, and reads the number of shots from the shapes:
 
 * query: `Features`, levels (B, C, h, w);  support: `Features`, levels (B, K, C, h, w);
 * masks: (B, K, 2, h, w) float32, each cell's shares of background and of foreground in [0, 1], void in neither;
@@ -16,7 +16,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from fss.models.head import Head
 
 
 def names() -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def names() -> tuple[str, ...]:
     return ("prototype", "smoothed", "correlation", "umtfss")
 
 
-def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: Any) -> nn.Module:
+def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: Any) -> Head:
     """Head `name` for a backbone of `channels` (by level), its weights drawn from `seed`.
 
     Raises:
@@ -36,7 +36,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: A
     from fss.models.prototype import PrototypeReadout, SmoothedReadout
     from fss.models.umtfss import UMTFSS
 
-    heads: dict[str, type[nn.Module]] = {
+    heads: dict[str, type[Head]] = {
         "prototype": PrototypeReadout,
         "smoothed": SmoothedReadout,
         "correlation": CorrelationHead,

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fss.backbones import Features
-from fss.models.prototype import affinity_walk, flat_masks, prototype_cosines, unit_tokens
+from fss.models.head import Head
+from fss.models.prototype import affinity_walk, flat_masks, flat_tokens, prototype_cosines, unit_grid
 
 LEVELS = ("mid", "high")
 _STEPS = 3
@@ -21,7 +22,7 @@ _STEPS = 3
 _CONTRAST = 3.0
 
 
-class CorrelationHead(nn.Module):
+class CorrelationHead(Head):
     """See the module's docstring. `dim` is the width of its layers; `residual=False` drops the read-out's logit."""
 
     def __init__(self, channels: dict[str, int], dim: int = 48, residual: bool = True):
@@ -36,11 +37,18 @@ class CorrelationHead(nn.Module):
         if residual:
             zero(last)
 
-    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
-        """(B, 2, h, w) logits, the background's zero; see `fss.models` for the arguments."""
-        size = query["high"].shape[-2:]
-        q, s, weights = unit_tokens(query, LEVELS), unit_tokens(support, LEVELS), flat_masks(masks)
-        walk = affinity_walk(q)
+    def embed(self, features: Features) -> Features:
+        """`tokens`: (B, C, h, w) of length 1."""
+        return {"tokens": unit_grid(features, LEVELS)}
+
+    def focus(self, query: Features) -> Features:
+        """`walk`: (B, N, N), one step of the query's own affinity walk."""
+        return query | {"walk": affinity_walk(query["tokens"].flatten(2))}
+
+    def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) logits, the background's zero; see `Head.match`."""
+        size, walk, weights = query["tokens"].shape[-2:], query["walk"], flat_masks(masks)
+        q, s = query["tokens"].flatten(2), flat_tokens(support["tokens"])
         maps = correlation_maps(q, s, weights, walk)
         x = self._merge(maps, q, s, weights).unflatten(2, size)
         x = x + self.local(x)

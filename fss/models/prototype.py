@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from fss.backbones import Features
+from fss.models.head import Head
 
 
-class PrototypeReadout(nn.Module):
+class PrototypeReadout(Head):
     """The floor of a backbone: masked average pooling and cosine similarity (PANet, Wang et al. 2019), nothing learned.
 
     Logits are the cosines to background and foreground prototype, times `scale` (a temperature: it does not move the
@@ -26,14 +26,18 @@ class PrototypeReadout(nn.Module):
         self.levels = tuple(levels)
         self.scale = scale
 
-    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
-        """(B, 2, h, w) logits in [-scale, scale]; see `fss.models` for the arguments."""
-        tokens, weights = unit_tokens(query, self.levels), flat_masks(masks)
-        cosines = prototype_cosines(tokens, unit_tokens(support, self.levels), weights)
-        return self.scale * cosines.unflatten(2, query[self.levels[0]].shape[-2:])
+    def embed(self, features: Features) -> Features:
+        """`tokens`: (B, C, h, w) of length 1."""
+        return {"tokens": unit_grid(features, self.levels)}
+
+    def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) logits in [-scale, scale]; see `Head.match`."""
+        tokens = query["tokens"]
+        cosines = prototype_cosines(tokens.flatten(2), flat_tokens(support["tokens"]), flat_masks(masks))
+        return self.scale * cosines.unflatten(2, tokens.shape[-2:])
 
 
-class SmoothedReadout(nn.Module):
+class SmoothedReadout(Head):
     """The prototype read-out of levels mid and high together, smoothed by `steps` of the query's own affinity walk.
 
     Nothing learned either: the residual heads start here, so what training adds is the difference to this.
@@ -44,28 +48,36 @@ class SmoothedReadout(nn.Module):
         self.plain = PrototypeReadout(channels, levels)
         self.steps = steps
 
-    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
-        """(B, 2, h, w) logits; see `fss.models` for the arguments."""
-        logits = self.plain(query, support, masks)
-        maps, walk = logits.flatten(2), affinity_walk(unit_tokens(query, self.plain.levels))
+    def embed(self, features: Features) -> Features:
+        """`tokens`: (B, C, h, w) of length 1."""
+        return self.plain.embed(features)
+
+    def focus(self, query: Features) -> Features:
+        """`walk`: (B, N, N), one step of the walk."""
+        return query | {"walk": affinity_walk(query["tokens"].flatten(2))}
+
+    def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) logits; see `Head.match`."""
+        logits = self.plain.match(query, support, masks)
+        maps = logits.flatten(2).transpose(1, 2)
         for _ in range(self.steps):
-            maps = torch.einsum("bnm,bpm->bpn", walk, maps)
-        return maps.view_as(logits)
+            maps = query["walk"] @ maps
+        return maps.transpose(1, 2).reshape(logits.shape)
 
 
-def unit_tokens(features: Features, levels: Sequence[str]) -> torch.Tensor:
-    """Levels of one grid, each of length 1, side by side and of length 1: (B, C, N) float32.
+def unit_grid(features: Features, levels: Sequence[str]) -> torch.Tensor:
+    """Levels (B, C, h, w) of one grid, each of length 1, side by side and of length 1: (B, C, h, w) float32."""
+    joint = torch.cat([F.normalize(features[level].float(), dim=1) for level in levels], dim=1)
+    return F.normalize(joint, dim=1) if len(levels) > 1 else joint
 
-    (B, C, h, w) gives N = h w; the K shots of (B, K, C, h, w) become one set of N = K h w tokens.
-    """
-    axis = features[levels[0]].ndim - 3
-    joint = torch.cat([F.normalize(features[level].float(), dim=axis) for level in levels], dim=axis)
-    joint = F.normalize(joint, dim=axis)
-    return joint.flatten(2) if axis == 1 else joint.transpose(1, 2).flatten(2)
+
+def flat_tokens(support: torch.Tensor) -> torch.Tensor:
+    """(B, K, C, h, w) tokens of K shots as one set: (B, C, K h w)."""
+    return support.transpose(1, 2).flatten(2)
 
 
 def flat_masks(masks: torch.Tensor) -> torch.Tensor:
-    """(B, K, 2, h, w) shares to (B, 2, K h w), in the order of `unit_tokens`."""
+    """(B, K, 2, h, w) shares to (B, 2, K h w), in the order of `flat_tokens`."""
     return masks.float().transpose(1, 2).flatten(2)
 
 

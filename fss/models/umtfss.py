@@ -24,13 +24,14 @@ from torch import nn
 from fss.backbones import Features
 from fss.models import hamming
 from fss.models.correlation import LEVELS, correlation_maps, zero
-from fss.models.prototype import affinity_walk, flat_masks, unit_tokens
+from fss.models.head import Head
+from fss.models.prototype import affinity_walk, flat_masks, flat_tokens, unit_grid
 
 _BITS = 32
 _ROUNDS = 10
 
 
-class UMTFSS(nn.Module):
+class UMTFSS(Head):
     """See the module's docstring; `residual` adds the read-out, `blocks` are repetitions of both attentions."""
 
     def __init__(
@@ -60,14 +61,21 @@ class UMTFSS(nn.Module):
         if residual:
             zero(last)
 
-    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
-        """(B, 2, h, w) logits; see `fss.models` for the arguments."""
-        size, shots = query["high"].shape[-2:], masks.shape[1]
-        extra, readout = self._readouts(query, support, masks)
+    def embed(self, features: Features) -> Features:
+        """`middle`: (B, dim, h, w); `high` for the prior mask, and with `residual` the read-out's `tokens`."""
         kind = self.merge_query.weight.dtype
-        x_query = self.reduce(middle_features(query).to(kind))
-        x_support = self.reduce(middle_features({k: v.flatten(0, 1) for k, v in support.items()}).to(kind))
-        x_support = x_support.unflatten(0, (-1, shots))
+        found = {"middle": self.reduce(middle_features(features).to(kind)), "high": features["high"]}
+        return found if self.gain is None else found | {"tokens": unit_grid(features, LEVELS)}
+
+    def focus(self, query: Features) -> Features:
+        """With `residual`, `walk`: (B, N, N), one step of the query's own affinity walk."""
+        return query if self.gain is None else query | {"walk": affinity_walk(query["tokens"].flatten(2))}
+
+    def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) logits; see `Head.match`."""
+        size, x_query, x_support = query["high"].shape[-2:], query["middle"], support["middle"]
+        kind = x_query.dtype
+        extra, readout = self._readouts(query, support, masks)
         globe = masked_average(x_support, masks[:, :, 1].to(kind))
         wide = globe[..., None, None].expand(-1, -1, *size)
         x_query = self.merge_query(torch.cat([x_query, wide, extra.to(kind)], dim=1))
@@ -80,12 +88,11 @@ class UMTFSS(nn.Module):
 
     def _readouts(self, query: Features, support: Features, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The prior mask, with `residual` also the correlation maps, (B, 1 or 9, h, w); and the smoothed read-out."""
-        size = query["high"].shape[-2:]
         prior = prior_mask(query["high"], support["high"], masks[:, :, 1])
         if self.gain is None:
             return prior, prior[:, 0]
-        q, s = unit_tokens(query, LEVELS), unit_tokens(support, LEVELS)
-        maps = correlation_maps(q, s, flat_masks(masks), affinity_walk(q)).unflatten(2, size)
+        q, s = query["tokens"].flatten(2), flat_tokens(support["tokens"])
+        maps = correlation_maps(q, s, flat_masks(masks), query["walk"]).unflatten(2, query["high"].shape[-2:])
         return torch.cat([prior, maps], dim=1), maps[:, 6] / 3
 
     def _attend(self, query: torch.Tensor, support: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

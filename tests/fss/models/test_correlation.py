@@ -3,13 +3,16 @@
 import torch
 
 from fss.models.correlation import correlation_maps
-from fss.models.prototype import affinity_walk, flat_masks, prototype_cosines, unit_tokens
+from fss.models.prototype import affinity_walk, flat_masks, flat_tokens, prototype_cosines, unit_grid
 from tests.fss.models.test_heads import episode, head
 
 
 def parts(shots: int = 2):
     query, support, masks = episode(shots=shots)
-    q, s = unit_tokens(query, ("mid", "high")), unit_tokens(support, ("mid", "high"))
+    levels = ("mid", "high")
+    q = unit_grid(query, levels).flatten(2)
+    shots = unit_grid({k: v.flatten(0, 1) for k, v in support.items()}, levels).unflatten(0, masks.shape[:2])
+    s = flat_tokens(shots)
     return q, s, flat_masks(masks), affinity_walk(q)
 
 

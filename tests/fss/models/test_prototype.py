@@ -11,13 +11,13 @@ from tests.fss.models.test_heads import CHANNELS, episode
 
 def test_tokens_are_unit_levels_side_by_side():
     query, support, _ = episode(shots=2)
-    tokens = prototype.unit_tokens(query, ("mid", "high"))
-    assert tokens.shape == (3, 17, 25)
+    tokens = prototype.unit_grid(query, ("mid", "high"))
+    assert tokens.shape == (3, 17, 5, 5)
     joint = torch.cat([F.normalize(query[level][1, :, 2, 3], dim=0) for level in ("mid", "high")]) / 2**0.5
-    assert torch.allclose(tokens[1, :, 2 * 5 + 3], joint, atol=1e-6)
-    shots = prototype.unit_tokens(support, ("high",))
+    assert torch.allclose(tokens[1, :, 2, 3], joint, atol=1e-6)
+    shots = prototype.flat_tokens(support["high"])
     assert shots.shape == (3, 9, 50)
-    assert torch.allclose(shots[2, :, 25 + 7], F.normalize(support["high"][2, 1, :, 1, 2], dim=0), atol=1e-6)
+    assert torch.equal(shots[2, :, 25 + 7], support["high"][2, 1, :, 1, 2])
 
 
 def test_masks_are_in_the_order_of_the_tokens():

@@ -1,0 +1,43 @@
+"""What every head is: a function of single images first, then of a query and its supports."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fss.backbones import Features
+
+
+class Head(nn.Module):
+    """Base of all heads. `forward` is `match` of what `embed` (and, for the query, `focus`) made of each image.
+
+    The division is what makes evaluation fast: an image stands in many episodes, so `embed` and `focus` are computed
+    once for it and kept, and only `match` runs once an episode. Training calls `forward`.
+    """
+
+    def embed(self, features: Features) -> Features:
+        """What the head computes of an image on its own, in either role: levels (B, C, h, w) to tensors (B, ...).
+
+        The default takes the features as they are.
+        """
+        return features
+
+    def focus(self, query: Features) -> Features:
+        """What it computes besides of the query alone, from the query's embedding; the default adds nothing."""
+        return query
+
+    def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) float32 logits, background first.
+
+        Args:
+            query: tensors (B, ...) that `focus` returned.
+            support: tensors (B, K, ...) that `embed` returned.
+            masks: (B, K, 2, h, w) shares of background and foreground, see `fss.models`.
+        """
+        raise NotImplementedError
+
+    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) float32 logits of features; see `fss.models` for the arguments."""
+        flat = self.embed({name: values.flatten(0, 1) for name, values in support.items()})
+        shots = {name: values.unflatten(0, masks.shape[:2]) for name, values in flat.items()}
+        return self.match(self.focus(self.embed(query)), shots, masks)
