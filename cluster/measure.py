@@ -1,4 +1,4 @@
-"""What a worker does in the evaluate stage: index images by class, and run models over blocks of episodes."""
+"""What a worker does in the evaluate stage: index images, compute features, fit heads, run episodes, draw pictures."""
 
 from __future__ import annotations
 
@@ -7,57 +7,68 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import nn
+import torch
+from safetensors.torch import load
 
+from cluster import episode_list
 from cluster.backbone import BackboneSpec
+from cluster.episode_list import Item
 from cluster.stage import Output, Unit
-from fss import episodes, evaluation, images, models, pictures, segmenter
-from fss.bank import FeatureBank
+from fss import evaluation, images, models, pictures, segmenter
+from fss.backbones import fingerprint
 from fss.datasets import Dataset, areas, open_dataset
-
-#: Episodes of each fold whose pictures go into the report.
-PICTURES = 3
+from fss.evaluation import Photos
+from fss.metrics import FIELDS, MODEL
+from fss.models.head import Head
+from fss.store import FeatureStore, Recent
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model to measure: its name in tables, its backbone, and a head by name or an exported one by folder."""
+    """A model to measure: its name in tables, its backbone, and a head.
+
+    The head is built by name and options, or is that of the exported model in `folder`; `weights` is a safetensors file
+    with other weights for it: a candidate of training, or what was fitted.
+    """
 
     label: str
     spec: BackboneSpec
     head: str
+    options: tuple[tuple[str, Any], ...] = ()
     folder: str | None = None
+    weights: str | None = None
 
-    def load(self) -> nn.Module:
+    def load(self) -> Head:
         """The head, on its backbone's device; kept for the next call in this process."""
         return _load_head(self)
 
 
-@functools.lru_cache(maxsize=8)
-def _load_head(entry: Entry) -> nn.Module:
+@functools.lru_cache(maxsize=32)
+def _load_head(entry: Entry) -> Head:
+    device = entry.spec.load().device
     if entry.folder:
-        return segmenter.Segmenter.load(entry.folder).head
-    extractor = entry.spec.load()
-    return models.build(entry.head, extractor.backbone.channels).eval().to(extractor.device)
-
-
-@functools.lru_cache(maxsize=4)
-def _bank(spec: BackboneSpec, capacity: int) -> FeatureBank:
-    return FeatureBank(spec.load(), capacity)
+        head = segmenter.Segmenter.load(entry.folder).head
+    else:
+        head = models.build(entry.head, entry.spec.load().backbone.channels, **dict(entry.options))
+    if entry.weights:
+        head.load_state_dict(load(Path(entry.weights).read_bytes()))
+    return head.eval().to(device)
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which labelled images."""
+    """Which labelled images; `options` are those of the data set's opener."""
 
     name: str
     root: str
     list_file: str | None
+    options: tuple[tuple[str, Any], ...] = ()
 
     def open(self) -> Dataset:
         """The data set; kept for the next call in this process."""
@@ -66,7 +77,31 @@ class DataSpec:
 
 @functools.lru_cache(maxsize=2)
 def _open(spec: DataSpec) -> Dataset:
-    return open_dataset(spec.name, spec.root, spec.list_file)
+    return open_dataset(spec.name, spec.root, spec.list_file, **dict(spec.options))
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where workers keep what they computed: features in `folder` up to `disk` bytes, the rest up to `memory` bytes."""
+
+    folder: str | None
+    disk: int
+    memory: int
+
+
+@functools.lru_cache(maxsize=4)
+def photos(data: DataSpec, spec: BackboneSpec, cache: Cache) -> Photos:
+    """The data set under one backbone, as this process keeps it."""
+    extractor = spec.load()
+    folder = None
+    if cache.folder is not None:
+        folder = Path(cache.folder) / f"{fingerprint(extractor.backbone)[:16]}-{extractor.size}"
+    return Photos(data.open(), extractor, FeatureStore(folder, cache.disk), _recent(cache.memory))
+
+
+@functools.lru_cache(maxsize=1)
+def _recent(capacity: int) -> Recent:
+    return Recent(capacity)
 
 
 @dataclass(frozen=True)
@@ -83,13 +118,37 @@ class IndexImages:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Episodes start..stop-1 of one fold and number of shots."""
+class Prepare:
+    """Computes and stores the features of some images under every backbone."""
 
-    fold: int
-    shots: int
-    start: int
-    stop: int
+    data: DataSpec
+    specs: tuple[BackboneSpec, ...]
+    cache: Cache
+
+    def __call__(self, unit: Unit) -> Output:
+        """`unit.payload` is a tuple of image names. What is stored already costs nothing."""
+        for spec in self.specs:
+            photos(self.data, spec, self.cache).prepare(unit.payload)
+        return Output({}, {}, {"images": len(unit.payload)})
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Rows that a head is fitted on, one for each of some images."""
+
+    data: DataSpec
+    entry: Entry
+    cache: Cache
+
+    @torch.inference_mode()
+    def __call__(self, unit: Unit) -> Output:
+        """`unit.payload` is a tuple of image names."""
+        head, source = self.entry.load(), photos(self.data, self.entry.spec, self.cache)
+        rows = torch.cat([head.describe(source.embedded(head, name)) for name in unit.payload])
+        buffer = io.BytesIO()
+        np.save(buffer, rows.float().cpu().numpy(), allow_pickle=False)
+        name = f"described/{unit.name}.npy"
+        return Output({name: buffer.getvalue()}, {name: len(rows)}, {"images": len(rows)})
 
 
 @dataclass(frozen=True)
@@ -97,75 +156,95 @@ class RunBlock:
     """Runs every model over one block of episodes."""
 
     data: DataSpec
-    images_of: Mapping[int, tuple[str, ...]]
     entries: tuple[Entry, ...]
-    seed: int
-    capacity: int
+    cache: Cache
+    side: int | None
+    """Of the model's resolution, pixels; none = that of the model's own input."""
     save_predictions: bool
     flat: bool
 
     def __call__(self, unit: Unit) -> Output:
-        """`unit.payload` is a `Block`."""
-        block: Block = unit.payload
-        dataset = self.data.open()
-        classes = testable(self.images_of, dataset.folds[block.fold], block.shots)
-        drawn = episodes.draw(classes, shots=block.shots, count=block.stop, seed=self.seed)[block.start :]
+        """`unit.payload` is a tuple of `Item`s, neighbours having one query where possible."""
+        items: Sequence[Item] = unit.payload
         rows: list[dict[str, Any]] = []
         files: dict[str, bytes] = {}
         for entry in self.entries:
-            bank = _bank(entry.spec, self.capacity)
-            for result in evaluation.run(entry.load(), bank, dataset, drawn):
-                rows.append(_row(entry.label, block, result))
+            for item, result in self._results(entry, items):
+                rows += _rows(entry.label, item, result)
                 if self.save_predictions:
-                    where = "" if self.flat else f"{_slug(entry.label)}/fold{block.fold}-{block.shots}shot/"
-                    files[f"predictions/{where}{result.episode.index:06d}.png"] = images.encode_png(result.prediction)
-                if block.start == 0 and result.episode.index < PICTURES and entry is self.entries[-1]:
-                    name = f"gallery/fold{block.fold}-{block.shots}shot-{result.episode.index}.png"
-                    files[name] = images.encode_png(_picture(dataset, result))
+                    name = f"predictions/{self._folder(entry, item)}{item.episode.index:06d}.png"
+                    files[name] = images.encode_png(result.prediction)
         name = f"rows/{unit.name}.parquet"
         files[name] = _parquet(rows)
-        return Output(files, {name: len(rows)}, {"episodes": len(drawn)})
+        return Output(files, {name: len(rows)}, {"episodes": len(items)})
+
+    def _results(self, entry: Entry, items: Sequence[Item]) -> Any:
+        source = photos(self.data, entry.spec, self.cache)
+        side = self.side or entry.spec.size
+        return zip(items, evaluation.run(entry.load(), source, [i.episode for i in items], side), strict=True)
+
+    def _folder(self, entry: Entry, item: Item) -> str:
+        way = f"{item.ways}way-" if item.ways > 1 else ""
+        return "" if self.flat else f"{slug(entry.label)}/fold{item.fold}-{way}{item.shots}shot-seed{item.seed}/"
 
 
-def testable(images_of: Mapping[int, tuple[str, ...]], fold: Sequence[int], shots: int) -> dict[int, tuple[str, ...]]:
-    """The classes of a fold with enough images for a query and `shots` other images as supports."""
-    return {c: images_of[c] for c in fold if len(images_of.get(c, ())) > shots}
+@dataclass(frozen=True)
+class Picture:
+    """An episode to be drawn, and what it is an example of."""
+
+    name: str
+    item: Item
 
 
-def _row(label: str, block: Block, result: evaluation.Result) -> dict[str, Any]:
-    episode = result.episode
-    return {
-        "model": label,
-        "fold": block.fold,
-        "shots": block.shots,
-        "episode": episode.index,
-        "class_id": episode.class_id,
-        "query": episode.query,
-        "supports": list(episode.supports),
-        **asdict(result.counts),
-    }
+@dataclass(frozen=True)
+class Draw(RunBlock):
+    """Draws the last model's answers to some episodes; `RunBlock`'s other fields mean the same."""
+
+    def __call__(self, unit: Unit) -> Output:
+        """`unit.payload` is a tuple of `Picture`s."""
+        files = {}
+        for picture in unit.payload:
+            ((_, result),) = self._results(self.entries[-1], [picture.item])
+            files[f"gallery/{picture.name}.png"] = images.encode_png(_picture(self.data.open(), result))
+        return Output(files, dict.fromkeys(files, 1), {"pictures": len(files)})
+
+
+def _rows(label: str, item: Item, result: evaluation.Result) -> list[dict[str, Any]]:
+    found = zip(episode_list.rows(item), result.counts, result.model_counts, strict=True)
+    return [
+        {"model": label, **row, **asdict(own), **{f"{MODEL}{name}": n for name, n in asdict(coarse).items()}}
+        for row, own, coarse in found
+    ]
+
+
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        *episode_list.SCHEMA,
+        *((f"{prefix}{name}", pa.int64()) for prefix in ("", MODEL) for name in FIELDS),
+    ]
+)
 
 
 def _picture(dataset: Dataset, result: evaluation.Result) -> np.ndarray:
-    episode = result.episode
-    names, label = episode.supports, episode.class_id
-    counts = result.counts
+    episode, way, counts = result.episode, result.episode.ways[0], result.counts[0]
     return pictures.episode_picture(
-        [dataset.image(name) for name in names],
-        [dataset.binary_mask(name, label) for name in names],
+        [dataset.image(name) for name in way.supports],
+        [dataset.binary_mask(name, way.class_id) for name in way.supports],
         dataset.image(episode.query),
-        dataset.binary_mask(episode.query, label),
-        result.prediction,
-        title=dataset.class_names[label - 1],
+        dataset.binary_mask(episode.query, way.class_id),
+        (result.prediction == 1).astype(np.uint8),
+        title=dataset.class_names[way.class_id - 1],
         note=f"IoU {100 * counts.intersection / max(counts.union, 1):.0f}",
     )
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _slug(label: str) -> str:
+def slug(label: str) -> str:
+    """A label as a file name."""
     return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")

@@ -1,24 +1,32 @@
 """The field's metrics from integers that add: sum intersections and unions first, divide once, last.
 
-One episode is a row of counts (`Counts`); workers return rows, whoever owns them concatenates, and every figure is a
-function of the rows. There is no other accumulator, so 1 and N workers cannot disagree.
+One way of one episode is a row of counts (`Counts`); workers return rows, whoever owns them concatenates, and every
+figure is a function of the rows. There is no other accumulator, so 1 and N workers cannot disagree.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 
 import numpy as np
-import torch
 
-from fss.grid import enlarge
 from fss.images import VOID
+
+Columns = Mapping[str, np.ndarray]
+"""Rows by column: `class_id`, `way` and the fields of `Counts`, int64, one entry for each way of each episode."""
+
+MODEL = "model_"
+"""Prefix of the columns that were counted at the model's resolution."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Pixels of one episode at the query's own resolution; void pixels are in none of them."""
+    """Pixels of one way of an episode; void pixels are in none of them.
+
+    The background's stand with the first way and are zero for the others, so that rows may be added.
+    """
 
     intersection: int
     union: int
@@ -28,71 +36,103 @@ class Counts:
     true: int
 
 
-def count(prediction: np.ndarray, truth: np.ndarray) -> Counts:
-    """Compare an (H, W) 0/1 prediction with an (H, W) truth in {0, 1, 255}.
+FIELDS = tuple(field.name for field in dataclasses.fields(Counts))
+
+
+def count(prediction: np.ndarray, truth: np.ndarray, ways: int = 1) -> list[Counts]:
+    """Compare an (H, W) prediction in {0, .., ways} with an (H, W) truth in {0, .., ways, 255}; one row a way.
+
+    Plain and slow; `fss.scoring` counts many episodes at once and is checked against this.
 
     Raises:
         ValueError: for other shapes or values.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"expected prediction and truth of one shape, got {prediction.shape} and {truth.shape}")
-    if not np.isin(truth, (0, 1, VOID)).all():
-        raise ValueError(f"expected a truth of 0, 1 and {VOID} (void), got {np.unique(truth)[:10].tolist()}")
-    if not np.isin(prediction, (0, 1)).all():
-        raise ValueError(f"expected a prediction of 0 and 1, got {np.unique(prediction)[:10].tolist()}")
+    for name, array, allowed in (
+        ("prediction", prediction, range(ways + 1)),
+        ("truth", truth, (*range(ways + 1), VOID)),
+    ):
+        odd = np.setdiff1d(np.unique(array), allowed)
+        if len(odd):
+            raise ValueError(f"expected a {name} of {_named(allowed)}, got {odd[:10].tolist()}")
     valid = truth != VOID
-    yes, real = (prediction == 1) & valid, truth == 1
-    both, predicted, true, total = (int(a.sum()) for a in (yes & real, yes, real, valid))
-    union = predicted + true - both
-    return Counts(both, union, total - union, total - both, predicted, true)
+    rows = []
+    for label in range(ways + 1):
+        yes, real = (prediction == label) & valid, truth == label
+        both, predicted, true = (int(a.sum()) for a in (yes & real, yes, real))
+        rows.append((both, predicted + true - both, predicted, true))
+    (behind, behind_union, *_), *found = rows
+    return [
+        Counts(both, union, behind * (way == 0), behind_union * (way == 0), predicted, true)
+        for way, (both, union, predicted, true) in enumerate(found)
+    ]
 
 
-def predict(logits: torch.Tensor, size: tuple[int, int], corners: bool) -> np.ndarray:
-    """(1, 2, h, w) logits of cells to a (*size) uint8 mask in {0, 1}: foreground where its logit is the larger one."""
-    larger = enlarge(logits, size, corners)[0]
-    return (larger[1] > larger[0]).to(torch.uint8).cpu().numpy()
+def _named(values: range | tuple[int, ...]) -> str:
+    return ", ".join(f"{value} (void)" if value == VOID else str(value) for value in values)
 
 
-def summarise(rows: Sequence[Mapping[str, int]]) -> dict[str, object]:
-    """All figures of one set of episodes; each row holds `class_id` and the fields of `Counts`. Fractions in [0, 1].
+def summarise(columns: Columns) -> dict[str, object]:
+    """All figures of one list of episodes of one fold; fractions in [0, 1].
 
     * `miou`: intersections and unions summed per class over episodes, divided once, averaged over classes
       (PFENet, HSNet, UMTFSS and most of the field);
     * `miou_episode_mean`: IoU of each episode averaged inside a class, then over classes (MaskSplit's metric);
-    * `fb_iou`: foreground and background summed over all episodes, the mean of the two ratios;
+    * `miou_with_background`: as `miou`, the background counting as one more class (the pixel-level meta-learner's);
+    * `fb_iou`: foreground and background summed over all episodes, the mean of the two ratios; with several ways the
+      foreground is that of each way, one after the other;
     * `area_ratio`: predicted over true foreground pixels, the first thing to look at when mIoU disappoints.
+
+    All are at the query's own resolution; `model_resolution` holds the same but the area at the model's, if the
+    columns with prefix `model_` are there.
 
     Raises:
         ValueError: if there are no rows.
     """
-    if not rows:
+    if not len(columns["class_id"]):
         raise ValueError("expected at least one episode, got none; the fold has no class with enough images")
-    columns = {name: np.array([row[name] for row in rows], dtype=np.int64) for name in ("class_id", *_FIELDS)}
-    per_class = {int(c): _class_figures(columns, columns["class_id"] == c) for c in np.unique(columns["class_id"])}
-    foreground = _ratio(columns["intersection"].sum(), columns["union"].sum())
-    background = _ratio(columns["background_intersection"].sum(), columns["background_union"].sum())
+    classes = columns["class_id"]
+    found: dict[str, object] = _figures(columns, "")
+    found["area_ratio"] = _ratio(columns["predicted"].sum(), columns["true"].sum())
+    found["episodes"] = int((columns["way"] == 0).sum())
+    found["classes"] = {int(c): _class_figures(columns, classes == c) for c in np.unique(classes)}
+    if f"{MODEL}union" in columns:
+        found["model_resolution"] = _figures(columns, MODEL)
+    return found
+
+
+def _figures(columns: Columns, prefix: str) -> dict[str, object]:
+    classes = columns["class_id"]
+    part, whole = columns[f"{prefix}intersection"], columns[f"{prefix}union"]
+    per_class = [_ratio(part[classes == c].sum(), whole[classes == c].sum()) for c in np.unique(classes)]
+    each = _each(part, whole)
+    means = [_mean(each[classes == c]) for c in np.unique(classes)]
+    background = _ratio(columns[f"{prefix}background_intersection"].sum(), columns[f"{prefix}background_union"].sum())
     return {
-        "miou": float(np.mean([figures["iou"] for figures in per_class.values()])),
-        "miou_episode_mean": float(np.mean([figures["iou_episode_mean"] for figures in per_class.values()])),
-        "fb_iou": (foreground + background) / 2,
-        "area_ratio": _ratio(columns["predicted"].sum(), columns["true"].sum()),
-        "episodes": len(rows),
-        "classes": per_class,
+        "miou": _mean(per_class),
+        "miou_episode_mean": _mean(means),
+        "miou_with_background": _mean([*per_class, background]),
+        "fb_iou": (_ratio(part.sum(), whole.sum()) + background) / 2,
     }
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Counts))
-
-
-def _class_figures(columns: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
+def _class_figures(columns: Columns, mask: np.ndarray) -> dict[str, float]:
     intersections, unions = columns["intersection"][mask], columns["union"][mask]
-    each = np.where(unions > 0, intersections / np.maximum(unions, 1), 1.0)
     return {
         "iou": _ratio(intersections.sum(), unions.sum()),
-        "iou_episode_mean": float(each.mean()),
+        "iou_episode_mean": _mean(_each(intersections, unions)),
         "area_ratio": _ratio(columns["predicted"][mask].sum(), columns["true"][mask].sum()),
         "episodes": int(mask.sum()),
     }
+
+
+def _each(intersections: np.ndarray, unions: np.ndarray) -> np.ndarray:
+    return np.where(unions > 0, intersections / np.maximum(unions, 1), 1.0)
+
+
+def _mean(values: np.ndarray | list[float]) -> float:
+    return math.fsum(values) / len(values)  # exact, so that the order of the rows changes nothing
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from fss import shards
 from fss.images import VOID
 
 
@@ -24,10 +25,18 @@ class Dataset:
     folds: tuple[tuple[int, ...], ...]
     read_image: Callable[[str], Image.Image]
     read_mask: Callable[[str], np.ndarray]
+    read_bytes: Callable[[str], bytes] | None = None
+    """An image's file."""
+    void: int = VOID
+    """Index of void in the masks."""
 
     def image(self, name: str) -> Image.Image:
         """RGB image `name` at its own size."""
         return self.read_image(name)
+
+    def key(self, name: str) -> str:
+        """Hex sha256 of the image's bytes, of its pixels if there is no file: the same image under whatever name."""
+        return shards.sha256(self.read_bytes(name) if self.read_bytes else self.read_image(name).tobytes())
 
     def mask(self, name: str) -> np.ndarray:
         """(H, W) int32 class indices of image `name`."""

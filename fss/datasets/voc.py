@@ -45,6 +45,7 @@ def _open(root: str, list_file: str, class_names: tuple[str, ...], num_folds: in
         class_names=class_names,
         folds=folds,
         read_image=functools.partial(_read_image, base / "JPEGImages"),
+        read_bytes=lambda name: (base / "JPEGImages" / f"{name}.jpg").read_bytes(),
         read_mask=functools.partial(_read_mask, masks),
     )
 
