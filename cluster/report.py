@@ -181,8 +181,8 @@ def _results(report: Report) -> str:
 def _result_table(table: Table) -> str:
     span = len(table.columns)
     groups = "".join(
-        f'<th class="group first" colspan="{span}">{shots}-shot {escape(table.metric)} [%]</th>'
-        for shots in table.groups
+        f'<th class="group first" colspan="{span}">{escape(group)} {escape(table.metric)} [%]</th>'
+        for group in table.groups
     )
     head = "".join(_header(name, i == 0) for _ in table.groups for i, name in enumerate(table.columns))
     rows = []

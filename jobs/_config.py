@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -21,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from cluster.config import Config, PredictConfig, check
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+
+T = TypeVar("T")
 
 
 def load(arguments: Sequence[str]) -> Config:
@@ -38,13 +40,17 @@ def load(arguments: Sequence[str]) -> Config:
 
 
 def load_predict(arguments: Sequence[str]) -> PredictConfig:
-    """`key=value` arguments of the predict command.
+    """`key=value` arguments of the predict command, see `load_keys`."""
+    return load_keys(PredictConfig, arguments)
+
+
+def load_keys(schema: type[T], arguments: Sequence[str]) -> T:
+    """`key=value` arguments of a command that has a configuration of its own and no presets.
 
     Raises:
         ValueError: for a wrong or missing key or a wrong type.
     """
-    config = _typed(PredictConfig, arguments, lambda: _dotlist(PredictConfig, arguments))
-    return cast(PredictConfig, config)
+    return cast(T, _typed(schema, arguments, lambda: _dotlist(schema, arguments)))
 
 
 def run(load_config: Callable[[Sequence[str]], Any], work: Callable[[Any], Any]) -> None:

@@ -1,0 +1,29 @@
+"""Compare models that were measured on the same episodes: intervals, paired differences, tables for a paper.
+
+    python -m jobs.compare runs=[A,B,C] [base=B] [out=DIR] [samples=1000]
+    python -m jobs.compare runs=["A:prototype read-out",A,B]
+
+A, B and C are runs' folders or folders that evaluate wrote. Without a model's name each gives the last of its table,
+the trained one, and its training-free read-outs come along once. It writes compare.md, compare.tex (booktabs),
+compare.json and compare.png, and logs them as one MLflow run.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import cluster.compare
+from cluster import compare_report
+from cluster.compare import CompareConfig
+from jobs._config import load_keys, run
+
+
+def compare(config: CompareConfig) -> None:
+    """Compare, print, write and log."""
+    found = cluster.compare.compare(config)
+    print(compare_report.plain(found))
+    print(f"\ncompare: {compare_report.conclude(found, config)}")
+
+
+if __name__ == "__main__":
+    run(functools.partial(load_keys, CompareConfig), compare)
