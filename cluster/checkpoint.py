@@ -91,6 +91,14 @@ def write(folder: Path, step: int, state: State, identity: Mapping[str, Any], ke
         shutil.rmtree(left, ignore_errors=True)
 
 
+def drop(folder: Path, step: int) -> int:
+    """Remove the checkpoints of `step` and of later steps; return how many there were."""
+    late = [path for path in folder.glob("step-*") if path.name >= f"step-{step:08d}"]
+    for path in late:
+        shutil.rmtree(path)
+    return len(late)
+
+
 def newest(folder: Path, identity: Mapping[str, Any]) -> tuple[int, State] | None:
     """Step and state of the newest whole checkpoint, or None.
 

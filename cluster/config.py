@@ -139,7 +139,7 @@ class TrainConfig:
     clip: float = 1.0
     loss: str = "cross_entropy_dice"
     ema: float = 0.99
-    """Decay of the averaged weights, which are what is exported; 0 = export the last weights."""
+    """Decay of the averaged weights, which are what is measured and exported; 0 = no averaging."""
     precision: str = "fp32"
     zero_stage: int = 1
     views: int = 2
@@ -151,7 +151,11 @@ class TrainConfig:
     log_every: int = 20
     loader_workers: int = 0
     holdout: int = 64
-    """Pseudo-tasks kept out of training, on which each log's label-free validation is measured."""
+    """Pseudo-tasks kept out of training, on which candidates are measured without any label; 0 = none."""
+    candidates: int = 8
+    """Times that the averaged weights are measured and kept during training, evenly spaced, the last step included."""
+    select: str = "holdout"
+    """Which candidate is exported: `holdout` = the one of the best IoU on the held-out pseudo-tasks, `last`."""
     max_failures: int = 2
     """Times that Ray Train restarts the workers after a crash, from the last checkpoint."""
 
@@ -274,6 +278,7 @@ def _choices(config: Config) -> list[str]:
         "train.precision": (config.train.precision, PRECISIONS),
         "pretrain.precision": (config.pretrain.precision, PRECISIONS),
         "train.zero_stage": (config.train.zero_stage, (0, 1, 2, 3)),
+        "train.select": (config.train.select, ("holdout", "last")),
         "dataset.name": (config.dataset.name, DATASETS),
     }
     found = [
@@ -304,6 +309,7 @@ def _ranges(config: Config) -> list[str]:
         "train.log_every": config.train.log_every,
         "train.checkpoint_every": config.train.checkpoint_every,
         "train.keep_checkpoints": config.train.keep_checkpoints,
+        "train.candidates": config.train.candidates,
         "pretrain.steps": config.pretrain.steps,
         "pretrain.batch": config.pretrain.batch,
         "cluster.train_workers": config.cluster.train_workers,

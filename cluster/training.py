@@ -49,8 +49,11 @@ class Recipe(Protocol):
     def validate(self, module: nn.Module) -> Figures:
         """Label-free validation with the averaged weights, the same on all ranks; may be empty."""
 
+    def candidate(self, module: nn.Module, folder: Path, step: int, figures: Figures) -> None:
+        """Keep the averaged weights of `step` and what `validate` found, on rank 0; a step done twice comes twice."""
+
     def export(self, module: nn.Module, folder: Path) -> None:
-        """Write the trained result into `folder`, on rank 0, with the averaged weights in place."""
+        """Write the trained result into `folder`, on rank 0, with the averaged weights in place; the last call."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,14 @@ class Job:
     moments: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
     threads: int = 1
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether what happens every so many steps (0: never), and after the last one, happens after `step`."""
+        return every > 0 and (step % every == 0 or step == self.steps)
+
+    def validations(self) -> list[int]:
+        """The steps after which the averaged weights are validated and kept as a candidate."""
+        return [step for step in range(1, self.steps + 1) if self.due(step, self.validate_every)]
 
 
 def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
@@ -166,12 +177,14 @@ class _Loop:
                 self.step += 1
                 if progress:
                     progress.update(items=job.batch)
-                if self.step % job.log_every == 0 or self.step == job.steps:
-                    figures = self._figures(meter)
+                figures = self._figures(meter) if job.due(self.step, job.log_every) else {}
+                if job.due(self.step, job.validate_every):
+                    figures |= self._validate()
+                if figures:
                     if journal:
                         journal.metrics({f"{job.name}/{k}": v for k, v in figures.items()}, step=self.step)
                     report(figures)
-                if self.step % job.checkpoint_every == 0 or self.step == job.steps:
+                if job.due(self.step, job.checkpoint_every):  # after the candidate, which a resumed run finds
                     self._checkpoint()
             if progress:
                 progress.close()
@@ -194,7 +207,7 @@ class _Loop:
         return self.engine.optimizer.param_groups
 
     def _figures(self, meter: Meter) -> Figures:
-        """Means over the steps since the last log and over all ranks, with the speed; validation beside them."""
+        """Means over the steps since the last log and over all ranks, with the speed."""
         means = meter.means()
         values = torch.tensor([*means.values()], dtype=torch.float64)
         if self.world > 1:
@@ -205,11 +218,14 @@ class _Loop:
                 f"{self.job.name}: the loss is {figures['loss']} at step {self.step}; lower the learning rate, "
                 "or train in fp32 (precision=fp32)"
             )
-        figures |= {"lr": self._groups()[0]["lr"], **meter.speed()}
-        every = self.job.validate_every
-        if every and (self.step % every == 0 or self.step == self.job.steps):
-            with self.average.in_place(self.engine.module):  # on all ranks: under ZeRO-3 a forward pass is collective
-                figures |= self.job.recipe.validate(self.engine.module)
+        return {**figures, "lr": self._groups()[0]["lr"], **meter.speed()}
+
+    def _validate(self) -> Figures:
+        """What validation finds with the averaged weights, which rank 0 keeps as a candidate."""
+        with self.average.in_place(self.engine.module):  # on all ranks: under ZeRO-3 a forward pass is collective
+            figures = self.job.recipe.validate(self.engine.module)
+            if self.rank == 0:
+                self.job.recipe.candidate(self.engine.module, self.job.folder, self.step, figures)
         return figures
 
     def _checkpoint(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
@@ -41,7 +42,7 @@ def export(
         facts: whatever is worth knowing later (run, steps, fingerprints), JSON values.
     """
     backbone = extractor.backbone
-    files = {"model.safetensors": _bytes(head), "backbone.safetensors": _bytes(backbone)}
+    files = {"model.safetensors": weights_bytes(head), "backbone.safetensors": weights_bytes(backbone)}
     about = {
         "format": FORMAT,
         "model": dict(model),
@@ -57,7 +58,8 @@ def export(
     return files | {"model.json": (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()}
 
 
-def _bytes(module: nn.Module) -> bytes:
+def weights_bytes(module: nn.Module) -> bytes:
+    """The weights and buffers of `module` as a safetensors file; equal weights make equal bytes."""
     return save({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()})
 
 
@@ -70,11 +72,16 @@ class Segmenter:
     about: Mapping[str, Any]
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "auto") -> Segmenter:
+    def load(cls, folder: str | Path, device: str = "auto", weights: str | Path | None = None) -> Segmenter:
         """Read an exported model.
 
+        Args:
+            folder: holds model.json and what it names.
+            device: cpu, cuda, or auto for the GPU if there is one.
+            weights: safetensors file of another candidate of the same training, for the head in place of its own.
+
         Raises:
-            ValueError: if the folder is none, or a file is damaged or of another version.
+            ValueError: if the folder is none, a file is damaged or of another version, or `weights` do not fit.
         """
         base = Path(folder)
         about = read_about(base)
@@ -85,7 +92,7 @@ class Segmenter:
         chosen = about["backbone"]
         backbone = backbones.build(chosen["name"], str(base / "backbone.safetensors"), stride=chosen["stride"])
         head = models.build(about["model"]["name"], backbone.channels, **about["model"]["options"])
-        head.load_state_dict(load((base / "model.safetensors").read_bytes()))
+        _fill(head, base / "model.safetensors" if weights is None else Path(weights))
         where = device_by_name(device)
         return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)
 
@@ -120,6 +127,15 @@ class Segmenter:
     ) -> np.ndarray:
         """(H, W) uint8 mask of `query` in {0, 1}; arguments as for `probabilities`."""
         return (self.probabilities(query, supports, masks) > threshold).astype(np.uint8)
+
+
+def _fill(head: nn.Module, path: Path) -> None:
+    try:
+        head.load_state_dict(load(path.read_bytes()))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"{path}: expected the weights of this model's head, got {error}; give a candidate of the same training"
+        ) from error
 
 
 def find(path: str | Path) -> Path:

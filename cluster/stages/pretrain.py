@@ -92,6 +92,9 @@ class PretrainRecipe:
         """Nothing: there is no label, and the loss itself is logged."""
         return {}
 
+    def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
+        """Nothing: the last weights are exported."""
+
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write the network alone, as a weights file that `fss.backbones.build` reads."""
         state = {name: value.detach().float().cpu() for name, value in module.backbone.state_dict().items()}  # type: ignore[union-attr]

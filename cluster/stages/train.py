@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load
 from torch import nn
 from torch.utils.data import DataLoader
 
-from cluster import backbone, publish, training
+from cluster import backbone, candidates, publish, training
 from cluster.backbone import BackboneSpec
+from cluster.candidates import Candidate
 from cluster.run import Run
 from cluster.stage import File, Stage, read_file
 from fss import losses, models, segmenter, shards, tasks
@@ -26,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: Cells a side in which the loss compares logits with masks.
 LOSS_CELLS = 65
+#: What `train.select=holdout` compares.
+HOLDOUT = "holdout_iou"
 _NO_DECAY = ("gain", "marker", "bias", "norm")
 
 
@@ -131,11 +136,34 @@ class MetaRecipe:
             logger.warning("the model predicts almost only background; lower train.lr or use train.loss=dice")
         return sums
 
+    def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
+        """Keep the head as it is now, with its figures."""
+        candidates.write(folder, step, segmenter.weights_bytes(_head(module)), figures)
+
     def export(self, module: nn.Module, folder: Path) -> None:
-        """Write the model's folder, model.json last."""
-        head = module.head if isinstance(module, MetaModule) else module
-        for name, data in segmenter.export(head, self.bank.extractor, self.model, self.facts).items():
+        """Write the folder of the selected candidate's model, model.json last."""
+        chosen, how = select(candidates.read(folder), self.settings.select)
+        head = _head(module)
+        head.load_state_dict(load(chosen.path.read_bytes()))
+        facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
+        for name, data in segmenter.export(head, self.bank.extractor, self.model, facts).items():
             publish.write_bytes(folder / "model" / name, data)
+
+
+def _head(module: nn.Module) -> nn.Module:
+    return module.head if isinstance(module, MetaModule) else module
+
+
+def select(found: Sequence[Candidate], by: str) -> tuple[Candidate, str]:
+    """The candidate to export, and how it was selected in the end: `holdout` or `last`.
+
+    By `holdout` it is the one of the best IoU on held-out pseudo-tasks, the earliest of equals; where nothing was held
+    out, or no figure is a number, the last one.
+    """
+    measured = [one for one in found if math.isfinite(one.figures.get(HOLDOUT, math.nan))]
+    if by == "holdout" and measured:
+        return max(measured, key=lambda one: (one.figures[HOLDOUT], -one.step)), "holdout"
+    return max(found, key=lambda one: one.step), "last"
 
 
 def model_options(run: Run) -> dict[str, Any]:
@@ -144,7 +172,10 @@ def model_options(run: Run) -> dict[str, Any]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    keys = ("steps", "batch", "lr", "weight_decay", "warmup", "clip", "loss", "ema", "precision", "views", "holdout")
+    keys = (
+        *("steps", "batch", "lr", "weight_decay", "warmup", "clip", "loss", "ema", "precision", "views"),
+        *("holdout", "candidates", "select"),
+    )
     chosen = {key: getattr(run.config.train, key) for key in keys}
     return {"seed": run.config.seed, "model": model_options(run), "backbone": backbone.settings(run), **chosen}
 
@@ -179,7 +210,7 @@ def job(run: Run, folder: Path) -> training.Job:
         precision=config.train.precision,
         zero_stage=config.train.zero_stage,
         log_every=config.train.log_every,
-        validate_every=config.train.log_every * 5,
+        validate_every=math.ceil(config.train.steps / config.train.candidates),
         checkpoint_every=config.train.checkpoint_every,
         keep_checkpoints=config.train.keep_checkpoints,
         threads=config.cluster.cpus_per_train_worker,
@@ -187,18 +218,37 @@ def job(run: Run, folder: Path) -> training.Job:
 
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    chosen = run.config.train
+    chosen, training_job = run.config.train, job(run, folder)
+    candidates.make_good(folder, training_job.validations())
     run.ray()
     run.release_pool()
-    training.train(job(run, folder), run.config.cluster, chosen.max_failures)
-    with run.journal("train") as journal:
-        journal.artifact(folder / "model", "model")
+    training.train(training_job, run.config.cluster, chosen.max_failures)
+    _tell(run, folder)
     return exported_files(folder), {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
 
+def _tell(run: Run, folder: Path) -> None:
+    """Say which candidate was exported and why, and journal it."""
+    selection = segmenter.read_about(folder / "model")["facts"]["selection"]
+    asked, how, step, value = run.config.train.select, selection["by"], selection["step"], selection[HOLDOUT]
+    if asked != how:
+        logger.warning(
+            "train.select=%s: no pseudo-task was held out, so step %d, the last one, is exported; set train.holdout "
+            "above 0, or give more images", asked, step,
+        )  # fmt: skip
+    measured = "" if value is None else f", IoU {100 * value:.1f} % on held-out pseudo-tasks"
+    logger.info("train: the model of step %d of %d, selected by %s%s", step, run.config.train.steps, how, measured)
+    with run.journal("train") as journal:
+        journal.tags({"selected_by": how})
+        journal.metrics({"train/selected_step": step} | ({} if value is None else {f"train/selected_{HOLDOUT}": value}))
+        journal.artifact(folder / "model", "model")
+
+
 def exported_files(folder: Path) -> list[File]:
-    """The files of the model that a training worker exported into `folder`."""
-    names = ("model/model.safetensors", "model/backbone.safetensors", "model/model.json")
+    """The files of the model that a training worker exported into `folder`, and of the candidates."""
+    kept = [one.path.relative_to(folder).parent for one in candidates.read(folder)]
+    names = ["model/model.safetensors", "model/backbone.safetensors", "model/model.json"]
+    names += [str(path / name) for path in kept for name in (candidates.WEIGHTS, candidates.FIGURES)]
     found = []
     for name in names:
         data = (folder / name).read_bytes()

@@ -15,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from cluster import checkpoint, training
+from cluster import candidates, checkpoint, training
 from cluster.journal import read_events
 from cluster.session import ROOT
 from cluster.stage import StageError
+from cluster.stages import train
 from cluster.stages.train import MetaRecipe
 
 # The learning rate
@@ -120,11 +121,11 @@ def test_checkpoints_leave_the_backbone_out(tiny_run):
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000004", "step-00000008"]
     step, state = checkpoint.newest(folder, {"run": folder.parent.name})
     assert step == 8
-    head = load((folder.parent / "model" / "model.safetensors").read_bytes())
+    head = load(candidates.read(folder.parent)[-1].path.read_bytes())
     for kind in ("parameter", "exp_avg", "exp_avg_sq", "average"):
         names = {name.removeprefix(f"{kind}/head.") for name in state if name.startswith(f"{kind}/")}
         assert names <= set(head)
-    for name, value in head.items():  # the average is what is exported
+    for name, value in head.items():  # the average is what is kept for the export
         if f"average/head.{name}" in state:
             assert torch.equal(state[f"average/head.{name}"], value)
     assert any(not torch.equal(state[f"average/head.{name}"], state[f"parameter/head.{name}"]) for name in head)
@@ -161,8 +162,6 @@ class Troubled(MetaRecipe):
 
 def troubled_job(tiny_run, folder, **trouble):
     """The tiny run's job in another folder, with a recipe that notes what it does."""
-    from cluster.stages import train
-
     job = train.job(tiny_run, tiny_run.manifest("train").folder)
     values = {field.name: getattr(job.recipe, field.name) for field in dataclasses.fields(MetaRecipe)}
     recipe = Troubled(**values, notes=folder, **trouble)
@@ -172,6 +171,12 @@ def troubled_job(tiny_run, folder, **trouble):
 def noted(folder, rank):
     """(batch number, images) in the order of loading."""
     return [json.loads(line) for line in (folder / f"rank{rank}.jsonl").read_text().splitlines()]
+
+
+def kept(folder):
+    """The candidates' files below a stage's folder, by name."""
+    paths = [path for path in (folder / "candidates").rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def metrics(folder, job, key):
@@ -187,6 +192,8 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(tiny_run, t
         training.train(job, tiny_run.config.cluster, max_failures=0)
     assert [number for number, _ in noted(tmp_path, 0)] == [0, 1, 2, 3, 4, 5, 6]
     assert [path.name for path in (job.folder / "checkpoints").iterdir()] == ["step-00000004"]
+    assert [one.step for one in candidates.read(job.folder)] == [1, 2, 3, 4, 5, 6]
+    before = {one.step: one.path.stat().st_mtime_ns for one in candidates.read(job.folder)}
     training.train(job, tiny_run.config.cluster, max_failures=0)
     seen = noted(tmp_path, 0)
     assert [number for number, _ in seen[7:]] == [4, 5, 6, 7]
@@ -194,7 +201,10 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(tiny_run, t
     undisturbed = tiny_run.manifest("train").folder
     for name in ("model/model.safetensors", "model/backbone.safetensors", "model/model.json"):
         assert (job.folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    for kind in ("loss", "iou", "lr"):
+    assert kept(job.folder) == kept(undisturbed)
+    again = {one.step for one in candidates.read(job.folder) if one.path.stat().st_mtime_ns != before.get(one.step)}
+    assert again == {5, 6, 7, 8}
+    for kind in ("loss", "iou", "lr", "holdout_iou", "holdout_loss"):
         assert metrics(job.tracking, job, f"train/{kind}") == metrics(tiny_run.tracking_folder, job, f"train/{kind}")
     assert not (job.folder / ".ray").exists()
 
@@ -213,8 +223,13 @@ def test_two_workers_see_the_same_episodes_and_learn_the_same(tiny_run, tmp_path
     one, two = (metrics(folder, job, "train/loss") for folder in (tiny_run.tracking_folder, job.tracking))
     assert list(one) == list(two) == [2, 4, 6, 8]
     np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-4)
-    models = [
-        load((f / "model/model.safetensors").read_bytes()) for f in (tiny_run.manifest("train").folder, job.folder)
-    ]
-    for name, value in models[0].items():
-        np.testing.assert_allclose(models[1][name], value, atol=1e-4, err_msg=name)
+    for ours, theirs in zip(
+        candidates.read(tiny_run.manifest("train").folder), candidates.read(job.folder), strict=True
+    ):
+        assert ours.step == theirs.step
+        assert ours.figures == pytest.approx(theirs.figures, abs=5e-3)
+        models = [load(one.path.read_bytes()) for one in (ours, theirs)]
+        for name, value in models[0].items():
+            np.testing.assert_allclose(models[1][name], value, atol=1e-4, err_msg=f"step {ours.step}: {name}")
+    chosen, _ = train.select(candidates.read(job.folder), "holdout")
+    assert (job.folder / "model/model.safetensors").read_bytes() == chosen.path.read_bytes()

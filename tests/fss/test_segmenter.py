@@ -73,6 +73,19 @@ def test_the_json_vouches_for_the_other_files_and_comes_last(tmp_path):
     assert set(json.loads(files["model.json"])["sha256"]) == set(files) - {"model.json"}
 
 
+def test_a_candidates_weights_take_the_place_of_the_heads(tmp_path):
+    first, _ = write(tmp_path / "model")
+    other = models.build("correlation", Extractor(backbones.build("small"), size=64).backbone.channels, seed=2, dim=16)
+    candidate = tmp_path / "candidate.safetensors"
+    candidate.write_bytes(segmenter.weights_bytes(other))
+    loaded = Segmenter.load(tmp_path / "model", "cpu", weights=candidate)
+    assert segmenter.weights_bytes(loaded.head) == candidate.read_bytes() != segmenter.weights_bytes(first)
+    for damaged in (candidate.read_bytes()[:50], (tmp_path / "model/backbone.safetensors").read_bytes()):
+        candidate.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"candidate.safetensors: expected the weights of this model's head, got"):
+            Segmenter.load(tmp_path / "model", "cpu", weights=candidate)
+
+
 def test_masks_are_of_the_querys_size_and_cut_at_the_threshold(model):
     query = noise_image(0, (37, 91))
     chances = model.probabilities(query, SUPPORTS, MASKS)
