@@ -15,7 +15,7 @@ SOURCES = ("clusters",)
 SEGMENTS = ("none", "spectral")
 LEVELS = ("low", "mid", "high")
 PRECISIONS = ("fp32", "bf16")
-DATASETS = ("pascal5i", "scenes")
+DATASETS = ("coco20i", "folder", "fss1000", "pascal5i", "scenes")
 
 
 @dataclass
@@ -167,8 +167,23 @@ class DatasetConfig:
     name: str = "pascal5i"
     root: str | None = None
     list: str | None = None
+    """Text file below root, or any path: an image a line (fss1000: a class); none = the set's own."""
+    folds: str | None = None
+    """Classes of each fold of coco20i: interleaved (default) or consecutive."""
+    year: int | None = None
+    """2014 or 2017 for coco20i; none = whichever is there."""
+    split: str | None = None
+    """train, val or test (default) for fss1000 without a list."""
+    num_folds: int | None = None
+    """Equal parts of a folder's classes, in order; none = 1."""
+    sbd: str | None = None
+    """Folder of SBD's cls/*.mat for jobs.prepare; none = looked for below and beside root."""
     min_area: int = 2048
     """Pixels that a class must cover in an image, at the mask's own resolution, to make an episode (2 x 32 x 32)."""
+
+    def options(self) -> dict[str, Any]:
+        """What `fss.datasets.open_dataset` takes beside name, root and list."""
+        return {key: getattr(self, key) for key in ("folds", "year", "split", "num_folds")}
 
 
 @dataclass

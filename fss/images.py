@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 #: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them. JPEG covers
 #: MPO, which Pillow does not know as a format to open.
@@ -46,6 +46,20 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
         return _to_rgb(_upright(image))
     except _UNREADABLE as error:
         raise _damaged(error) from error
+
+
+def upright_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int]:
+    """(width, height) of `decode(data)`, from the header: no pixel of a JPEG is decoded.
+
+    Raises:
+        BadImageError: with reason `empty`, `unreadable` or `too_large`; damage behind the header goes unseen.
+    """
+    image = _open(data, FORMATS, max_pixels)
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception:  # as in _upright
+        turned = False
+    return image.size[::-1] if turned else image.size
 
 
 def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
@@ -140,6 +154,19 @@ def decode_labels(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
             "convert colours to indices first",
         )
     return array.astype(np.int32)
+
+
+def decode_colours(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
+    """PNG bytes of a mask to its (H, W, 3) uint8 colours as they are written, transparency left out.
+
+    Raises:
+        BadImageError: if it cannot be read.
+    """
+    image = _open(data, _LABEL_FORMATS, max_pixels)
+    try:
+        return np.asarray(image.convert("RGBA").convert("RGB"))
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
 
 
 def to_tensor(image: Image.Image, size: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Callable
 
 import numpy as np
@@ -12,10 +13,13 @@ from PIL import Image
 from fss import shards
 from fss.images import VOID
 
+#: Index that means void where 255 is a class.
+WIDE_VOID = 65535
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images and index masks by name: 0 is background, 1..C are `class_names` in order, 255 is void.
+    """Images and index masks by name: 0 is background, 1..C are `class_names` in order, `void` belongs to nothing.
 
     `folds[i]` holds the class ids that fold i tests on.
     """
@@ -25,27 +29,35 @@ class Dataset:
     folds: tuple[tuple[int, ...], ...]
     read_image: Callable[[str], Image.Image]
     read_mask: Callable[[str], np.ndarray]
-    read_bytes: Callable[[str], bytes] | None = None
-    """An image's file."""
+    read_size: Callable[[str], tuple[int, int]] | None = None
+    """(width, height) of an image, cheaper than reading it."""
     void: int = VOID
-    """Index of void in the masks."""
 
     def image(self, name: str) -> Image.Image:
         """RGB image `name` at its own size."""
         return self.read_image(name)
 
+    def image_size(self, name: str) -> tuple[int, int]:
+        """(width, height) of image `name`, from its header where the data set allows it."""
+        return self.read_size(name) if self.read_size else self.read_image(name).size
+
     def key(self, name: str) -> str:
-        """Hex sha256 of the image's bytes, of its pixels if there is no file: the same image under whatever name."""
-        return shards.sha256(self.read_bytes(name) if self.read_bytes else self.read_image(name).tobytes())
+        """Hex sha256 of the image's pixels: the same for the same image under whatever name."""
+        return shards.sha256(self.read_image(name).tobytes())
 
     def mask(self, name: str) -> np.ndarray:
-        """(H, W) int32 class indices of image `name`."""
+        """(H, W) uint8 or uint16 class indices of image `name`."""
         return self.read_mask(name)
 
     def binary_mask(self, name: str, class_id: int) -> np.ndarray:
         """(H, W) uint8: 1 where the image shows `class_id`, 255 where void, 0 elsewhere."""
         mask = self.mask(name)
-        return np.where(mask == VOID, VOID, mask == class_id).astype(np.uint8)
+        return np.where(mask == self.void, VOID, mask == class_id).astype(np.uint8)
+
+
+def void_of(class_names: tuple[str, ...]) -> int:
+    """The index that means void beside these classes: 255, or 65535 where 255 is one of them."""
+    return VOID if len(class_names) < VOID else WIDE_VOID
 
 
 def areas(dataset: Dataset, name: str) -> dict[int, int]:
@@ -55,30 +67,45 @@ def areas(dataset: Dataset, name: str) -> dict[int, int]:
         ValueError: if the mask holds an index that is no class, or does not fit its image.
     """
     mask = dataset.mask(name)
-    size = dataset.image(name).size
+    size = dataset.image_size(name)
     if mask.shape != (size[1], size[0]):
         raise ValueError(f"{name}: expected a mask of {size[0]}x{size[1]} like its image, got {mask.shape[::-1]}")
     values, counts = np.unique(mask, return_counts=True)
-    unknown = [int(v) for v in values if v > len(dataset.class_names) and v != VOID]
+    unknown = [int(v) for v in values if v > len(dataset.class_names) and v != dataset.void]
     if unknown:
         raise ValueError(
-            f"{name}: expected class indices 0..{len(dataset.class_names)} and {VOID}, got {unknown[:5]}; "
+            f"{name}: expected class indices 0..{len(dataset.class_names)} and {dataset.void}, got {unknown[:5]}; "
             "is it a mask of another data set, or a colour image?"
         )
-    return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v not in (0, VOID)}
+    return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v not in (0, dataset.void)}
 
 
-def open_dataset(name: str, root: str, list_file: str | None = None) -> Dataset:
-    """Open data set `name` (`pascal5i`, `scenes`) below `root`, its images named by `list_file`, one a line.
+def open_dataset(name: str, root: str, list_file: str | None = None, **options: str | int | None) -> Dataset:
+    """Open data set `name` below `root`, its images named by `list_file`, one a line, or by what the set itself says.
+
+    `options` are those of the opener: `folds` and `year` (coco20i), `split` (fss1000), `num_folds` (folder). None
+    means the opener's default.
 
     Raises:
-        ValueError: for an unknown name, a folder that is not there, or a list that is empty.
+        ValueError: for an unknown name or option, a folder that is not there, or a list that is empty.
     """
-    from fss.datasets import voc
+    from fss.datasets import coco, folder, fss1000, voc
 
-    openers = {"pascal5i": voc.pascal5i, "scenes": voc.scenes}
+    openers: dict[str, Callable[..., Dataset]] = {
+        "coco20i": coco.coco20i,
+        "folder": folder.folder,
+        "fss1000": fss1000.fss1000,
+        "pascal5i": voc.pascal5i,
+        "scenes": voc.scenes,
+    }
     if name not in openers:
         near = difflib.get_close_matches(name, openers, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"expected a dataset of {', '.join(sorted(openers))}, got {name!r}{hint}")
-    return openers[name](root, list_file)
+    given = {key: value for key, value in options.items() if value is not None}
+    taken = list(inspect.signature(openers[name]).parameters)[2:]
+    wrong = sorted(set(given) - set(taken))
+    if wrong:
+        named = ", ".join(f"dataset.{key}" for key in taken) or "no setting of its own"
+        raise ValueError(f"dataset.{wrong[0]}: expected it unset, {name} takes {named}; got {given[wrong[0]]!r}")
+    return openers[name](root, list_file, **given)

@@ -1,0 +1,255 @@
+"""COCO's layouts: train2014, val2014 (or 2017) with images, and class masks as PNGs or as the instances JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+
+from fss.datasets import Dataset, files
+
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+#: COCO's category id -> 1..80, in id order.
+CLASS_OF = {c: i for i, c in enumerate((c for c in range(1, 91) if c not in _UNUSED_IDS), 1)}
+FOLDS = ("interleaved", "consecutive")
+YEARS = (2014, 2017)
+_PART = re.compile(r"(train|val)(2014|2017)")
+
+
+def coco20i(root: str, list_file: str | None = None, folds: str = "interleaved", year: int | None = None) -> Dataset:
+    """COCO-20i: 80 classes in id order, in four folds of `fold_classes(folds)`. Names are val2014/STEM and the like.
+
+    `list_file` defaults to the val images of `year` that have a mask. Masks are the PNGs of `mask_folder`; where a
+    part has none, they are drawn from its instances JSON, see `draw`.
+
+    Raises:
+        ValueError: if images or masks are not there, both years are and none is chosen, or a choice is unknown.
+    """
+    base = Path(root)
+    chosen = find_year(base, year)
+    part = functools.cache(functools.partial(open_part, base))
+    if list_file:
+        names = files.distinct(_name(line, chosen) for line in files.read_list(base, list_file))
+    else:
+        names = tuple(f"val{chosen}/{stem}" for stem in part(f"val{chosen}").labelled())
+    for used in dict.fromkeys(name.partition("/")[0] for name in names):
+        part(used)
+
+    def photo(name: str) -> Path:
+        folder, _, stem = name.partition("/")
+        return part(folder).images / f"{stem}.jpg"
+
+    def mask(name: str) -> np.ndarray:
+        folder, _, stem = name.partition("/")
+        return part(folder).mask(stem)
+
+    return Dataset(
+        names=names,
+        class_names=COCO_CLASSES,
+        folds=fold_classes(folds),
+        read_image=lambda name: files.read_image(photo(name)),
+        read_mask=mask,
+        read_size=lambda name: files.read_size(photo(name)),
+    )
+
+
+def fold_classes(convention: str) -> tuple[tuple[int, ...], ...]:
+    """The classes of each fold: `interleaved` (FWB, HSNet, PFENet) i+1, i+5, ...; `consecutive` (PANet) 20i+1..20i+20.
+
+    Raises:
+        ValueError: for another convention.
+    """
+    if convention not in FOLDS:
+        raise ValueError(f"dataset.folds: expected {' or '.join(FOLDS)}, got {convention!r}")
+    if convention == "interleaved":
+        return tuple(tuple(range(i, len(COCO_CLASSES) + 1, 4)) for i in range(1, 5))
+    return files.equal_folds(len(COCO_CLASSES), 4)
+
+
+def find_year(base: Path, year: int | None) -> int:
+    """`year`, or the one whose images are below `base`.
+
+    Raises:
+        ValueError: if it is not there, or both are and none is chosen.
+    """
+    if year is not None and year not in YEARS:
+        raise ValueError(f"dataset.year: expected 2014 or 2017, got {year}")
+    there = [y for y in YEARS if any(image_folder(base, f"{split}{y}") for split in ("val", "train"))]
+    if not there or (year and year not in there):
+        raise ValueError(
+            f"expected COCO's images in {base}/val{year or '2014 or val2017'}; check dataset.root and dataset.year"
+        )
+    if len(there) > 1 and year is None:
+        raise ValueError(f"expected a choice, {base} holds 2014 and 2017: set dataset.year=2014 or dataset.year=2017")
+    return year or there[0]
+
+
+def image_folder(base: Path, part: str) -> Path | None:
+    """Where the images of `part` (val2014) are: in root, or in root/images."""
+    return next((f for f in (base / part, base / "images" / part) if f.is_dir()), None)
+
+
+def mask_folder(base: Path, part: str) -> Path | None:
+    """Where mask PNGs of `part` are, in the layouts of HSNet and UMTFSS, MaskSplit, CyCTR and RePRI, in this order."""
+    places = (f"annotations/{part}", f"{part}gt", f"annotations/coco_masks/instance_{part}", part.rstrip("0123456789"))
+    return next((base / place for place in places if next((base / place).glob("*.png"), None)), None)
+
+
+def instances_file(base: Path, part: str) -> Path:
+    """Where COCO's own annotations of `part` belong."""
+    return base / "annotations" / f"instances_{part}.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """train2014, val2017 ...: its images, and where its masks come from."""
+
+    images: Path
+    masks: Path | None
+    instances: Path
+
+    def labelled(self) -> list[str]:
+        """Stems of the images that have a mask, sorted."""
+        with_mask = {p.stem for p in self.masks.glob("*.png")} if self.masks else load_instances(self.instances).keys()
+        found = sorted(p.stem for p in self.images.glob("*.jpg") if p.stem in with_mask)
+        if not found:
+            raise ValueError(f"expected the images of {self.masks or self.instances} in {self.images}, found none")
+        return found
+
+    def mask(self, stem: str) -> np.ndarray:
+        """(H, W) uint8 class mask of an image."""
+        if self.masks:
+            return files.read_mask(self.masks / f"{stem}.png")
+        found = load_instances(self.instances).get(stem)
+        if found is None:
+            raise ValueError(f"expected objects of {stem} in {self.instances}, found none; check dataset.list")
+        try:
+            return draw(found)
+        except ValueError as error:
+            raise ValueError(f"{self.instances}: {stem}: {error}") from error
+
+
+def open_part(base: Path, part: str) -> Part:
+    """The part `part` below `base`.
+
+    Raises:
+        ValueError: if it has no images, or neither masks nor annotations.
+    """
+    photos, masks, instances = image_folder(base, part), mask_folder(base, part), instances_file(base, part)
+    if photos is None:
+        raise ValueError(f"expected images in {base / part}; check dataset.root and dataset.list")
+    if masks is None and not instances.is_file():
+        raise ValueError(
+            f"expected mask PNGs in {base / 'annotations' / part} (or {part}gt, coco_masks/instance_{part}), or "
+            f"{instances}; check dataset.root"
+        )
+    return Part(photos, masks, instances)
+
+
+def _name(line: str, year: int) -> str:
+    """The image that a line names in its first column: val2014/STEM.jpg below anything, or STEM."""
+    path = PurePosixPath(line.split(maxsplit=1)[0].replace("\\", "/"))
+    folder = next((p for p in reversed(path.parts[:-1]) if _PART.fullmatch(p)), None)
+    in_stem = re.match(rf"COCO_({_PART.pattern})_", path.name)
+    return f"{folder or (in_stem[1] if in_stem else f'val{year}')}/{files.without_suffix(path.name)}"
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An image of an instances JSON with its objects, (class 1..80, COCO segmentation) in the file's order."""
+
+    height: int
+    width: int
+    objects: tuple[tuple[int, Any], ...]
+
+
+@functools.lru_cache(maxsize=2)
+def load_instances(path: Path) -> dict[str, Annotated]:
+    """The images of an instances JSON that show an object, by stem. Crowds are left out.
+
+    Raises:
+        ValueError: if it is no such file, or its categories are not COCO's.
+    """
+    try:
+        document = json.loads(files.read_bytes(path, "COCO's instances JSON"))
+        objects: dict[int, list[tuple[int, Any]]] = {}
+        for one in document["annotations"]:
+            if not one.get("iscrowd"):
+                objects.setdefault(one["image_id"], []).append((_class(one), one["segmentation"]))
+        listed = [i for i in document["images"] if i["id"] in objects]
+        found = {
+            PurePosixPath(i["file_name"]).stem: Annotated(int(i["height"]), int(i["width"]), tuple(objects[i["id"]]))
+            for i in listed
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: expected COCO's instances with images and annotations, not found: {error}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if len(found) != len(listed):
+        raise ValueError(f"{path}: expected images of different names, got {len(listed) - len(found)} doubled ones")
+    return found
+
+
+def _class(annotation: dict[str, Any]) -> int:
+    try:
+        return CLASS_OF[annotation["category_id"]]
+    except KeyError:
+        raise ValueError(
+            f"expected COCO's 80 category ids, got {annotation.get('category_id')} in annotation "
+            f"{annotation.get('id')}; other classes are read by dataset=folder"
+        ) from None
+
+
+def draw(image: Annotated) -> np.ndarray:
+    """(H, W) uint8 class mask as the field makes it (CyCTR): all parts of an object, later objects over earlier ones,
+    crowds left as background, no void.
+
+    Raises:
+        ValueError: for a segmentation that is neither polygons nor RLE of the image's size.
+    """
+    mask = np.zeros((image.height, image.width), np.uint8)
+    for class_id, segmentation in image.objects:
+        mask[_pixels(segmentation, image.height, image.width)] = class_id
+    return mask
+
+
+def _pixels(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """(H, W) bool of polygons or RLE, compressed or not."""
+    try:
+        if isinstance(segmentation, list):
+            # Fewer than 3 points have no area, and pycocotools would take 2 for a box.
+            polygons = [part for part in segmentation if len(part) >= 6]
+            encoded = rle.merge(rle.frPyObjects(polygons, height, width)) if polygons else None
+        else:
+            encoded = _sized(segmentation, height, width)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"expected polygons or RLE, got {str(segmentation)[:60]!r} ({error})") from error
+    return np.zeros((height, width), bool) if encoded is None else rle.decode(encoded).astype(bool)
+
+
+def _sized(encoded: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    if list(encoded["size"]) != [height, width]:
+        raise ValueError(f"expected RLE of height x width {height}x{width} like the image, got {encoded['size']}")
+    if not isinstance(encoded["counts"], list):
+        return encoded
+    if sum(encoded["counts"]) != height * width:
+        raise ValueError(f"expected RLE counts that add up to {height * width} pixels, got {sum(encoded['counts'])}")
+    return rle.frPyObjects(encoded, height, width)

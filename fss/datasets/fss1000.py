@@ -1,0 +1,76 @@
+"""FSS-1000's layout: CLASS/1.jpg .. CLASS/10.jpg, each with its mask CLASS/1.png .. CLASS/10.png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fss import images
+from fss.datasets import Dataset, files, void_of
+
+#: Classes of each split.
+SPLITS = {"train": 520, "val": 240, "test": 240}
+IMAGES_PER_CLASS = 10
+
+
+def fss1000(root: str, list_file: str | None = None, split: str | None = None) -> Dataset:
+    """FSS-1000, one fold of all classes of `list_file` (one a line; HSNet ships trn.txt, val.txt, test.txt), in order.
+
+    Without a list, `split` (default test) is cut from the 1000 classes in alphabetical order. That is not the split
+    of the paper, which has no rule: figures on it do not compare with published ones.
+
+    Raises:
+        ValueError: for an unknown split, a list and a split, a class without images, or not 1000 classes to split.
+    """
+    base = Path(root)
+    if list_file and split:
+        raise ValueError(
+            f"expected dataset.list or dataset.split, got both; the list {list_file} already says which classes"
+        )
+    classes = files.distinct(files.read_list(base, list_file)) if list_file else _alphabetical(base, split or "test")
+    number = {name: i for i, name in enumerate(classes, 1)}
+    void = void_of(classes)
+
+    def mask(name: str) -> np.ndarray:
+        shown = _foreground(base / f"{name}.png")
+        return files.narrow(shown * np.int32(number[name.rpartition("/")[0]]))
+
+    return Dataset(
+        names=tuple(f"{folder}/{stem}" for folder in classes for stem in _stems(base / folder)),
+        class_names=classes,
+        folds=(tuple(number.values()),),
+        read_image=lambda name: files.read_image(base / f"{name}.jpg"),
+        read_mask=mask,
+        read_size=lambda name: files.read_size(base / f"{name}.jpg"),
+        void=void,
+    )
+
+
+def _alphabetical(base: Path, split: str) -> tuple[str, ...]:
+    if split not in SPLITS:
+        raise ValueError(f"dataset.split: expected {', '.join(SPLITS)}, got {split!r}")
+    found = sorted(p.name for p in base.iterdir() if (p / "1.jpg").is_file()) if base.is_dir() else []
+    if len(found) != sum(SPLITS.values()):
+        raise ValueError(
+            f"expected {sum(SPLITS.values())} class folders with 1.jpg to 10.jpg in {base}, got {len(found)}; check "
+            "dataset.root, or name the classes to take in dataset.list=FILE, one a line"
+        )
+    start = {"train": 0, "val": SPLITS["train"], "test": SPLITS["train"] + SPLITS["val"]}[split]
+    return tuple(found[start : start + SPLITS[split]])
+
+
+def _stems(folder: Path) -> list[str]:
+    found = [p.stem for p in folder.glob("*.jpg") if p.with_suffix(".png").is_file()]
+    if not found:
+        raise ValueError(f"expected images 1.jpg and masks 1.png in {folder}; check dataset.root and dataset.list")
+    return sorted(found, key=lambda stem: (int(stem) if stem.isdecimal() else 10**9, stem))
+
+
+def _foreground(path: Path) -> np.ndarray:
+    """(H, W) bool of a black-and-white mask, in colour or grey: its brighter half, or 1 of 0 and 1."""
+    try:
+        grey = images.decode_colours(files.read_bytes(path, "a mask")).max(axis=2)
+    except images.BadImageError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return grey == 1 if grey.max() <= 1 else grey >= 128

@@ -1,0 +1,50 @@
+"""Make a labelled data set ready: build the class masks that it lacks, count its images, say what differs.
+
+    python -m jobs.prepare dataset=coco20i dataset.root=COCO [dataset.year=2014] [out=DIR]
+    python -m jobs.prepare dataset=pascal5i dataset.root=VOC2012 [dataset.sbd=benchmark_RELEASE] [out=DIR]
+    python -m jobs.prepare dataset=fss1000 dataset.root=FSS-1000 dataset.list=FILE
+
+coco20i gets annotations/val2014/NAME.png from annotations/instances_val2014.json, pascal5i gets SegmentationClassAug
+from VOC's masks and SBD's .mat files. They are written below dataset.root, or below `out`, which is a root then. Run it
+again after an interruption: masks that are there and whole are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from cluster import counts
+from cluster.config import Config
+from cluster.prepare import build
+from fss.datasets import open_dataset
+from jobs._config import load, run
+
+
+def prepare(config: Config) -> None:
+    """Build, count and report.
+
+    Raises:
+        ValueError: if something is missing, or images cannot be used; the others are counted first.
+    """
+    chosen = config.dataset
+    if not chosen.root:
+        raise ValueError(f"expected the folder of {chosen.name}: give it as dataset.root=FOLDER")
+    root = Path(chosen.root)
+    out = Path(config.out) if config.out and Path(config.out).resolve() != root.resolve() else root
+    workers = config.cluster.workers or len(os.sched_getaffinity(0))
+    for line in build(chosen, root, out, workers):
+        print(line, flush=True)
+    listed = root / chosen.list if chosen.list and (root / chosen.list).is_file() else chosen.list
+    chosen = dataclasses.replace(chosen, root=str(out), list=str(listed) if listed else None)
+    dataset = open_dataset(chosen.name, str(out), chosen.list, **chosen.options())
+    found, problems = counts.shown(chosen, dataset, workers)
+    print("\n".join(counts.report(chosen, dataset, found)))
+    if problems:
+        shown = "\n  ".join(problems[:5])
+        raise ValueError(f"{len(problems)} of {len(dataset.names)} images cannot be used:\n  {shown}")
+
+
+if __name__ == "__main__":
+    run(load, prepare)
