@@ -14,6 +14,8 @@ from omegaconf import MISSING
 SOURCES = ("clusters",)
 SEGMENTS = ("none", "spectral")
 LEVELS = ("low", "mid", "high")
+ORDERS = ("classes", "pairs", "images", "random_images")
+SELECTIONS = ("holdout", "base_classes", "test_classes")
 PRECISIONS = ("fp32", "bf16")
 DATASETS = ("coco20i", "folder", "fss1000", "pascal5i", "scenes")
 
@@ -187,6 +189,25 @@ class DatasetConfig:
 
 
 @dataclass
+class ProtocolConfig:
+    """How episodes are drawn and scored; the presets of conf/protocol are those of the field."""
+
+    name: str = "ours"
+    order: str = "classes"
+    """Which query and class come next: classes, pairs, images or random_images, see fss.episodes."""
+    tiny_queries: bool = False
+    """Whether a query may be asked for a class of which it shows less than dataset.min_area (orders of images)."""
+    episodes: dict[str, int] = field(default_factory=lambda: {"default": 1000})
+    """Episodes of each fold, number of shots and seed, by data set; `episodes=` overrides it."""
+    seeds: list[int] | None = None
+    """Lists of episodes; none = one, of `seed`. `seeds=` overrides it."""
+    resolution: int | None = None
+    """Side in pixels of the square at which the model's resolution is scored; none = backbone.size."""
+    headline: str = "miou"
+    """The protocol's own figure: miou or miou_episode_mean, model_resolution.miou, ... as in metrics.json."""
+
+
+@dataclass
 class ClusterConfig:
     """Machines: how many processes, and what each takes."""
 
@@ -198,6 +219,12 @@ class ClusterConfig:
     gpus_per_worker: float = 0
     train_workers: int = 1
     cpus_per_train_worker: int = 1
+    memory_gib: float = 2.0
+    """What an evaluating worker keeps of images in memory."""
+    features: str | None = None
+    """Folder of the evaluation images' features, which all workers and runs share; none = <root>/features."""
+    features_gib: float = 32.0
+    """Size of that folder from which on nothing more is kept there; 0 = nothing is kept on disk."""
 
 
 @dataclass
@@ -227,12 +254,24 @@ class Config:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     fold: Any = "all"
     """Fold to evaluate, or `all`."""
     shots: Any = 1
-    """Supports an episode, or a list: shots=[1,5]."""
-    episodes: int = 250
-    """Episodes of each fold and number of shots."""
+    """Supports of each class of an episode, or a list: shots=[1,5]."""
+    ways: int = 1
+    """Classes of an episode."""
+    episodes: int | None = None
+    """Episodes of each fold, number of shots and seed; none = the protocol's."""
+    seeds: Any = None
+    """Lists of episodes, by their seeds: seeds=[0,1,2]; none = the protocol's, or `seed` alone."""
+    episode_list: str | None = None
+    """A list that evaluate wrote (episode_list.parquet), to be run again instead of drawing."""
+    baselines: Any = None
+    """Training-free models beside the model; none = the floors that a trained one has to beat."""
+    select: str = "holdout"
+    """Which candidate of training is measured: holdout (the exported one, chosen without labels), or, by name only and
+    said in the table, the best on the other folds' classes (base_classes) or on the tested ones (test_classes)."""
     save_predictions: bool = False
     out: str | None = None
     """Where evaluate and predict write for the user; evaluate's default is its stage folder."""
@@ -257,14 +296,31 @@ class PredictConfig:
     device: str = "auto"
 
 
-def folds(config: Config) -> tuple[int, ...]:
-    """The folds to evaluate."""
-    return (0, 1, 2, 3) if config.fold == "all" else (int(config.fold),)
+def seeds(config: Config) -> tuple[int, ...]:
+    """The seeds of the lists of episodes, in the order given."""
+    chosen = config.seeds if config.seeds is not None else config.protocol.seeds
+    return _numbers(config.seed if chosen is None else chosen)
 
 
 def shots(config: Config) -> tuple[int, ...]:
     """The numbers of supports to evaluate, in the order given."""
-    return tuple(int(k) for k in config.shots) if isinstance(config.shots, list | tuple) else (int(config.shots),)
+    return _numbers(config.shots)
+
+
+def episodes(config: Config) -> int:
+    """Episodes of each fold, number of shots and seed."""
+    counts = config.protocol.episodes
+    return config.episodes or counts.get(config.dataset.name, counts.get("default", 1000))
+
+
+def baselines(config: Config) -> tuple[str, ...] | None:
+    """The training-free models that were asked for by name; None for the usual ones."""
+    chosen = config.baselines
+    return chosen if chosen is None else tuple(map(str, chosen if isinstance(chosen, list | tuple) else [chosen]))
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    return tuple(int(number) for number in value) if isinstance(value, list | tuple) else (int(value),)
 
 
 def check(config: Config) -> None:
@@ -295,14 +351,17 @@ def _choices(config: Config) -> list[str]:
         "train.zero_stage": (config.train.zero_stage, (0, 1, 2, 3)),
         "train.select": (config.train.select, ("holdout", "last")),
         "dataset.name": (config.dataset.name, DATASETS),
+        "protocol.order": (config.protocol.order, ORDERS),
+        "select": (config.select, SELECTIONS),
+        **{f"baselines: {name}": (name, tuple(models.TRAINING_FREE)) for name in baselines(config) or ()},
     }
     found = [
         f"{key}: expected one of {', '.join(map(str, names))}, got {value!r}"
         for key, (value, names) in allowed.items()
         if value not in names
     ]
-    if config.fold != "all" and config.fold not in (0, 1, 2, 3):
-        found.append(f"fold: expected 0, 1, 2, 3 or all, got {config.fold!r}")
+    if config.fold != "all" and not (isinstance(config.fold, int) and config.fold >= 0):
+        found.append(f"fold: expected a number from 0 or all, got {config.fold!r}")
     return found
 
 
@@ -329,7 +388,8 @@ def _ranges(config: Config) -> list[str]:
         "pretrain.batch": config.pretrain.batch,
         "cluster.train_workers": config.cluster.train_workers,
         "cluster.cpus_per_worker": config.cluster.cpus_per_worker,
-        "episodes": config.episodes,
+        "episodes": episodes(config),
+        "ways": config.ways,
         **{f"source.granularities[{i}]": n for i, n in enumerate(config.source.granularities)},
     }
     found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
@@ -371,11 +431,15 @@ def _training_problems(config: Config) -> list[str]:
 
 
 def _shots_problems(config: Config) -> list[str]:
-    try:
-        fine = bool(shots(config)) and min(shots(config)) >= 1
-    except (TypeError, ValueError):
-        fine = False
-    return [] if fine else [f"shots: expected a positive number or a list of them, got {config.shots!r}"]
+    found = []
+    for name, numbers, least, value in (("shots", shots, 1, config.shots), ("seeds", seeds, 0, config.seeds)):
+        try:
+            fine = bool(numbers(config)) and min(numbers(config)) >= least
+        except (TypeError, ValueError):
+            fine = False
+        if not fine:
+            found.append(f"{name}: expected a number from {least} or a list of them, got {value!r}")
+    return found
 
 
 def plain(value: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """evaluate: a fixed list of episodes, split over the workers; integer counts come back and add.
 
-Every model is measured on the same episodes, next to the training-free read-out of its own backbone. An image's
-features are computed once a worker, for all its episodes, numbers of shots and heads on one backbone.
+Every model is measured on the same episodes, next to the training-free read-outs of its own backbone. First the features
+of all images that occur are computed, once each, into a folder that all workers and later runs share; then workers
+take blocks of episodes that belong to the same queries.
 """
 
 from __future__ import annotations
@@ -9,51 +10,34 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.torch import save
 
-from cluster import backbone, publish
+from cluster import backbone, candidates, episode_list, figures, publish
 from cluster.backbone import BackboneSpec
-from cluster.config import folds, shots
-from cluster.measure import Block, DataSpec, Entry, IndexImages, RunBlock, testable
+from cluster.config import Config, baselines, episodes, seeds, shots
+from cluster.episode_list import Item
+from cluster.measure import Cache, DataSpec, Describe, Draw, Entry, IndexImages, Picture, Prepare, RunBlock, slug
 from cluster.run import Run
 from cluster.stage import File, Stage, Unit, map_units, write_file
 from cluster.stages.train import model_options
-from fss import metrics, segmenter
+from fss import models, segmenter, shards
 from fss.datasets import Dataset
+from fss.episodes import Pool, Rules, draw, pool
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 50
-_INDEX_BLOCK = 64
-FLOOR = "prototype read-out"
-SMOOTHED = "smoothed read-out"
-READOUTS = ("prototype", "smoothed")
-"""Heads that need no training."""
-
-
-def summary(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
-    """Figures by model, number of shots and fold, with the mean over the folds; fractions in [0, 1]."""
-    found: dict[str, Any] = {}
-    for row in rows.to_pylist():
-        folds_of = found.setdefault(row["model"], {}).setdefault(str(row["shots"]), {})
-        folds_of.setdefault(str(row["fold"]), []).append(row)
-    for by_shots in found.values():
-        for number, by_fold in by_shots.items():
-            figures = {fold: _named(metrics.summarise(r), dataset) for fold, r in sorted(by_fold.items())}
-            keys = ("miou", "miou_episode_mean", "fb_iou", "area_ratio")
-            mean = {key: float(np.mean([f[key] for f in figures.values()])) for key in keys}
-            by_shots[number] = {"folds": figures, "mean": mean}
-    return found
-
-
-def _named(figures: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    return figures | {"classes": {dataset.class_names[c - 1]: v for c, v in figures["classes"].items()}}
+#: Episodes of a unit, about: it ends where a query's episodes end.
+_BLOCK = 250
+_IMAGES = 32
+FLOORS = ("prototype", "smoothed")
+"""What a trained head has to beat: the field's floor, and the read-out that residual heads start from."""
 
 
 def data_spec(run: Run) -> DataSpec:
@@ -67,39 +51,57 @@ def data_spec(run: Run) -> DataSpec:
         return DataSpec("scenes", str(run.manifest("render").folder), None)
     if not chosen.root:
         raise ValueError(f"expected the folder of {chosen.name}: give it as dataset.root=FOLDER")
-    return DataSpec(chosen.name, str(Path(chosen.root).resolve()), chosen.list)
+    return DataSpec(chosen.name, str(Path(chosen.root).resolve()), chosen.list, tuple(chosen.options().items()))
 
 
 def entries(run: Run) -> tuple[Entry, ...]:
-    """What is measured: the floors first, the model last."""
-    model = run.config.model
-    if model.name == "trained":
-        if not model.path:
+    """What is measured: training-free models first, the model last; all candidates of it if labels select."""
+    config, name = run.config, run.config.model.name
+    if name == "trained":
+        if not config.model.path:
             raise ValueError("expected the folder of an exported model: give it as model=FOLDER")
-        folder = segmenter.find(model.path)
+        folder = segmenter.find(config.model.path)
         about = segmenter.read_about(folder)
         chosen = about["backbone"]
-        weights = str(folder / "backbone.safetensors")
-        spec = BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0)
-        return (*_floors(spec), Entry(about["model"]["name"], spec, "trained", str(folder)))
+        spec = BackboneSpec(chosen["name"], str(folder / "backbone.safetensors"), chosen["stride"], chosen["size"], 0)
+        return (*_free(config, spec, FLOORS), *_trained(config, about["model"]["name"], spec, folder))
     spec = backbone.spec(run)
-    if model.name in READOUTS:
-        return (Entry(FLOOR if model.name == "prototype" else SMOOTHED, spec, model.name),)
-    found = [*_floors(spec)]
-    if run.config.backbone.weights == "pretrain":
-        found.insert(0, Entry(f"{FLOOR}, random backbone", backbone.untrained(run), "prototype"))
-    found.append(Entry(f"{model.name}, meta-trained", spec, "trained", str(run.manifest("train").folder / "model")))
-    return tuple(found)
+    if name in models.TRAINING_FREE:
+        return (*_free(config, spec, (), name), *_free(config, spec, (name,), None, model_options(run)["options"]))
+    found = list(_free(config, spec, FLOORS))
+    if config.backbone.weights == "pretrain":
+        found.insert(0, Entry(f"{models.TRAINING_FREE['prototype']}, random backbone", backbone.untrained(run), "prototype"))
+    return (*found, *_trained(config, f"{name}, meta-trained", spec, run.manifest("train").folder / "model"))
 
 
-def _floors(spec: BackboneSpec) -> tuple[Entry, Entry]:
-    """What a trained head has to beat: the field's floor, and the read-out that residual heads start from."""
-    return Entry(FLOOR, spec, "prototype"), Entry(SMOOTHED, spec, "smoothed")
+def _free(
+    config: Config,
+    spec: BackboneSpec,
+    usual: Sequence[str],
+    without: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Entry]:
+    asked = baselines(config) if options is None else None
+    for name in usual if asked is None else asked:
+        if name != without:
+            yield Entry(models.TRAINING_FREE[name], spec, name, tuple((options or {}).items()))
+
+
+def _trained(config: Config, label: str, spec: BackboneSpec, folder: Path) -> list[Entry]:
+    if config.select == "holdout":
+        return [Entry(label, spec, "trained", (), str(folder))]
+    found = candidates.read(folder.parent)
+    if len(found) < 2:
+        raise ValueError(
+            f"select={config.select}: expected candidates of training beside {folder}, found {len(found)}; train with "
+            "train.candidates of at least 2, or leave select=holdout"
+        )
+    return [Entry(f"{label}, step {c.step}", spec, "trained", (), str(folder), str(c.path)) for c in found]
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
     config = run.config
-    needed = ["train"] if config.model.name not in (*READOUTS, "trained") else []
+    needed = ["train"] if config.model.name not in (*models.TRAINING_FREE, "trained") else []
     needed += backbone.needed(run) if config.model.name != "trained" else []
     needed += ["render"] if config.dataset.name == "scenes" and not config.dataset.root else []
     return tuple(needed)
@@ -108,96 +110,224 @@ def _inputs(run: Run) -> tuple[str, ...]:
 def _settings(run: Run) -> dict[str, Any]:
     config = run.config
     settings: dict[str, Any] = {
-        "seed": config.seed,
-        "folds": folds(config),
-        "shots": shots(config),
-        "episodes": config.episodes,
-        "dataset": vars(config.dataset),
+        "seeds": list(seeds(config)),
+        "fold": config.fold,
+        "shots": list(shots(config)),
+        "ways": config.ways,
+        "episodes": episodes(config),
+        "protocol": vars(config.protocol),
+        "dataset": vars(config.dataset) | {"list_sha256": _hash(config.dataset.root, config.dataset.list)},
+        "episode_list": _hash(None, config.episode_list),
+        "baselines": baselines(config),
+        "select": config.select,
         "save_predictions": config.save_predictions,
     }
     if config.model.name == "trained":
         return settings | {"model": [segmenter.read_about(segmenter.find(config.model.path or ""))["sha256"]]}
-    return settings | {"model": model_options(run)["name"], "backbone": backbone.settings(run)}
+    return settings | {"model": model_options(run), "backbone": backbone.settings(run)}
+
+
+def _hash(root: str | None, name: str | None) -> str | None:
+    places = [Path(folder) / name for folder in (root, ".") if folder and name]
+    return next((shards.sha256(path.read_bytes()) for path in places if path.is_file()), None)
+
+
+class _Evaluation:
+    """One run of the stage: what its steps share."""
+
+    def __init__(self, run: Run, folder: Path):
+        self.run, self.folder, self.config = run, folder, run.config
+        self.data = data_spec(run)
+        self.dataset: Dataset = self.data.open()
+        self.entries = entries(run)
+        chosen = run.config.cluster
+        self.cache = Cache(
+            folder=str(chosen.features or Path(run.config.root).resolve() / "features") if chosen.features_gib else None,
+            disk=int(chosen.features_gib * 2**30),
+            memory=int(chosen.memory_gib * 2**30),
+        )
+        self.left_out: dict[str, list[str]] = {}
+
+    def work(self) -> tuple[Sequence[File], Mapping[str, int]]:
+        """All steps, and the stage's files."""
+        items = self.items()
+        self._prepare(items)
+        self.entries = tuple(self._fitted(entry) for entry in self.entries)
+        function = RunBlock(self.data, self.entries, self.cache, self.config.protocol.resolution, *self._predictions(items))
+        files, counts = self._map("evaluate", function, list(_blocks(items)), items="episodes", parts="blocks")
+        rows, selection = self._selected(self._table(files))
+        files += self._pictures(function, rows, items)
+        listed = episode_list.encode(items, self.data.name, self.dataset.class_names)
+        own = {
+            "episode_list.parquet": listed,
+            "episodes.parquet": _parquet(rows),
+            "metrics.json": _json(self._figures(rows, items, selection)),
+        }
+        return [*files, *(write_file(self.folder, name, data) for name, data in own.items())], counts
+
+    def items(self) -> list[Item]:
+        """The list of episodes: read, or drawn."""
+        config = self.config
+        if config.episode_list:
+            try:
+                return episode_list.decode(publish.read_bytes(Path(config.episode_list)), self.dataset)
+            except ValueError as error:
+                raise ValueError(f"{config.episode_list}: {error}") from error
+        areas = self._areas()
+        return [
+            Item(fold, k, config.ways, seed, episode)
+            for fold in self._folds()
+            for k in shots(config)
+            for source in [self._pool(areas, fold, k)]
+            for seed in seeds(config)
+            for episode in draw(source, count=episodes(config), seed=seed)
+        ]
+
+    def _folds(self) -> Sequence[int]:
+        there = range(len(self.dataset.folds))
+        if self.config.fold != "all" and self.config.fold not in there:
+            raise ValueError(f"fold: {self.data.name} has the folds 0..{len(there) - 1}, got {self.config.fold}")
+        return there if self.config.fold == "all" else [self.config.fold]
+
+    def _pool(self, areas: Mapping[str, Mapping[int, int]], fold: int, k: int) -> Pool:
+        config, classes = self.config, self.dataset.folds[fold]
+        chosen = config.protocol
+        rules = Rules(chosen.order, config.ways, k, config.dataset.min_area, chosen.tiny_queries)
+        try:
+            found = pool(areas, classes, rules)
+        except ValueError as error:
+            raise ValueError(f"fold {fold}: {error}") from error
+        missing = [self.dataset.class_names[c - 1] for c in classes if c not in found.supports]
+        if missing:
+            self.left_out.setdefault(str(k), []).extend(missing)
+            logger.warning("fold %d, %d-shot: too few images of %s, left out", fold, k, ", ".join(missing))
+        return found
+
+    def _areas(self) -> dict[str, dict[int, int]]:
+        """Pixels of each class in each image, in list order."""
+        files, _ = self._map("index", IndexImages(self.data), _units("index", self.dataset.names))
+        found: dict[str, dict[int, int]] = {}
+        for file in files:
+            for name, pixels in publish.read_json(self.folder / file.path).items():
+                found[name] = {int(class_id): area for class_id, area in pixels.items()}
+        return found
+
+    def _prepare(self, items: Sequence[Item]) -> None:
+        """Every image that occurs goes through the backbones once."""
+        if self.cache.folder is None:
+            return
+        specs = tuple(dict.fromkeys(entry.spec for entry in self.entries))
+        self._map("features", Prepare(self.data, specs, self.cache), _units("features", _names(items)))
+
+    def _fitted(self, entry: Entry) -> Entry:
+        """The entry, its head fitted on the images of the data set, unlabelled, if it needs that."""
+        head = entry.load()
+        if not head.needs_fit or entry.weights:
+            return entry
+        units = _units(f"describe-{slug(entry.label)}", self.dataset.names)
+        files, _ = self._map("describe", Describe(self.data, entry, self.cache), units)
+        head.fit(np.concatenate([np.load(self.folder / f.path, allow_pickle=False) for f in files]), self.config.seed)
+        weights = save({name: value.cpu().contiguous() for name, value in head.state_dict().items()})
+        path = self.folder / f"fitted/{slug(entry.label)}.safetensors"
+        publish.write_bytes(path, weights)
+        return Entry(entry.label, entry.spec, entry.head, entry.options, entry.folder, str(path))
+
+    def _predictions(self, items: Sequence[Item]) -> tuple[bool, bool]:
+        """Whether masks are saved, and whether episode numbers alone tell them apart."""
+        lists = {item[:4] for item in items}
+        return self.config.save_predictions, len(self.entries) == len(lists) == 1
+
+    def _table(self, files: Sequence[File]) -> pa.Table:
+        """All rows: models in order, then fold, shots, ways, seed, episode and way."""
+        table = pa.concat_tables([pq.read_table(self.folder / f.path) for f in files if f.path.startswith("rows/")])
+        order = {entry.label: number for number, entry in enumerate(self.entries)}
+        keys = ("way", "episode", "seed", "ways", "shots", "fold")
+        models_of = np.array([order[name] for name in table["model"].to_pylist()])
+        return table.take(np.lexsort([*(table[key].to_numpy() for key in keys), models_of]))
+
+    def _selected(self, rows: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+        by = self.config.select
+        steps = {e.label: candidates.step_of(e.weights) for e in self.entries if e.head == "trained" and e.weights}
+        if by == "holdout" or not steps:
+            return rows, {"by": by}
+        label = f"{next(iter(steps)).rpartition(', step')[0]} (selected on {by.replace('_', ' ')})"
+        if by == "base_classes" and len(set(rows["fold"].to_pylist())) < 2:
+            raise ValueError("select=base_classes: expected several folds, the others' classes select; set fold=all")
+        rows, chosen = figures.chosen_by_labels(rows, steps, by, label)
+        return rows, {"by": by, "steps": chosen}
+
+    def _pictures(self, function: RunBlock, rows: pa.Table, items: Sequence[Item]) -> list[File]:
+        """The last model's best, median and worst episode of every fold."""
+        found = {(*item[:4], item.episode.index): item for item in items}
+        keys = ("fold", "shots", "ways", "seed", "episode")
+        chosen = tuple(
+            Picture(name, found[tuple(row[key] for key in keys)]) for name, row in figures.examples(rows).items()
+        )
+        return self._map("gallery", Draw(**vars(function)), [Unit("gallery", chosen)], items="pictures")[0]
+
+    def _figures(self, rows: pa.Table, items: Sequence[Item], selection: dict[str, Any]) -> dict[str, Any]:
+        chosen = self.config.protocol
+        return {
+            "format": 2,
+            "dataset": {
+                "name": self.data.name,
+                "images": len(self.dataset.names),
+                "min_area": self.config.dataset.min_area,
+            },
+            "protocol": {
+                "name": "list" if self.config.episode_list else chosen.name,
+                "order": chosen.order,
+                "tiny_queries": chosen.tiny_queries,
+                "headline": chosen.headline,
+                "model_resolution": chosen.resolution or self.entries[-1].spec.size,
+                "ways": sorted({item.ways for item in items}),
+                "seeds": sorted({item.seed for item in items}),
+                "episodes": len(items),
+            },
+            "episodes_sha256": episode_list.sha256(items),
+            "selection": selection,
+            "left_out": self.left_out,
+            "class_names": {str(i): name for i, name in enumerate(self.dataset.class_names, 1)},
+            "models": figures.summary(rows, self.dataset),
+        }
+
+    def _map(self, step: str, function: Any, units: Sequence[Unit], **words: str) -> tuple[list[File], dict[str, int]]:
+        return map_units(self.run, self.folder, step, function, units, total=len(units), **{"parts": "blocks"} | words)
+
+
+def _units(step: str, names: Sequence[str]) -> list[Unit]:
+    return [Unit(f"{step}-{i:07d}", tuple(names[i : i + _IMAGES])) for i in range(0, len(names), _IMAGES)]
+
+
+def _names(items: Sequence[Item]) -> list[str]:
+    return sorted({n for i in items for n in (i.episode.query, *(s for way in i.episode.ways for s in way.supports))})
+
+
+def _blocks(items: Sequence[Item]) -> Iterator[Unit]:
+    """Episodes by query: the same blocks whatever the number of workers."""
+    block: list[Item] = []
+    number = 0
+    ordered = sorted(items, key=lambda item: (item.episode.query, *item[:4], item.episode.index))
+    for item in ordered:
+        if len(block) >= _BLOCK and item.episode.query != block[-1].episode.query:
+            yield Unit(f"block-{number:07d}", tuple(block))
+            block, number = [], number + 1
+        block.append(item)
+    yield Unit(f"block-{number:07d}", tuple(block))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    config, data = run.config, data_spec(run)
-    dataset = data.open()
-    images_of = _index(run, folder, data, dataset)
-    measured, left_out = entries(run), _left_out(run, dataset, images_of)
-    units = [
-        Unit(f"fold{f}-{k}shot-{start:06d}", Block(f, k, start, min(start + _BLOCK, config.episodes)))
-        for k in shots(config)
-        for f in folds(config)
-        for start in range(0, config.episodes, _BLOCK)
-    ]
-    function = RunBlock(
-        data=data,
-        images_of=images_of,
-        entries=measured,
-        seed=config.seed,
-        capacity=int(config.train.cache_gib * 2**30),
-        save_predictions=config.save_predictions,
-        flat=len(measured) == len(shots(config)) == len(folds(config)) == 1,
-    )
-    files, counts = map_units(
-        run, folder, "evaluate", function, units, total=len(units), items="episodes", parts="blocks"
-    )
-    table = pa.concat_tables([pq.read_table(folder / f.path) for f in files if f.path.startswith("rows/")])
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    figures = {
-        "dataset": {"name": data.name, "images": len(dataset.names), "min_area": config.dataset.min_area},
-        "episodes_per_fold": config.episodes,
-        "seed": config.seed,
-        "resolution": "original",
-        "left_out": left_out,
-        "models": summary(table, dataset),
-    }
-    own = [
-        write_file(folder, "episodes.parquet", buffer.getvalue(), len(table)),
-        write_file(folder, "metrics.json", (json.dumps(figures, indent=2) + "\n").encode()),
-    ]
-    return [*files, *own], counts
+    return _Evaluation(run, folder).work()
 
 
-def _left_out(run: Run, dataset: Dataset, images_of: Mapping[int, tuple[str, ...]]) -> dict[str, list[str]]:
-    """The classes that cannot be tested for want of images, by number of shots.
-
-    Raises:
-        ValueError: if that leaves a fold without any class.
-    """
-    found: dict[str, list[str]] = {}
-    for number in shots(run.config):
-        for fold in folds(run.config):
-            classes = dataset.folds[fold]
-            enough = testable(images_of, classes, number)
-            if not enough:
-                raise ValueError(
-                    f"fold {fold}: expected a class with at least {number + 1} images of {run.config.dataset.min_area} "
-                    "pixels, found none; lower shots= or dataset.min_area=, or give more images"
-                )
-            missing = [dataset.class_names[c - 1] for c in classes if c not in enough]
-            if missing:
-                found.setdefault(str(number), []).extend(missing)
-                logger.warning("fold %d, %d-shot: too few images of %s, left out", fold, number, ", ".join(missing))
-    return found
-
-
-def _index(run: Run, folder: Path, data: DataSpec, dataset: Dataset) -> dict[int, tuple[str, ...]]:
-    """The images that show each class on at least dataset.min_area pixels."""
-    names = dataset.names
-    units = [
-        Unit(f"index-{start:06d}", names[start : start + _INDEX_BLOCK]) for start in range(0, len(names), _INDEX_BLOCK)
-    ]
-    files, _ = map_units(run, folder, "index", IndexImages(data), units, total=len(units), parts="blocks")
-    found: dict[int, list[str]] = {}
-    for file in files:
-        for name, pixels in publish.read_json(folder / file.path).items():
-            for class_id, area in pixels.items():
-                if area >= run.config.dataset.min_area:
-                    found.setdefault(int(class_id), []).append(name)
-    return {class_id: tuple(names) for class_id, names in sorted(found.items())}
-
-
-STAGE = Stage("evaluate", _inputs, _settings, _work)
+STAGE = Stage("evaluate", _inputs, _settings, _work, version=2)

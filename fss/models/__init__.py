@@ -18,6 +18,9 @@ from typing import Any
 
 from fss.models.head import Head
 
+TRAINING_FREE = {"prototype": "prototype read-out", "smoothed": "smoothed read-out"}
+"""The heads that need no training, with their names in tables."""
+
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
