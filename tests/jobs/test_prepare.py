@@ -80,6 +80,12 @@ def test_coco_masks_from_the_json(tmp_path, capsys):
     assert np.bincount(drawn.reshape(-1), minlength=81)[[0, 1, 80]].tolist() == [31, 11, 6]
     told = capsys.readouterr().out
     assert told.count("1 masks written, 0 were there") == 2
+    assert "person 1, bicycle 0, car 0," not in told
+    run("dataset=coco20i", f"dataset.root={tmp_path}", "dataset.folds=consecutive")
+    assert "person 1, bicycle 0, car 0," in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"dataset\.folds: expected interleaved or consecutive, got 'x'"):
+        run("dataset=coco20i", f"dataset.root={tmp_path}", "dataset.folds=x")
+    assert not capsys.readouterr().out
     for title in ("fold (interleaved)", "fold (consecutive)"):
         assert title in told
     assert "person 1, airplane 0" in told  # of fold 0: 1, 5, ...
