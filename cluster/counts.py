@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,9 +102,17 @@ def report(config: DatasetConfig, dataset: Dataset, found: Shown) -> Iterator[st
             counted = count(found, fold)
             yield f"{i:<20}{counted.images:8}{sum(counted.classes.values()):8}{counted.others:8}"
             if folds == dataset.folds:
-                named = ", ".join(f"{dataset.class_names[c - 1]} {n}" for c, n in counted.classes.items())
-                yield textwrap.fill(named, 110, initial_indent="      ", subsequent_indent="      ")
+                named = (f"{dataset.class_names[c - 1]} {n}" for c, n in counted.classes.items())
+                yield _wrapped(named)
     yield from differences(config, dataset, found)
+
+
+def _wrapped(entries: Iterable[str]) -> str:
+    """Entries side by side, none broken over two lines."""
+    text = ", ".join(entry.replace(" ", "\N{NO-BREAK SPACE}") for entry in entries)
+    indent = 6 * " "
+    wrapped = textwrap.fill(text, 110, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return wrapped.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def differences(config: DatasetConfig, dataset: Dataset, found: Shown) -> Iterator[str]:

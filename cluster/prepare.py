@@ -39,6 +39,7 @@ def build(config: DatasetConfig, root: Path, out: Path, workers: int) -> list[st
         ValueError: if what the masks are made from is missing or damaged.
     """
     if config.name == "coco20i":
+        coco.fold_classes(config.folds or coco.FOLDS[0])  # a wrong name is told before the work, not after
         return _coco(root, out, config.year, workers)
     if config.name == "pascal5i":
         return _pascal(root, out, config.sbd, workers)
@@ -90,7 +91,7 @@ def _link(source: Path | None, target: Path) -> None:
 
 def _coco(root: Path, out: Path, year: int | None, workers: int) -> list[str]:
     found = coco.find_year(root, year)
-    said = []
+    said: list[str] = []
     for part in (f"val{found}", f"train{found}"):
         photos, there = coco.image_folder(root, part), coco.mask_folder(root, part)
         instances = coco.instances_file(root, part)

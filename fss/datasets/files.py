@@ -41,8 +41,9 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         ValueError: if it is missing, damaged, or holds colours or other numbers instead of indices.
     """
+    data = read_bytes(path, "a mask")
     try:
-        return narrow(images.decode_labels(read_bytes(path, "a mask")))
+        return narrow(images.decode_labels(data))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
