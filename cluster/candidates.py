@@ -56,6 +56,11 @@ def read(folder: Path) -> list[Candidate]:
     return found
 
 
+def step_of(weights: str | Path) -> int:
+    """The training step of a candidate's file of weights."""
+    return int(Path(weights).parent.name.partition("-")[2])
+
+
 def make_good(folder: Path, steps: Iterable[int]) -> None:
     """Drop the checkpoints that lie past a lost candidate of `steps`, so that training makes the candidate again."""
     kept = {candidate.step for candidate in read(folder)}

@@ -170,7 +170,7 @@ class _Evaluation:
         config = self.config
         if config.episode_list:
             try:
-                return episode_list.decode(publish.read_bytes(Path(config.episode_list)), self.dataset)
+                return episode_list.decode(_read(Path(config.episode_list)), self.dataset)
             except ValueError as error:
                 raise ValueError(f"{config.episode_list}: {error}") from error
         areas = self._areas()
@@ -314,6 +314,12 @@ def _blocks(items: Sequence[Item]) -> Iterator[Unit]:
             block, number = [], number + 1
         block.append(item)
     yield Unit(f"block-{number:07d}", tuple(block))
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise ValueError("expected an episode list that evaluate wrote (episode_list.parquet), there is no such file")
+    return path.read_bytes()
 
 
 def _parquet(table: pa.Table) -> bytes:
