@@ -93,4 +93,6 @@ def _size(value: Any) -> int:
         return sum(_size(v) for v in value.values())
     if isinstance(value, list | tuple):
         return sum(_size(v) for v in value)
-    return int(getattr(value, "nbytes", 64)) if not isinstance(value, torch.Tensor) else value.untyped_storage().nbytes()
+    return (
+        int(getattr(value, "nbytes", 64)) if not isinstance(value, torch.Tensor) else value.untyped_storage().nbytes()
+    )

@@ -70,7 +70,9 @@ def entries(run: Run) -> tuple[Entry, ...]:
         return (*_free(config, spec, (), name), *_free(config, spec, (name,), None, model_options(run)["options"]))
     found = list(_free(config, spec, FLOORS))
     if config.backbone.weights == "pretrain":
-        found.insert(0, Entry(f"{models.TRAINING_FREE['prototype']}, random backbone", backbone.untrained(run), "prototype"))
+        found.insert(
+            0, Entry(f"{models.TRAINING_FREE['prototype']}, random backbone", backbone.untrained(run), "prototype")
+        )
     return (*found, *_trained(config, f"{name}, meta-trained", spec, run.manifest("train").folder / "model"))
 
 
@@ -142,7 +144,9 @@ class _Evaluation:
         self.entries = entries(run)
         chosen = run.config.cluster
         self.cache = Cache(
-            folder=str(chosen.features or Path(run.config.root).resolve() / "features") if chosen.features_gib else None,
+            folder=str(chosen.features or Path(run.config.root).resolve() / "features")
+            if chosen.features_gib
+            else None,
             disk=int(chosen.features_gib * 2**30),
             memory=int(chosen.memory_gib * 2**30),
         )
@@ -153,7 +157,9 @@ class _Evaluation:
         items = self.items()
         self._prepare(items)
         self.entries = tuple(self._fitted(entry) for entry in self.entries)
-        function = RunBlock(self.data, self.entries, self.cache, self.config.protocol.resolution, *self._predictions(items))
+        function = RunBlock(
+            self.data, self.entries, self.cache, self.config.protocol.resolution, *self._predictions(items)
+        )
         files, counts = self._map("evaluate", function, list(_blocks(items)), items="episodes", parts="blocks")
         rows, selection = self._selected(self._table(files))
         files += self._pictures(function, rows, items)

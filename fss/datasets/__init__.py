@@ -6,11 +6,13 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from fss import shards
+from fss.datasets import files
 from fss.images import VOID
 
 #: Index that means void where 255 is a class.
@@ -27,23 +29,22 @@ class Dataset:
     names: tuple[str, ...]
     class_names: tuple[str, ...]
     folds: tuple[tuple[int, ...], ...]
-    read_image: Callable[[str], Image.Image]
+    path: Callable[[str], Path]
+    """Where an image lies."""
     read_mask: Callable[[str], np.ndarray]
-    read_size: Callable[[str], tuple[int, int]] | None = None
-    """(width, height) of an image, cheaper than reading it."""
     void: int = VOID
 
     def image(self, name: str) -> Image.Image:
         """RGB image `name` at its own size."""
-        return self.read_image(name)
+        return files.read_image(self.path(name))
 
     def image_size(self, name: str) -> tuple[int, int]:
-        """(width, height) of image `name`, from its header where the data set allows it."""
-        return self.read_size(name) if self.read_size else self.read_image(name).size
+        """(width, height) of image `name`, from its header."""
+        return files.read_size(self.path(name))
 
     def key(self, name: str) -> str:
-        """Hex sha256 of the image's pixels: the same for the same image under whatever name."""
-        return shards.sha256(self.read_image(name).tobytes())
+        """Hex sha256 of the image's file: the same image under whatever name."""
+        return shards.sha256(files.read_bytes(self.path(name), "an image"))
 
     def mask(self, name: str) -> np.ndarray:
         """(H, W) uint8 or uint16 class indices of image `name`."""

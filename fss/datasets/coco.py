@@ -63,9 +63,8 @@ def coco20i(root: str, list_file: str | None = None, folds: str = "interleaved",
         names=names,
         class_names=COCO_CLASSES,
         folds=fold_classes(folds),
-        read_image=lambda name: files.read_image(photo(name)),
+        path=photo,
         read_mask=mask,
-        read_size=lambda name: files.read_size(photo(name)),
     )
 
 

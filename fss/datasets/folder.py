@@ -47,9 +47,8 @@ def folder(root: str, list_file: str | None = None, num_folds: int = 1) -> Datas
         names=names,
         class_names=class_names,
         folds=files.equal_folds(len(class_names), num_folds),
-        read_image=lambda name: files.read_image(photos[name]),
+        path=lambda name: photos[name],
         read_mask=lambda name: read(masks[name]),
-        read_size=lambda name: files.read_size(photos[name]),
         void=void,
     )
 

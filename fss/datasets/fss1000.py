@@ -40,9 +40,8 @@ def fss1000(root: str, list_file: str | None = None, split: str | None = None) -
         names=tuple(f"{folder}/{stem}" for folder in classes for stem in _stems(base / folder)),
         class_names=classes,
         folds=(tuple(number.values()),),
-        read_image=lambda name: files.read_image(base / f"{name}.jpg"),
+        path=lambda name: base / f"{name}.jpg",
         read_mask=mask,
-        read_size=lambda name: files.read_size(base / f"{name}.jpg"),
         void=void,
     )
 

@@ -40,9 +40,8 @@ def _open(root: str, list_file: str, class_names: tuple[str, ...]) -> Dataset:
         names=files.distinct(_name(photos, line) for line in files.read_list(base, list_file)),
         class_names=class_names,
         folds=files.equal_folds(len(class_names), 4),
-        read_image=lambda name: files.read_image(photos / f"{name}.jpg"),
+        path=lambda name: photos / f"{name}.jpg",
         read_mask=lambda name: files.read_mask(masks / f"{name}.png"),
-        read_size=lambda name: files.read_size(photos / f"{name}.jpg"),
     )
 
 
