@@ -159,10 +159,21 @@ def _gather(parameter: nn.Parameter, moments: tuple[str, ...]) -> State:
 
 
 def _scatter(parameter: nn.Parameter, values: State) -> None:
-    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+    from deepspeed import utils
 
+    set_parameter, set_moment = utils.safe_set_full_fp32_param, utils.safe_set_full_optimizer_state
+    if hasattr(parameter, "ds_id"):  # ZeRO-3, whose setters of whole values fail where the last part is padded
+        set_parameter, set_moment = utils.safe_set_local_fp32_param, utils.safe_set_local_optimizer_state
+        size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()  # type: ignore[attr-defined]
+        values = {kind: part(value, size, rank) for kind, value in values.items()}
     for kind, value in values.items():
         if kind == "parameter":
-            safe_set_full_fp32_param(parameter, value)
+            set_parameter(parameter, value)
         else:
-            safe_set_full_optimizer_state(parameter, value, kind)
+            set_moment(parameter, value, kind)
+
+
+def part(value: torch.Tensor, size: int, rank: int) -> torch.Tensor:
+    """The `size` values of flattened `value` that rank `rank` holds, zeros where there are no more."""
+    own = value.flatten()[rank * size : (rank + 1) * size]
+    return nn.functional.pad(own, (0, size - own.numel()))

@@ -68,6 +68,14 @@ def test_zero_stages_agree(by_zero, precision):
     np.testing.assert_allclose(np.array(sorted(losses)), np.array(sorted(losses))[:1].repeat(len(losses), 0), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("count", "ranks"), [(1, 2), (1, 3), (5, 2), (6, 2), (4, 3)])
+def test_the_parts_of_all_ranks_are_the_whole_and_padding(count, ranks):
+    size = -(-count // ranks)
+    parts = [checkpoint.part(torch.arange(1.0, count + 1)[:, None], size, rank) for rank in range(ranks)]
+    assert torch.cat(parts).tolist() == [*range(1, count + 1)] + [0] * (size * ranks - count)
+    assert {part.shape for part in parts} == {(size,)}
+
+
 def write(folder, step, value, identity="a", keep=3):
     state = {"parameter/w": torch.full((3,), float(value))}
     checkpoint.write(folder, step, state, {"run": identity}, keep)
