@@ -1,4 +1,4 @@
-"""From the rows of an evaluation to its figures: by model, number of shots, fold and seed; selection among candidates."""
+"""From the rows of an evaluation to its figures, by model, shots, fold and seed; selection among candidates."""
 
 from __future__ import annotations
 

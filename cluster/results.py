@@ -64,7 +64,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
 
 def _table(metric: str, results: Sequence[Result]) -> Table:
     count = max(len(result.folds) for result in results)
-    columns = [f"fold {i}" for i in range(count)] + ["mean"] if count > 1 else ["all classes"]
+    columns = [f"fold {i}" for i in range(count)] + ["mean"] if count > 1 else ["mean"]
     models = _unique(result.model for result in results)
     groups = _unique(result.protocol for result in sorted(results, key=lambda r: (r.ways, r.shots)))
     found = {(result.model, result.protocol): result for result in results}

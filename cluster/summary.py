@@ -27,8 +27,17 @@ _METRICS = {"miou": "mIoU", "fb_iou": "FB-IoU"}
 
 def results(figures: Mapping[str, Any]) -> list[Result]:
     """The rows of the results table from an evaluate stage's metrics.json."""
+    ways = max(figures["protocol"]["ways"])
     return [
-        Result(model, name, int(number), [fold[key] for fold in found["folds"].values()])
+        Result(
+            model,
+            name,
+            int(number),
+            [fold[key] for fold in found["folds"].values()],
+            spread=found["spread"][key] if "spread" in found else None,
+            interval=tuple(found["interval"][key]) if key in found["interval"] else None,
+            ways=ways,
+        )
         for key, name in _METRICS.items()
         for model, by_shots in figures["models"].items()
         for number, found in by_shots.items()
@@ -130,8 +139,9 @@ def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: li
         commands.append(report.Command("Segment your own images", line))
     return report.Report(
         title=f"{config.name}: few-shot segmentation from unlabelled images",
-        summary=f"{figures['dataset']['name']}, {figures['episodes_per_fold']} episodes a fold and number of shots, "
-        f"scored at {figures['resolution']} resolution; intersections and unions are summed per class.",
+        summary=f"{figures['dataset']['name']}, protocol {figures['protocol']['name']}: "
+        f"{figures['protocol']['episodes']} episodes, scored at their own resolution; intersections and unions are "
+        "summed per class. In brackets: 95 % interval over episodes.",
         headlines=_headlines(figures),
         facts={"folder": str(run.folder), "backbone": config.backbone.name, "seed": config.seed},
         stages=[_stage(run, m) for m in done],

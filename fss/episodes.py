@@ -2,12 +2,10 @@
 
 The codes of the field walk their images in four orders, which is one reason why their numbers differ:
 
-| order | query and its class | used by |
-|---|---|---|
-| `classes` | a class uniformly, then one of its images | ours, PANet, HSNet on COCO |
-| `pairs` | the (image, class) pairs one after the other, in list order, again from the start when they end | HSNet on PASCAL |
-| `images` | the images one after the other, in list order; then one of its classes uniformly | PFENet, CyCTR, UMTFSS, BAM |
-| `random_images` | an image uniformly, with replacement; then one of its classes uniformly | MiningFSS, MaskSplit |
+* `classes`: a class uniformly, then one of its images (ours, PANet, HSNet on COCO);
+* `pairs`: the (image, class) pairs in list order, from the start again when they end (HSNet on PASCAL);
+* `images`: the images in list order, likewise; then one of its classes uniformly (PFENet, CyCTR, UMTFSS, BAM);
+* `random_images`: an image uniformly, with replacement; then one of its classes uniformly (MiningFSS, MaskSplit).
 
 In the last two the field asks for any class of the fold that the image shows, however small (`tiny`): only the images
 were filtered by area. Supports are always distinct, never the query, and show enough of the class.

@@ -26,6 +26,7 @@ from fss import backbones, models, shards
 from fss.bank import stack, stack_shots
 from fss.extract import Extractor, device_by_name
 from fss.grid import cells, enlarge
+from fss.models.head import Head
 
 FORMAT = 1
 
@@ -67,7 +68,7 @@ def weights_bytes(module: nn.Module) -> bytes:
 class Segmenter:
     """A head on its backbone. `about` is the content of model.json."""
 
-    head: nn.Module
+    head: Head
     extractor: Extractor
     about: Mapping[str, Any]
 

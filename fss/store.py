@@ -1,4 +1,4 @@
-"""What was computed of images, kept: features on disk, where all workers and later runs find them; the rest in memory."""
+"""What was computed of images, kept: features on disk for all workers and later runs, the rest in memory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """evaluate: a fixed list of episodes, split over the workers; integer counts come back and add.
 
-Every model is measured on the same episodes, next to the training-free read-outs of its own backbone. First the features
-of all images that occur are computed, once each, into a folder that all workers and later runs share; then workers
-take blocks of episodes that belong to the same queries.
+Every model is measured on the same episodes, next to the training-free read-outs of its own backbone. First the
+features of all images that occur are computed, once each, into a folder that all workers and later runs share; then
+workers take blocks of episodes that belong to the same queries.
 """
 
 from __future__ import annotations
@@ -253,9 +253,11 @@ class _Evaluation:
 
     def _selected(self, rows: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
         by = self.config.select
-        steps = {e.label: candidates.step_of(e.weights) for e in self.entries if e.head == "trained" and e.weights}
-        if by == "holdout" or not steps:
-            return rows, {"by": by}
+        trained = [entry for entry in self.entries if entry.folder]
+        steps = {entry.label: candidates.step_of(entry.weights) for entry in trained if entry.weights}
+        if not steps:
+            exported = [segmenter.read_about(Path(entry.folder)) for entry in trained if entry.folder]
+            return rows, exported[-1]["facts"].get("selection", {}) if exported else {}
         label = f"{next(iter(steps)).rpartition(', step')[0]} (selected on {by.replace('_', ' ')})"
         if by == "base_classes" and len(set(rows["fold"].to_pylist())) < 2:
             raise ValueError("select=base_classes: expected several folds, the others' classes select; set fold=all")

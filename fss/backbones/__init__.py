@@ -101,7 +101,7 @@ class Backbone(nn.Module):
         self.corners = name not in _TILING
         self.report = report
         # Channels last: the layout in which CPUs' and GPUs' convolutions are fastest (1.7 times here).
-        self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.training = False
 
     def train(self, mode: bool = True) -> "Backbone":
