@@ -160,7 +160,7 @@ class _Evaluation:
         function = RunBlock(
             self.data, self.entries, self.cache, self.config.protocol.resolution, *self._predictions(items)
         )
-        files, counts = self._map("evaluate", function, list(_blocks(items)), items="episodes", parts="blocks")
+        files, counts = self._map("evaluate", function, list(blocks(items)), items="episodes", parts="blocks")
         rows, selection = self._selected(self._table(files))
         files += self._pictures(function, rows, items)
         listed = episode_list.encode(items, self.data.name, self.dataset.class_names)
@@ -211,7 +211,7 @@ class _Evaluation:
 
     def _areas(self) -> dict[str, dict[int, int]]:
         """Pixels of each class in each image, in list order."""
-        files, _ = self._map("index", IndexImages(self.data), _units("index", self.dataset.names))
+        files, _ = self._map("index", IndexImages(self.data), image_units("index", self.dataset.names))
         found: dict[str, dict[int, int]] = {}
         for file in files:
             for name, pixels in publish.read_json(self.folder / file.path).items():
@@ -223,14 +223,14 @@ class _Evaluation:
         if self.cache.folder is None:
             return
         specs = tuple(dict.fromkeys(entry.spec for entry in self.entries))
-        self._map("features", Prepare(self.data, specs, self.cache), _units("features", _names(items)))
+        self._map("features", Prepare(self.data, specs, self.cache), image_units("features", image_names(items)))
 
     def _fitted(self, entry: Entry) -> Entry:
         """The entry, its head fitted on the images of the data set, unlabelled, if it needs that."""
         head = entry.load()
         if not head.needs_fit or entry.weights:
             return entry
-        units = _units(f"describe-{slug(entry.label)}", self.dataset.names)
+        units = image_units(f"describe-{slug(entry.label)}", self.dataset.names)
         files, _ = self._map("describe", Describe(self.data, entry, self.cache), units)
         head.fit(np.concatenate([np.load(self.folder / f.path, allow_pickle=False) for f in files]), self.config.seed)
         weights = save({name: value.cpu().contiguous() for name, value in head.state_dict().items()})
@@ -303,15 +303,17 @@ class _Evaluation:
         return map_units(self.run, self.folder, step, function, units, total=len(units), **{"parts": "blocks"} | words)
 
 
-def _units(step: str, names: Sequence[str]) -> list[Unit]:
+def image_units(step: str, names: Sequence[str]) -> list[Unit]:
+    """Units of a few images each, named after the step."""
     return [Unit(f"{step}-{i:07d}", tuple(names[i : i + _IMAGES])) for i in range(0, len(names), _IMAGES)]
 
 
-def _names(items: Sequence[Item]) -> list[str]:
+def image_names(items: Sequence[Item]) -> list[str]:
+    """The images that occur in the episodes, sorted."""
     return sorted({n for i in items for n in (i.episode.query, *(s for way in i.episode.ways for s in way.supports))})
 
 
-def _blocks(items: Sequence[Item]) -> Iterator[Unit]:
+def blocks(items: Sequence[Item]) -> Iterator[Unit]:
     """Episodes by query: the same blocks whatever the number of workers."""
     block: list[Item] = []
     number = 0
