@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cluster import publish, report
+from cluster import measured, publish, report
 from cluster.charts import Chart
 from cluster.config import plain
 from cluster.journal import flatten, read_events
@@ -22,37 +22,17 @@ from cluster.tracking import default_tracking_uri
 from fss import images, pictures, shards, tasks
 
 _LOCAL = "http://127.0.0.1:5000"
-_METRICS = {"miou": "mIoU", "fb_iou": "FB-IoU"}
-
-
-def results(figures: Mapping[str, Any]) -> list[Result]:
-    """The rows of the results table from an evaluate stage's metrics.json."""
-    ways = max(figures["protocol"]["ways"])
-    return [
-        Result(
-            model,
-            name,
-            int(number),
-            [fold[key] for fold in found["folds"].values()],
-            spread=found["spread"][key] if "spread" in found else None,
-            interval=tuple(found["interval"][key]) if key in found["interval"] else None,
-            ways=ways,
-        )
-        for key, name in _METRICS.items()
-        for model, by_shots in figures["models"].items()
-        for number, found in by_shots.items()
-    ]
 
 
 def conclude(run: Run) -> str:
     """Write summary.json and report.html into the run's folder, put both into MLflow, and return the closing words."""
     done = [run.ensure(name) for name in run.order("evaluate")]
     figures = publish.read_json(done[-1].path("metrics.json"))
-    rows = results(figures)
+    rows = measured.results(figures)
     page = _report(run, done, figures, rows)
     publish.write_json(run.folder / "summary.json", _summary(run, done, figures))
     path = report.write(page, run.folder / "report.html")
-    _log(run, figures, rows, done[-1], page)
+    _log(run, figures, rows, page)
     uri = run.config.tracking.uri or default_tracking_uri(run.config.root)
     look = _ui(uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
     return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
@@ -74,26 +54,15 @@ def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict
     return {"name": run.config.name, "results": figures, "stages": stages, "seconds": total, "model": model}
 
 
-def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], evaluated: Manifest, page: report.Report) -> None:
+def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], page: report.Report) -> None:
     journal = run.pipeline_journal
     model = list(figures["models"])[-1]
     for number, found in figures["models"][model].items():
-        journal.metrics({f"result/{key}_{number}shot": found["mean"][key] for key in _METRICS})
+        journal.metrics({f"result/{key}_{number}shot": found["mean"][key] for key in ("miou", "fb_iou")})
     journal.tags({"mlflow.note.content": f"{means_markdown(rows)}\n\n{results_markdown(rows)}"})
     journal.artifact(run.folder / "report.html")
     journal.artifact(run.folder / "summary.json")
     _log_galleries(run, page)
-    if "evaluate" in run.fresh:
-        with run.journal("evaluate") as child:
-            for name, by_shots in figures["models"].items():
-                for number, found in by_shots.items():
-                    values = {f"evaluate/{key}_{number}shot": found["mean"][key] for key in _METRICS}
-                    child.metrics(values if name == model else {f"{k}/{_short(name)}": v for k, v in values.items()})
-            child.text("per_class.md", _per_class(figures))
-            child.artifact(evaluated.path("metrics.json"))
-            child.artifact(evaluated.path("episodes.parquet"))
-            for number, file in enumerate(f for f in evaluated.files if f.path.startswith("gallery/")):
-                child.image("predictions", (evaluated.folder / file.path).read_bytes(), step=number)
 
 
 def _log_galleries(run: Run, page: report.Report) -> None:
@@ -107,27 +76,6 @@ def _log_galleries(run: Run, page: report.Report) -> None:
                 child.image(gallery.title.lower().replace("-", "_"), pictures.contact_sheet(rows, cell=gallery.cell))
 
 
-def _short(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name.replace("prototype read-out", "floor"))
-
-
-def _per_class(figures: Mapping[str, Any]) -> str:
-    scores = _class_scores(figures)
-    lines = [f"| class | {' | '.join(scores)} |", f"|---|{'---:|' * len(scores)}"]
-    for name in next(iter(scores.values())):
-        lines.append(f"| {name} | {' | '.join(f'{100 * scores[m].get(name, 0):.1f}' for m in scores)} |")
-    return "\n".join(lines)
-
-
-def _class_scores(figures: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Model -> class -> IoU, for the smallest number of shots."""
-    scores: dict[str, dict[str, float]] = {}
-    for model, by_shots in figures["models"].items():
-        first = next(iter(by_shots.values()))
-        scores[model] = {c: v["iou"] for fold in first["folds"].values() for c, v in fold["classes"].items()}
-    return scores
-
-
 def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[Result]) -> report.Report:
     config = run.config
     model = next((m.folder / "model" for m in done if m.stage == "train"), None)
@@ -139,14 +87,12 @@ def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: li
         commands.append(report.Command("Segment your own images", line))
     return report.Report(
         title=f"{config.name}: few-shot segmentation from unlabelled images",
-        summary=f"{figures['dataset']['name']}, protocol {figures['protocol']['name']}: "
-        f"{figures['protocol']['episodes']} episodes, scored at their own resolution; intersections and unions are "
-        "summed per class. In brackets: 95 % interval over episodes.",
+        summary="; ".join(measured.notes_on(figures)),
         headlines=_headlines(figures),
         facts={"folder": str(run.folder), "backbone": config.backbone.name, "seed": config.seed},
         stages=[_stage(run, m) for m in done],
         results=rows,
-        classes=_class_scores(figures),
+        classes=measured.class_scores(figures),
         charts=list(_charts(run)),
         galleries=[g for g in (_labels(run), _tasks(run), _predictions(done[-1])) if g],
         commands=commands,
@@ -228,7 +174,7 @@ def _tasks(run: Run) -> report.Gallery | None:
 def _predictions(evaluated: Manifest) -> report.Gallery | None:
     shown = [f for f in evaluated.files if f.path.startswith("gallery/")]
     tiles = [report.Tile(_picture(evaluated.folder / file.path), Path(file.path).stem) for file in shown]
-    note = "Blue: prediction. Yellow outline: truth. Orange: support masks. The first episodes, not chosen ones."
+    note = "Blue: prediction. Yellow outline: truth. Orange: support masks. Best, median and worst of each fold."
     return report.Gallery("Predictions", tiles, note, 560) if tiles else None
 
 

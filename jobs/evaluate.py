@@ -10,12 +10,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cluster import publish
+from cluster import measured, publish
 from cluster.config import Config
 from cluster.results import results_table
 from cluster.run import Run
 from cluster.stage import Manifest
-from cluster.summary import results
 from jobs._config import load, run
 
 
@@ -23,16 +22,17 @@ def evaluate(config: Config) -> None:
     """Run the stage, print its table, copy its results to `out` if it is set."""
     with Run(config) as current:
         manifest = current.ensure("evaluate")
-        print(results_table(results(publish.read_json(manifest.path("metrics.json")))))
+        print(results_table(measured.results(publish.read_json(manifest.path("metrics.json")))))
         if config.out:
             copy_results(manifest, Path(config.out))
         print(f"evaluate: {config.out or manifest.folder}")
 
 
 def copy_results(manifest: Manifest, out: Path) -> None:
-    """metrics.json, episodes.parquet and the predictions, where the user wants them."""
-    wanted = [f.path for f in manifest.files if f.path.startswith("predictions/")]
-    for name in [*wanted, "episodes.parquet", "metrics.json"]:
+    """All that a reader wants, and metrics.json last: results, tables, pictures, predictions."""
+    inner = ("rows/", "index/", "described/")
+    wanted = [f.path for f in manifest.files if not f.path.startswith(inner) and f.path != "metrics.json"]
+    for name in [*wanted, "metrics.json"]:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(manifest.folder / name, out / name)
 

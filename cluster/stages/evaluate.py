@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import save
 
-from cluster import backbone, candidates, episode_list, figures, publish
+from cluster import backbone, candidates, episode_list, figures, measured, publish
 from cluster.backbone import BackboneSpec
 from cluster.config import Config, baselines, episodes, seeds, shots
 from cluster.episode_list import Item
@@ -164,12 +164,17 @@ class _Evaluation:
         rows, selection = self._selected(self._table(files))
         files += self._pictures(function, rows, items)
         listed = episode_list.encode(items, self.data.name, self.dataset.class_names)
+        found = self._figures(rows, items, selection)
         own = {
             "episode_list.parquet": listed,
             "episodes.parquet": _parquet(rows),
-            "metrics.json": _json(self._figures(rows, items, selection)),
+            "metrics.json": _json(found),
+            **measured.files(found),
         }
-        return [*files, *(write_file(self.folder, name, data) for name, data in own.items())], counts
+        files += [write_file(self.folder, name, data) for name, data in own.items()]
+        with self.run.journal("evaluate") as journal:
+            measured.log(journal, self.folder, found, [f.path for f in files if f.path.startswith("gallery/")])
+        return files, counts
 
     def items(self) -> list[Item]:
         """The list of episodes: read, or drawn."""
@@ -227,8 +232,7 @@ class _Evaluation:
 
     def _fitted(self, entry: Entry) -> Entry:
         """The entry, its head fitted on the images of the data set, unlabelled, if it needs that."""
-        head = entry.load()
-        if not head.needs_fit or entry.weights:
+        if entry.folder or not (head := entry.load()).needs_fit:
             return entry
         units = image_units(f"describe-{slug(entry.label)}", self.dataset.names)
         files, _ = self._map("describe", Describe(self.data, entry, self.cache), units)
