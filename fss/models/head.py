@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,7 +14,13 @@ class Head(nn.Module):
 
     The division is what makes evaluation fast: an image stands in many episodes, so `embed` and `focus` are computed
     once for it and kept, and only `match` runs once an episode. Training calls `forward`.
+
+    A head that `needs_fit` knows nothing before it has seen unlabelled images: whoever measures it gives the rows that
+    `describe` makes of each of them to `fit`, once. What it learned is in its `state_dict`, of shapes that the
+    constructor fixes, so that one fitted copy serves all workers.
     """
+
+    needs_fit = False
 
     def embed(self, features: Features) -> Features:
         """What the head computes of an image on its own, in either role: levels (B, C, h, w) to tensors (B, ...).
@@ -35,6 +42,14 @@ class Head(nn.Module):
             masks: (B, K, 2, h, w) shares of background and foreground, see `fss.models`.
         """
         raise NotImplementedError
+
+    def describe(self, embedded: Features) -> torch.Tensor:
+        """(B, D) float32, what `fit` wants to know of images that `embed` has seen; of heads that `needs_fit`."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
+
+    def fit(self, rows: np.ndarray, seed: int) -> None:
+        """Set the buffers from (n, D) float32 descriptions of n unlabelled images; of heads that `needs_fit`."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
 
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits of features; see `fss.models` for the arguments."""
