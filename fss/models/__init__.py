@@ -7,7 +7,8 @@ backbone, and reads the number of shots from the shapes:
 * masks: (B, K, 2, h, w) float32, each cell's shares of background and of foreground in [0, 1], void in neither;
 * logits: (B, 2, h, w), background first.
 
-A new head is one file here, one line in `build` and one preset in `conf/model`.
+A new head is one file here, one line in `build` and one preset in `conf/model`; one that needs no training is named in
+`TRAINING_FREE` as well.
 """
 
 from __future__ import annotations
@@ -18,13 +19,20 @@ from typing import Any
 
 from fss.models.head import Head
 
-TRAINING_FREE = {"prototype": "prototype read-out", "smoothed": "smoothed read-out"}
-"""The heads that need no training, with their names in tables."""
+#: Heads that need no training, and what tables call them: the floors of a backbone.
+TRAINING_FREE = {
+    "prototype": "prototype read-out",
+    "smoothed": "smoothed read-out",
+    "nearest": "nearest support pixels",
+    "segments": "segment selection",
+    "saliency": "saliency mask",
+    "cluster_match": "cluster match",
+}
 
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return ("prototype", "smoothed", "correlation", "umtfss")
+    return (*TRAINING_FREE, "correlation", "umtfss")
 
 
 def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: Any) -> Head:
@@ -35,13 +43,21 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: A
     """
     import torch
 
+    from fss.models.cluster_match import ClusterMatch
     from fss.models.correlation import CorrelationHead
+    from fss.models.nearest import NearestReadout
     from fss.models.prototype import PrototypeReadout, SmoothedReadout
+    from fss.models.saliency import Saliency
+    from fss.models.segment_select import SegmentSelection
     from fss.models.umtfss import UMTFSS
 
     heads: dict[str, type[Head]] = {
         "prototype": PrototypeReadout,
         "smoothed": SmoothedReadout,
+        "nearest": NearestReadout,
+        "segments": SegmentSelection,
+        "saliency": Saliency,
+        "cluster_match": ClusterMatch,
         "correlation": CorrelationHead,
         "umtfss": UMTFSS,
     }

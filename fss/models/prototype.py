@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,7 @@ class PrototypeReadout(Head):
 
     def __init__(self, channels: dict[str, int], levels: Sequence[str] = ("high",), scale: float = 20.0):
         super().__init__()
-        unknown = [level for level in levels if level not in channels]
-        if unknown:
-            raise ValueError(f"expected levels of {', '.join(channels)}, got {unknown[0]!r}")
-        self.levels = tuple(levels)
+        self.levels = known_levels(levels, channels)
         self.scale = scale
 
     def embed(self, features: Features) -> Features:
@@ -63,6 +60,14 @@ class SmoothedReadout(Head):
         for _ in range(self.steps):
             maps = query["walk"] @ maps
         return maps.transpose(1, 2).reshape(logits.shape)
+
+
+def known_levels(levels: Sequence[str], channels: Mapping[str, int]) -> tuple[str, ...]:
+    """`levels` as a tuple; ValueError for none, or for one that the backbone does not have."""
+    wrong = [level for level in levels if level not in channels]
+    if wrong or not levels:
+        raise ValueError(f"expected levels of {', '.join(channels)}, got {repr(wrong[0]) if wrong else 'none'}")
+    return tuple(levels)
 
 
 def unit_grid(features: Features, levels: Sequence[str]) -> torch.Tensor:

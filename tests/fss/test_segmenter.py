@@ -13,7 +13,7 @@ from fss.extract import Extractor
 from fss.segmenter import Segmenter
 from tests.fss.conftest import noise_image
 
-OPTIONS = {"prototype": {}, "correlation": {"dim": 16}, "umtfss": {"dim": 16, "heads": 2}}
+OPTIONS = {"correlation": {"dim": 16}, "umtfss": {"dim": 16, "heads": 2}, "cluster_match": {"clusters": 1}}
 SUPPORTS = [noise_image(1, (50, 40)), noise_image(2, (30, 60))]
 MASKS = [np.zeros((40, 50), np.uint8), np.zeros((60, 30), np.uint8)]
 MASKS[0][10:30, 5:30] = 1
@@ -25,6 +25,8 @@ def write(folder, name: str = "correlation"):
     """A model with random weights in `folder`, and the head and extractor it was made of."""
     extractor = Extractor(backbones.build("small", seed=1), size=64)
     head = models.build(name, extractor.backbone.channels, seed=1, **OPTIONS.get(name, {})).eval()
+    if head.needs_fit:
+        head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in head.parameters():

@@ -105,7 +105,7 @@ def test_model_folder_means_an_exported_model(tmp_path):
     assert (config.model.name, config.model.path) == ("trained", str(tmp_path))
     assert load(["experiment=tiny", "model=prototype"]).model.path is None
     with pytest.raises(
-        ValueError, match="model: expected one of correlation, prototype, smoothed, trained, umtfss, got 'pfenets'"
+        ValueError, match=r"model: expected one of cluster_match, correlation, .*, trained, umtfss, got 'pfenets'"
     ):
         load(["model=pfenets"])
 

@@ -12,6 +12,8 @@ from fss.backbones import Features
 CHANNELS = {"low": 6, "mid": 8, "high": 9}
 OPTIONS = {
     "prototype": {},
+    "nearest": {"k": 3},
+    "cluster_match": {"clusters": 2},
     "correlation": {"dim": 16},
     "umtfss": {"dim": 16, "heads": 2, "foreground_prototypes": 4, "background_prototypes": 6},
 }
@@ -32,8 +34,10 @@ def episode(episodes: int = 3, shots: int = 1, grid: int = 5, seed: int = 0):
 
 
 def head(name: str, *, steps: int = 0, seed: int = 0, **options: object) -> nn.Module:
-    """A head in evaluation mode; after `steps` of training, so that no weight is at its special start."""
+    """A head in evaluation mode, fitted if need be; after `steps` of training no weight is at its special start."""
     module = models.build(name, CHANNELS, seed=seed, **OPTIONS.get(name, {}) | options)
+    if module.needs_fit:
+        module.fit(module.describe(module.embed(episode(8, seed=300)[0])).numpy(), seed=0)
     module.eval()  # no dropout: it would draw from the global generator
     for step in range(steps if name in TRAINED else 0):
         train_step(module, seed=step)
@@ -159,6 +163,29 @@ def test_the_seed_draws_the_weights(name):
     first, again, other = (head(name, seed=seed, residual=False).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+@pytest.mark.parametrize("name", models.TRAINING_FREE)
+def test_what_needs_no_training_has_no_parameters(name):
+    assert name in models.names()
+    assert list(head(name).parameters()) == []
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_what_is_kept_of_images_leads_with_the_batch(name):
+    """Evaluation keeps it per image, so each tensor must divide along its first dimension."""
+    module, (query, _, _) = head(name), episode()
+    embedded = module.embed(query)
+    for found in (embedded, module.focus(embedded)):
+        assert {len(values) for values in found.values()} == {3}
+
+
+@pytest.mark.parametrize("name", sorted({*models.names()} - {"cluster_match"}))
+def test_only_heads_that_need_it_can_be_fitted(name):
+    module = head(name)
+    assert not module.needs_fit
+    with pytest.raises(NotImplementedError, match="has nothing to fit"):
+        module.fit(torch.zeros(3, 2).numpy(), seed=0)
 
 
 def test_unknown_names_and_options_are_refused():

@@ -64,3 +64,5 @@ def test_a_walk_steps_to_those_that_look_alike():
 def test_unknown_levels_are_refused():
     with pytest.raises(ValueError, match="expected levels of low, mid, high, got 'deep'"):
         PrototypeReadout(CHANNELS, levels=("high", "deep"))
+    with pytest.raises(ValueError, match="expected levels of low, mid, high, got none"):
+        PrototypeReadout(CHANNELS, levels=())
