@@ -1,4 +1,4 @@
-"""The configuration of a run: typed, complete, checked before any work starts. `conf/` holds the presets.
+"""The configuration of a run: typed and complete; `cluster.config_check` checks it, `conf/` holds the presets.
 
 Every field is set in exactly one place; what follows from others is computed, never configured.
 """
@@ -10,14 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
-
-SOURCES = ("clusters",)
-SEGMENTS = ("none", "spectral")
-LEVELS = ("low", "mid", "high")
-ORDERS = ("classes", "pairs", "images", "random_images")
-SELECTIONS = ("holdout", "base_classes", "test_classes")
-PRECISIONS = ("fp32", "bf16")
-DATASETS = ("coco20i", "folder", "fss1000", "pascal5i", "scenes")
 
 
 @dataclass
@@ -321,125 +313,6 @@ def baselines(config: Config) -> tuple[str, ...] | None:
 
 def _numbers(value: Any) -> tuple[int, ...]:
     return tuple(int(number) for number in value) if isinstance(value, list | tuple) else (int(value),)
-
-
-def check(config: Config) -> None:
-    """Refuse values that no stage could work with.
-
-    Raises:
-        ValueError: with every problem found, each with what was expected, what came and where to set it.
-    """
-    problems = [*_choices(config), *_ranges(config)]
-    if problems:
-        raise ValueError("the configuration cannot work:\n  " + "\n  ".join(problems))
-
-
-def _choices(config: Config) -> list[str]:
-    from fss import backbones, losses, models
-
-    allowed = {
-        "corpus.kind": (config.corpus.kind, ("folder", "scenes")),
-        "backbone.name": (config.backbone.name, backbones.names()),
-        "source.name": (config.source.name, SOURCES),
-        "source.segments": (config.source.segments, SEGMENTS),
-        **{f"source.levels[{i}]": (level, LEVELS) for i, level in enumerate(config.source.levels)},
-        "source.init": (config.source.init, ("k-means++", "random")),
-        "model.name": (config.model.name, (*models.names(), "trained")),
-        "train.loss": (config.train.loss, tuple(losses.LOSSES)),
-        "train.precision": (config.train.precision, PRECISIONS),
-        "pretrain.precision": (config.pretrain.precision, PRECISIONS),
-        "train.zero_stage": (config.train.zero_stage, (0, 1, 2, 3)),
-        "train.select": (config.train.select, ("holdout", "last")),
-        "dataset.name": (config.dataset.name, DATASETS),
-        "protocol.order": (config.protocol.order, ORDERS),
-        "select": (config.select, SELECTIONS),
-        **{f"baselines: {name}": (name, tuple(models.TRAINING_FREE)) for name in baselines(config) or ()},
-    }
-    found = [
-        f"{key}: expected one of {', '.join(map(str, names))}, got {value!r}"
-        for key, (value, names) in allowed.items()
-        if value not in names
-    ]
-    if config.fold != "all" and not (isinstance(config.fold, int) and config.fold >= 0):
-        found.append(f"fold: expected a number from 0 or all, got {config.fold!r}")
-    return found
-
-
-def _ranges(config: Config) -> list[str]:
-    at_least_one = {
-        "corpus.shard_size": config.corpus.shard_size,
-        "corpus.min_side": config.corpus.min_side,
-        "corpus.longer_side": config.corpus.longer_side,
-        "backbone.size": config.backbone.size,
-        "source.clusters": config.source.clusters,
-        "source.iterations": config.source.iterations,
-        "source.points_per_image": config.source.points_per_image,
-        "pair.group_shards": config.pair.group_shards,
-        "pair.tasks_per_image": config.pair.tasks_per_image,
-        "pair.tasks_per_shard": config.pair.tasks_per_shard,
-        "pair.shots": config.pair.shots,
-        "train.steps": config.train.steps,
-        "train.batch": config.train.batch,
-        "train.log_every": config.train.log_every,
-        "train.checkpoint_every": config.train.checkpoint_every,
-        "train.keep_checkpoints": config.train.keep_checkpoints,
-        "train.candidates": config.train.candidates,
-        "pretrain.steps": config.pretrain.steps,
-        "pretrain.batch": config.pretrain.batch,
-        "cluster.train_workers": config.cluster.train_workers,
-        "cluster.cpus_per_worker": config.cluster.cpus_per_worker,
-        "episodes": episodes(config),
-        "ways": config.ways,
-        **{f"source.granularities[{i}]": n for i, n in enumerate(config.source.granularities)},
-    }
-    found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
-    positive = {"train.lr": config.train.lr, "pretrain.lr": config.pretrain.lr}
-    found += [f"{key}: expected a positive number, got {value}" for key, value in positive.items() if not value > 0]
-    return [*found, *_pair_problems(config.pair), *_training_problems(config), *_shots_problems(config)]
-
-
-def _pair_problems(pair: PairConfig) -> list[str]:
-    found = []
-    if not 0 < pair.nearest <= 1:
-        found.append(f"pair.nearest: expected a share in (0, 1], got {pair.nearest}")
-    if not 0 <= pair.same_image <= 1:
-        found.append(f"pair.same_image: expected a probability in [0, 1], got {pair.same_image}")
-    if not 0 <= pair.min_area < pair.max_area <= 1:
-        found.append(f"pair: expected 0 <= min_area < max_area <= 1, got {pair.min_area}, {pair.max_area}")
-    return found
-
-
-def _training_problems(config: Config) -> list[str]:
-    found = []
-    if config.backbone.weights == "pretrain" and (config.backbone.name != "small" or config.backbone.size % 32):
-        found.append(
-            "backbone.weights=pretrain: expected backbone=small and a backbone.size that is a multiple of 32, got "
-            f"{config.backbone.name} and {config.backbone.size}; give other backbones a weights file"
-        )
-    if config.train.precision == "bf16" and config.train.zero_stage == 0:
-        found.append(
-            "train.zero_stage: expected 1, 2 or 3 with train.precision=bf16, got 0"
-        )  # moments are out of reach
-    if not 0 <= config.train.ema < 1:
-        found.append(f"train.ema: expected a decay in [0, 1), got {config.train.ema}")
-    if config.train.batch % config.cluster.train_workers:
-        found.append(
-            f"train.batch: expected a multiple of cluster.train_workers={config.cluster.train_workers}, "
-            f"got {config.train.batch}"
-        )
-    return found
-
-
-def _shots_problems(config: Config) -> list[str]:
-    found = []
-    for name, numbers, least, value in (("shots", shots, 1, config.shots), ("seeds", seeds, 0, config.seeds)):
-        try:
-            fine = bool(numbers(config)) and min(numbers(config)) >= least
-        except (TypeError, ValueError):
-            fine = False
-        if not fine:
-            found.append(f"{name}: expected a number from {least} or a list of them, got {value!r}")
-    return found
 
 
 def plain(value: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cluster.config import Config, PredictConfig, check
+from cluster.config import Config, PredictConfig
+from cluster.config_check import check
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

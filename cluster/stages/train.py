@@ -183,6 +183,8 @@ def _settings(run: Run) -> dict[str, Any]:
 def job(run: Run, folder: Path) -> training.Job:
     """The training of this run, which writes into `folder`."""
     config, pair = run.config, run.manifest("pair")
+    if config.model.name in (*models.TRAINING_FREE, "trained"):
+        raise ValueError(f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate")
     files = [file for file in pair.named(".tar") if file.count]
     chosen = {kind: tuple(f for f in files if f.path.startswith(kind)) for kind in ("tasks", "holdout")}
     recipe = MetaRecipe(
