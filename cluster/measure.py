@@ -26,7 +26,7 @@ from fss.datasets import Dataset, areas, open_dataset
 from fss.evaluation import Photos
 from fss.metrics import FIELDS, MODEL
 from fss.models.head import Head
-from fss.store import FeatureStore, Recent
+from fss.store import FeatureStore, Memory
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ def photos(data: DataSpec, spec: BackboneSpec, cache: Cache) -> Photos:
     folder = None
     if cache.folder is not None:
         folder = Path(cache.folder) / f"{fingerprint(extractor.backbone)[:16]}-{extractor.size}"
-    return Photos(data.open(), extractor, FeatureStore(folder, cache.disk), _recent(cache.memory))
+    return Photos(data.open(), extractor, FeatureStore(folder, cache.disk), _memory(cache.memory))
 
 
 @functools.lru_cache(maxsize=1)
-def _recent(capacity: int) -> Recent:
-    return Recent(capacity)
+def _memory(capacity: int) -> Memory:
+    return Memory(capacity)
 
 
 @dataclass(frozen=True)

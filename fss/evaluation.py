@@ -24,7 +24,7 @@ from fss.grid import cells
 from fss.images import VOID
 from fss.models.head import Head
 from fss.scoring import Truth
-from fss.store import FeatureStore, Recent
+from fss.store import FeatureStore, Memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Photos:
         dataset: images and masks by name.
         extractor: the backbone; features are rounded to float16, so that fresh and stored ones are the same.
         store: features on disk, by the hash of an image's bytes.
-        recent: what is kept in memory; may be shared between instances.
+        memory: what is kept in memory; may be shared between instances.
     """
 
-    def __init__(self, dataset: Dataset, extractor: Extractor, store: FeatureStore, recent: Recent):
+    def __init__(self, dataset: Dataset, extractor: Extractor, store: FeatureStore, memory: Memory):
         # On a CPU kernels, and with them the last bits, depend on the batch: alone, an image has one set of features.
         on_cpu = extractor.device.type == "cpu"
         self.extractor = dataclasses.replace(extractor, batch=1) if on_cpu else extractor
-        self.dataset, self.store, self.recent = dataset, store, recent
+        self.dataset, self.store, self.memory = dataset, store, memory
         self._keys: dict[str, str] = {}
         self.computed = 0
         """Images that went through the backbone."""
@@ -121,7 +121,7 @@ class Photos:
         return Truth.of(labels(_stretched(mask, side) if side else mask, classes, self.dataset.void), len(classes))
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        return self.recent.get((self, key), make)
+        return self.memory.get((self, key), make)
 
     @functools.cached_property
     def grid(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import heapq
+import itertools
 import os
+import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
@@ -62,30 +65,64 @@ class FeatureStore:
         return self.folder / f"{key}.safetensors"
 
 
-class Recent:
-    """The values used last, up to `capacity` bytes of tensors and arrays; what falls out is made again when wanted."""
+class Memory:
+    """Values up to `capacity` bytes of tensors and arrays; what falls out is made again when wanted.
+
+    First falls out what cost least time to make for its size and was not used for long (GreedyDual-Size, Cao and Irani
+    1997): a saliency map of a few kilobytes and a tenth of a second stays when megabytes of features go. Which values
+    are kept thus depends on the machine; what they are does not.
+    """
 
     def __init__(self, capacity: int):
         self.capacity = capacity
         self.bytes = 0
-        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._kept: dict[Hashable, _Kept] = {}
+        self._heap: list[tuple[float, int, Hashable]] = []
+        self._now = 0.0
+        self._count = itertools.count()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The value of `key`, made now if it is not kept."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
+        kept = self._kept.get(key)
+        if kept is not None:
+            kept.worth = self._now + kept.density
+            return kept.value
+        start = time.perf_counter()
         value = make()
-        size = _size(value)
-        self._kept[key] = value, size
+        size = max(_size(value), 1)
+        density = (time.perf_counter() - start) / size
+        self._kept[key] = kept = _Kept(value, size, density, self._now + density)
+        heapq.heappush(self._heap, (kept.worth, next(self._count), key))
         self.bytes += size
-        while self.bytes > self.capacity and self._kept:
-            _, (_, freed) = self._kept.popitem(last=False)
-            self.bytes -= freed
+        while self.bytes > self.capacity:
+            self._evict()
         return value
+
+    def _evict(self) -> None:
+        """Drop the value of least worth; the heap may hold worths that have risen since."""
+        worth, _, key = heapq.heappop(self._heap)
+        kept = self._kept[key]
+        if kept.worth > worth:
+            heapq.heappush(self._heap, (kept.worth, next(self._count), key))
+            return
+        self._now = worth
+        self.bytes -= kept.size
+        del self._kept[key]
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+@dataclasses.dataclass
+class _Kept:
+    value: Any
+    size: int
+    density: float
+    """Seconds a byte."""
+    worth: float
 
 
 def _size(value: Any) -> int:
