@@ -96,7 +96,11 @@ class Photos:
 
     def embedded(self, head: Head, name: str) -> Features:
         """What `head` makes of the image: tensors (1, ...) on the device."""
-        return self._kept((head, name), lambda: self._embed(head, name))
+        return self._kept(("embed", head, name), lambda: self._embed(head, name))
+
+    def focused(self, head: Head, name: str) -> Features:
+        """The same with what `head` computes of a query."""
+        return self._kept(("focus", head, name), lambda: head.focus(self.embedded(head, name)))
 
     def _embed(self, head: Head, name: str) -> Features:
         return head.embed({k: v[None].to(self.device).float() for k, v in self.features(name).items()})
@@ -150,7 +154,7 @@ def run(head: Head, photos: Photos, episodes: Sequence[Episode], side: int, batc
     """
     for (query, shots, ways), group in groupby(episodes, lambda e: (e.query, len(e.ways[0].supports), len(e.ways))):
         alike = list(group)
-        focused = head.focus(photos.embedded(head, query))
+        focused = photos.focused(head, query)
         step = max(1, batch // (ways * shots))
         for start in range(0, len(alike), step):
             block = alike[start : start + step]
