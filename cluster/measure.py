@@ -28,6 +28,9 @@ from fss.metrics import FIELDS, MODEL
 from fss.models.head import Head
 from fss.store import FeatureStore, Memory
 
+#: Raised when features of equal images and weights change.
+_FEATURES = 1
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -95,7 +98,8 @@ def photos(data: DataSpec, spec: BackboneSpec, cache: Cache) -> Photos:
     extractor = spec.load()
     folder = None
     if cache.folder is not None:
-        folder = Path(cache.folder) / f"{fingerprint(extractor.backbone)[:16]}-{extractor.size}"
+        kind = f"{extractor.size}-{extractor.device.type}-v{_FEATURES}"  # another device's last bits are others
+        folder = Path(cache.folder) / f"{fingerprint(extractor.backbone)[:16]}-{kind}"
     return Photos(data.open(), extractor, FeatureStore(folder, cache.disk), _memory(cache.memory))
 
 
