@@ -2,7 +2,7 @@
 
 An evaluation's episodes are a random sample, and its figures are ratios of sums over them: so whole episodes are
 resampled with replacement, summed, divided once. A replicate is a vector of weights, how often each episode came;
-integers times integers, so that weights of one give the figure itself to the bit.
+integers times integers, so that weights of one give the figure itself.
 
 Each list (one seed of one fold) is resampled on its own and keeps its length. The lists are fixed parts of the
 protocol, with classes of their own: pooling them would add the noise of how many episodes fall to which fold, which

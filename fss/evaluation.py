@@ -150,7 +150,7 @@ def run(head: Head, photos: Photos, episodes: Sequence[Episode], side: int, batc
         photos: images and masks.
         episodes: may differ in shots and ways.
         side: of the model's resolution, pixels.
-        batch: ways that the head is given at once.
+        batch: supports that the head is given at once; an episode is never divided.
     """
     for (query, shots, ways), group in groupby(episodes, lambda e: (e.query, len(e.ways[0].supports), len(e.ways))):
         alike = list(group)

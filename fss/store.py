@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import heapq
 import itertools
@@ -31,7 +32,7 @@ class FeatureStore:
         self.room = capacity
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self.room -= sum(file.stat().st_size for file in os.scandir(folder))
+            self.room -= _held(folder)
 
     def __contains__(self, key: str) -> bool:
         return self.folder is not None and self._path(key).is_file()
@@ -63,6 +64,15 @@ class FeatureStore:
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{key}.safetensors"
+
+
+def _held(folder: Path) -> int:
+    """Bytes of the files in `folder`."""
+    total = 0
+    for file in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # another worker renamed it meanwhile
+            total += file.stat().st_size
+    return total
 
 
 class Memory:
