@@ -298,8 +298,11 @@ class PredictConfig:
 
 def seeds(config: Config) -> tuple[int, ...]:
     """The seeds of the lists of episodes, in the order given."""
-    chosen = config.seeds if config.seeds is not None else config.protocol.seeds
-    return _numbers(config.seed if chosen is None else chosen)
+    return _numbers(_seeds(config))
+
+
+def _seeds(config: Config) -> Any:
+    return next(value for value in (config.seeds, config.protocol.seeds, config.seed) if value is not None)
 
 
 def shots(config: Config) -> tuple[int, ...]:
@@ -310,17 +313,20 @@ def shots(config: Config) -> tuple[int, ...]:
 def episodes(config: Config) -> int:
     """Episodes of each fold, number of shots and seed."""
     counts = config.protocol.episodes
-    return config.episodes or counts.get(config.dataset.name, counts.get("default", 1000))
+    usual = counts.get(config.dataset.name, counts.get("default", 1000))
+    return usual if config.episodes is None else config.episodes
 
 
 def baselines(config: Config) -> tuple[str, ...] | None:
     """The training-free models that were asked for by name; None for the usual ones."""
     chosen = config.baselines
-    return chosen if chosen is None else tuple(map(str, chosen if isinstance(chosen, list | tuple) else [chosen]))
+    if chosen is None:
+        return None
+    return tuple(dict.fromkeys(map(str, chosen if isinstance(chosen, list | tuple) else [chosen])))
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
-    return tuple(int(number) for number in value) if isinstance(value, list | tuple) else (int(value),)
+    return tuple(int(str(number)) for number in (value if isinstance(value, list | tuple) else [value]))
 
 
 def check(config: Config) -> None:
@@ -390,6 +396,7 @@ def _ranges(config: Config) -> list[str]:
         "cluster.cpus_per_worker": config.cluster.cpus_per_worker,
         "episodes": episodes(config),
         "ways": config.ways,
+        "protocol.resolution": 1 if config.protocol.resolution is None else config.protocol.resolution,
         **{f"source.granularities[{i}]": n for i, n in enumerate(config.source.granularities)},
     }
     found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
@@ -432,13 +439,14 @@ def _training_problems(config: Config) -> list[str]:
 
 def _shots_problems(config: Config) -> list[str]:
     found = []
-    for name, numbers, least, value in (("shots", shots, 1, config.shots), ("seeds", seeds, 0, config.seeds)):
+    for name, least, value in (("shots", 1, config.shots), ("seeds", 0, _seeds(config))):
         try:
-            fine = bool(numbers(config)) and min(numbers(config)) >= least
+            numbers = _numbers(value)
+            fine = min(numbers) >= least and len(set(numbers)) == len(numbers)
         except (TypeError, ValueError):
             fine = False
         if not fine:
-            found.append(f"{name}: expected a number from {least} or a list of them, got {value!r}")
+            found.append(f"{name}: expected a number from {least} or a list of different ones, got {value!r}")
     return found
 
 
