@@ -290,29 +290,36 @@ class PredictConfig:
 
 def seeds(config: Config) -> tuple[int, ...]:
     """The seeds of the lists of episodes, in the order given."""
-    chosen = config.seeds if config.seeds is not None else config.protocol.seeds
-    return _numbers(config.seed if chosen is None else chosen)
+    return numbers(seeds_given(config))
+
+
+def _seeds(config: Config) -> Any:
+    return next(value for value in (config.seeds, config.protocol.seeds, config.seed) if value is not None)
 
 
 def shots(config: Config) -> tuple[int, ...]:
     """The numbers of supports to evaluate, in the order given."""
-    return _numbers(config.shots)
+    return numbers(config.shots)
 
 
 def episodes(config: Config) -> int:
     """Episodes of each fold, number of shots and seed."""
     counts = config.protocol.episodes
-    return config.episodes or counts.get(config.dataset.name, counts.get("default", 1000))
+    usual = counts.get(config.dataset.name, counts.get("default", 1000))
+    return usual if config.episodes is None else config.episodes
 
 
 def baselines(config: Config) -> tuple[str, ...] | None:
     """The training-free models that were asked for by name; None for the usual ones."""
     chosen = config.baselines
-    return chosen if chosen is None else tuple(map(str, chosen if isinstance(chosen, list | tuple) else [chosen]))
+    if chosen is None:
+        return None
+    return tuple(dict.fromkeys(map(str, chosen if isinstance(chosen, list | tuple) else [chosen])))
 
 
-def _numbers(value: Any) -> tuple[int, ...]:
-    return tuple(int(number) for number in value) if isinstance(value, list | tuple) else (int(value),)
+def numbers(value: Any) -> tuple[int, ...]:
+    """One number, or a list of them, as a tuple; ValueError for anything else."""
+    return tuple(int(str(number)) for number in (value if isinstance(value, list | tuple) else [value]))
 
 
 def plain(value: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.config import Config, PairConfig, baselines, episodes, seeds, shots
+from cluster.config import Config, PairConfig, baselines, episodes, numbers, seeds_given
 from fss.episodes import ORDERS
 
 SOURCES = ("clusters",)
@@ -80,6 +80,7 @@ def _ranges(config: Config) -> list[str]:
         "cluster.cpus_per_worker": config.cluster.cpus_per_worker,
         "episodes": episodes(config),
         "ways": config.ways,
+        "protocol.resolution": 1 if config.protocol.resolution is None else config.protocol.resolution,
         **{f"source.granularities[{i}]": n for i, n in enumerate(config.source.granularities)},
     }
     found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
@@ -122,11 +123,12 @@ def _training_problems(config: Config) -> list[str]:
 
 def _shots_problems(config: Config) -> list[str]:
     found = []
-    for name, numbers, least, value in (("shots", shots, 1, config.shots), ("seeds", seeds, 0, config.seeds)):
+    for name, least, value in (("shots", 1, config.shots), ("seeds", 0, seeds_given(config))):
         try:
-            fine = bool(numbers(config)) and min(numbers(config)) >= least
+            given = numbers(value)
+            fine = min(given) >= least and len(set(given)) == len(given)
         except (TypeError, ValueError):
             fine = False
         if not fine:
-            found.append(f"{name}: expected a number from {least} or a list of them, got {value!r}")
+            found.append(f"{name}: expected a number from {least} or a list of different ones, got {value!r}")
     return found

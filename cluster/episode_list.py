@@ -73,13 +73,15 @@ def decode(data: bytes, dataset: Dataset) -> list[Item]:
     """
     try:
         table = pq.read_table(io.BytesIO(data))
-        found = table.select(SCHEMA.names).to_pylist()
+        found = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(
             f"expected an episode list as evaluate writes it (Parquet with {', '.join(SCHEMA.names)}), got {error}"
         ) from error
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     items = _items(found)
+    if not items:
+        raise ValueError("expected at least one episode, the list is empty")
     if about.get("sha256") not in (None, sha256(items)):
         raise ValueError("the episode list was changed after it was written: its hash differs; take the original")
     if "classes" in about and tuple(json.loads(about["classes"])) != dataset.class_names:
@@ -113,6 +115,6 @@ def _check(items: Sequence[Item], dataset: Dataset) -> None:
             raise ValueError(f"{where}: expected distinct images, {item.episode.query} or a support appears twice")
         if len(item.episode.ways) != item.ways or any(len(way.supports) != item.shots for way in item.episode.ways):
             raise ValueError(f"{where}: expected {item.ways} ways of {item.shots} supports, got other numbers")
-        odd = [way.class_id for way in item.episode.ways if not 1 <= way.class_id <= len(dataset.class_names)]
-        if odd:
-            raise ValueError(f"{where}: expected classes 1..{len(dataset.class_names)}, got {odd[0]}")
+        classes = [way.class_id for way in item.episode.ways]
+        if not set(classes) <= set(range(1, len(dataset.class_names) + 1)) or len(set(classes)) != len(classes):
+            raise ValueError(f"{where}: expected distinct classes of 1..{len(dataset.class_names)}, got {classes}")

@@ -44,8 +44,8 @@ def _figures(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
         for fold, part in _parts(of_seed, "fold")
     }
     seeds, folds = sorted({s for s, _ in found}), sorted({f for _, f in found})
-    by_fold = {str(f): _named(_average([found[s, f] for s in seeds]), dataset) for f in folds}
-    by_seed = {str(s): _means([found[s, f] for f in folds]) for s in seeds}
+    by_fold = {str(f): _named(_average([found[s, f] for s in seeds if (s, f) in found]), dataset) for f in folds}
+    by_seed = {str(s): _means([found[s, f] for f in folds if (s, f) in found]) for s in seeds}
     replicates = bootstrap.replicate(bootstrap.Columns.of(_plain(rows, bootstrap_columns())))
     intervals = {name: bootstrap.interval(replicates, name) for name in ("miou", "fb_iou")}
     return {
@@ -115,7 +115,7 @@ def chosen_by_labels(rows: pa.Table, candidates: Mapping[str, int], by: str, lab
         The table and, by fold and shots, the step that was chosen.
     """
     others = rows.filter(pc.invert(pc.is_in(rows["model"], pa.array(list(candidates)))))
-    parts, steps = [others], {}
+    parts, steps = [], {}
     for shots, of_shots in _parts(rows, "shots"):
         scores = {
             name: {fold: float(metrics.summarise(columns(part))["miou"]) for fold, part in _parts(of_model, "fold")}  # type: ignore[arg-type]
@@ -129,7 +129,8 @@ def chosen_by_labels(rows: pa.Table, candidates: Mapping[str, int], by: str, lab
             part = of_shots.filter(mine)
             parts.append(part.set_column(0, "model", pa.array([label] * len(part))))
             steps[f"fold {fold}, {shots}-shot"] = candidates[best]
-    return pa.concat_tables(parts), steps
+    order = [(name, "ascending") for name in ("fold", "shots", "ways", "seed", "episode", "way")]
+    return pa.concat_tables([others, pa.concat_tables(parts).sort_by(order)]), steps
 
 
 def examples(rows: pa.Table) -> dict[str, dict[str, Any]]:

@@ -194,21 +194,22 @@ class RunBlock:
 
 @dataclass(frozen=True)
 class Picture:
-    """An episode to be drawn, and what it is an example of."""
+    """An episode to be drawn, what it is an example of, and whose answer is shown."""
 
     name: str
     item: Item
+    entry: Entry
 
 
 @dataclass(frozen=True)
 class Draw(RunBlock):
-    """Draws the last model's answers to some episodes; `RunBlock`'s other fields mean the same."""
+    """Draws answers to some episodes; `RunBlock`'s other fields mean the same."""
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is a tuple of `Picture`s."""
         files = {}
         for picture in unit.payload:
-            ((_, result),) = self._results(self.entries[-1], [picture.item])
+            ((_, result),) = self._results(picture.entry, [picture.item])
             files[f"gallery/{picture.name}.png"] = images.encode_png(_picture(self.data.open(), result))
         return Output(files, dict.fromkeys(files, 1), {"pictures": len(files)})
 

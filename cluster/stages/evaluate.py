@@ -67,6 +67,10 @@ def entries(run: Run) -> tuple[Entry, ...]:
         return (*_free(config, spec, FLOORS), *_trained(config, about["model"]["name"], spec, folder))
     spec = backbone.spec(run)
     if name in models.TRAINING_FREE:
+        if config.select != "holdout":
+            raise ValueError(
+                f"select={config.select}: expected a trained model, {name} has no candidates to select from"
+            )
         return (*_free(config, spec, (), name), *_free(config, spec, (name,), None, model_options(run)["options"]))
     found = list(_free(config, spec, FLOORS))
     if config.backbone.weights == "pretrain":
@@ -119,7 +123,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "episodes": episodes(config),
         "protocol": vars(config.protocol),
         "dataset": vars(config.dataset) | {"list_sha256": _hash(config.dataset.root, config.dataset.list)},
-        "episode_list": _hash(None, config.episode_list),
+        "episode_list": shards.sha256(_read(config.episode_list)) if config.episode_list else None,
         "baselines": baselines(config),
         "select": config.select,
         "save_predictions": config.save_predictions,
@@ -143,10 +147,9 @@ class _Evaluation:
         self.dataset: Dataset = self.data.open()
         self.entries = entries(run)
         chosen = run.config.cluster
+        features = Path(chosen.features or Path(run.config.root) / "features").resolve()
         self.cache = Cache(
-            folder=str(chosen.features or Path(run.config.root).resolve() / "features")
-            if chosen.features_gib
-            else None,
+            folder=str(features) if chosen.features_gib else None,
             disk=int(chosen.features_gib * 2**30),
             memory=int(chosen.memory_gib * 2**30),
         )
@@ -155,6 +158,8 @@ class _Evaluation:
     def work(self) -> tuple[Sequence[File], Mapping[str, int]]:
         """All steps, and the stage's files."""
         items = self.items()
+        if self.config.select == "base_classes" and len({item.fold for item in items}) < 2:
+            raise ValueError("select=base_classes: expected several folds, the others' classes select; set fold=all")
         self._prepare(items)
         self.entries = tuple(self._fitted(entry) for entry in self.entries)
         function = RunBlock(
@@ -162,7 +167,7 @@ class _Evaluation:
         )
         files, counts = self._map("evaluate", function, list(blocks(items)), items="episodes", parts="blocks")
         rows, selection = self._selected(self._table(files))
-        files += self._pictures(function, rows, items)
+        files += self._pictures(function, rows, items, selection)
         listed = episode_list.encode(items, self.data.name, self.dataset.class_names)
         found = self._figures(rows, items, selection)
         own = {
@@ -181,13 +186,13 @@ class _Evaluation:
         config = self.config
         if config.episode_list:
             try:
-                return episode_list.decode(_read(Path(config.episode_list)), self.dataset)
+                return episode_list.decode(_read(config.episode_list), self.dataset)
             except ValueError as error:
                 raise ValueError(f"{config.episode_list}: {error}") from error
-        areas = self._areas()
+        folds, areas = self._folds(), self._areas()
         return [
             Item(fold, k, config.ways, seed, episode)
-            for fold in self._folds()
+            for fold in folds
             for k in shots(config)
             for source in [self._pool(areas, fold, k)]
             for seed in seeds(config)
@@ -263,17 +268,24 @@ class _Evaluation:
             exported = [segmenter.read_about(Path(entry.folder)) for entry in trained if entry.folder]
             return rows, exported[-1]["facts"].get("selection", {}) if exported else {}
         label = f"{next(iter(steps)).rpartition(', step')[0]} (selected on {by.replace('_', ' ')})"
-        if by == "base_classes" and len(set(rows["fold"].to_pylist())) < 2:
-            raise ValueError("select=base_classes: expected several folds, the others' classes select; set fold=all")
         rows, chosen = figures.chosen_by_labels(rows, steps, by, label)
         return rows, {"by": by, "steps": chosen}
 
-    def _pictures(self, function: RunBlock, rows: pa.Table, items: Sequence[Item]) -> list[File]:
+    def _pictures(
+        self, function: RunBlock, rows: pa.Table, items: Sequence[Item], selection: Mapping[str, Any]
+    ) -> list[File]:
         """The last model's best, median and worst episode of every fold."""
         found = {(*item[:4], item.episode.index): item for item in items}
         keys = ("fold", "shots", "ways", "seed", "episode")
+        by_step = {candidates.step_of(e.weights): e for e in self.entries if e.folder and e.weights}
+        steps = selection.get("steps", {})
+
+        def entry(row: Mapping[str, Any]) -> Entry:
+            return by_step.get(steps.get(f"fold {row['fold']}, {row['shots']}-shot"), self.entries[-1])
+
         chosen = tuple(
-            Picture(name, found[tuple(row[key] for key in keys)]) for name, row in figures.examples(rows).items()
+            Picture(name, found[tuple(row[key] for key in keys)], entry(row))
+            for name, row in figures.examples(rows).items()
         )
         return self._map("gallery", Draw(**vars(function)), [Unit("gallery", chosen)], items="pictures")[0]
 
@@ -330,10 +342,12 @@ def blocks(items: Sequence[Item]) -> Iterator[Unit]:
     yield Unit(f"block-{number:07d}", tuple(block))
 
 
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise ValueError("expected an episode list that evaluate wrote (episode_list.parquet), there is no such file")
-    return path.read_bytes()
+def _read(name: str) -> bytes:
+    if not Path(name).is_file():
+        raise ValueError(
+            f"episode_list: expected a file that evaluate wrote (episode_list.parquet), there is no {name}"
+        )
+    return Path(name).read_bytes()
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from cluster.config import folds, shots
+from cluster.config import baselines, episodes, seeds, shots
 from jobs._config import CONF, load, load_predict
 
 PRESETS = [
@@ -24,8 +24,8 @@ def test_every_experiment_loads(name):
 def test_every_preset_loads(preset):
     group, name = preset.split("=")
     config = load([preset])
-    if group in ("backbone", "model", "dataset"):
-        assert getattr(config, group).name == name
+    if group in ("backbone", "model", "dataset", "protocol"):
+        assert name.removesuffix("_tiny") == getattr(config, group).name
     else:
         assert hasattr(config, group)
 
@@ -61,7 +61,7 @@ WRONG = {
     "negative": ("source.clusters=-4", "source.clusters: expected at least 1, got -4"),
     "not a number": ("train.lr=nan", "train.lr: expected a positive number, got nan"),
     "share": ("pair.nearest=1.5", "pair.nearest: expected a share in (0, 1], got 1.5"),
-    "order": ("pair.min_area=0.9", "expected 0 <= min_area < max_area <= 1, got 0.9, 0.7"),
+    "order of areas": ("pair.min_area=0.9", "expected 0 <= min_area < max_area <= 1, got 0.9, 0.7"),
     "decay": ("train.ema=1", "train.ema: expected a decay in [0, 1), got 1"),
     "choice": ("train.loss=focal", "train.loss: expected one of cross_entropy, dice, cross_entropy_dice, got 'focal'"),
     "choice in a list": ("source.levels=[mid,top]", "source.levels[1]: expected one of low, mid, high, got 'top'"),
@@ -70,9 +70,36 @@ WRONG = {
         ["train.precision=bf16", "train.zero_stage=0"],
         "train.zero_stage: expected 1, 2 or 3 with train.precision=bf16, got 0",
     ),
-    "fold": ("fold=5", "fold: expected 0, 1, 2, 3 or all, got 5"),
-    "no shots": ("shots=[]", "shots: expected a positive number or a list of them"),
-    "shots in words": ("shots=five", "shots: expected a positive number or a list of them, got 'five'"),
+    "fold": ("fold=-1", "fold: expected a number from 0 or all, got -1"),
+    "fold in words": ("fold=each", "fold: expected a number from 0 or all, got 'each'"),
+    "list of folds": ("fold=[0,1]", "fold: expected a number from 0 or all, got [0, 1]"),
+    "no shots": ("shots=[]", "shots: expected a number from 1 or a list of different ones, got []"),
+    "shots in words": ("shots=five", "shots: expected a number from 1 or a list of different ones, got 'five'"),
+    "shots of zero": ("shots=[1,0]", "shots: expected a number from 1 or a list of different ones, got [1, 0]"),
+    "half a shot": ("shots=1.5", "shots: expected a number from 1 or a list of different ones, got 1.5"),
+    "shots twice": ("shots=[1,5,1]", "shots: expected a number from 1 or a list of different ones, got [1, 5, 1]"),
+    "no seeds": ("seeds=[]", "seeds: expected a number from 0 or a list of different ones, got []"),
+    "no seeds of the protocol": (
+        "protocol.seeds=[]",
+        "seeds: expected a number from 0 or a list of different ones, got []",
+    ),
+    "seeds twice": ("seeds=[2,2]", "seeds: expected a number from 0 or a list of different ones, got [2, 2]"),
+    "negative seed": ("seeds=-1", "seeds: expected a number from 0 or a list of different ones, got -1"),
+    "no episodes": ("episodes=0", "episodes: expected at least 1, got 0"),
+    "no episodes of the protocol": (
+        ["episodes=null", "protocol.episodes.default=0"],
+        "episodes: expected at least 1, got 0",
+    ),
+    "no ways": ("ways=0", "ways: expected at least 1, got 0"),
+    "resolution": ("protocol.resolution=0", "protocol.resolution: expected at least 1, got 0"),
+    "order": (
+        "protocol.order=random",
+        "protocol.order: expected one of classes, pairs, images, random_images, got 'ran",
+    ),
+    "protocol": ("protocol=hsnets", "got 'hsnets'; did you mean 'hsnet'?"),
+    "selection": ("select=test", "select: expected one of holdout, base_classes, test_classes, got 'test'"),
+    "baseline": ("baselines=[prototype,smooth]", "baselines: smooth: expected one of "),
+    "trained baseline": ("baselines=umtfss", "baselines: umtfss: expected one of "),
     "granularity": ("source.granularities=[3,0]", "source.granularities[1]: expected at least 1, got 0"),
     "uneven batch": ("cluster.train_workers=3", "train.batch: expected a multiple of cluster.train_workers=3, got 4"),
 }
@@ -89,7 +116,7 @@ def test_wrong_arguments_are_explained(argument, told):
 
 def test_all_problems_are_told_at_once():
     with pytest.raises(ValueError, match="the configuration cannot work") as error:
-        load(["experiment=tiny", "train.batch=0", "train.lr=-1", "fold=9"])
+        load(["experiment=tiny", "train.batch=0", "train.lr=-1", "fold=-9"])
     for key in ("train.batch:", "train.lr:", "fold:"):
         assert key in str(error.value)
 
@@ -104,17 +131,42 @@ def test_model_folder_means_an_exported_model(tmp_path):
     config = load(["experiment=tiny", f"model={tmp_path}"])
     assert (config.model.name, config.model.path) == ("trained", str(tmp_path))
     assert load(["experiment=tiny", "model=prototype"]).model.path is None
-    with pytest.raises(
-        ValueError, match=r"model: expected one of cluster_match, correlation, .*, trained, umtfss, got 'pfenets'"
-    ):
+    with pytest.raises(ValueError, match=r"model: expected one of .*prototype, .*trained, umtfss.*, got 'pfenets'"):
         load(["model=pfenets"])
 
 
-def test_shots_and_folds_as_number_or_list():
-    assert shots(load(["shots=5"])) == (5,)
-    assert shots(load(["shots=[1,5]"])) == (1, 5)
-    assert folds(load(["fold=2"])) == (2,)
-    assert folds(load([])) == (0, 1, 2, 3)
+def test_options_of_the_tiny_model_are_its_own():
+    assert load(["experiment=tiny"]).model.options["dim"] == 16
+    assert load(["experiment=tiny", "model=prototype"]).model.options == {}
+    assert load(["experiment=tiny", "model=correlation"]).model.options["dim"] == 48
+
+
+def test_numbers_and_lists_of_them():
+    config = load(["shots=5", "seed=3", "baselines=smoothed"])
+    assert (shots(config), seeds(config), baselines(config)) == ((5,), (3,), ("smoothed",))
+    config = load(["shots=[5,1]", "seeds=[0,2]", "seed=3", "baselines=[smoothed,prototype,smoothed]"])
+    assert (shots(config), seeds(config), baselines(config)) == ((5, 1), (0, 2), ("smoothed", "prototype"))
+    assert baselines(load(["baselines=[]"])) == ()
+    assert baselines(load([])) is None
+    assert seeds(load(["seeds=4"])) == (4,)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "pascal", "coco", "lists"),
+    [
+        ("ours", 1000, 1000, (8,)),  # of `seed`
+        ("hsnet", 1000, 1000, (0,)),
+        ("pfenet", 5000, 20000, (321,)),
+        ("mining", 1000, 4000, (0, 1, 2, 3, 4)),
+        ("masksplit", 2500, 2500, (202, 203, 204, 205, 206)),
+    ],
+)
+def test_protocols_say_how_many_episodes(protocol, pascal, coco, lists):
+    for dataset, number in (("pascal5i", pascal), ("coco20i", coco)):
+        config = load([f"protocol={protocol}", f"dataset={dataset}", "seed=8"])
+        assert (episodes(config), seeds(config)) == (number, lists)
+    config = load([f"protocol={protocol}", "dataset=coco20i", "seeds=[5,6]", "episodes=9"])
+    assert (episodes(config), seeds(config)) == (9, (5, 6))
 
 
 def test_predict_configuration():
