@@ -293,6 +293,11 @@ def seeds(config: Config) -> tuple[int, ...]:
     return numbers(seeds_given(config))
 
 
+def seeds_given(config: Config) -> Any:
+    """What sets the seeds, as it was given."""
+    return next(value for value in (config.seeds, config.protocol.seeds, config.seed) if value is not None)
+
+
 def _seeds(config: Config) -> Any:
     return next(value for value in (config.seeds, config.protocol.seeds, config.seed) if value is not None)
 

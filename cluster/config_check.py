@@ -10,6 +10,7 @@ SEGMENTS = ("none", "spectral")
 LEVELS = ("low", "mid", "high")
 PRECISIONS = ("fp32", "bf16")
 DATASETS = ("coco20i", "folder", "fss1000", "pascal5i", "scenes")
+FIGURES = ("miou", "miou_episode_mean", "miou_with_background", "fb_iou")
 SELECTIONS = ("holdout", "base_classes", "test_classes")
 
 
@@ -42,6 +43,7 @@ def _choices(config: Config) -> list[str]:
         "train.select": (config.train.select, ("holdout", "last")),
         "dataset.name": (config.dataset.name, DATASETS),
         "protocol.order": (config.protocol.order, ORDERS),
+        "protocol.headline": (config.protocol.headline.removeprefix("model_resolution."), FIGURES),
         "select": (config.select, SELECTIONS),
         **{f"baselines: {name}": (name, tuple(models.TRAINING_FREE)) for name in baselines(config) or ()},
     }
