@@ -53,6 +53,7 @@ def results(figures: Figures) -> list[Result]:
             spread=pick(found["spread"], key) if "spread" in found else None,
             interval=tuple(found["interval"][key]) if key in found["interval"] else None,
             ways=ways,
+            numbers=tuple(map(int, found["folds"])) if figures["dataset"]["folds"] > 1 else (),
         )
         for key, name in metrics(figures).items()
         for model, by_shots in figures["models"].items()

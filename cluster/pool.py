@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from cluster.config import ClusterConfig
 
 logger = logging.getLogger(__name__)
+
+#: Times that a unit is handed out again when its worker could not be reached (another unit killed it, the network
+#: failed), and the seconds in between; Ray's own retries do not cover this.
+_TRIES, _PAUSE = 5, 1.0
 
 
 @dataclass(frozen=True)
@@ -79,15 +85,21 @@ class Pool:
         At most two units a worker are in flight: one at work, one waiting, whatever the number of units.
         """
         shared = ray.put(function)
-        pending: dict[ray.ObjectRef, tuple[int, Any]] = {}
+        pending: dict[ray.ObjectRef, _Flight] = {}
         feed = enumerate(units)
         for actor in self._actors * 2:
             _submit(actor, shared, feed, pending)
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)
-            index, actor = pending.pop(done)
-            yield index, _result(done, index)
-            _submit(actor, shared, feed, pending)
+            flight = pending.pop(done)
+            result = _result(done, flight.index)
+            if isinstance(result, ActorUnavailableError) and flight.tries < _TRIES:
+                time.sleep(_PAUSE)
+                again = dataclasses.replace(flight, tries=flight.tries + 1)
+                pending[flight.actor.run.remote(shared, flight.unit)] = again
+                continue
+            yield flight.index, _failure(flight.index, result) if isinstance(result, RayActorError) else result
+            _submit(flight.actor, shared, feed, pending)
 
     def on_each(self, function: Callable[[Any], Any], units: list[Any]) -> list[Any]:
         """Run unit i on worker i modulo the size, always the same one, and return the results in order."""
@@ -95,9 +107,19 @@ class Pool:
         return ray.get([self._actors[i % self.size].run.remote(shared, unit) for i, unit in enumerate(units)])
 
 
-def _submit(actor: Any, shared: Any, feed: Iterator[tuple[int, Any]], pending: dict[Any, tuple[int, Any]]) -> None:
+@dataclass(frozen=True)
+class _Flight:
+    """A unit that an actor was given; `tries` before this one in which the actor could not be reached."""
+
+    index: int
+    unit: Any
+    actor: Any
+    tries: int = 0
+
+
+def _submit(actor: Any, shared: Any, feed: Iterator[tuple[int, Any]], pending: dict[Any, _Flight]) -> None:
     for index, unit in feed:
-        pending[actor.run.remote(shared, unit)] = (index, actor)
+        pending[actor.run.remote(shared, unit)] = _Flight(index, unit, actor)
         return
 
 
@@ -109,7 +131,11 @@ def _result(reference: Any, index: int) -> Any:
         cause = error.cause if error.cause is not None else error
         return Failure(index, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else error}")
     except RayActorError as error:
-        return Failure(index, f"the worker died again and again: {error}")
+        return error
+
+
+def _failure(index: int, error: RayActorError) -> Failure:
+    return Failure(index, f"the worker died again and again: {error}")
 
 
 def _fitting(config: ClusterConfig) -> int:

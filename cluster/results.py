@@ -23,6 +23,8 @@ class Result:
     spread: float | None = None
     interval: tuple[float, float] | None = None
     ways: int = 1
+    numbers: Sequence[int] = ()
+    """Of the folds, if they are not 0, 1, ..."""
 
     @property
     def protocol(self) -> str:
@@ -64,7 +66,9 @@ def tables(results: Sequence[Result]) -> list[Table]:
 
 def _table(metric: str, results: Sequence[Result]) -> Table:
     count = max(len(result.folds) for result in results)
-    columns = [f"fold {i}" for i in range(count)] + ["mean"] if count > 1 else ["mean"]
+    numbers = next((result.numbers for result in results if len(result.numbers) == count), None)
+    columns = [f"fold {i}" for i in numbers or range(count)] + ["mean"] * (count > 1)
+    columns = columns if numbers or count > 1 else ["all classes"]
     models = _unique(result.model for result in results)
     groups = _unique(result.protocol for result in sorted(results, key=lambda r: (r.ways, r.shots)))
     found = {(result.model, result.protocol): result for result in results}

@@ -229,6 +229,7 @@ class _Evaluation:
             "dataset": {
                 "name": self.data.name,
                 "images": len(self.dataset.names),
+                "folds": len(self.dataset.folds),
                 "min_area": self.config.dataset.min_area,
             },
             "protocol": {

@@ -7,11 +7,13 @@ import json
 import jsonschema
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
 from cluster import figures, measured
 from cluster.measure import SCHEMA
+from cluster.results import results_table
 from cluster.session import ROOT
 from fss.datasets import Dataset
 from fss.metrics import FIELDS, MODEL
@@ -51,7 +53,7 @@ def content(rows: pa.Table, headline="miou", **more):
     protocol["seeds"] = protocol.pop("seed")
     return {
         "format": 2,
-        "dataset": {"name": "folder", "images": 20, "min_area": 10},
+        "dataset": {"name": "folder", "images": 20, "folds": 2, "min_area": 10},
         "protocol": protocol | {"episodes": 80},
         "episodes_sha256": "0" * 64,
         "selection": {"by": "holdout", "step": 300, "holdout_iou": 0.5},
@@ -97,6 +99,17 @@ def test_a_protocol_shows_its_own_figure_first():
     several = measured.results(content(table(ways=2)))
     assert list(dict.fromkeys(r.metric for r in several)) == ["mIoU", "mIoU with background"]
     assert {r.protocol for r in several} == {"2-way 1-shot", "2-way 5-shot"}
+
+
+def test_one_fold_of_several_is_named():
+    rows = table()
+    shown = measured.results(content(rows.filter(pc.equal(rows["fold"], 1))))
+    assert {tuple(r.numbers) for r in shown} == {(1,)}
+    assert "fold 1" in results_table(shown)
+    whole = {"name": "fss1000", "images": 20, "folds": 1, "min_area": 1}
+    assert "all classes" in results_table(
+        measured.results(content(rows.filter(pc.equal(rows["fold"], 0)), dataset=whole))
+    )
 
 
 def test_selection_on_labels_is_said(found):
