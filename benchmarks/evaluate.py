@@ -135,7 +135,7 @@ class Bench:
         ours = RunBlock(self.data, (entry,), cache, self.side, save_predictions=False, flat=False)
         cold = len(self.items) / self._timed(lambda: self._cold(entry, cache, ours))
         warm = max(len(self.items) / self._timed(lambda: self._run(ours)) for _ in range(3))
-        (alone,) = self.pool.on_each(HeadAlone(self.data, entry, cache), [Unit("head", tuple(self.items[:96]))])
+        (alone,) = self.pool.on_each(HeadAlone(self.data, entry, cache), [Unit("head", tuple(self.items[:32]))])
         return {
             "model": entry.label,
             "workers": self.workers,

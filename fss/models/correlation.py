@@ -14,7 +14,7 @@ from torch import nn
 
 from fss.backbones import Features
 from fss.models.head import Head
-from fss.models.prototype import affinity_walk, flat_masks, flat_tokens, prototype_cosines, unit_grid
+from fss.models.prototype import affinity_walk, flat_masks, flat_tokens, prototype_cosines, unit_grid, walked
 
 LEVELS = ("mid", "high")
 _STEPS = 3
@@ -52,7 +52,7 @@ class CorrelationHead(Head):
         maps = correlation_maps(q, s, weights, walk)
         x = self._merge(maps, q, s, weights).unflatten(2, size)
         x = x + self.local(x)
-        far = (walk.to(x.dtype) @ x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, size)
+        far = walked(walk.to(x.dtype), x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, size)
         x = x + self.spread(torch.cat([x, far], dim=1))
         logit = self.out(x)[:, 0].float()
         if self.gain is not None:
@@ -86,10 +86,10 @@ def correlation_maps(q: torch.Tensor, s: torch.Tensor, weights: torch.Tensor, wa
     near_foreground = _nearest(cosine, foreground >= 0.5, to_foreground)
     near_background = _nearest(cosine, background > 0.5, to_background)
     contrasts = torch.stack([to_foreground - to_background, near_foreground - near_background], dim=2)
-    once = walk @ contrasts
+    once = walked(walk, contrasts)
     thrice = once
     for _ in range(_STEPS - 1):
-        thrice = walk @ thrice
+        thrice = walked(walk, thrice)
     smoothed = [contrasts[..., 0], once[..., 0], thrice[..., 0], thrice[..., 1]]
     plain = [to_foreground, to_background, near_foreground, near_background]
     return torch.stack([*plain, *(_CONTRAST * m for m in smoothed)], dim=1)

@@ -58,7 +58,7 @@ class SmoothedReadout(Head):
         logits = self.plain.match(query, support, masks)
         maps = logits.flatten(2).transpose(1, 2)
         for _ in range(self.steps):
-            maps = query["walk"] @ maps
+            maps = walked(query["walk"], maps)
         return maps.transpose(1, 2).reshape(logits.shape)
 
 
@@ -102,3 +102,14 @@ def affinity_walk(tokens: torch.Tensor, power: int = 4) -> torch.Tensor:
     """
     affinity = (tokens.transpose(1, 2) @ tokens).clamp_min(0) ** power
     return affinity / affinity.sum(dim=2, keepdim=True)
+
+
+def walked(walk: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """(B, N, P) maps after one step of the (B, N, N) walk.
+
+    Where the walk is that of one query, expanded to B episodes, one product serves all: the walk is read once.
+    """
+    if len(walk) > 1 and walk.stride(0) == 0:
+        together = walk[0] @ maps.transpose(0, 1).flatten(1)
+        return together.unflatten(1, (len(maps), -1)).transpose(0, 1)
+    return walk @ maps

@@ -11,7 +11,7 @@ likenesses add, and scores of segments walk to cells that look alike, as in the 
 Measured on 400 one-shot episodes on 196 photos of VOC 2012 train (MobileNetV2 at 417 pixels, mIoU of cells in %):
 prototype 33.3, mean over segments 34.2, times the likeness to one seed segment 25.4; smoothed 35.7, segments and walk
 35.7, both with seeds 36.9, seeds and walk without segments 36.8. So beyond the walk the gain is the seeds', not the
-segments', and tau from 0.4 to 0.6 makes no difference.
+segments', and tau from 0.4 to 0.6 makes no difference. On other photos it was not borne out: see benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fss.models.prototype import (
     known_levels,
     prototype_cosines,
     unit_grid,
+    walked,
 )
 
 LEVELS = ("mid", "high")
@@ -87,11 +88,11 @@ class SegmentSelection(Head):
         """(B, 2, h, w) logits, the background's zero; see `Head.match`."""
         size, spread = query["tokens"].shape[-2:], query["spread"]
         tokens = query["tokens"].flatten(2)
-        found = spread @ _contrast(tokens, flat_tokens(support["tokens"]), flat_masks(masks))
+        found = walked(spread, _contrast(tokens, flat_tokens(support["tokens"]), flat_masks(masks)))
         if self.seeds:
             best = torch.stack([-found, found], dim=1)[..., 0] / _SHARPNESS
             own = _contrast(tokens, tokens, best.softmax(dim=2))
-            found = found + self.seeds * (spread @ (own - own.mean(dim=1, keepdim=True)))
+            found = found + self.seeds * walked(spread, own - own.mean(dim=1, keepdim=True))
         logit = self.scale * found[..., 0].float().unflatten(1, size)
         return torch.stack([torch.zeros_like(logit), logit], dim=1)
 

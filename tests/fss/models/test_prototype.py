@@ -66,3 +66,11 @@ def test_unknown_levels_are_refused():
         PrototypeReadout(CHANNELS, levels=("high", "deep"))
     with pytest.raises(ValueError, match="expected levels of low, mid, high, got none"):
         PrototypeReadout(CHANNELS, levels=())
+
+
+def test_one_walk_for_all_is_a_walk_for_each():
+    g = torch.Generator().manual_seed(0)
+    walk, maps = torch.rand(1, 6, 6, generator=g), torch.rand(4, 6, 3, generator=g)
+    expected = torch.stack([walk[0] @ one for one in maps])
+    assert torch.allclose(prototype.walked(walk.expand(4, 6, 6), maps), expected)
+    assert torch.allclose(prototype.walked(walk.repeat(4, 1, 1), maps), expected)
