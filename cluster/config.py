@@ -104,7 +104,8 @@ class PretrainConfig:
     lr: float = 2e-3
     weight_decay: float = 0.05
     warmup: int = 20
-    precision: str = "bf16"
+    precision: str = "fp32"
+    """bf16 where the processor computes in it (GPUs, AMX, AVX-512 BF16); elsewhere it is ten times slower."""
     log_every: int = 20
     checkpoint_every: int = 200
 

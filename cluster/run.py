@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 class Run:
-    """Runs stages on demand, each after the stages it reads; a stage that is done is not done again.
+    """Runs `stages` on demand, each after the stages it reads; a stage that is done is not done again.
 
     A context manager: workers start with the first stage that needs them and end with the run.
     """
 
-    def __init__(self, config: Config):
-        from cluster.stages import STAGES
-
+    def __init__(self, config: Config, stages: Mapping[str, Stage]):
         self.config = config
         self.folder = Path(config.root).resolve() / config.name
-        self._stages: dict[str, Stage] = STAGES
+        self._stages = stages
         self._manifests: dict[str, Manifest] = {}
         self._identities: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {}
         self._exit = contextlib.ExitStack()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cluster.config import Config
 from cluster.run import Run
+from cluster.stages import STAGES
 from jobs._config import load, run
 
 
@@ -11,7 +12,7 @@ def main(stage: str) -> None:
     """Run one stage, and before it the stages it reads, as the command line's configuration says."""
 
     def work(config: Config) -> None:
-        with Run(config) as current:
+        with Run(config, STAGES) as current:
             manifest = current.ensure(stage)
             counts = ", ".join(f"{key} {value}" for key, value in manifest.counts.items())
             print(f"{stage}: {counts}; {manifest.folder}")

@@ -15,12 +15,13 @@ from cluster.config import Config
 from cluster.results import results_table
 from cluster.run import Run
 from cluster.stage import Manifest
+from cluster.stages import STAGES
 from jobs._config import load, run
 
 
 def evaluate(config: Config) -> None:
     """Run the stage, print its table, copy its results to `out` if it is set."""
-    with Run(config) as current:
+    with Run(config, STAGES) as current:
         manifest = current.ensure("evaluate")
         print(results_table(measured.results(publish.read_json(manifest.path("metrics.json")))))
         if config.out:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from cluster import summary
 from cluster.config import Config
 from cluster.run import Run
+from cluster.stages import STAGES
 from jobs._config import load, run
 
 
 def pipeline(config: Config) -> None:
     """Run every stage that is not done, then write the summary and the report."""
-    with Run(config) as current:
+    with Run(config, STAGES) as current:
         current.ensure("evaluate")
         print(summary.conclude(current))
 

@@ -94,9 +94,10 @@ def configure(photos):
 def start(pools):
     """A function (config, workers) -> Run whose stages use one of the shared pools."""
     from cluster.run import Run
+    from cluster.stages import STAGES
 
     def make(config, workers=2):
-        run = Run(config)
+        run = Run(config, STAGES)
         run.__dict__["pool"] = pools[workers]  # where cached_property keeps the pool that it makes
         return run
 

@@ -57,6 +57,7 @@ class PretrainRecipe:
 
     def module(self, device: torch.device) -> nn.Module:
         """The network with what its objective needs."""
+        training.warn_of_slow(self.settings.precision, device)
         module = pretrain.PretrainModel(
             SmallNet(seed=self.seed),
             pretrain.PretrainConfig(bfloat16=self.settings.precision == "bf16"),

@@ -80,6 +80,7 @@ class MetaRecipe:
 
     def module(self, device: torch.device) -> nn.Module:
         """The head with its loss."""
+        training.warn_of_slow(self.settings.precision, device)
         channels = self.bank.extractor.backbone.channels
         head = models.build(self.model["name"], channels, seed=self.seed, **self.model["options"])
         return MetaModule(head, losses.by_name(self.settings.loss), self.bank.extractor.backbone.corners)

@@ -124,7 +124,7 @@ import os, pickle, sys
 from pathlib import Path
 from cluster.measure import RunBlock
 from cluster.run import Run
-from cluster.stages import evaluate
+from cluster.stages import STAGES, evaluate
 evaluate._BLOCK = {_BLOCK}
 class Here:  # the units in this process, one after the other
     def map(self, publisher, units):
@@ -132,7 +132,7 @@ class Here:  # the units in this process, one after the other
             if isinstance(publisher.function, RunBlock) and index == 2:
                 os.kill(os.getpid(), 9)
             yield index, publisher(unit)
-run = Run(pickle.loads(Path(sys.argv[1]).read_bytes()))
+run = Run(pickle.loads(Path(sys.argv[1]).read_bytes()), STAGES)
 run.__dict__["pool"] = Here()
 run.ensure("evaluate")
 """

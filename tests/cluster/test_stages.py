@@ -288,6 +288,7 @@ import os, sys
 from cluster import stage
 from cluster.stage import Publisher
 from cluster.run import Run
+from cluster.stages import STAGES
 from jobs._config import load
 class Here:  # the units in this process, one after the other
     size = 1
@@ -296,7 +297,7 @@ class Here:  # the units in this process, one after the other
             if index == 1:
                 os.kill(os.getpid(), 9)
             yield index, function(unit)
-run = Run(load(sys.argv[1:]))
+run = Run(load(sys.argv[1:]), STAGES)
 run.__dict__["pool"] = Here()
 run.ensure("label")
 """
