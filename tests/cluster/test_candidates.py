@@ -10,7 +10,7 @@ import torch
 from cluster import candidates
 from cluster.candidates import Candidate
 from cluster.journal import read_events
-from cluster.stages import train
+from cluster.stages import STAGES, train
 from fss import segmenter
 from tests.cluster.test_training import kept, metrics
 
@@ -133,7 +133,7 @@ def test_the_export_follows_the_figures_on_disk(tiny_run, configure, start, tmp_
                                                         (10, 4, [3, 6, 9, 10]), (10, 6, [2, 4, 6, 8, 10])])  # fmt: skip
 def test_there_are_at_most_so_many_candidates_and_the_last_step_is_one(tiny_run, configure, steps, most, expected):
     config = configure(tiny_run.config.root, f"train.steps={steps}", f"train.candidates={most}")
-    run = type(tiny_run)(config)
+    run = type(tiny_run)(config, STAGES)
     run._manifests = tiny_run._manifests
     assert train.job(run, Path("x")).validations() == expected
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cluster.session import ROOT
 from cluster.stage import StageError, read_file
+from cluster.stages import STAGES
 from cluster.stages.kmeans import read_clusters
 from fss import images, kmeans, pseudo, rng, shards, tasks
 
@@ -277,7 +278,7 @@ def test_a_flipped_byte_is_noticed_by_the_reader(copied, tiny_run):
     ):
         copied.ensure("pair")
     path.unlink()
-    fresh = type(copied)(copied.config)
+    fresh = type(copied)(copied.config, STAGES)
     fresh.__dict__["pool"] = copied.pool
     fresh.ensure("pair")
     assert files(fresh, "pair") == files(tiny_run, "pair")
