@@ -7,7 +7,7 @@ STYLE = """
   --panel:#171c22; --accent:#58a6ff; --c0:#58a6ff; --c1:#f0a33a; --c2:#3fb98a; --c3:#dd7bc6; --c4:#9d94ff;
   --c5:#9aa4af; } }
 * { box-sizing: border-box; }
-body { margin:0 auto; max-width:1080px; padding:40px 28px 64px; background:var(--paper); color:var(--ink);
+body { margin:0 auto; max-width:1240px; padding:40px 28px 64px; background:var(--paper); color:var(--ink);
   font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif; }
 h1 { font-size:27px; line-height:1.25; margin:0 0 6px; letter-spacing:-.01em; }
 h2 { font-size:18px; margin:44px 0 12px; padding-bottom:6px; border-bottom:1px solid var(--line); }

@@ -85,9 +85,11 @@ def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: li
     if model:
         line = f"python -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
         commands.append(report.Command("Segment your own images", line))
+    notes = measured.notes_on(figures)
     return report.Report(
         title=f"{config.name}: few-shot segmentation from unlabelled images",
-        summary="; ".join(measured.notes_on(figures)),
+        summary=notes[0],
+        results_note="; ".join(notes[1:]),
         headlines=_headlines(figures),
         facts={"folder": str(run.folder), "backbone": config.backbone.name, "seed": config.seed},
         stages=[_stage(run, m) for m in done],
