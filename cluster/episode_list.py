@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster import publish
 from fss import shards
 from fss.datasets import Dataset
 from fss.episodes import Episode, Way
@@ -60,9 +61,7 @@ def encode(items: Sequence[Item], dataset: str, class_names: Sequence[str]) -> b
     """The list as Parquet; its metadata hold the data set's name and classes and the hash."""
     about = {"dataset": dataset, "classes": json.dumps(list(class_names)), "sha256": sha256(items)}
     table = pa.Table.from_pylist([row for item in items for row in rows(item)], schema=SCHEMA)
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(about), buffer, compression="zstd")
-    return buffer.getvalue()
+    return publish.parquet(table.replace_schema_metadata(about))
 
 
 def decode(data: bytes, dataset: Dataset) -> list[Item]:

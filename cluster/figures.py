@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from fss.metrics import FIELDS, MODEL
 
 MEANS = ("miou", "miou_episode_mean", "miou_with_background", "fb_iou", "area_ratio")
 _COLUMNS = ("class_id", "way", *FIELDS, *(f"{MODEL}{name}" for name in FIELDS))
+_BOOTSTRAP = tuple(field.name for field in dataclasses.fields(bootstrap.Columns))
 
 
 def summary(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
@@ -46,18 +48,13 @@ def _figures(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
     seeds, folds = sorted({s for s, _ in found}), sorted({f for _, f in found})
     by_fold = {str(f): _named(_average([found[s, f] for s in seeds if (s, f) in found]), dataset) for f in folds}
     by_seed = {str(s): _means([found[s, f] for f in folds if (s, f) in found]) for s in seeds}
-    replicates = bootstrap.replicate(bootstrap.Columns.of(_plain(rows, bootstrap_columns())))
+    replicates = bootstrap.replicate(bootstrap.Columns.of(_plain(rows, _BOOTSTRAP)))
     intervals = {name: bootstrap.interval(replicates, name) for name in ("miou", "fb_iou")}
     return {
         "folds": by_fold,
         "mean": _average(list(by_seed.values())),
         "interval": {name: [found.low, found.high] for name, found in intervals.items()},
     } | ({"seeds": by_seed, "spread": _spread(list(by_seed.values()))} if len(seeds) > 1 else {})
-
-
-def bootstrap_columns() -> list[str]:
-    """The columns that intervals are computed from."""
-    return list(bootstrap.Columns.__dataclass_fields__)
 
 
 def columns(rows: pa.Table) -> dict[str, np.ndarray]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load
 
-from cluster import episode_list
+from cluster import episode_list, publish
 from cluster.backbone import BackboneSpec
 from cluster.episode_list import Item
 from cluster.stage import Output, Unit
@@ -179,7 +178,7 @@ class RunBlock:
                     name = f"predictions/{self._folder(entry, item)}{item.episode.index:06d}.png"
                     files[name] = images.encode_png(result.prediction)
         name = f"rows/{unit.name}.parquet"
-        files[name] = _parquet(rows)
+        files[name] = publish.parquet(pa.Table.from_pylist(rows, schema=SCHEMA))
         return Output(files, {name: len(rows)}, {"episodes": len(items)})
 
     def _results(self, entry: Entry, items: Sequence[Item]) -> Any:
@@ -242,12 +241,6 @@ def _picture(dataset: Dataset, result: evaluation.Result) -> np.ndarray:
         title=dataset.class_names[way.class_id - 1],
         note=f"IoU {100 * counts.intersection / max(counts.union, 1):.0f}",
     )
-
-
-def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def slug(label: str) -> str:

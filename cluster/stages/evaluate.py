@@ -7,7 +7,6 @@ workers take blocks of episodes that belong to the same queries.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,7 +104,7 @@ class _Evaluation:
         found = self._figures(rows, items, selection)
         own = {
             "episode_list.parquet": listed,
-            "episodes.parquet": _parquet(rows),
+            "episodes.parquet": publish.parquet(rows),
             "metrics.json": _json(found),
             **measured.files(found),
         }
@@ -282,12 +281,6 @@ def _read(name: str) -> bytes:
             f"episode_list: expected a file that evaluate wrote (episode_list.parquet), there is no {name}"
         )
     return Path(name).read_bytes()
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

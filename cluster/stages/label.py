@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from cluster import backbone
+from cluster import backbone, publish
 from cluster.backbone import BackboneSpec
 from cluster.run import Run
 from cluster.stage import File, Output, Stage, Unit, map_units
@@ -74,9 +73,7 @@ def _table(rows: Sequence[tuple[str, pseudo.Region]]) -> bytes:
         "empty_columns": pa.array([r.empty_columns for _, r in rows], pa.float32()),
         "descriptor": pa.FixedSizeListArray.from_arrays(flat, dimensions),
     }
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, compression="zstd")
-    return buffer.getvalue()
+    return publish.parquet(pa.table(columns))
 
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:

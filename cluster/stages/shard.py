@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster import publish
 from cluster.inputs import Source, fingerprint
 from cluster.run import Run
 from cluster.stage import File, Output, Stage, StageError, Unit, map_units
@@ -90,9 +90,7 @@ def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Rows of the ledger to Parquet bytes, the same for the same rows."""
     names = [field.name for field in dataclasses.fields(corpus.Row)] if not rows else list(rows[0])
     schema = pa.schema([(name, _LEDGER_TYPES.get(name, pa.string())) for name in names])
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
+    return publish.parquet(pa.Table.from_pylist([dict(row) for row in rows], schema=schema))
 
 
 def source(run: Run) -> Source:

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as rle
 
 from fss.datasets import Dataset, files
 
@@ -232,6 +231,8 @@ def draw(image: Annotated) -> np.ndarray:
 
 def _pixels(segmentation: Any, height: int, width: int) -> np.ndarray:
     """(H, W) bool of polygons or RLE, compressed or not."""
+    from pycocotools import mask as rle  # here, so that other data sets do not need it
+
     try:
         if isinstance(segmentation, list):
             # Fewer than 3 points have no area, and pycocotools would take 2 for a box.
@@ -245,6 +246,8 @@ def _pixels(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def _sized(encoded: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    from pycocotools import mask as rle
+
     if list(encoded["size"]) != [height, width]:
         raise ValueError(f"expected RLE of height x width {height}x{width} like the image, got {encoded['size']}")
     if not isinstance(encoded["counts"], list):
