@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.config import Config, PairConfig, baselines, episodes, numbers, seeds_given
+from cluster.config import Config, baselines, episodes, numbers, seeds_given
+from cluster.config_data import PairConfig
 from fss.episodes import ORDERS
 
 SOURCES = ("clusters",)

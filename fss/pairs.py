@@ -12,7 +12,7 @@ from fss import rng
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Which regions make tasks: see `cluster.config.PairConfig` for the fields."""
+    """Which regions make tasks: see `cluster.config_data.PairConfig` for the fields."""
 
     tasks_per_image: int = 4
     shots: int = 1

@@ -22,7 +22,7 @@ from fss.segments import spectral
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How an image is cut up: see `cluster.config.SourceConfig` for the fields."""
+    """How an image is cut up: see `cluster.config_data.SourceConfig` for the fields."""
 
     segments: str = "spectral"
     granularities: tuple[int, ...] = (3, 5, 8)
@@ -56,7 +56,11 @@ class Clusters:
 
     def assign(self, rows: np.ndarray) -> np.ndarray:
         """Cluster of each of (n, D) embeddings: (n,) int64."""
-        return kmeans.assign(centred(rows, self.centre), self.centroids)[0]
+        return self.nearest(rows)[0]
+
+    def nearest(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cluster of each of (n, D) embeddings, (n,) int64, and the squared distance to its centroid, (n,) float32."""
+        return kmeans.assign(centred(rows, self.centre), self.centroids)
 
 
 def tokens(features: Features, levels: Sequence[str]) -> np.ndarray:
