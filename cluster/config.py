@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
+from cluster.config_data import CorpusConfig, PairConfig, QualityConfig, SourceConfig
 
 
 @dataclass
@@ -174,6 +174,7 @@ class Config:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     pair: PairConfig = field(default_factory=PairConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -71,3 +71,20 @@ class PairConfig:
     empty_lines: float = 0.01
     """A region that leaves fewer than this share of rows, or of columns, empty counts as background."""
     tasks_per_shard: int = 256
+
+
+@dataclass
+class QualityConfig:
+    """The report on clusters and regions, and their atlas; nothing is trained on what it finds."""
+
+    enabled: bool = True
+    """Whether jobs.pipeline makes it, after label."""
+    masks: str | None = None
+    """Folder of class masks named as the images (PNG indices, 255 void), for this report alone; none = no figures that
+    need labels. corpus.kind=scenes has its own."""
+    shards: int | None = 64
+    """Corpus shards that are looked at, each a uniform sample of the corpus; none = all."""
+    clusters: int = 120
+    """Clusters in the atlas, the largest ones, on pages of up to 60."""
+    regions: int = 6
+    """Most central regions shown of each, from as many images."""

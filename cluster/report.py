@@ -63,6 +63,8 @@ class Gallery:
     tiles: Sequence[Tile]
     note: str = ""
     cell: int = 180
+    tables: Sequence[Sequence[Sequence[str]]] = ()
+    """Tables above the pictures: rows of texts, the first one the head."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,14 @@ def _gallery(gallery: Gallery) -> str:
         f"<figcaption>{escape(tile.caption)}</figcaption></figure>"
         for tile in gallery.tiles
     ]
-    return f'{note}<div class="gallery" style="--cell:{int(gallery.cell)}px">{"".join(figures)}</div>'
+    shown = "".join(_plain_table(table) for table in gallery.tables)
+    return f'{note}{shown}<div class="gallery" style="--cell:{int(gallery.cell)}px">{"".join(figures)}</div>'
+
+
+def _plain_table(rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in rows[0])
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{_rows(rows[1:])}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
 
 
 def _inline(image: np.ndarray | Image.Image) -> str:

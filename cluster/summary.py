@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cluster import measured, publish, report
+from cluster import measured, publish, quality_text, report
 from cluster.charts import Chart
 from cluster.config import plain
 from cluster.journal import flatten, read_events
@@ -24,9 +24,17 @@ from fss import images, pictures, shards, tasks
 _LOCAL = "http://127.0.0.1:5000"
 
 
+def stages(run: Run) -> list[str]:
+    """What the pipeline goes through, in order: evaluate and all it reads, and the report on clusters after label."""
+    names = run.order("evaluate")
+    if run.config.quality.enabled and "label" in names:
+        names.insert(names.index("label") + 1, "quality")
+    return names
+
+
 def conclude(run: Run) -> str:
     """Write summary.json and report.html into the run's folder, put both into MLflow, and return the closing words."""
-    done = [run.ensure(name) for name in run.order("evaluate")]
+    done = [run.ensure(name) for name in stages(run)]
     figures = publish.read_json(done[-1].path("metrics.json"))
     rows = measured.results(figures)
     page = _report(run, done, figures, rows)
@@ -46,12 +54,10 @@ def _ui(uri: str, page: str | None = None) -> str:
 
 
 def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict[str, Any]:
-    stages = {
-        m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done
-    }
+    found = {m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done}
     model = next((str(m.folder / "model") for m in done if m.stage == "train"), None)
     total = sum(run.seconds(manifest) for manifest in done)
-    return {"name": run.config.name, "results": figures, "stages": stages, "seconds": total, "model": model}
+    return {"name": run.config.name, "results": figures, "stages": found, "seconds": total, "model": model}
 
 
 def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], page: report.Report) -> None:
@@ -96,7 +102,7 @@ def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: li
         results=rows,
         classes=measured.class_scores(figures),
         charts=list(_charts(run)),
-        galleries=[g for g in (_labels(run), _tasks(run), _predictions(done[-1])) if g],
+        galleries=[g for g in (_clusters(run), _labels(run), _tasks(run), _predictions(done[-1])) if g],
         commands=commands,
         config="\n".join(f"{key}={value}" for key, value in flatten(plain(config)).items()),
     )
@@ -135,6 +141,17 @@ def _charts(run: Run) -> Iterator[Chart]:
             chosen: dict[str, list[tuple[float, float]]] = {name: curves[name] for name in names if name in curves}
             if chosen:
                 yield Chart(f"{stage}: {names[0]}", chosen)
+
+
+def _clusters(run: Run) -> report.Gallery | None:
+    """The atlas of clusters with the figures of quality.json."""
+    try:
+        manifest = run.manifest("quality")
+    except ValueError:
+        return None
+    figures = publish.read_json(manifest.path("quality.json"))
+    tiles = [report.Tile(_picture(manifest.folder / file.path)) for file in manifest.named(".jpg")]
+    return report.Gallery("Clusters", tiles, quality_text.note(figures), 1180, quality_text.tables(figures))
 
 
 def _labels(run: Run) -> report.Gallery | None:

@@ -16,7 +16,8 @@ from jobs._config import load, run
 def pipeline(config: Config) -> None:
     """Run every stage that is not done, then write the summary and the report."""
     with Run(config, STAGES) as current:
-        current.ensure("evaluate")
+        for stage in summary.stages(current):
+            current.ensure(stage)
         print(summary.conclude(current))
 
 
