@@ -52,7 +52,15 @@ def _areas(found: Mapping[str, float]) -> list[str]:
 
 def _objects(objects: Mapping[str, Mapping[str, float]]) -> Rows:
     names = {"all": "any region", "usable": "any usable region"}
-    head = ["best region of each object", "objects", "IoU [%]", "found [%]", "complete [%]", "pure [%]", "area ratio"]
+    head = [
+        "best region of each object",
+        "objects",
+        "IoU [%]",
+        "found [%]",
+        "completeness [%]",
+        "precision [%]",
+        "area ratio",
+    ]
     keys = ("iou", "found", "completeness", "precision")
     rows = []
     for name, one in objects.items():

@@ -57,7 +57,9 @@ def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict
     found = {m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done}
     model = next((str(m.folder / "model") for m in done if m.stage == "train"), None)
     total = sum(run.seconds(manifest) for manifest in done)
-    return {"name": run.config.name, "results": figures, "stages": found, "seconds": total, "model": model}
+    about = {"name": run.config.name, "results": figures, "stages": found, "seconds": total, "model": model}
+    clusters = [publish.read_json(m.path("quality.json")) for m in done if m.stage == "quality"]
+    return about | ({"quality": clusters[0]} if clusters else {})
 
 
 def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], page: report.Report) -> None:

@@ -146,7 +146,7 @@ def finished(head, tmp_path_factory):
 def test_the_job_leaves_a_finished_run(finished):
     root, log = finished
     folder = root / "tiny"
-    stages = ("render", "shard", "sample", "kmeans", "label", "pair", "train", "evaluate")
+    stages = ("render", "shard", "sample", "kmeans", "label", "quality", "pair", "train", "evaluate")
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary["stages"]) == set(stages)
     for stage in stages:
@@ -159,6 +159,8 @@ def test_the_job_leaves_a_finished_run(finished):
     page = (folder / "report.html").read_text()
     assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
     assert "umtfss, meta-trained" in page
+    assert "<h2>Clusters</h2>" in page
+    assert summary["quality"]["masks"] == {"images": 24, "missing": 0}
     assert "umtfss, meta-trained" in log
     assert f"report:    {folder}/report.html" in log
     assert "succeeded" in log
@@ -181,7 +183,8 @@ def test_the_run_stands_in_mlflow(finished):
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if run.info.run_name == "tiny"]
     children = {run.info.run_name.split()[0]: run for run in runs if run is not parent}
-    assert set(children) == {"render", "shard", "sample", "kmeans", "label", "pair", "train", "evaluate"}
+    stages = {"render", "shard", "sample", "kmeans", "label", "quality", "pair", "train", "evaluate"}
+    assert set(children) == stages
     assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
     summary = json.loads((root / "tiny" / "summary.json").read_text())
@@ -189,6 +192,9 @@ def test_the_run_stands_in_mlflow(finished):
     assert parent.data.metrics["result/miou_1shot"] == pytest.approx(told["miou"])
     assert children["evaluate"].data.metrics["evaluate/fb_iou_1shot"] == pytest.approx(told["fb_iou"])
     assert children["shard"].data.metrics["shard/accepted"] == 24
+    told = summary["quality"]["objects"]["all"]["area_ratio"]
+    assert children["quality"].data.metrics["quality/objects.all.area_ratio"] == pytest.approx(told)
+    assert "atlas.jpg" in {f.path for f in client.list_artifacts(children["quality"].info.run_id)}
     losses = client.get_metric_history(children["train"].info.run_id, "train/loss")
     assert [metric.step for metric in losses] == [1, 2]
     assert parent.data.params["train.steps"] == "2"
