@@ -47,6 +47,10 @@ class RegionSums:
     """(D,) float64 sum of the embeddings, which are of length 1."""
     inertia: np.ndarray
     """() float64 sum of squared distances to the nearest centroid."""
+    assigned: np.ndarray
+    """(K,) int64 regions whose mean embedding lies nearest to a centroid."""
+    along: np.ndarray
+    """(K,) float64 sums of their embeddings' components along that centroid."""
 
     def __add__(self, other: RegionSums) -> RegionSums:
         names = [field.name for field in dataclasses.fields(self)]
@@ -61,7 +65,7 @@ def sum_regions(
     usable: np.ndarray,
     rows: np.ndarray,
     nearest: tuple[np.ndarray, np.ndarray],
-    clusters: int,
+    lengths: np.ndarray,
 ) -> RegionSums:
     """Sums over R regions.
 
@@ -73,8 +77,11 @@ def sum_regions(
         usable: (R,) bool.
         rows: (R, D) centred embeddings of length 1.
         nearest: (R,) nearest centroids and (R,) squared distances to them.
-        clusters: K.
+        lengths: (K,) of the centroids.
     """
+    clusters, (own, distance) = len(lengths), nearest
+    length = np.maximum(lengths[own].astype(np.float64), 1e-12)
+    along = (1 + length**2 - distance) / (2 * length)
     bins = np.clip(np.ceil(area * BINS).astype(np.int64) - 1, 0, BINS - 1)
     members = [len(np.unique(key[label == cluster])) for cluster in range(clusters)]
     return RegionSums(
@@ -84,9 +91,11 @@ def sum_regions(
         border=np.bincount(label, weights=border, minlength=clusters),
         areas=np.bincount(bins, minlength=BINS),
         usable=np.bincount(bins[usable], minlength=BINS),
-        strayed=np.array((nearest[0] != label).sum()),
+        strayed=np.array((own != label).sum()),
         rows=rows.sum(axis=0, dtype=np.float64),
-        inertia=nearest[1].sum(dtype=np.float64),
+        inertia=distance.sum(dtype=np.float64),
+        assigned=np.bincount(own, minlength=clusters),
+        along=np.bincount(own, weights=along, minlength=clusters),
     )
 
 
@@ -97,13 +106,15 @@ def entropy(sizes: np.ndarray) -> float:
 
 
 def explained(sums: RegionSums) -> float:
-    """Share of the variance of the embeddings that their centroids explain: 1 - inertia / total, at most 1.
+    """Share of the variance of the embeddings that their centroids explain: 1 - left / total, at most 1.
 
-    The total is what one centroid at the mean would leave; rows of length 1 make it R - |sum|^2 / R.
+    Left is what centroids of the best length leave, n - (sum along)^2 / n for n rows of length 1: those of spherical
+    k-means are of length 1, which no mean is. The total is what one centroid at the mean would leave.
     """
     number = max(int(sums.regions.sum()), 1)
     total = number - float(sums.rows @ sums.rows) / number
-    return 1 - float(sums.inertia) / total if total > 1e-9 else 0.0
+    left = number - float((sums.along**2 / np.maximum(sums.assigned, 1)).sum())
+    return 1 - left / total if total > 1e-9 else 0.0
 
 
 def quantiles(bins: np.ndarray) -> dict[str, float]:

@@ -78,7 +78,7 @@ def regions(rows: np.ndarray, seed: int = 0):
     label = distances.argmin(axis=1)
     area = random.uniform(0.001, 1, len(rows))
     keys = np.array([f"k{i // 3}" for i in range(len(rows))])
-    return keys, label, area, area / 2, area > 0.3, rows, (label, distances.min(axis=1)), 2
+    return keys, label, area, area / 2, area > 0.3, rows, (label, distances.min(axis=1)), np.ones(2)
 
 
 def unit_rows(number: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_sums_of_parts_are_the_sum_of_the_whole():
     whole = regions(unit_rows(12))
     parts = [tuple(a[s] if isinstance(a, np.ndarray) else a for a in whole[:6]) for s in (np.s_[:6], np.s_[6:])]
     found = [
-        quality.sum_regions(*part, (whole[6][0][s], whole[6][1][s]), 2)
+        quality.sum_regions(*part, (whole[6][0][s], whole[6][1][s]), np.ones(2))
         for part, s in zip(parts, (np.s_[:6], np.s_[6:]), strict=True)
     ]
     for field in dataclasses.fields(quality.RegionSums):
@@ -102,7 +102,7 @@ def test_sums_of_regions_by_hand():
     keys = np.array(["a", "a", "b", "c"])
     sums = quality.sum_regions(
         keys, np.array([0, 0, 0, 2]), np.array([0.25, 0.5, 1.0, 0.001]), np.array([0, 0.5, 1, 0]),
-        np.array([True, True, False, False]), np.eye(4), (np.array([0, 1, 0, 2]), np.full(4, 0.5)), 3,
+        np.array([True, True, False, False]), np.eye(4), (np.array([0, 1, 0, 2]), np.full(4, 0.5)), np.ones(3),
     )  # fmt: skip
     assert sums.regions.tolist() == [3, 0, 1]
     assert sums.images.tolist() == [2, 0, 1]
@@ -118,8 +118,11 @@ def test_sums_of_regions_by_hand():
 def test_explained_variance_is_that_of_the_rows():
     rows = unit_rows(30)
     arguments = regions(rows)
-    inertia, total = arguments[6][1].sum(), ((rows - rows.mean(axis=0)) ** 2).sum()
-    assert quality.explained(quality.sum_regions(*arguments)) == pytest.approx(1 - inertia / total)
+    total, left = ((rows - rows.mean(axis=0)) ** 2).sum(), 0.0
+    for cluster, centroid in enumerate(np.eye(3)[:2]):
+        mine = rows[arguments[1] == cluster]
+        left += ((mine - (mine @ centroid).mean() * centroid) ** 2).sum()
+    assert quality.explained(quality.sum_regions(*arguments)) == pytest.approx(1 - left / total)
     same = regions(np.tile([[1.0, 0, 0]], (4, 1)))
     assert quality.explained(quality.sum_regions(*same)) == 0  # nothing varies, nothing is explained
 
