@@ -171,7 +171,7 @@ class Remote:
                 can be run again instead of losing images.
         """
         try:
-            return self.system.cat_file(path, *((offset, offset + size) if offset >= 0 else ()))
+            return self.system.cat_file(path, **({"start": offset, "end": offset + size} if offset >= 0 else {}))
         except Exception as error:
             self._judge(error)
 

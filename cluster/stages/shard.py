@@ -114,8 +114,10 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         tuple(folder / f.path for f in chunks if f.path.endswith(".near.parquet") is near) for near in (True, False)
     )
     parts = layout.bands * layout.buckets
-    finding = FindNear(looks, layout)
-    drops, _ = map_units(run, folder, "near", finding, _units("near", parts), total=parts, parts="parts")
+    drops: Sequence[File] = ()
+    if parts:
+        finding = FindNear(looks, layout)
+        drops, _ = map_units(run, folder, "near", finding, _units("near", parts), total=parts, parts="parts")
     routing = Route(rows, _paths(folder, drops), layout)
     routed, _ = map_units(
         run,
