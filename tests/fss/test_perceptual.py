@@ -52,8 +52,8 @@ def test_photos_keep_their_hash_and_differ_from_each_other():
     def jpeg(photo):
         return Image.open(io.BytesIO(images.encode_jpeg(photo, quality=40)))
 
-    assert again(jpeg).max() <= 4
-    assert again(lambda photo: photo.resize((photo.width // 2, photo.height // 2))).max() <= 4
+    assert again(jpeg).max() <= 6
+    assert again(lambda photo: photo.resize((photo.width // 2, photo.height // 2))).max() <= 6
     assert np.median(again(lambda photo: ImageEnhance.Brightness(photo).enhance(0.9))) <= 4
     cropped = again(lambda photo: photo.crop((4, 4, photo.width - 4, photo.height - 4)))
     assert np.median(cropped) <= 10  # crops of 1 % are near, larger ones are not promised
