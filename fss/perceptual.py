@@ -57,7 +57,7 @@ def earlier_neighbours(hashes: np.ndarray, groups: np.ndarray, limit: int) -> li
     edges = np.flatnonzero(np.diff(groups[order])) + 1
     found = []
     for members in np.split(order, edges):
-        step = max(1, _BLOCK // len(members))
+        step = max(1, _BLOCK // max(1, len(members)))
         for start in range(1, len(members), step) if len(members) > 1 else ():
             rows = members[start : start + step]
             apart = distances(hashes[rows][:, None], hashes[members[: start + len(rows)]][None])
