@@ -44,7 +44,7 @@ class BuildShard:
         tar, rows = corpus.build_shard(digests, self._read, seed=self.layout.seed, limits=self.limits)
         statuses = [row.status for row in rows]
         counts = {"inputs": len(rows), **{s: statuses.count(s) for s in ("accepted", "rejected", "duplicate")}}
-        files = {f"{unit.name}.tar": tar, f"{unit.name}.ledger.parquet": parquet([dataclasses.asdict(r) for r in rows])}
+        files = {f"{unit.name}.tar": tar, f"{unit.name}.ledger.parquet": parquet([vars(r) for r in rows])}
         return Output(files, {f"{unit.name}.tar": counts["accepted"], f"{unit.name}.ledger.parquet": len(rows)}, counts)
 
     def _read(self, digest: corpus.Digest) -> bytes:
