@@ -63,6 +63,8 @@ def _ranges(config: Config) -> list[str]:
         "corpus.shard_size": config.corpus.shard_size,
         "corpus.min_side": config.corpus.min_side,
         "corpus.longer_side": config.corpus.longer_side,
+        "corpus.max_pixels": config.corpus.max_pixels,
+        "corpus.max_bytes": config.corpus.max_bytes,
         "backbone.size": config.backbone.size,
         "source.clusters": config.source.clusters,
         "source.iterations": config.source.iterations,
@@ -92,6 +94,11 @@ def _ranges(config: Config) -> list[str]:
     found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
     positive = {"train.lr": config.train.lr, "pretrain.lr": config.pretrain.lr}
     found += [f"{key}: expected a positive number, got {value}" for key, value in positive.items() if not value > 0]
+    if config.corpus.near_duplicates is not None and not 0 <= config.corpus.near_duplicates <= 16:
+        found.append(
+            f"corpus.near_duplicates: expected bits from 0 to 16 or null, got {config.corpus.near_duplicates}; "
+            "pictures that have nothing in common often differ in 20"
+        )
     return [*found, *_pair_problems(config.pair), *_training_problems(config), *_shots_problems(config)]
 
 

@@ -11,9 +11,12 @@ class CorpusConfig:
 
     kind: str = "folder"
     root: str | None = None
-    """Folder or fsspec URL below which images are looked for, or to which the list's entries are relative."""
+    """Folder, tar, or pattern of tars (`*`, `{000..009}`), path or fsspec URL; a list's entries are relative to it."""
     list: str | None = None
-    """Text file, one image a line: a path, or a VOC-style name without folder and extension."""
+    """Text file (one image a line), .csv or .parquet, a path or URL: entries are paths, URLs, or VOC-style names
+    without folder and extension."""
+    column: str | None = None
+    """Column of a .csv or .parquet list; none = the first of path, url, file, filename, image."""
     longer_side: int = 512
     """Larger images are shrunk to this longer side, pixels."""
     shard_size: int = 500
@@ -22,6 +25,11 @@ class CorpusConfig:
     """Images with a shorter side than this are rejected, pixels."""
     max_pixels: int = 64_000_000
     """Images that would decode to more pixels are rejected by their header."""
+    max_bytes: int = 1 << 29
+    """Larger files are rejected unread, bytes."""
+    near_duplicates: int | None = None
+    """Largest number of differing bits of 64-bit perceptual hashes at which two images count as one (3 to 6 finds other
+    encodings and sizes of a picture); none = only exact copies are found."""
     scenes: int = 1200
     """Rendered images for kind=scenes (training)."""
     scenes_val: int = 400

@@ -7,22 +7,32 @@ in one shard wherever they lay, and no worker needs to know about any other.
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable, Iterable
 
+import numpy as np
 from PIL import Image
 
-from fss import images, rng, shards
+from fss import images, jpeg, rng, shards
+from fss.images import BadImageError
+
+
+class GoneError(Exception):
+    """An input that was there when it was hashed and cannot be had any more; `str` is the reason for the ledger."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Digest:
-    """One input file: its path relative to the corpus root, size in bytes and sha256 ("" if it could not be read)."""
+    """One input: its path as the corpus names it, size in bytes and sha256 ("" if it could not be read: `error`).
+
+    A member of a tar has the byte `offset` of its content in there. `near` says of which image it is a near-duplicate.
+    """
 
     path: str
     size: int
     sha256: str
     error: str = ""
+    offset: int = -1
+    near: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,30 +49,78 @@ class Row:
     height: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What is taken: bytes of a file, pixels it decodes to, shorter side; and the longer side that is stored."""
+
+    longer_side: int = 512
+    max_pixels: int = 64_000_000
+    min_side: int = 16
+    max_bytes: int = 1 << 29
+
+
 def shard_of(digest: Digest, num_shards: int, seed: int) -> int:
     """The shard that an input belongs to; unreadable files, having no content, go by their path."""
-    return rng.mix(seed, digest.sha256 or digest.path) % num_shards
+    return rng.mix(seed, digest.sha256 or shown(digest.path)) % num_shards
+
+
+def shown(path: str) -> str:
+    """`path` in valid Unicode: bytes of a file name that are not UTF-8 become backslash escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def check(data: bytes, limits: Limits, longer_side: int) -> tuple[images.Decoded, bytes | None]:
+    """The image of `data`, if the corpus takes it, and a JPEG's bytes without metadata (None where it has odd ones).
+
+    A JPEG may come decoded at a fraction of its size, see `images.inspect` on `longer_side`.
+
+    Raises:
+        BadImageError: as `images.inspect`, or with reason `too_small`, `too_narrow` or `constant`.
+    """
+    found = images.inspect(data, max_pixels=limits.max_pixels, longer_side=longer_side)
+    size, side = f"{found.width}x{found.height}", limits.min_side
+    if min(found.width, found.height) < side:
+        raise BadImageError("too_small", f"{size} has a side under {side} pixels (corpus.min_side)")
+    stored = min(1.0, limits.longer_side / max(found.width, found.height)) * min(found.width, found.height)
+    if round(stored) < min(side, limits.longer_side):
+        raise BadImageError(
+            "too_narrow",
+            f"{size} would be stored with a side of {round(stored)} pixels, under corpus.min_side={side}; "
+            "cut it into pieces or raise corpus.longer_side",
+        )
+    if _is_constant(found.image):
+        raise BadImageError("constant", "all pixels have one colour: there is nothing to learn from it")
+    try:
+        return found, jpeg.strip(data)
+    except ValueError as error:
+        raise BadImageError("broken", str(error)) from error
+
+
+def _is_constant(image: Image.Image) -> bool:
+    if image.resize((8, 8), Image.Resampling.NEAREST).getcolors(1) is None:  # cheap, and true of nearly all
+        return False
+    pixels = np.asarray(image)
+    return bool((pixels == pixels[0, 0]).all())
 
 
 def build_shard(
-    digests: Iterable[Digest],
-    read: Callable[[str], bytes],
-    *,
-    seed: int,
-    longer_side: int = 512,
-    max_pixels: int = 64_000_000,
-    min_side: int = 16,
+    digests: Iterable[Digest], read: Callable[[Digest], bytes], *, seed: int, limits: Limits = Limits()
 ) -> tuple[bytes, list[Row]]:
     """Read, check and normalise the inputs of one shard.
 
     Returns the tar (samples `jpg` + `json`, shuffled by `seed` and content) and one ledger row per input, in path
-    order. A JPEG that is upright, RGB and small enough keeps its bytes; anything else is re-encoded once.
+    order. `read` raises `GoneError` for what cannot be had any more. A JPEG that is upright, sRGB and small enough
+    keeps its compressed data, without its metadata; anything else is re-encoded once.
     """
     first: dict[str, str] = {}
     rows: list[Row] = []
     samples: list[tuple[int, shards.Sample]] = []
-    for digest in sorted(digests, key=lambda d: d.path):
-        row, sample = _take(digest, first, read, longer_side, max_pixels, min_side)
+    for digest in sorted(digests, key=lambda d: (d.path, d.offset)):
+        try:
+            row, sample = _take(digest, first, read, limits)
+        except (BadImageError, GoneError) as error:
+            rows.append(_row(digest, "rejected", str(error)))
+            continue
         rows.append(row)
         if sample is not None:
             samples.append((rng.mix(seed, "order", row.sha256), sample))
@@ -70,46 +128,26 @@ def build_shard(
     return shards.pack(sample for _, sample in samples), rows
 
 
+def _row(digest: Digest, status: str, reason: str) -> Row:
+    return Row(shown(digest.path), status, shown(reason), "", digest.size, digest.sha256)
+
+
 def _take(
-    digest: Digest,
-    first: dict[str, str],
-    read: Callable[[str], bytes],
-    longer_side: int,
-    max_pixels: int,
-    min_side: int,
+    digest: Digest, first: dict[str, str], read: Callable[[Digest], bytes], limits: Limits
 ) -> tuple[Row, shards.Sample | None]:
-    def refuse(reason: str, status: str = "rejected") -> tuple[Row, None]:
-        return Row(digest.path, status, reason, "", digest.size, digest.sha256), None
-
     if digest.error:
-        return refuse(digest.error)
-    if digest.sha256 in first:
-        return refuse(first[digest.sha256], "duplicate")
-    try:
-        data = read(digest.path)
-    except OSError as error:
-        return refuse(f"unreadable: {error}")
+        return _row(digest, "rejected", digest.error), None
+    if digest.near or digest.sha256 in first:
+        return _row(digest, "duplicate", digest.near or first[digest.sha256]), None
+    data = read(digest)
     if shards.sha256(data) != digest.sha256:
-        return refuse("changed while it was read")
-    try:
-        image = images.decode(data, max_pixels=max_pixels)
-    except images.BadImageError as error:
-        return refuse(str(error))
-    if min(image.size) < min_side:
-        return refuse(f"too_small: {image.width}x{image.height} has a side under {min_side} pixels (corpus.min_side)")
+        return _row(digest, "rejected", "changed while it was read"), None
+    found, bare = check(data, limits, limits.longer_side)
     first[digest.sha256] = digest.path
-    key = digest.sha256[:24]
-    small = images.fit(image, longer_side)
-    jpeg = data if _is_plain_jpeg(data, image, small) else images.encode_jpeg(small)
-    about = {"path": digest.path, "sha256": digest.sha256, "width": small.width, "height": small.height}
-    about |= {"original_width": image.width, "original_height": image.height}
-    row = Row(digest.path, "accepted", "", key, digest.size, digest.sha256, small.width, small.height)
-    return row, (key, {"jpg": jpeg, "json": shards.dumps(about)})
-
-
-def _is_plain_jpeg(data: bytes, image: Image.Image, small: Image.Image) -> bool:
-    """Whether the file's own bytes already are what we would store: our size, RGB, nothing to rotate."""
-    if image is not small or not data.startswith(b"\xff\xd8") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        return False
-    original = Image.open(io.BytesIO(data), formats=("JPEG",))
-    return original.mode == "RGB" and original.getexif().get(0x0112, 1) == 1
+    small = images.fit(found.image, limits.longer_side)
+    stored = bare if found.as_stored and small is found.image else None
+    key, path = digest.sha256[:24], shown(digest.path)
+    about = {"path": path, "sha256": digest.sha256, "bytes": digest.size, "width": small.width, "height": small.height}
+    about |= {"original_width": found.width, "original_height": found.height}
+    row = Row(path, "accepted", "", key, digest.size, digest.sha256, small.width, small.height)
+    return row, (key, {"jpg": stored or images.encode_jpeg(small), "json": shards.dumps(about)})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import math
+import re
 import struct
 import warnings
 import zlib
@@ -11,10 +14,23 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
+from fss.colour import to_srgb
+
 #: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them. JPEG covers
 #: MPO, which Pillow does not know as a format to open.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
+#: Images that nobody here decodes: counted as inputs, so that they are refused by name and not overlooked.
+UNDECODED = frozenset({".heic", ".heif", ".jxl", ".jp2", ".svg", ".eps", ".psd", ".dng", ".cr2", ".nef", ".arw"})
+_OTHERS = {
+    "a HEIC image": re.compile(rb"....ftyp(heic|heix|hevc|mif1|msf1)", re.DOTALL),
+    "a JPEG XL image": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ", re.DOTALL),
+    "a JPEG 2000 image": re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", re.DOTALL),
+    "an SVG drawing": re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", re.DOTALL),
+    "a PostScript document": re.compile(rb"%!PS"),
+    "a web page, not an image": re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE),
+    "a Photoshop document": re.compile(rb"8BPS"),
+}
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 VOID = 255
@@ -30,22 +46,54 @@ class BadImageError(ValueError):
         self.reason = reason
 
 
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """An upright 8-bit sRGB image; `width` and `height` of the whole upright file, pixels.
+
+    `as_stored`: the file is a JPEG, and its own pixels are these.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    as_stored: bool
+
+
 def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
     """Decode `data` into an upright RGB image.
 
-    EXIF orientation is applied, transparency is laid over white, 16-bit and float pixels are scaled to 8 bits by
-    their own range (Pillow would saturate or blank them), animations and multi-page files give their first frame.
+    EXIF orientation is applied, transparency is laid over white, 16-bit and float pixels are scaled to 8 bits
+    (`fss.colour`; Pillow would saturate or blank them), other colour spaces and wide-gamut profiles become sRGB,
+    animations and multi-page files give their first frame.
 
     Raises:
-        BadImageError: with reason `empty`, `unreadable`, `too_large` (from the header, before any pixel is decoded),
-            `truncated` or `broken`.
+        BadImageError: with reason `empty`, `unsupported`, `unreadable`, `too_large` (from the header, before any
+            pixel is decoded), `truncated` or `broken`.
     """
-    image = _open(data, FORMATS, max_pixels)
+    return inspect(data, max_pixels=max_pixels).image
+
+
+def inspect(data: bytes, *, max_pixels: int = 64_000_000, longer_side: int | None = None) -> Decoded:
+    """`decode`, and what the file is. With `longer_side`, a JPEG of four times that size or more may come at a half,
+    a quarter or an eighth of its size, but at least at twice `longer_side`: the rest of the way is `fit`'s.
+
+    Raises:
+        BadImageError: as `decode`.
+    """
+    opened = _open(data, FORMATS, max_pixels)
     try:
-        image.load()
-        return _to_rgb(_upright(image))
+        size = opened.size
+        if longer_side is not None and max(size) >= 4 * longer_side:
+            scale = 2 * longer_side / max(size)
+            opened.draft(None, (math.ceil(size[0] * scale), math.ceil(size[1] * scale)))
+        opened.load()
+        turned = _turned(opened)
+        image = to_srgb(_upright(opened) if turned is not None else opened)
     except _UNREADABLE as error:
         raise _damaged(error) from error
+    whole = opened.format in ("JPEG", "MPO") and image is opened and opened.size == size
+    width, height = size[::-1] if turned else size
+    return Decoded(image, width, height, whole)
 
 
 def upright_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int]:
@@ -55,11 +103,7 @@ def upright_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int
         BadImageError: with reason `empty`, `unreadable` or `too_large`; damage behind the header goes unseen.
     """
     image = _open(data, FORMATS, max_pixels)
-    try:
-        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    except Exception:  # as in _upright
-        turned = False
-    return image.size[::-1] if turned else image.size
+    return image.size[::-1] if _turned(image) else image.size
 
 
 def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
@@ -73,7 +117,7 @@ def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image
     except Image.DecompressionBombError as error:
         raise BadImageError("too_large", str(error)) from error
     except _UNREADABLE as error:
-        raise BadImageError("unreadable", f"not one of {', '.join(formats)} ({error})") from error
+        raise _foreign(data, formats, error) from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImageError(
@@ -84,33 +128,31 @@ def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image
     return image
 
 
+def _foreign(data: bytes, formats: tuple[str, ...], error: BaseException) -> BadImageError:
+    kind = next((kind for kind, pattern in _OTHERS.items() if pattern.match(data[:256])), None)
+    if kind is not None:
+        return BadImageError("unsupported", f"{kind}; convert it to one of {', '.join(formats)}")
+    return BadImageError("unreadable", f"not one of {', '.join(formats)} ({error})")
+
+
 def _damaged(error: BaseException) -> BadImageError:
     return BadImageError("truncated" if "truncated" in str(error).lower() else "broken", str(error))
+
+
+def _turned(image: Image.Image) -> bool | None:
+    """Whether EXIF swaps the sides; None if there is nothing to do, or the block is corrupt or says nonsense."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a corrupt EXIF block says nothing about the pixels, and Pillow raises many types here
+        return None
+    return None if orientation not in range(2, 9) else orientation >= 5
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a corrupt EXIF block says nothing about the pixels, and Pillow raises many types here
+    except Exception:  # as in _turned
         return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scaled_to_8_bits(np.asarray(image)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _scaled_to_8_bits(pixels: np.ndarray) -> Image.Image:
-    values = np.nan_to_num(pixels.astype(np.float64))
-    top = float(values.max(initial=0))
-    low = 0.0 if pixels.dtype.kind in "iu" else float(values.min(initial=0))
-    span = max(top - low, 1e-12)
-    return Image.fromarray(np.uint8(np.clip((values - low) / span, 0, 1) * 255 + 0.5), mode="L")
 
 
 def fit(image: Image.Image, longer_side: int) -> Image.Image:
@@ -123,8 +165,10 @@ def fit(image: Image.Image, longer_side: int) -> Image.Image:
 
 
 def encode_jpeg(image: Image.Image, quality: int = 92) -> bytes:
-    """RGB image to baseline JPEG bytes, the same bytes for the same pixels and library version."""
+    """RGB image to baseline JPEG bytes, the same bytes for the same pixels and library version, and nothing else."""
     buffer = io.BytesIO()
+    image = image.copy()
+    image.info = {}  # Pillow would write a comment that the original had
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 

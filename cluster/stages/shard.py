@@ -1,57 +1,31 @@
 """shard: the user's images, checked and normalised, in shards that are uniform samples of the corpus; and the ledger.
 
-Three passes in constant memory: list the inputs in chunks; hash their contents (parallel); build every shard from the
-files whose hashes lead to it (parallel). Which shard an image goes to depends on its content and the seed alone.
+Passes over units of bounded size: list the inputs in chunks and hash their contents; find near-duplicates, if asked
+to; collect the rows of neighbouring shards; build every shard from the files whose hashes lead to it. Which shard an
+image goes to depends on its content and the seed alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster import publish
-from cluster.inputs import Source, fingerprint
+from cluster.hashing import FindNear, HashChunk, Layout, Route, read_digests
+from cluster.inputs import LostError, Source, fingerprint
+from cluster.places import is_url
 from cluster.run import Run
 from cluster.stage import File, Output, Stage, StageError, Unit, map_units
 from fss import corpus
 
-_CHUNK = 2048
-
-
-@dataclasses.dataclass(frozen=True)
-class HashChunk:
-    """Hashes the files of one chunk of the listing and notes each one's shard."""
-
-    source: Source
-    num_shards: int
-    seed: int
-
-    def __call__(self, unit: Unit) -> Output:
-        """`unit.payload` is a list of (path, bytes)."""
-        digests = [self._digest(path, size) for path, size in unit.payload]
-        rows = [
-            {**dataclasses.asdict(d), "shard": corpus.shard_of(d, self.num_shards, self.seed)}
-            for d in sorted(digests, key=lambda d: d.path)
-        ]
-        return Output({f"hashes/{unit.name}.parquet": parquet(rows)}, {}, {"inputs": len(rows)})
-
-    def _digest(self, path: str, size: int) -> corpus.Digest:
-        name = path.encode("utf-8", "backslashreplace").decode()
-        if size < 0:
-            return corpus.Digest(name, 0, "", "missing: the list names it, but it is not there")
-        try:
-            data = self.source.read(path)
-        except OSError as error:
-            return corpus.Digest(name, size, "", f"unreadable: {error}")
-        return corpus.Digest(name, len(data), hashlib.sha256(data).hexdigest())
+_MOST_CHUNKS = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,28 +33,25 @@ class BuildShard:
     """Builds one shard's tar and its part of the ledger."""
 
     source: Source
-    hashes: tuple[Path, ...]
-    seed: int
-    longer_side: int
-    max_pixels: int
-    min_side: int
+    routed: tuple[Path, ...]
+    layout: Layout
+    limits: corpus.Limits
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the shard's number."""
-        table = pq.read_table(list(self.hashes), filters=[("shard", "=", unit.payload)])
-        digests = [corpus.Digest(**row) for row in table.drop_columns(["shard"]).to_pylist()]
-        tar, rows = corpus.build_shard(
-            digests,
-            self.source.read,
-            seed=self.seed,
-            longer_side=self.longer_side,
-            max_pixels=self.max_pixels,
-            min_side=self.min_side,
-        )
+        bucket, part = divmod(unit.payload, self.layout.width)
+        digests = read_digests(self.routed[bucket], part)
+        tar, rows = corpus.build_shard(digests, self._read, seed=self.layout.seed, limits=self.limits)
         statuses = [row.status for row in rows]
         counts = {"inputs": len(rows), **{s: statuses.count(s) for s in ("accepted", "rejected", "duplicate")}}
-        files = {f"{unit.name}.tar": tar, f"{unit.name}.ledger.parquet": parquet([dataclasses.asdict(r) for r in rows])}
+        files = {f"{unit.name}.tar": tar, f"{unit.name}.ledger.parquet": parquet([vars(r) for r in rows])}
         return Output(files, {f"{unit.name}.tar": counts["accepted"], f"{unit.name}.ledger.parquet": len(rows)}, counts)
+
+    def _read(self, digest: corpus.Digest) -> bytes:
+        try:
+            return self.source.read(digest.path, digest.offset, digest.size)
+        except LostError as error:
+            raise corpus.GoneError(str(error)) from error
 
 
 _LEDGER_TYPES = {"size": pa.int64(), "width": pa.int32(), "height": pa.int32(), "shard": pa.int32()}
@@ -103,10 +74,10 @@ def source(run: Run) -> Source:
     if settings.kind == "scenes":
         folder = run.manifest("render").folder
         return Source(str(folder / "JPEGImages"), str(folder / "ImageSets/train.txt"))
-    if not settings.root:
-        raise ValueError("expected a folder or URL of images: give it as corpus.root=FOLDER")
-    root = settings.root if "://" in settings.root else str(Path(settings.root).resolve())
-    return Source(root, str(Path(settings.list).resolve()) if settings.list else None)
+    if not settings.root and not settings.list:
+        raise ValueError("expected a folder, a tar or a URL of images: give it as corpus.root=FOLDER")
+    root, listing = (None if not p else p if is_url(p) else os.path.abspath(p) for p in (settings.root, settings.list))
+    return Source(root, listing, settings.column)
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
@@ -115,7 +86,7 @@ def _inputs(run: Run) -> tuple[str, ...]:
 
 def _settings(run: Run) -> dict[str, Any]:
     settings = run.config.corpus
-    keys = ("longer_side", "shard_size", "max_pixels", "min_side")
+    keys = ("longer_side", "shard_size", "max_pixels", "max_bytes", "min_side", "near_duplicates")
     common = {"seed": run.config.seed, **{key: getattr(settings, key) for key in keys}}
     if settings.kind == "scenes":
         return common | {"images": settings.scenes}
@@ -126,27 +97,65 @@ def _settings(run: Run) -> dict[str, Any]:
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     settings, given = run.config.corpus, source(run)
     number = int(run.identity("shard")[0]["images"])
-    num_shards = math.ceil(number / settings.shard_size)
-    hashing = HashChunk(given, num_shards, run.config.seed)
-    num_chunks = math.ceil(number / _CHUNK)
-    hashes, hashed = map_units(
-        run, folder, "hash", hashing, _chunks(given), total=num_chunks, items="inputs", parts="chunks"
+    layout = Layout(math.ceil(number / settings.shard_size), run.config.seed, settings.near_duplicates)
+    limits = corpus.Limits(settings.longer_side, settings.max_pixels, settings.min_side, settings.max_bytes)
+    size = chunk_size(number)
+    chunks, hashed = map_units(
+        run,
+        folder,
+        "hash",
+        HashChunk(given, layout, limits),
+        _chunks(given, size),
+        total=math.ceil(number / size),
+        items="inputs",
+        parts="chunks",
     )
-    paths = tuple(folder / file.path for file in hashes)
-    building = BuildShard(given, paths, run.config.seed, settings.longer_side, settings.max_pixels, settings.min_side)
-    units = [Unit(f"corpus-{index:06d}", index) for index in range(num_shards)]
-    files, counts = map_units(run, folder, "shard", building, units, total=num_shards, items="inputs")
+    looks, rows = (
+        tuple(folder / f.path for f in chunks if f.path.endswith(".near.parquet") is near) for near in (True, False)
+    )
+    parts = layout.bands * layout.buckets
+    drops: Sequence[File] = ()
+    if parts:
+        finding = FindNear(looks, layout)
+        drops, _ = map_units(run, folder, "near", finding, _units("near", parts), total=parts, parts="parts")
+    routing = Route(rows, _paths(folder, drops), layout)
+    routed, _ = map_units(
+        run,
+        folder,
+        "route",
+        routing,
+        _units("bucket", layout.buckets),
+        total=layout.buckets,
+        items="inputs",
+        parts="parts",
+    )
+    building = BuildShard(given, _paths(folder, routed), layout, limits)
+    units = _units("corpus", layout.num_shards)
+    files, counts = map_units(run, folder, "shard", building, units, total=layout.num_shards, items="inputs")
     _check_accounts(hashed, counts)
     return files, counts
 
 
-def _chunks(given: Source) -> Iterator[Unit]:
+def chunk_size(number: int) -> int:
+    """Inputs hashed by one unit: enough units for many workers, yet never more than some thousands."""
+    return max(math.ceil(number / _MOST_CHUNKS), min(2048, max(64, math.ceil(number / 64))))
+
+
+def _chunks(given: Source, size: int) -> Iterator[Unit]:
     entries = given.entries()
     for number in itertools.count():
-        chunk = list(itertools.islice(entries, _CHUNK))
+        chunk = list(itertools.islice(entries, size))
         if not chunk:
             return
         yield Unit(f"chunk-{number:06d}", chunk)
+
+
+def _units(name: str, number: int) -> list[Unit]:
+    return [Unit(f"{name}-{index:06d}", index) for index in range(number)]
+
+
+def _paths(folder: Path, files: Sequence[File]) -> tuple[Path, ...]:
+    return tuple(folder / file.path for file in files)
 
 
 def _check_accounts(hashed: Mapping[str, int], counts: Mapping[str, int]) -> None:
@@ -160,4 +169,4 @@ def _check_accounts(hashed: Mapping[str, int], counts: Mapping[str, int]) -> Non
         )
 
 
-STAGE = Stage("shard", _inputs, _settings, _work)
+STAGE = Stage("shard", _inputs, _settings, _work, version=2)

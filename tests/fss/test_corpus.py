@@ -25,7 +25,7 @@ def digest(path: str, data: bytes) -> corpus.Digest:
 
 def build(files: dict[str, bytes], order: list[str] | None = None, **options: object):
     digests = [digest(path, files[path]) for path in order or list(files)]
-    data, rows = corpus.build_shard(digests, files.__getitem__, seed=0, **options)
+    data, rows = corpus.build_shard(digests, lambda d: files[d.path], seed=0, limits=corpus.Limits(**options))
     return data, {row.path: row for row in rows}
 
 
@@ -43,6 +43,7 @@ def test_an_accepted_image_is_a_sample_with_its_story():
     assert json.loads(sample["json"]) == {
         "path": "a/x.jpg",
         "sha256": shards.sha256(picture(0)),
+        "bytes": len(picture(0)),
         "width": 40,
         "height": 30,
         "original_width": 40,
@@ -50,21 +51,27 @@ def test_an_accepted_image_is_a_sample_with_its_story():
     }
 
 
-def test_upright_rgb_jpegs_keep_their_bytes():
-    plain, padded = picture(0), picture(1) + b"\0" * 7
-    data, _ = build({"a.jpg": plain, "b.jpg": padded})
-    assert {sample["jpg"] for sample in samples_of(data).values()} == {plain, padded}
+def test_upright_rgb_jpegs_keep_their_bytes_up_to_the_end_of_the_picture():
+    files = {
+        "a.jpg": picture(0),
+        "b.jpg": picture(1) + b"\0" * 7,
+        "c.jpg": picture(2) + picture(3),
+        "d.jpg": rotated(1),
+    }
+    data, _ = build(files)
+    stored = {sample["jpg"] for sample in samples_of(data).values()}
+    assert stored == {picture(0), picture(1), picture(2), picture(4)}
 
 
-def rotated() -> bytes:
+def rotated(orientation: int = 6) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    return picture(2, exif=exif)
+    exif[0x0112] = orientation
+    return picture(2 if orientation == 6 else 4, exif=exif, comment="taken at home")
 
 
 def grey() -> bytes:
     buffer = io.BytesIO()
-    Image.new("L", (40, 30), 128).save(buffer, "JPEG")
+    Image.linear_gradient("L").resize((40, 30)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -75,9 +82,9 @@ def grey() -> bytes:
         (rotated(), (30, 40)),
         (grey(), (40, 30)),
         (picture(0, (200, 100)), (64, 32)),
-        (picture(0) + b"trailing text", (40, 30)),
+        (picture(0, (600, 400)), (64, 43)),
     ],
-    ids=["png", "rotated", "grey", "large", "trailing"],
+    ids=["png", "rotated", "grey", "large", "drafted"],
 )
 def test_anything_else_is_encoded_once(original, size):
     data, rows = build({"a": original}, longer_side=64)
@@ -86,7 +93,7 @@ def test_anything_else_is_encoded_once(original, size):
     stored = Image.open(io.BytesIO(sample["jpg"]))
     assert (stored.format, stored.mode, stored.size) == ("JPEG", "RGB", size)
     assert (rows["a"].width, rows["a"].height) == size
-    again = images.fit(images.decode(original), 64)
+    again = images.fit(images.inspect(original, longer_side=64).image, 64)
     assert sample["jpg"] == images.encode_jpeg(again)
 
 
@@ -121,13 +128,13 @@ def test_every_input_gets_one_row_in_path_order():
     digests.append(corpus.Digest("gone.jpg", 5, "0" * 64))
     digests.append(corpus.Digest("locked.jpg", 0, "", error="unreadable: permission denied"))
     digests.append(corpus.Digest("moving.jpg", 5, "1" * 64))
-    data, rows = corpus.build_shard(digests, _reader(files), seed=0, max_pixels=10_000)
+    data, rows = corpus.build_shard(digests, _reader(files), seed=0, limits=corpus.Limits(max_pixels=10_000))
     assert [row.path for row in rows] == sorted(d.path for d in digests)
     reasons = {row.path: (row.status, row.reason) for row in rows}
     assert reasons.pop("good.jpg") == ("accepted", "")
     assert {status for status, _ in reasons.values()} == {"rejected"}
     assert reasons["empty.png"][1] == "empty: expected an image file, got 0 bytes"
-    assert reasons["text.jpg"][1].startswith("unreadable: not one of JPEG")
+    assert reasons["text.jpg"][1].startswith("unsupported: a web page, not an image; convert it")
     assert reasons["cut.jpg"][1].startswith("truncated: ")
     assert reasons["tiny.png"][1] == "too_small: 40x9 has a side under 16 pixels (corpus.min_side)"
     assert reasons["huge.png"][1] == "too_large: 120x100 is over the budget of 10000 pixels (corpus.max_pixels)"
@@ -138,12 +145,12 @@ def test_every_input_gets_one_row_in_path_order():
 
 
 def _reader(files: dict[str, bytes]):
-    def read(path: str) -> bytes:
-        if path == "moving.jpg":
+    def read(wanted: corpus.Digest) -> bytes:
+        if wanted.path == "moving.jpg":
             return picture(9)
-        if path not in files:
-            raise FileNotFoundError("no such file")
-        return files[path]
+        if wanted.path not in files:
+            raise corpus.GoneError("unreadable: no such file")
+        return files[wanted.path]
 
     return read
 
@@ -165,7 +172,7 @@ def test_bytes_do_not_depend_on_the_order_of_the_inputs():
 def test_the_seed_and_the_content_order_the_samples():
     files = {f"{i}.jpg": picture(i) for i in range(8)}
     digests = [digest(path, data) for path, data in files.items()]
-    orders = [list(samples_of(corpus.build_shard(digests, files.__getitem__, seed=s)[0])) for s in range(3)]
+    orders = [list(samples_of(corpus.build_shard(digests, lambda d: files[d.path], seed=s)[0])) for s in range(3)]
     assert len({tuple(order) for order in orders}) == 3
     assert len({frozenset(order) for order in orders}) == 1
 

@@ -80,16 +80,28 @@ def test_cmyk_jpegs_become_rgb():
 
 
 def test_sixteen_bits_are_scaled_to_eight():
-    """Pillow alone would show everything over 255 as white."""
+    """Pillow alone would show everything over 255 as white. Cameras fill 10 to 14 bits of the 16."""
+    for top in (255, 1023, 4095, 16383):
+        assert np.asarray(decode(encoded(np.array([[0, top // 2, top]], np.uint16))))[0, :, 0].tolist() == [0, 127, 255]
+    assert np.asarray(decode(encoded(np.array([[0, 300]], np.uint16))))[0, :, 0].tolist() == [0, 75]  # of 1023
     deep = np.array([[0, 257 * 10, 257 * 100, 65535]], np.uint16)
     assert np.asarray(decode(encoded(deep)))[0, :, 0].tolist() == [0, 10, 100, 255]
     assert np.asarray(decode(encoded(deep, "TIFF")))[0, :, 1].tolist() == [0, 10, 100, 255]
 
 
-def test_floats_are_scaled_by_their_range():
-    values = np.array([[-1.0, 0.0, 1.0, np.nan]], np.float32)
-    assert np.asarray(decode(encoded(values, "TIFF")))[0, :, 0].tolist() == [0, 128, 255, 128]
-    assert np.asarray(decode(encoded(np.zeros((2, 2), np.float32), "TIFF"))).max() == 0
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0, np.nan], [0, 128, 255, 0]),  # shares of white
+        ([0.0, 64.0, 200.0, np.inf], [0, 64, 200, 0]),  # grey levels
+        ([-1.0, 0.0, 1.0, np.nan], [0, 128, 255, 0]),  # anything else: its range
+        ([100.0, 200.0, 500.0, 0.0], [51, 102, 255, 0]),
+        ([np.nan] * 4, [0] * 4),
+    ],
+)
+def test_floats_are_shares_grey_levels_or_a_range(values, expected):
+    data = encoded(np.array([values], np.float32), "TIFF")
+    assert np.asarray(decode(data))[0, :, 0].tolist() == expected
 
 
 def test_exif_rotation_is_applied():
@@ -108,9 +120,13 @@ def test_a_corrupt_exif_block_does_not_cost_the_picture():
     ("data", "reason", "says"),
     [
         (b"", "empty", "expected an image file, got 0 bytes"),
-        (b"<html>not found</html>", "unreadable", "not one of JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM, AVIF"),
+        (
+            b"<html>not found</html>",
+            "unsupported",
+            "a web page, not an image; convert it to one of JPEG, PNG, WEBP, GIF",
+        ),
         (b"\0" * 500, "unreadable", "not one of"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable", "not one of"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unsupported", "a PostScript document"),
         (encoded(noise(), "JPEG")[:300], "unreadable", "not one of"),
         (encoded(noise(), "JPEG")[:900], "truncated", "image file is truncated"),
         (encoded(noise())[:900], "truncated", "image file is truncated"),
@@ -154,7 +170,7 @@ def test_damage_never_raises_anything_else(original, changes, keep):
             read(bytes(data[: int(keep * len(data))]), max_pixels=100_000)
         except BadImageError as error:
             reasons.add(error.reason)
-    assert reasons <= {"empty", "unreadable", "too_large", "truncated", "broken", "not_a_label_map"}
+    assert reasons <= {"empty", "unsupported", "unreadable", "too_large", "truncated", "broken", "not_a_label_map"}
 
 
 def test_fit_shrinks_the_longer_side_and_never_enlarges():
