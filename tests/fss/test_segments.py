@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
-from fss.segments import normalised_cut, spectral
+from fss.segments import normalised_cut, segment
 from tests.fss.test_pseudo import quadrants, same_partition, unit
+
+
+def ncut(tokens: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
+    return segment(torch.from_numpy(tokens)[None], "ncut", numbers)[0].numpy()
 
 
 def test_columns_solve_the_normalised_cut():
@@ -27,7 +32,7 @@ def test_fewer_tokens_than_dimensions():
 
 def test_clear_things_are_found_whole_and_numbered_from_zero():
     tokens, quarter = quadrants()
-    (four, two) = spectral(tokens, (4, 2))
+    (four, two) = ncut(tokens, (4, 2))
     assert same_partition(four, quarter)
     assert np.unique(four).tolist() == [0, 1, 2, 3]
     assert np.unique(two).tolist() == [0, 1]
@@ -40,17 +45,17 @@ def test_two_things_alike_make_one_segment():
     look = np.zeros((6, 9), np.int64)
     look[2:4, 1:3] = look[2:4, 6:8] = 1
     noise = 0.02 * np.random.default_rng(0).standard_normal((6, 9, 4))
-    (found,) = spectral(unit(np.eye(4)[look] + noise).astype(np.float32), (2,))
+    (found,) = ncut(unit(np.eye(4)[look] + noise).astype(np.float32), (2,))
     assert same_partition(found, look)
 
 
 def test_the_same_tokens_give_the_same_segments():
     tokens = quadrants()[0]
-    for first, second in zip(spectral(tokens, (3, 5)), spectral(tokens.copy(), (3, 5)), strict=True):
+    for first, second in zip(ncut(tokens, (3, 5)), ncut(tokens.copy(), (3, 5)), strict=True):
         assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("number", [1, 3, 1000])
 def test_never_more_segments_than_asked_for(number):
-    (found,) = spectral(quadrants()[0], (number,))
+    (found,) = ncut(quadrants()[0], (number,))
     assert len(np.unique(found)) <= min(number, 64)
