@@ -189,7 +189,10 @@ def _majority(member: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def assign(rows: torch.Tensor, clusters: Clusters) -> torch.Tensor:
     """Cluster of each of (n, D) embeddings, computed where they are: (n,) int64."""
-    return torch.from_numpy(clusters.assign(rows.cpu().numpy())).to(rows.device)
+    if rows.device.type == "cpu":
+        return torch.from_numpy(clusters.assign(rows.numpy()))
+    centre, centroids = (torch.from_numpy(each).to(rows) for each in (clusters.centre, clusters.centroids))
+    return kmeans.nearest(F.normalize(rows - centre, dim=1), centroids)[0]
 
 
 def label_maps(

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from fss import pseudo
+from fss import grid, pseudo
 from fss.pseudo import Clusters, Recipe
 
 
@@ -142,3 +143,53 @@ def test_regions_of_a_layer_share_out_the_image():
     found = pseudo.regions(layers, torch.from_numpy(field()))
     assert sum(region.area for region in found) == pytest.approx(1)
     assert sum(region.border for region in found) == pytest.approx(1)
+
+
+def test_segments_vote_for_the_cluster_of_most_of_their_cells():
+    tokens = quadrants()[0]
+    centre = np.full(6, 0.1, np.float32)
+    clusters = Clusters(pseudo.centred(np.eye(6, dtype=np.float32)[[2, 0, 1, 3, 4]], centre), centre)
+    tokens[0, 0] = tokens[7, 7] = np.eye(6)[4]  # cells of another cluster, outvoted where they are merged
+    for name in ("agglomerate", "ncut"):
+        recipe = Recipe(segments=name, unit="pixels", granularities=(4,), points_per_image=7)
+        assert sampled(tokens, recipe).shape == (7, 6)
+        (found,) = pseudo.label_grids(one(tokens), clusters, recipe)[0]
+        plain = pseudo.label_grids(one(tokens), clusters, Recipe(segments="none"))[0, 0]
+        inside = ~((tokens == np.eye(6)[4]).all(-1))
+        assert (found[inside] == plain[inside]).mean() > 0.9
+        assert len(np.unique(found)) <= 4 < len(np.unique(plain))
+
+
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize("unit_clustered", ["pixels", "segments"])
+@pytest.mark.parametrize(("height", "width"), [(180, 420), (420, 180)])
+def test_superpixel_labels_cover_the_things_of_a_picture_that_is_not_square(corners, unit_clustered, height, width):
+    """Two things at known places; their looks on the grid are what a square network input would show of them."""
+    truth = np.zeros((height, width), np.int64)
+    truth[height // 6 : height // 2, width // 10 : width // 3] = 1
+    truth[height // 2 :, 2 * width // 3 :] = 2
+    cells = grid.sample_labels(truth, (13, 13), corners)
+    field = torch.from_numpy(np.eye(6, dtype=np.float32)[cells])
+    centre = np.full(6, 0.1, np.float32)
+    clusters = Clusters(pseudo.centred(np.eye(6, dtype=np.float32)[[2, 0, 1]], centre), centre)
+    recipe = Recipe(segments="superpixel", unit=unit_clustered)
+    columns = np.arange(width) // 35
+    cut = np.unique(truth * 100 + columns, return_inverse=True)[1].reshape(truth.shape)
+    ((maps, small),) = pseudo.label_maps(field[None], [cut], clusters, recipe, corners)
+    assert maps.shape == (1, height, width)
+    assert small.shape == (1, 13, 13)
+    for thing, cluster in ((0, 1), (1, 2), (2, 0)):
+        found, real = maps[0] == cluster, truth == thing
+        assert (found & real).sum() / (found | real).sum() > 0.98
+
+
+def test_only_superpixels_are_cut_in_the_picture():
+    picture = Image.fromarray(np.zeros((40, 70, 3), np.uint8))
+    assert pseudo.cut_up(picture, Recipe()) is None
+    assert np.array_equal(pseudo.cut_up(picture, Recipe(segments="superpixel")), np.zeros((40, 70)))
+
+
+def test_superpixels_are_asked_for_by_name():
+    recipe = Recipe(segments="superpixel")
+    with pytest.raises(ValueError, match="cut_up"):
+        pseudo.embeddings(one(field()), None, recipe, [np.random.default_rng(0)])
