@@ -4,7 +4,7 @@
         [--backbone resnet50 --weights random] [--threads N] [--json FILE]
 
 Decode: JPEG bytes to network inputs, by N threads. Backbone: the same inputs, the same batch, type and threads. Label:
-the stage's own function on a shard in memory's reach, from its file to the bytes that it publishes. The three take turns
+the stage's own function, from a shard's file to the bytes that it publishes. The three take turns
 and medians are compared. On a CPU they share the cores, so no overlap can hide work: there `sum` is the roof, the rate
 of decoding and backbone one after the other, and the steps' own times say where the rest goes. With a GPU in sight the
 backbone runs there; hide it (CUDA_VISIBLE_DEVICES=) to measure the CPU.

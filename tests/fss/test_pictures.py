@@ -13,6 +13,7 @@ from fss.pictures import (
     fit_mask,
     heat,
     label_map_picture,
+    label_maps_sheet,
     label_overlay,
     outline,
     overlay,
@@ -164,7 +165,7 @@ def test_episode_picture_wants_a_mask_per_support():
 
 def test_a_sheet_of_label_maps_has_a_column_for_each_step():
     image, labels = np.full((20, 30, 3), 90, np.uint8), np.arange(600).reshape(20, 30) // 300
-    sheet = pictures.label_maps_sheet([image] * 2, {"ncut": [labels] * 2, "none": [labels] * 2}, cell=60)
+    sheet = label_maps_sheet([image] * 2, {"ncut": [labels] * 2, "none": [labels] * 2}, cell=60)
     assert sheet.shape[1] == 3 * 66 + 6
     with pytest.raises(ValueError, match="shorter"):
-        pictures.label_maps_sheet([image] * 2, {"ncut": [labels]})
+        label_maps_sheet([image] * 2, {"ncut": [labels]})

@@ -168,16 +168,16 @@ def test_superpixel_labels_cover_the_things_of_a_picture_that_is_not_square(corn
     truth = np.zeros((height, width), np.int64)
     truth[height // 6 : height // 2, width // 10 : width // 3] = 1
     truth[height // 2 :, 2 * width // 3 :] = 2
-    cells = grid.sample_labels(truth, (13, 13), corners)
+    cells = grid.sample_labels(truth, (27, 27), corners)
     field = torch.from_numpy(np.eye(6, dtype=np.float32)[cells])
     centre = np.full(6, 0.1, np.float32)
     clusters = Clusters(pseudo.centred(np.eye(6, dtype=np.float32)[[2, 0, 1]], centre), centre)
     recipe = Recipe(segments="superpixel", unit=unit_clustered)
-    columns = np.arange(width) // 35
+    columns = np.arange(width) * 4 // width
     cut = np.unique(truth * 100 + columns, return_inverse=True)[1].reshape(truth.shape)
     ((maps, small),) = pseudo.label_maps(field[None], [cut], clusters, recipe, corners)
     assert maps.shape == (1, height, width)
-    assert small.shape == (1, 13, 13)
+    assert small.shape == (1, 27, 27)
     for thing, cluster in ((0, 1), (1, 2), (2, 0)):
         found, real = maps[0] == cluster, truth == thing
         assert (found & real).sum() / (found | real).sum() > 0.98
