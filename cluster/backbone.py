@@ -11,6 +11,7 @@ from typing import Any
 import fsspec
 
 from cluster.run import Run
+from cluster.training import warn_of_slow
 from fss import backbones
 from fss.extract import Extractor, device_by_name
 
@@ -24,6 +25,7 @@ class BackboneSpec:
     stride: int
     size: int
     seed: int
+    precision: str = "fp32"
 
     def load(self) -> Extractor:
         """The extractor, on the worker's GPU if it was given one; kept for the next call in this process."""
@@ -33,7 +35,9 @@ class BackboneSpec:
 @functools.lru_cache(maxsize=4)
 def _load(spec: BackboneSpec) -> Extractor:
     network = backbones.build(spec.name, spec.weights, stride=spec.stride, seed=spec.seed)
-    return Extractor(network.to(device_by_name()), spec.size)
+    device = device_by_name()
+    warn_of_slow(spec.precision, device, "backbone.precision")
+    return Extractor(network.to(device), spec.size, precision=spec.precision)
 
 
 def needed(run: Run) -> tuple[str, ...]:
@@ -47,13 +51,13 @@ def spec(run: Run) -> BackboneSpec:
     weights = chosen.weights
     if weights == "pretrain":
         weights = str(run.manifest("pretrain").path("backbone.safetensors"))
-    return BackboneSpec(chosen.name, weights, chosen.stride, chosen.size, run.config.seed)
+    return BackboneSpec(chosen.name, weights, chosen.stride, chosen.size, run.config.seed, chosen.precision)
 
 
 def untrained(run: Run) -> BackboneSpec:
     """The same network with random weights: what pre-training has to beat."""
     chosen = run.config.backbone
-    return BackboneSpec(chosen.name, "random", chosen.stride, chosen.size, run.config.seed)
+    return BackboneSpec(chosen.name, "random", chosen.stride, chosen.size, run.config.seed, chosen.precision)
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -62,7 +66,8 @@ def settings(run: Run) -> dict[str, Any]:
     weights = chosen.weights
     if weights not in ("random", "torchvision", "pretrain"):
         weights = f"sha256:{_hash(weights)}"
-    found: dict[str, Any] = {"name": chosen.name, "stride": chosen.stride, "size": chosen.size, "weights": weights}
+    keys = ("name", "stride", "size", "precision")
+    found: dict[str, Any] = {"weights": weights, **{key: getattr(chosen, key) for key in keys}}
     return found | ({"seed": run.config.seed} if weights == "random" else {})
 
 

@@ -24,6 +24,8 @@ class BackboneConfig:
     stride: int = 16
     size: int = 417
     """Side of the square network input, pixels; see fss.backbones for the sizes at which padding is exact."""
+    precision: str = "fp32"
+    """bf16 where the processor computes in it (GPUs, AMX, AVX-512 BF16); features are float32 all the same."""
 
 
 @dataclass
@@ -144,6 +146,8 @@ class ClusterConfig:
     """Processes for the shard stages; none = as many as fit the cluster's CPUs (and GPUs)."""
     cpus_per_worker: int = 1
     gpus_per_worker: float = 0
+    images_per_batch: int = 32
+    """Images that the backbone of a worker with a GPU takes at a time; on a CPU they go one by one."""
     train_workers: int = 1
     cpus_per_train_worker: int = 1
     memory_gib: float = 2.0

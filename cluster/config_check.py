@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
-from cluster.config_data import PairConfig
+from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
 from fss.episodes import ORDERS
 
 SOURCES = ("clusters",)
-SEGMENTS = ("none", "spectral")
+UNITS = ("segments", "pixels")
 LEVELS = ("low", "mid", "high")
 PRECISIONS = ("fp32", "bf16")
 DATASETS = ("coco20i", "folder", "fss1000", "pascal5i", "scenes")
@@ -27,17 +27,19 @@ def check(config: Config) -> None:
 
 
 def _choices(config: Config) -> list[str]:
-    from fss import backbones, losses, models
+    from fss import backbones, losses, models, segments
 
     allowed = {
         "corpus.kind": (config.corpus.kind, ("folder", "scenes")),
         "backbone.name": (config.backbone.name, backbones.names()),
         "source.name": (config.source.name, SOURCES),
-        "source.segments": (config.source.segments, SEGMENTS),
+        "source.segments": (config.source.segments, segments.NAMES),
+        "source.unit": (config.source.unit, UNITS),
         **{f"source.levels[{i}]": (level, LEVELS) for i, level in enumerate(config.source.levels)},
         "source.init": (config.source.init, ("k-means++", "random")),
         "model.name": (config.model.name, (*models.names(), "trained")),
         "train.loss": (config.train.loss, tuple(losses.LOSSES)),
+        "backbone.precision": (config.backbone.precision, PRECISIONS),
         "train.precision": (config.train.precision, PRECISIONS),
         "pretrain.precision": (config.pretrain.precision, PRECISIONS),
         "train.zero_stage": (config.train.zero_stage, (0, 1, 2, 3)),
@@ -86,6 +88,7 @@ def _ranges(config: Config) -> list[str]:
         "pretrain.batch": config.pretrain.batch,
         "cluster.train_workers": config.cluster.train_workers,
         "cluster.cpus_per_worker": config.cluster.cpus_per_worker,
+        "cluster.images_per_batch": config.cluster.images_per_batch,
         "episodes": episodes(config),
         "ways": config.ways,
         "protocol.resolution": 1 if config.protocol.resolution is None else config.protocol.resolution,
@@ -94,12 +97,37 @@ def _ranges(config: Config) -> list[str]:
     found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
     positive = {"train.lr": config.train.lr, "pretrain.lr": config.pretrain.lr}
     found += [f"{key}: expected a positive number, got {value}" for key, value in positive.items() if not value > 0]
-    if config.corpus.near_duplicates is not None and not 0 <= config.corpus.near_duplicates <= 16:
+    return [
+        *found,
+        *_corpus_problems(config.corpus),
+        *_source_problems(config.source),
+        *_pair_problems(config.pair),
+        *_training_problems(config),
+        *_shots_problems(config),
+    ]
+
+
+def _corpus_problems(corpus: CorpusConfig) -> list[str]:
+    if corpus.near_duplicates is None or 0 <= corpus.near_duplicates <= 16:
+        return []
+    return [f"corpus.near_duplicates: expected bits from 0 to 16 or null, got {corpus.near_duplicates}"]
+
+
+def _source_problems(source: SourceConfig) -> list[str]:
+    found = []
+    if source.segments == "spectral":
+        found.append("source.segments=spectral is called ncut now: set source.segments=ncut")
+    if source.segments == "none" and source.unit != "pixels":
         found.append(
-            f"corpus.near_duplicates: expected bits from 0 to 16 or null, got {config.corpus.near_duplicates}; "
-            "pictures that have nothing in common often differ in 20"
+            f"source.unit: expected pixels with source.segments=none, which has nothing to pool, got {source.unit}; "
+            "set source.unit=pixels, or source=pixels for both"
         )
-    return [*found, *_pair_problems(config.pair), *_training_problems(config), *_shots_problems(config)]
+    if not source.granularities or len(set(source.granularities)) != len(source.granularities):
+        found.append(
+            f"source.granularities: expected different numbers of segments, got {list(source.granularities)}; "
+            "set for example source.granularities=[3,5,8]"
+        )
+    return found
 
 
 def _pair_problems(pair: PairConfig) -> list[str]:

@@ -44,14 +44,17 @@ class SourceConfig:
 
     name: str = "clusters"
     clusters: int = 40
-    segments: str = "spectral"
-    """Unit that is clustered: `none` = every pixel embedding, `spectral` = segments by normalised cut."""
+    segments: str = "ncut"
+    """How images are cut up: `ncut` = normalised cut, `agglomerate` = neighbouring tokens merged, `superpixel` =
+    Felzenszwalb's at pixel resolution, `none` = every pixel for itself."""
+    unit: str = "segments"
+    """What is clustered: mean embeddings of `segments`, or `pixels`, whose clusters then vote in each segment."""
     granularities: list[int] = field(default_factory=lambda: [3, 5, 8])
-    """Segments an image at each granularity (segments=spectral)."""
+    """Segments an image at each granularity (segments=ncut or agglomerate)."""
     levels: list[str] = field(default_factory=lambda: ["mid", "high"])
     """Backbone levels whose embeddings, side by side, are clustered."""
     points_per_image: int = 64
-    """Pixel embeddings kept of each image for k-means (segments=none)."""
+    """Pixel embeddings kept of each image for k-means (unit=pixels)."""
     shards: int | None = None
     """Corpus shards that are sampled for k-means; none = all."""
     iterations: int = 30

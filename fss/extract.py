@@ -14,11 +14,15 @@ from fss.backbones import Backbone, Features
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A backbone with the side of its square input in pixels and the largest batch it is given."""
+    """A backbone with the side of its square input in pixels and the largest batch it is given.
+
+    With `precision` bf16 the backbone computes under autocast; features are float32 all the same.
+    """
 
     backbone: Backbone
     size: int
     batch: int = 16
+    precision: str = "fp32"
 
     @property
     def device(self) -> torch.device:
@@ -34,8 +38,13 @@ class Extractor:
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> Features:
         """Features of a batch of RGB images of any sizes: each level (B, C, h, w) float32, on the device."""
-        inputs = torch.stack([images.to_tensor(picture, self.size) for picture in pictures])
-        features = self.backbone(inputs.to(self.device))
+        return self.features(torch.stack([images.to_tensor(picture, self.size) for picture in pictures]))
+
+    @torch.inference_mode()
+    def features(self, inputs: torch.Tensor) -> Features:
+        """Features of (B, 3, size, size) normalised inputs on any device: each level (B, C, h, w) float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            features = self.backbone(inputs.to(self.device))
         return {level: values.float() for level, values in features.items()}
 
     def stream(self, pictures: Sequence[Image.Image]) -> Iterator[Features]:

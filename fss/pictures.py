@@ -82,6 +82,18 @@ def label_overlay(image: Picture, label_map: np.ndarray, alpha: float = 0.55, vo
     return tinted
 
 
+def label_maps_sheet(images: Sequence[Picture], steps: dict[str, Sequence[np.ndarray]], cell: int = 200) -> np.ndarray:
+    """One row an image: the image, then its label map of each segment step, by the steps' names.
+
+    Raises ValueError if a step has not one map for every image, or a map's size is not its image's.
+    """
+    rows: list[list[Picture]] = [[image] for image in images]
+    for maps in steps.values():
+        for row, label_map in zip(rows, maps, strict=True):
+            row.append(label_overlay(row[0], label_map))
+    return contact_sheet(rows, [["image", *steps]] * len(rows), cell=cell)
+
+
 def heat(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
     """A (H,W) map of numbers in matplotlib's viridis, from `low` (default the minimum) to `high` (the maximum)."""
     from matplotlib import colormaps

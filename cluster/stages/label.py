@@ -6,57 +6,73 @@ numbers) and a Parquet table of regions.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+import torch
 
 from cluster import backbone, publish
-from cluster.backbone import BackboneSpec
+from cluster.feature_pass import Block, FeaturePass, Photo
 from cluster.run import Run
 from cluster.stage import File, Output, Stage, Unit, map_units
 from cluster.stages.kmeans import read_clusters
-from cluster.stages.sample import embedded, recipe, recipe_settings, units
+from cluster.stages.sample import feature_pass, recipe_settings, units
 from fss import images, pseudo, shards
+from fss.ahead import ahead
+
+Labelled = tuple[shards.Sample, Sequence[pseudo.Region]]
+
+#: Images whose maps may wait for a thread to enlarge and encode them.
+_FINISHING = 64
 
 
 @dataclass(frozen=True)
 class LabelShard:
     """Labels the images of one corpus shard."""
 
-    corpus: Path
-    spec: BackboneSpec
-    recipe: pseudo.Recipe
+    features: FeaturePass
     clusters: pseudo.Clusters
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the corpus shard's `File`."""
-        samples: list[shards.Sample] = []
-        rows: list[tuple[str, pseudo.Region]] = []
-        for key, members, features in embedded(self.corpus, unit.payload, self.spec):
-            field = pseudo.tokens(features, self.recipe.levels)
-            layers = pseudo.label_grid(field, self.clusters, self.recipe)
-            maps = pseudo.enlarge(layers, _size(members["jpg"]), self.spec.load().backbone.corners)
-            samples.append((key, {f"{layer}.png": images.encode_png(_narrow(m)) for layer, m in enumerate(maps)}))
-            rows += [(key, region) for region in pseudo.regions(layers, field)]
+        work = (finish for block in self.features.blocks(unit.payload) for finish in self._labelled(block))
+        with ThreadPoolExecutor(torch.get_num_threads(), "encode") as threads:
+            found = list(ahead(_call, work, threads, most=_FINISHING))
+        samples: list[shards.Sample] = [sample for sample, _ in found]
+        rows = [(key, region) for (key, _), regions in found for region in regions]
         stem = unit.name.replace("part", "labels")
         files = {f"{stem}.tar": shards.pack(samples), f"{stem}.regions.parquet": _table(rows)}
         counts = {f"{stem}.tar": len(samples), f"{stem}.regions.parquet": len(rows)}
         return Output(files, counts, {"images": len(samples), "regions": len(rows)})
 
+    def _labelled(self, block: Block) -> list[Callable[[], Labelled]]:
+        """What is left to do for each image once its clusters are known: work for a thread."""
+        corners = self.features.spec.load().backbone.corners
+        found = pseudo.label_maps(block.fields, block.cut, self.clusters, self.features.recipe, corners)
+        return [
+            partial(_finish, photo, layers, pseudo.regions(cells, field), corners)
+            for photo, (layers, cells), field in zip(block.photos, found, block.fields, strict=True)
+        ]
 
-def _size(jpeg: bytes) -> tuple[int, int]:
-    width, height = Image.open(io.BytesIO(jpeg), formats=("JPEG",)).size
-    return height, width
+
+def _call(finish: Callable[[], Labelled]) -> Labelled:
+    return finish()
+
+
+def _finish(photo: Photo, layers: np.ndarray, regions: Sequence[pseudo.Region], corners: bool) -> Labelled:
+    maps = layers if layers.shape[1:] == photo.size else pseudo.enlarge(layers, photo.size, corners)
+    members = {f"{number}.png": images.encode_png(_narrow(each)) for number, each in enumerate(maps)}
+    return (photo.key, members), regions
 
 
 def _narrow(labels: np.ndarray) -> np.ndarray:
-    return labels.astype(np.uint8) if labels.max(initial=0) < 256 else labels
+    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
 
 
 def _table(rows: Sequence[tuple[str, pseudo.Region]]) -> bytes:
@@ -77,9 +93,8 @@ def _table(rows: Sequence[tuple[str, pseudo.Region]]) -> bytes:
 
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    corpus = run.manifest("shard")
-    function = LabelShard(corpus.folder, backbone.spec(run), recipe(run), read_clusters(run.manifest("kmeans")))
-    every = units(corpus)
+    function = LabelShard(feature_pass(run), read_clusters(run.manifest("kmeans")))
+    every = units(run.manifest("shard"))
     return map_units(run, folder, "label", function, every, total=len(every))
 
 
@@ -87,4 +102,4 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"backbone": backbone.settings(run), **recipe_settings(run)}
 
 
-STAGE = Stage("label", lambda run: ("shard", "kmeans", *backbone.needed(run)), _settings, _work)
+STAGE = Stage("label", lambda run: ("shard", "kmeans", *backbone.needed(run)), _settings, _work, version=2)

@@ -13,6 +13,7 @@ from fss.pictures import (
     fit_mask,
     heat,
     label_map_picture,
+    label_maps_sheet,
     label_overlay,
     outline,
     overlay,
@@ -160,3 +161,11 @@ def test_episode_picture_wants_a_mask_per_support():
     grey = np.zeros((4, 4, 3))
     with pytest.raises(ValueError, match="got 2 images and 1 masks"):
         episode_picture([grey, grey], [np.zeros((4, 4))], grey, None, np.zeros((4, 4)))
+
+
+def test_a_sheet_of_label_maps_has_a_column_for_each_step():
+    image, labels = np.full((20, 30, 3), 90, np.uint8), np.arange(600).reshape(20, 30) // 300
+    sheet = label_maps_sheet([image] * 2, {"ncut": [labels] * 2, "none": [labels] * 2}, cell=60)
+    assert sheet.shape[1] == 3 * 66 + 6
+    with pytest.raises(ValueError, match="shorter"):
+        label_maps_sheet([image] * 2, {"ncut": [labels]})

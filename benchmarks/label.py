@@ -1,0 +1,189 @@
+"""Images per second of `label` beside what bounds it: decoding alone and the backbone alone.
+
+    python -m benchmarks.label --root PHOTOS --weights mobilenet_v2.pth [--segments ncut agglomerate superpixel none]
+        [--backbone resnet50 --weights random] [--threads N] [--json FILE]
+
+Decode: JPEG bytes to network inputs, by N threads. Backbone: the same inputs, the same batch, type and threads. Label:
+the stage's own function, from a shard's file to the bytes that it publishes. The three take turns
+and medians are compared. On a CPU they share the cores, so no overlap can hide work: there `sum` is the roof, the rate
+of decoding and backbone one after the other, and the steps' own times say where the rest goes. With a GPU in sight the
+backbone runs there; hide it (CUDA_VISIBLE_DEVICES=) to measure the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.backbone import BackboneSpec
+from cluster.feature_pass import FeaturePass, Photo
+from cluster.stage import Unit, write_file
+from cluster.stages import label, sample
+from fss import images, kmeans, pseudo, shards
+
+GRANULARITIES = (3, 5, 8)
+
+
+def photos(root: Path, number: int) -> list[shards.Sample]:
+    """The first photos below a folder, as a corpus shard holds them."""
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:number]
+    if not paths:
+        raise SystemExit(f"expected .jpg files below {root}, found none; set --root")
+    found = (images.fit(images.decode(path.read_bytes()), 512) for path in paths)
+    return [(f"{i:06d}", {"jpg": images.encode_jpeg(picture)}) for i, picture in enumerate(found)]
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall-clock time of a call, with the GPU's work done."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Everything that one segment step's figures need."""
+
+    features: FeaturePass
+    samples: list[shards.Sample]
+    unit: Unit
+    threads: int
+
+    def decode(self) -> list[Photo]:
+        """JPEG bytes to network inputs, by threads; superpixels are not part of it."""
+        plain = dataclasses.replace(self.features, recipe=pseudo.Recipe(segments="none"))
+        with ThreadPoolExecutor(self.threads) as threads:
+            return list(threads.map(plain._photo, self.samples))
+
+    def backbone(self, inputs: list[torch.Tensor]) -> None:
+        """The network alone, in the stage's batches."""
+        extractor = self.features.spec.load()
+        batch = self.features.batch if extractor.device.type == "cuda" else 1
+        for start in range(0, len(inputs), batch):
+            extractor.features(torch.stack(inputs[start : start + batch]))
+
+    def clusters(self, number: int = 40) -> pseudo.Clusters:
+        """Clusters of the shard's own rows: what they are makes no difference to the time."""
+        rows = np.load(_first(sample.SampleShard(self.features, 0)(self.unit).files), allow_pickle=False)
+        centre = rows.mean(axis=0)
+        first = pseudo.centred(rows, centre)
+        return pseudo.Clusters(kmeans.initial_centroids(first, number, seed=0, method="random"), centre)
+
+    def measure(self, rounds: int) -> dict[str, float]:
+        """Milliseconds an image: medians over rounds in which the three take turns."""
+        stage = label.LabelShard(self.features, self.clusters())
+        inputs = [photo.tensor for photo in self.decode()]
+        times: dict[str, list[float]] = {"decode": [], "backbone": [], "label": []}
+        for _ in range(rounds):
+            times["decode"].append(seconds(self.decode))
+            times["backbone"].append(seconds(lambda: self.backbone(inputs)))
+            times["label"].append(seconds(lambda: stage(self.unit)))
+        found = {name: 1e3 * statistics.median(each) / len(inputs) for name, each in times.items()}
+        return found | self.steps(stage)
+
+    @torch.inference_mode()
+    def steps(self, stage: label.LabelShard) -> dict[str, float]:
+        """Milliseconds of this thread an image in each step after the backbone, one after the other."""
+        spent = dict.fromkeys(("tokens", "superpixels", "clusters", "regions", "maps"), 0.0)
+        recipe, extractor = self.features.recipe, self.features.spec.load()
+        corners = extractor.backbone.corners
+        for _, members in self.samples:
+            picture = images.decode(members["jpg"])
+            features = extractor([picture])
+            watch = Watch(spent)
+            field = pseudo.tokens(features, recipe.levels)
+            watch("tokens")
+            cut = pseudo.cut_up(picture, recipe)
+            watch("superpixels")
+            cuts = None if cut is None else [cut]
+            ((layers, cells),) = pseudo.label_maps(field, cuts, stage.clusters, recipe, corners)
+            watch("clusters")
+            regions = pseudo.regions(cells, field[0])
+            watch("regions")
+            label._finish(Photo("", features["high"], picture.size[::-1], cut), layers, regions, corners)
+            watch("maps")
+        return {name: 1e3 * total / len(self.samples) for name, total in spent.items()}
+
+
+class Watch:
+    """Adds this thread's time since the last call to the step that is named."""
+
+    def __init__(self, spent: dict[str, float]):
+        self.spent, self.start = spent, time.thread_time()
+
+    def __call__(self, name: str) -> None:
+        """The time since the last call was spent on `name`."""
+        now = time.thread_time()
+        self.spent[name] += now - self.start
+        self.start = now
+
+
+def _first(files: Mapping[str, bytes]) -> io.BytesIO:
+    return io.BytesIO(next(iter(files.values())))
+
+
+def main() -> None:
+    """Measure, print one table and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--weights", default="random")
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--segments", nargs="+", default=["ncut", "agglomerate", "superpixel", "none"])
+    parser.add_argument("--size", type=int, default=417)
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=32, help="on a GPU; on a CPU images go one by one")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    spec = BackboneSpec(given.backbone, given.weights, 16, given.size, 0, given.precision)
+    samples = photos(given.root, given.images)
+    table = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_file(Path(folder), "corpus-000000.tar", shards.pack(samples), len(samples))
+        for name in given.segments:
+            unit = "pixels" if name in ("none", "superpixel") else "segments"
+            recipe = pseudo.Recipe(segments=name, unit=unit, granularities=GRANULARITIES)
+            features = FeaturePass(Path(folder), spec, recipe, given.batch)
+            bench = Bench(features, samples, Unit("part-000000", file), given.threads)
+            table.append({"segments": name} | bench.measure(given.rounds))
+    _print(table)
+    if given.json:
+        about = {"images": len(samples), **{k: str(v) for k, v in vars(given).items() if k != "json"}}
+        given.json.write_text(json.dumps({"settings": about, "ms_per_image": table}, indent=1))
+
+
+def _print(table: list[dict[str, Any]]) -> None:
+    print("images/s:  segments       decode backbone    label  roof      label/min  label/sum")
+    for row in table:
+        decode, network, whole = (1e3 / row[name] for name in ("decode", "backbone", "label"))
+        roof = "decode" if decode < network else "backbone"
+        together = 1e3 / (row["decode"] + row["backbone"])
+        print(
+            f"{row['segments']:>19} {decode:>12.1f} {network:>8.1f} {whole:>8.1f}  {roof:<9}"
+            f" {whole / min(decode, network):>8.2f} {whole / together:>10.2f}"
+        )
+    names = ("tokens", "superpixels", "clusters", "regions", "maps")
+    print("\nms of one thread an image, after the backbone: " + ", ".join(names))
+    for row in table:
+        print(f"{row['segments']:>19} " + " ".join(f"{row[name]:>8.2f}" for name in names))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""One pass over a corpus shard: decode -> network input -> backbone -> embeddings, decoding beside the network.
+
+On a CPU every image goes through the network alone: kernels, and with them the last bits, depend on the batch, and
+large batches are slower there (activations leave the cache). So neither the batch nor the number of threads shapes the
+result; on a GPU only rounding depends on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cluster.backbone import BackboneSpec
+from cluster.stage import File, read_file
+from fss import images, pseudo, shards
+from fss.ahead import ahead
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image as the network takes it; its size (H, W) and its superpixels, if the recipe has any."""
+
+    key: str
+    tensor: torch.Tensor
+    size: tuple[int, int]
+    cut: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some images in their order and their (B, h, w, D) float32 embeddings, on the backbone's device."""
+
+    photos: Sequence[Photo]
+    fields: torch.Tensor
+
+    @property
+    def cut(self) -> list[np.ndarray] | None:
+        """The superpixels of every image, if the recipe has any."""
+        found = [photo.cut for photo in self.photos if photo.cut is not None]
+        return found or None
+
+
+@dataclass(frozen=True)
+class FeaturePass:
+    """Embeds the images of corpus shards; `batch` is that of a GPU and shapes nothing."""
+
+    corpus: Path
+    spec: BackboneSpec
+    recipe: pseudo.Recipe
+    batch: int = 16
+
+    def blocks(self, file: File) -> Iterator[Block]:
+        """The images of a shard, embedded block by block; as many threads as torch has decode ahead of the network."""
+        samples = shards.unpack(read_file(self.corpus, file))
+        extractor = self.spec.load()
+        batch = self.batch if extractor.device.type == "cuda" else 1
+        waiting: list[Photo] = []
+        with ThreadPoolExecutor(torch.get_num_threads(), "decode") as threads:
+            for photo in ahead(self._photo, samples, threads, most=2 * batch + 2):
+                waiting.append(photo)
+                if len(waiting) == batch:
+                    yield self._block(waiting)
+                    waiting = []
+        if waiting:
+            yield self._block(waiting)
+
+    def _photo(self, sample: shards.Sample) -> Photo:
+        key, members = sample
+        picture = images.decode(members["jpg"])
+        tensor = images.to_tensor(picture, self.spec.size)
+        return Photo(key, tensor, picture.size[::-1], pseudo.cut_up(picture, self.recipe))
+
+    @torch.inference_mode()
+    def _block(self, photos: Sequence[Photo]) -> Block:
+        features = self.spec.load().features(torch.stack([photo.tensor for photo in photos]))
+        return Block(photos, pseudo.tokens(features, self.recipe.levels))
