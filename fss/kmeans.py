@@ -15,6 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from fss import rng
+from fss.assign import assign, finite_rows, nearest
+
+__all__ = ["Sums", "add", "assign", "converged", "fit", "initial_centroids", "nearest", "partial_sums", "step"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,51 +27,6 @@ class Sums:
     totals: np.ndarray
     counts: np.ndarray
     inertia: float
-
-
-def assign(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centroid of each point: (N,) int64 labels and (N,) float32 squared distances, ties to the lower label.
-
-    Uses FAISS where it is installed and a blocked matrix product otherwise.
-
-    Raises:
-        ValueError: for points or centroids that are not 2-D, disagree in D, or are not finite.
-    """
-    points, centroids = _checked(points), _checked(centroids)
-    if points.shape[1] != centroids.shape[1]:
-        raise ValueError(f"expected points and centroids of one dimension, got {points.shape} and {centroids.shape}")
-    try:
-        import faiss
-    except ImportError:
-        return _assign_blocked(points, centroids)
-    index = faiss.IndexFlatL2(centroids.shape[1])
-    index.add(centroids)
-    distances, labels = index.search(points, 1)
-    return labels[:, 0], np.maximum(distances[:, 0], 0)
-
-
-def _checked(array: np.ndarray) -> np.ndarray:
-    array = np.ascontiguousarray(array, dtype=np.float32)
-    if array.ndim != 2:
-        raise ValueError(f"expected an array of shape (number, dimensions), got {array.shape}")
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array).all(axis=1)).sum())
-        raise ValueError(f"expected finite numbers, got {bad} rows with NaN or infinity; check the backbone's weights")
-    return array
-
-
-def _assign_blocked(points: np.ndarray, centroids: np.ndarray, block: int = 65536) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.empty(len(points), dtype=np.int64)
-    distances = np.empty(len(points), dtype=np.float32)
-    norms = (centroids**2).sum(axis=1)
-    for start in range(0, len(points), block):
-        part = points[start : start + block]
-        scores = norms - 2 * part @ centroids.T
-        nearest = scores.argmin(axis=1)
-        labels[start : start + block] = nearest
-        best = scores[np.arange(len(part)), nearest] + (part**2).sum(axis=1)
-        distances[start : start + block] = np.maximum(best, 0)
-    return labels, distances
 
 
 def partial_sums(points: np.ndarray, centroids: np.ndarray) -> Sums:
@@ -130,7 +88,7 @@ def initial_centroids(points: np.ndarray, num: int, *, seed: int, method: str = 
     Raises:
         ValueError: for fewer points than clusters, or an unknown method.
     """
-    points = _checked(points)
+    points = finite_rows(points)
     if len(points) < num:
         raise ValueError(
             f"expected at least as many points as clusters, got {len(points)} points for {num} clusters; "

@@ -1,6 +1,5 @@
 """k-means against plain loops; parts add up to the whole however the points are divided."""
 
-import builtins
 import itertools
 
 import numpy as np
@@ -9,73 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fss import kmeans
+from tests.fss.points import integers, loop_assign, points
 
 
-def points(number: int = 200, dims: int = 5, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((number, dims)).astype(np.float32)
-
-
-def integers(number: int, dims: int, seed: int) -> np.ndarray:
-    """Points whose distances and sums are exact in float32, so that equality can be asked for."""
-    return np.random.default_rng(seed).integers(-4, 5, (number, dims)).astype(np.float32)
-
-
-@pytest.fixture(params=["faiss", "blocked"])
-def _backend(request, monkeypatch):
-    """Both ways of `assign`: with FAISS and without."""
-    if request.param == "faiss":
-        pytest.importorskip("faiss")
-        return
-    real = builtins.__import__
-
-    def without_faiss(name, *args, **kwargs):
-        if name == "faiss":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_faiss)
-
-
-def loop_assign(rows: np.ndarray, centroids: np.ndarray) -> tuple[list[int], list[float]]:
-    labels, distances = [], []
-    for row in rows.astype(np.float64):
-        each = [float(((row - c) ** 2).sum()) for c in centroids.astype(np.float64)]
-        labels.append(each.index(min(each)))
-        distances.append(min(each))
-    return labels, distances
-
-
-@pytest.mark.usefixtures("_backend")
-@pytest.mark.parametrize(("number", "clusters"), [(1, 1), (7, 3), (200, 9), (50, 80)])
-def test_assign_equals_a_loop(number, clusters):
-    rows, centroids = points(number), points(clusters, seed=1)
-    labels, distances = kmeans.assign(rows, centroids)
-    expected, squares = loop_assign(rows, centroids)
-    assert labels.tolist() == expected
-    assert labels.dtype == np.int64
-    assert distances.dtype == np.float32
-    assert np.allclose(distances, squares, atol=1e-4)
-    assert (distances >= 0).all()
-
-
-@pytest.mark.usefixtures("_backend")
-@pytest.mark.parametrize("number", [3, 200])
-def test_ties_go_to_the_lower_label(number):
-    rows = integers(number, 3, 0)
-    centroids = np.concatenate([integers(6, 3, 1)] * 2)
-    assert kmeans.assign(rows, centroids)[0].tolist() == loop_assign(rows, centroids)[0]
-
-
-def test_the_blocked_product_does_not_depend_on_the_block():
-    rows, centroids = integers(50, 4, 0), integers(6, 4, 1)
-    whole = kmeans._assign_blocked(rows, centroids)
-    for block in (1, 7, 49, 50, 51):
-        labels, distances = kmeans._assign_blocked(rows, centroids, block)
-        assert np.array_equal(labels, whole[0])
-        assert np.array_equal(distances, whole[1])
-
-
-@pytest.mark.usefixtures("_backend")
 def test_partial_sums_equal_a_loop():
     rows, centroids = points(60), np.concatenate([points(4, seed=1), np.full((1, 5), 99, np.float32)])
     sums = kmeans.partial_sums(rows, centroids)
@@ -89,7 +24,6 @@ def test_partial_sums_equal_a_loop():
     assert (sums.totals.dtype, sums.counts.dtype) == (np.float64, np.int64)
 
 
-@pytest.mark.usefixtures("_backend")
 def test_a_part_without_points_adds_nothing():
     sums = kmeans.partial_sums(np.zeros((0, 5), np.float32), points(3))
     assert (sums.totals == 0).all()
@@ -199,14 +133,6 @@ def test_converged_by_hand():
 
 
 def test_errors_say_what_was_expected():
-    with pytest.raises(ValueError, match=r"expected points and centroids of one dimension, got \(4, 5\) and \(3, 2\)"):
-        kmeans.assign(points(4), points(3, 2))
-    with pytest.raises(ValueError, match=r"expected an array of shape \(number, dimensions\), got \(5,\)"):
-        kmeans.assign(points(4)[0], points(3))
-    broken = points(4)
-    broken[1, 2], broken[3] = np.nan, np.inf
-    with pytest.raises(ValueError, match="got 2 rows with NaN or infinity; check the backbone's weights"):
-        kmeans.assign(broken, points(3))
     with pytest.raises(ValueError, match=r"got 4 points for 5 clusters; lower source\.clusters or sample more"):
         kmeans.initial_centroids(points(4), 5, seed=0)
     with pytest.raises(ValueError, match="expected a k-means init of 'k-means\\+\\+' or 'random', got 'best'"):
