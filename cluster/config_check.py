@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
-from cluster.config_data import PairConfig
+from cluster.config_data import PairConfig, SourceConfig
 from fss.episodes import ORDERS
 
 SOURCES = ("clusters",)
@@ -66,6 +68,7 @@ def _ranges(config: Config) -> list[str]:
         "backbone.size": config.backbone.size,
         "source.clusters": config.source.clusters,
         "source.iterations": config.source.iterations,
+        "source.restarts": config.source.restarts,
         "source.points_per_image": config.source.points_per_image,
         "pair.group_shards": config.pair.group_shards,
         "pair.tasks_per_image": config.pair.tasks_per_image,
@@ -89,7 +92,26 @@ def _ranges(config: Config) -> list[str]:
     found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
     positive = {"train.lr": config.train.lr, "pretrain.lr": config.pretrain.lr}
     found += [f"{key}: expected a positive number, got {value}" for key, value in positive.items() if not value > 0]
-    return [*found, *_pair_problems(config.pair), *_training_problems(config), *_shots_problems(config)]
+    return [
+        *found,
+        *_source_problems(config.source),
+        *_pair_problems(config.pair),
+        *_training_problems(config),
+        *_shots_problems(config),
+    ]
+
+
+def _source_problems(source: SourceConfig) -> list[str]:
+    found = []
+    levels = [*source.hierarchy, source.clusters]
+    if any(above >= below for below, above in itertools.pairwise(levels)):
+        found.append(
+            "source.hierarchy: expected falling numbers of clusters, all above "
+            f"source.clusters={source.clusters}, got {list(source.hierarchy)}"
+        )
+    if not 0 <= source.tolerance < 1:
+        found.append(f"source.tolerance: expected a share in [0, 1), got {source.tolerance}")
+    return found
 
 
 def _pair_problems(pair: PairConfig) -> list[str]:
