@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +22,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = ("source.clusters=4", "source.hierarchy=[24,8]", "source.iterations=3", "source.restarts=2")
 
 
-@pytest.fixture
-def copied(tiny_run, configure, start, tmp_path):
-    """A function (workers, *overrides) -> fresh run on a copy of the tiny run's folder, without its clusters."""
-    import shutil
+@pytest.fixture(scope="module")
+def sampled(configure, start, tmp_path_factory):
+    """A run of which the embeddings are there."""
+    run = start(configure(tmp_path_factory.mktemp("sampled")))
+    run.ensure("sample")
+    return run
 
-    shutil.copytree(tiny_run.folder, tmp_path / tiny_run.config.name, ignore=shutil.ignore_patterns("kmeans"))
+
+@pytest.fixture
+def copied(sampled, configure, start, tmp_path):
+    """A function (workers, *overrides) -> fresh run on a copy of the embeddings."""
+    shutil.copytree(sampled.folder, tmp_path / sampled.config.name, ignore=shutil.ignore_patterns("kmeans", "label"))
     return lambda workers, *overrides: start(configure(tmp_path, *overrides), workers)
 
 
@@ -36,8 +43,8 @@ def outcome(run) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_run, configure, start):
-    run = start(configure(tiny_run.config.root, *SOURCE))
+def undisturbed(sampled, configure, start):
+    run = start(configure(sampled.config.root, *SOURCE))
     run.ensure("kmeans")
     return outcome(run)
 
@@ -50,8 +57,8 @@ def test_chunks_are_consecutive_files_of_enough_points():
     assert stage.chunks([], 5) == []
 
 
-def test_a_hierarchy_labels_with_its_coarsest_level(undisturbed, tiny_run, configure, start):
-    run = start(configure(tiny_run.config.root, *SOURCE))
+def test_a_hierarchy_labels_with_its_coarsest_level(undisturbed, sampled, configure, start):
+    run = start(configure(sampled.config.root, *SOURCE))
     run.ensure("label")
     found = read_clusters(run.manifest("kmeans"))
     assert found.centroids.shape[0] == 24
