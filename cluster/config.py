@@ -151,7 +151,7 @@ class ClusterConfig:
     train_workers: int = 1
     cpus_per_train_worker: int = 1
     memory_gib: float = 2.0
-    """What an evaluating worker keeps of images in memory, on its GPU if it has one, GiB."""
+    """What an evaluating worker keeps of images in memory, on its GPU if it has one, and of points in k-means, GiB."""
     features: str | None = None
     """Folder of the evaluation images' features, which all workers and runs share; none = <root>/features."""
     features_gib: float = 32.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
 from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
 from fss.episodes import ORDERS
@@ -70,6 +72,7 @@ def _ranges(config: Config) -> list[str]:
         "backbone.size": config.backbone.size,
         "source.clusters": config.source.clusters,
         "source.iterations": config.source.iterations,
+        "source.restarts": config.source.restarts,
         "source.points_per_image": config.source.points_per_image,
         "pair.group_shards": config.pair.group_shards,
         "pair.tasks_per_image": config.pair.tasks_per_image,
@@ -127,6 +130,14 @@ def _source_problems(source: SourceConfig) -> list[str]:
             f"source.granularities: expected different numbers of segments, got {list(source.granularities)}; "
             "set for example source.granularities=[3,5,8]"
         )
+    levels = [*source.hierarchy, source.clusters]
+    if any(above >= below for below, above in itertools.pairwise(levels)):
+        found.append(
+            "source.hierarchy: expected falling numbers of clusters, all above "
+            f"source.clusters={source.clusters}, got {list(source.hierarchy)}"
+        )
+    if not 0 <= source.tolerance < 1:
+        found.append(f"source.tolerance: expected a share in [0, 1), got {source.tolerance}")
     return found
 
 

@@ -60,6 +60,12 @@ class SourceConfig:
     iterations: int = 30
     init: str = "k-means++"
     spherical: bool = True
+    restarts: int = 1
+    """k-means runs from as many starts; the one with the lowest inertia is kept."""
+    tolerance: float = 1e-5
+    """A k-means run ends once an iteration lowers the inertia by no more than this share."""
+    hierarchy: list[int] = field(default_factory=list)
+    """Numbers of clusters of the levels below `clusters`, the finest first: [30000, 5000] with clusters=500."""
 
 
 @dataclass

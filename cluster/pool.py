@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +102,41 @@ class Pool:
             yield flight.index, _failure(flight.index, result) if isinstance(result, RayActorError) else result
             _submit(flight.actor, shared, feed, pending)
 
-    def on_each(self, function: Callable[[Any], Any], units: list[Any]) -> list[Any]:
+    def on_each(self, function: Callable[[Any], Any], units: Sequence[Any]) -> list[Any]:
         """Run unit i on worker i modulo the size, always the same one, and return the results in order."""
+        return list(self.each(function, units))
+
+    def each(self, function: Callable[[Any], Any], units: Sequence[Any]) -> Iterator[Any]:
+        """Yield what `on_each` returns as it comes, in order; `function` travels once to each node.
+
+        At most four units a worker are handed out beyond the result that is awaited, so that large results do not pile
+        up. A killed worker comes back without what it kept in memory.
+
+        Raises:
+            ValueError: for a unit whose function raised, or whose worker died again and again.
+        """
         shared = ray.put(function)
-        return ray.get([self._actors[i % self.size].run.remote(shared, unit) for i, unit in enumerate(units)])
+        pending: deque[ray.ObjectRef] = deque()
+        for index in range(len(units)):
+            while len(pending) < 4 * self.size and index + len(pending) < len(units):
+                pending.append(self._place(shared, units, index + len(pending)))
+            yield self._awaited(pending.popleft(), shared, units, index)
+
+    def _place(self, shared: Any, units: Sequence[Any], index: int) -> Any:
+        return self._actors[index % self.size].run.remote(shared, units[index])
+
+    def _awaited(self, reference: Any, shared: Any, units: Sequence[Any], index: int) -> Any:
+        for _ in range(_TRIES):
+            result = _result(reference, index)
+            if not isinstance(result, ActorUnavailableError):
+                break
+            time.sleep(_PAUSE)
+            reference = self._place(shared, units, index)
+        if isinstance(result, RayActorError):
+            result = _failure(index, result)
+        if isinstance(result, Failure):
+            raise ValueError(result.message)
+        return result
 
 
 @dataclass(frozen=True)

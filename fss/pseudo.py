@@ -66,18 +66,30 @@ class Region:
 
 @dataclasses.dataclass(frozen=True)
 class Clusters:
-    """What k-means found: (K, D) float32 `centroids` of rows that had the (D,) `centre` taken off."""
+    """What k-means found of rows that had the (D,) `centre` taken off."""
 
     centroids: np.ndarray
+    """(F, D) float32; of a hierarchy the finest level's."""
     centre: np.ndarray
+    parents: np.ndarray | None = None
+    """(F,) int64 cluster that each centroid stands for, where they were clustered again; None: each for itself."""
+
+    @property
+    def count(self) -> int:
+        """Number of clusters."""
+        return len(self.centroids) if self.parents is None else int(self.parents.max()) + 1
 
     def assign(self, rows: np.ndarray) -> np.ndarray:
         """Cluster of each of (n, D) embeddings: (n,) int64."""
         return self.nearest(rows)[0]
 
     def nearest(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cluster of each of (n, D) embeddings, (n,) int64, and the squared distance to its centroid, (n,) float32."""
-        return kmeans.assign(centred(rows, self.centre), self.centroids)
+        """Cluster of each of (n, D) embeddings, (n,) int64, and the squared distance to its centroid, (n,) float32.
+
+        In a hierarchy that is the cluster which the nearest of the finest centroids belongs to.
+        """
+        labels, distances = kmeans.assign(centred(rows, self.centre), self.centroids)
+        return (labels if self.parents is None else self.parents[labels]), distances
 
 
 def tokens(features: Features, levels: Sequence[str]) -> torch.Tensor:

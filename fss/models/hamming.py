@@ -27,14 +27,25 @@ def cluster(
     Args:
         bits: (B, N, b) codes of -1 and +1.
         members: (B, N) bool, the points that take part; the labels of others mean nothing.
-        start: (N,) scores in a fixed order of preference; the k members with the highest ones are the first centroids.
-        k: number of clusters; a set with fewer members uses as many clusters as it has members.
+        start: (N,) scores in a fixed order of preference; the k members with the highest ones are the first centroids,
+            of equal ones those that come first.
+        k: number of clusters, at least 1; a set with fewer members uses as many clusters as it has members. Sets of no
+            points get no clusters.
         rounds: Lloyd rounds.
+
+    Raises:
+        ValueError: for k below 1.
     """
+    if k < 1:
+        raise ValueError(
+            f"expected at least 1 cluster, got {k}; raise model.options.foreground_prototypes or background_prototypes"
+        )
     k = min(k, bits.shape[1])
-    preference = torch.where(members, start, torch.full_like(start, -torch.inf))
-    score, first = preference.topk(k, dim=1)
-    used = score > -torch.inf
+    if k == 0:
+        return members.new_zeros(members.shape, dtype=torch.int64), members.new_zeros(len(members), 0)
+    order = start.argsort(descending=True, stable=True)  # topk leaves open which of equal scores it takes
+    first = order[members[:, order].int().argsort(dim=1, descending=True, stable=True)[:, :k]]
+    used = members.gather(1, first)
     centroids = bits.gather(1, first[..., None].expand(-1, -1, bits.shape[2]))
     labels = _nearest(bits, centroids, used)
     for _ in range(rounds):

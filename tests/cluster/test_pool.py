@@ -132,6 +132,28 @@ def test_on_each_keeps_order_and_place(pools):
     assert pools[2].on_each(where, list(range(6))) == first
 
 
+def test_a_worker_killed_in_on_each_comes_back(pools, tmp_path):
+    assert pools[2].on_each(KillsItself(tmp_path, 3), list(range(9))) == [i * 10 for i in range(9)]
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_worker_killed_from_outside_in_on_each_comes_back(pools):
+    def slow(unit):
+        time.sleep(0.1)
+        return unit, os.getpid()
+
+    results = pools[2].each(slow, list(range(10)))
+    first, pid = next(results)
+    os.kill(pid, signal.SIGKILL)
+    assert [first, *(unit for unit, _ in results)] == list(range(10))
+
+
+def test_on_each_tells_what_failed(pools):
+    with pytest.raises(ValueError, match=r"^ValueError: expected 3, got 2$"):
+        pools[2].on_each(Fails(), list(range(6)))
+    assert pools[2].on_each(square, [3]) == [9]
+
+
 def test_a_pool_that_does_not_fit_is_refused(ray_session):
     with pytest.raises(ValueError, match=r"expected a cluster with 1000 CPUs .* lower cluster.cpus_per_worker"):
         Pool(ClusterConfig(cpus_per_worker=1000))

@@ -59,7 +59,15 @@ def test_every_configuration_key_of_a_stage_moves_its_folder(tiny_run, configure
     changes = {
         "shard": ("corpus.longer_side=64", "corpus.shard_size=20", "corpus.min_side=40"),
         "sample": ("backbone.size=64", "source.levels=[high]", "source.granularities=[3]"),
-        "kmeans": ("source.clusters=5", "source.iterations=4", "source.init=random", "source.spherical=false"),
+        "kmeans": (
+            "source.clusters=5",
+            "source.iterations=4",
+            "source.init=random",
+            "source.spherical=false",
+            "source.restarts=2",
+            "source.tolerance=0.1",
+            "source.hierarchy=[60]",
+        ),
         "pair": ("pair.nearest=0.9", "pair.tasks_per_image=2", "pair.min_area=0.05"),
     }
     for stage, overrides in changes.items():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fss import kmeans
+from fss import kmeans, kmeans_init, rng
 from tests.fss.points import integers, loop_assign, points
 
 
@@ -53,7 +53,7 @@ def test_adding_leaves_the_parts_as_they_are():
 
 
 def test_step_takes_the_means():
-    sums = kmeans.Sums(np.array([[2.0, 4.0], [9.0, 0.0]]), np.array([2, 3]), 0.0)
+    sums = kmeans.Sums(np.array([[2.0, 4.0], [9.0, 0.0]]), np.array([2.0, 3.0]), np.array([2, 3]), 0.0)
     found = kmeans.step(sums, np.zeros((2, 2), np.float32), seed=0)
     assert found.tolist() == [[1, 2], [3, 0]]
     assert found.dtype == np.float32
@@ -61,7 +61,9 @@ def test_step_takes_the_means():
 
 def test_an_empty_cluster_takes_half_of_the_only_large_one():
     """Cluster 0 is empty; of the others only cluster 1 has more than one point, so it is the donor."""
-    sums = kmeans.Sums(np.array([[0.0, 0.0], [8.0, 16.0], [5.0, 5.0]]), np.array([0, 4, 1]), 0.0)
+    sums = kmeans.Sums(
+        np.array([[0.0, 0.0], [8.0, 16.0], [5.0, 5.0]]), np.array([0.0, 4.0, 1.0]), np.array([0, 4, 1]), 0.0
+    )
     found = kmeans.step(sums, np.full((3, 2), 7, np.float32), seed=0)
     signs = np.array([-1, 1]) / 1024
     assert np.allclose(found[0], np.array([2, 4]) * (1 + signs))
@@ -71,7 +73,7 @@ def test_an_empty_cluster_takes_half_of_the_only_large_one():
 
 def test_donors_are_drawn_by_size_and_halved_each_time():
     counts = np.array([0, 0, 0, 901, 101, 1])
-    sums = kmeans.Sums(np.arange(1.0, 7.0)[:, None] * counts[:, None], counts, 0.0)
+    sums = kmeans.Sums(np.arange(1.0, 7.0)[:, None] * counts[:, None], counts.astype(float), counts, 0.0)
     first = [round(float(kmeans.step(sums, np.zeros((6, 1), np.float32), seed=s)[0, 0])) for s in range(200)]
     assert set(first) == {4, 5}  # the means of the two large ones, never of the cluster with a single point
     assert 165 <= first.count(4) <= 195  # expected 180
@@ -79,17 +81,118 @@ def test_donors_are_drawn_by_size_and_halved_each_time():
     assert np.array_equal(*repeat)
 
 
-def test_fewer_distinct_points_than_clusters_is_no_end():
-    sums = kmeans.Sums(np.array([[1.0], [0.0]]), np.array([1, 0]), 0.0)
+def test_a_cluster_stays_where_it_is_if_no_other_can_share():
+    sums = kmeans.Sums(np.array([[1.0], [0.0]]), np.array([1.0, 0.0]), np.array([1, 0]), 0.0)
     assert kmeans.step(sums, np.array([[5], [6]], np.float32), seed=0).tolist() == [[1], [6]]
-    rows = np.repeat(integers(2, 3, 0), 10, axis=0)
-    centroids, _ = kmeans.fit(rows, 5, seed=0)
-    assert np.isfinite(centroids).all()
-    assert len(np.unique(kmeans.assign(rows, centroids)[0])) == 2
+
+
+@pytest.mark.parametrize("method", ["k-means++", "random"])
+def test_fewer_distinct_points_than_clusters_are_refused(method):
+    """FAISS goes on in silence and returns centroids of which some are never used."""
+    rows = np.repeat(points(3, 4), 30, axis=0)
+    centroids, history = kmeans.fit(rows, 3, seed=0, method=method)
+    assert {row.tobytes() for row in centroids} == {row.tobytes() for row in rows}
+    assert history[-1] == pytest.approx(0, abs=1e-4)
+    wanted = r"at least 5 distinct points for 5 clusters, got 3 distinct ones among 90; lower source\.clusters to 3"
+    with pytest.raises(ValueError, match=wanted):
+        kmeans.fit(rows, 5, seed=0, method=method)
+    with pytest.raises(ValueError, match="got 1 distinct ones among 64"):
+        kmeans.fit(np.full((64, 3), 0.1, np.float32), 2, seed=0, method=method)
+
+
+def test_points_that_are_near_but_different_are_told_apart():
+    rows = (1 + np.arange(8, dtype=np.float32) * 2**-20)[:, None] * np.ones(4, np.float32)
+    found = kmeans.initial_centroids(rows, 8, seed=0)
+    assert sorted(found[:, 0].tolist()) == rows[:, 0].tolist()
+
+
+def test_many_clusters_are_drawn_in_batches(monkeypatch):
+    """Two at a time from pairs of equal points: never the same point twice, and all far groups are hit."""
+    monkeypatch.setattr(kmeans_init, "_DRAWS", 10)
+    groups = 100 * np.arange(20, dtype=np.float32)[:, None] + np.zeros(3, np.float32)
+    rows = np.repeat(groups, 2, axis=0)
+    found = kmeans.initial_centroids(rows, 20, seed=0)
+    assert sorted(found[:, 0].tolist()) == groups[:, 0].tolist()
+    with pytest.raises(ValueError, match="got 20 distinct ones among 40"):
+        kmeans.initial_centroids(rows, 25, seed=0)
+
+
+def test_points_wanted_by_hand():
+    assert [kmeans_init.points_wanted(k) for k in (1, 1024, 4096, 30_000)] == [65_536, 65_536, 262_144, 2**20]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(3, 40), st.integers(1, 3), st.integers(0, 99))
+def test_a_whole_weight_is_so_many_copies(number, clusters, seed):
+    rows, centroids = integers(number, 3, seed), integers(clusters, 3, seed + 1)
+    copies = np.random.default_rng(seed).integers(0, 4, number)
+    weighted = kmeans.partial_sums(rows, centroids, copies)
+    copied = kmeans.partial_sums(np.repeat(rows, copies, axis=0), centroids)
+    assert np.array_equal(weighted.totals, copied.totals)
+    assert np.array_equal(weighted.weights, copied.counts)
+    assert weighted.inertia == copied.inertia
+    assert weighted.counts.sum() == number
+
+
+def test_weights_pull_centroids():
+    rows = np.array([[0.0], [1.0], [10.0]], np.float32)
+    centroids, history = kmeans.fit(rows, 1, seed=0, weights=np.array([3.0, 1.0, 0.0]))
+    assert centroids.tolist() == [[0.25]]
+    assert history[-1] == pytest.approx(3 * 0.25**2 + 0.75**2)
+    with pytest.raises(ValueError, match=r"expected 3 finite weights from 0, got \(3,\), least -1"):
+        kmeans.partial_sums(rows, centroids, np.array([1, -1, 1]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_restart_wins(seed):
+    rows = points(60, 2)
+    seeds = [seed, rng.mix(seed, "restart", 1), rng.mix(seed, "restart", 2)]
+    each = [kmeans.fit(rows, 6, seed=s, method="random") for s in seeds]
+    best = min(each, key=lambda found: found[1][-1])
+    centroids, history = kmeans.fit(rows, 6, seed=seed, method="random", restarts=3)
+    assert history == best[1]
+    assert np.array_equal(centroids, best[0])
+    assert len({found[1][-1] for found in each}) > 1
+
+
+def test_lloyd_goes_on_from_any_state_with_the_same_outcome():
+    rows = points(80, 3)
+    recipe = kmeans.Recipe(5, seed=1, iterations=6, restarts=3, tolerance=0.01)
+
+    def run(state=None):
+        return list(
+            kmeans.lloyd(
+                lambda centroids: kmeans.partial_sums(rows, centroids),
+                lambda seed: kmeans.initial_centroids(rows, 5, seed=seed),
+                recipe,
+                state,
+            )
+        )
+
+    states = run()
+    assert len(states[-1].inertias) == 3
+    for number, state in enumerate(states):
+        rest = run(state)
+        assert len(rest) == len(states) - number - 1
+        last = rest[-1] if rest else state
+        assert np.array_equal(last.best.centroids, states[-1].best.centroids)
+        assert last.best.history == states[-1].best.history
+        assert last.inertias == states[-1].inertias
+
+
+def test_an_empty_cluster_keeps_the_iterations_going():
+    """The far centroid is nearest to nothing: it takes half of the other cluster before the loop may end."""
+    rows = points(40, 2)
+    start = np.array([[0, 0], [90, 90]], np.float32)
+    recipe = kmeans.Recipe(2, seed=0, iterations=9, tolerance=1.0)
+    states = list(kmeans.lloyd(lambda c: kmeans.partial_sums(rows, c), lambda seed: start, recipe))
+    assert states[0].now.counts.tolist() == [40, 0]
+    assert states[-1].best.counts.all()
+    assert len(states) == 2
 
 
 def test_spherical_centroids_have_length_one():
-    sums = kmeans.Sums(np.array([[6.0, 8.0], [0.0, 2.0]]), np.array([2, 1]), 0.0)
+    sums = kmeans.Sums(np.array([[6.0, 8.0], [0.0, 2.0]]), np.array([2.0, 1.0]), np.array([2, 1]), 0.0)
     found = kmeans.step(sums, np.zeros((2, 2), np.float32), seed=0, spherical=True)
     assert np.allclose(found, [[0.6, 0.8], [0, 1]])
 

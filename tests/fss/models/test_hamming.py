@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fss.models import hamming
 
@@ -52,6 +54,47 @@ def test_clusters_equal_a_loop(k, rounds):
         expected, clusters = loop_cluster(bits[number].tolist(), members[number].tolist(), start.tolist(), k, rounds)
         assert {i: int(labels[number, i]) for i in expected} == expected
         assert set(np.flatnonzero(used[number].numpy()).tolist()) == clusters
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(0, 12), st.integers(1, 70), st.integers(1, 14), st.integers(0, 4), st.integers(0, 99)
+)
+def test_clusters_equal_popcounts(sets, number, width, k, rounds, seed):
+    """Packed codes and counts of differing bits, a few codes many times over, equal scores and sets without members."""
+    generator = np.random.default_rng(seed)
+    few = generator.integers(0, 2, (4, width), dtype=np.uint8)
+    zeros_and_ones = few[generator.integers(0, 4, (sets, number))] ^ (generator.random((sets, number, width)) < 0.1)
+    members = generator.random((sets, number)) < generator.choice([0.0, 0.3, 1.0])
+    start = generator.integers(0, 3, number).astype(np.float32)
+    bits = torch.from_numpy(zeros_and_ones.astype(np.float32)) * 2 - 1
+    labels, used = hamming.cluster(bits, torch.from_numpy(members), torch.from_numpy(start), k, rounds)
+    assert used.shape == (sets, min(k, number))
+    for i in range(sets):
+        expected = popcount_cluster(zeros_and_ones[i], np.flatnonzero(members[i]), start, k, rounds)
+        assert {n: int(labels[i, n]) for n in expected} == expected
+        assert set(torch.nonzero(used[i])[:, 0].tolist()) == set(expected.values())
+
+
+def popcount_cluster(bits, inside, start, k, rounds):
+    """One set by counts of the bits in which packed codes differ: labels of the members by index."""
+    centroids = bits[sorted(inside, key=lambda n: -start[n])[:k]]
+    labels: dict[int, int] = {}
+    for round_ in range(rounds + 1):
+        for number in range(len(centroids) if round_ else 0):
+            mine = bits[[n for n in inside if labels[n] == number]]
+            if len(mine):
+                centroids[number] = 2 * mine.sum(axis=0, dtype=int) >= len(mine)
+        packed = np.packbits(centroids, axis=1)
+        for n in inside:
+            apart = np.bitwise_count(np.packbits(bits[n]) ^ packed).sum(axis=1)
+            labels[int(n)] = int(apart.argmin())
+    return labels
+
+
+def test_no_clusters_are_refused():
+    with pytest.raises(ValueError, match="expected at least 1 cluster, got 0"):
+        hamming.cluster(random_codes(1, 6, 4), torch.ones(1, 6, dtype=torch.bool), torch.arange(6.0), 0, 2)
 
 
 def test_a_set_without_members_uses_no_cluster():

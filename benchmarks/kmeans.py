@@ -1,0 +1,209 @@
+"""Seconds of a k-means iteration: ours in one part and in several, faiss.Kmeans; one worker and two; a GPU's share.
+
+    python -m benchmarks.kmeans [--json FILE] [--gpu]
+
+Iterations: same points (clustered directions of length 1), same first centroids, same threads, all three sides in turn,
+medians over the rounds; ours is assignment, float64 sums, their addition and the step. The objective is compared after
+the same number of iterations. Workers: `PartialSums` of the stage over files of points, 1 and 2 Ray workers of
+one thread in turn, points in memory. `--gpu` measures assignment of 1e7 x 768 points to 4,096 centroids instead, beside
+FAISS on the GPU and the rate of a large bfloat16 matrix product in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from cluster.config import ClusterConfig
+from cluster.pool import Pool
+from cluster.stage import write_file
+from cluster.stages.kmeans import Chunk, PartialSums
+from fss import kmeans
+from fss.assign import faiss_gpu_works
+
+
+def directions(number: int, dims: int, groups: int) -> np.ndarray:
+    """(number, dims) float32 points of length 1 around `groups` random directions."""
+    generator = np.random.default_rng(0)
+    centres = generator.standard_normal((groups, dims), dtype=np.float32)
+    points = np.empty((number, dims), np.float32)
+    for start in range(0, number, 65_536):
+        rows = points[start : start + 65_536]
+        rows[:] = centres[generator.integers(groups, size=len(rows))]
+        rows += generator.standard_normal(rows.shape, dtype=np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return points
+
+
+def ours(points: np.ndarray, start: np.ndarray, iterations: int, parts: int) -> tuple[float, float]:
+    """Seconds an iteration and the objective before the last step."""
+    centroids, inertia = start, 0.0
+    begin = time.perf_counter()
+    for iteration in range(iterations):
+        sums = kmeans.add(kmeans.partial_sums(part, centroids) for part in np.array_split(points, parts))
+        centroids, inertia = kmeans.step(sums, centroids, seed=iteration), sums.inertia
+    return (time.perf_counter() - begin) / iterations, inertia
+
+
+def theirs(points: np.ndarray, start: np.ndarray, iterations: int) -> tuple[float, float]:
+    """The same of faiss.Kmeans, which uses every point."""
+    import faiss
+
+    model = faiss.Kmeans(
+        points.shape[1], len(start), niter=iterations, max_points_per_centroid=len(points), min_points_per_centroid=1
+    )
+    begin = time.perf_counter()
+    model.train(points, init_centroids=start)
+    return (time.perf_counter() - begin) / iterations, float(model.obj[-1])
+
+
+def iterations(arguments: argparse.Namespace, points: np.ndarray) -> list[dict[str, Any]]:
+    """All sides in turn: median seconds an iteration, median ratio to FAISS within a round, difference in objective."""
+    start = points[np.random.default_rng(1).choice(len(points), arguments.clusters, replace=False)]
+    sides: dict[str, Callable[[], tuple[float, float]]] = {
+        "faiss.Kmeans": lambda: theirs(points, start, arguments.iterations),
+        "ours, 1 part": lambda: ours(points, start, arguments.iterations, 1),
+        f"ours, {arguments.parts} parts": lambda: ours(points, start, arguments.iterations, arguments.parts),
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for _ in range(arguments.rounds):
+        for name, side in sides.items():
+            found[name].append(side())
+    reference = found["faiss.Kmeans"]
+    return [
+        {
+            "side": name,
+            "seconds": statistics.median(seconds for seconds, _ in runs),
+            "ratio": statistics.median(mine[0] / their[0] for mine, their in zip(runs, reference, strict=True)),
+            "objective": runs[0][1],
+            "objective_difference": runs[0][1] / reference[0][1] - 1,
+        }
+        for name, runs in found.items()
+    ]
+
+
+def workers(arguments: argparse.Namespace, points: np.ndarray) -> dict[str, Any]:
+    """Speed of two workers over that of one, each of one thread, the same chunks, in turn."""
+    centroids, centre = points[: arguments.clusters].copy(), np.zeros(points.shape[1])
+    # Places for both pools, which take turns: three processes, of which two at most compute.
+    ray.init(address="local", num_cpus=3, include_dashboard=False, logging_level=logging.WARNING)
+    with tempfile.TemporaryDirectory() as name:
+        folder, chunks = Path(name), list[Chunk]()
+        for number, part in enumerate(np.array_split(points, arguments.parts)):
+            buffer = io.BytesIO()
+            np.save(buffer, part)
+            chunks.append((write_file(folder, f"{number}.npy", buffer.getvalue(), len(part)),))
+        with Pool(ClusterConfig(workers=1)) as one, Pool(ClusterConfig(workers=2)) as two:
+            function = PartialSums(folder, centre, centroids, memory=4.0)
+            seconds: dict[int, list[float]] = {1: [], 2: []}
+            for round_ in range(arguments.rounds + 1):
+                for size, pool in ((1, one), (2, two)):
+                    begin = time.perf_counter()
+                    kmeans.add(pool.each(function, chunks))
+                    if round_:  # the first one reads the files
+                        seconds[size].append(time.perf_counter() - begin)
+    ray.shutdown()
+    ratios = [single / double for single, double in zip(seconds[1], seconds[2], strict=True)]
+    medians = {str(size): statistics.median(times) for size, times in seconds.items()}
+    return {"points": len(points), "seconds": medians, "speed_up": statistics.median(ratios)}
+
+
+def gpu(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Assignment's share of the rate of a plain bfloat16 matrix product."""
+    if not torch.cuda.is_available():
+        raise SystemExit("--gpu: expected a GPU that PyTorch can use, found none; leave --gpu out to measure on CPUs")
+    number, dims, clusters = 10_000_000, 768, 4096
+    generator = torch.Generator("cuda").manual_seed(0)
+    square = torch.randn(16_384, 16_384, device="cuda", dtype=torch.bfloat16, generator=generator)
+    peak = 2 * 16_384**3 / _timed(lambda: square @ square, arguments.rounds)
+    points = torch.randn(number, dims, device="cuda", dtype=torch.bfloat16, generator=generator)
+    centroids = torch.randn(clusters, dims, device="cuda", dtype=torch.bfloat16, generator=generator)
+    work = 2.0 * number * dims * clusters
+    sides: dict[str, Callable[[], Any]] = {
+        f"torch, bf16, blocks of {block}": lambda block=block: kmeans.nearest(
+            points, centroids, block, precision="bf16"
+        )
+        for block in (4096, 16_384, 65_536, 262_144)
+    }
+    few = points[: number // 10].float()  # float32 is slower: a tenth of the points
+    sides["torch, fp32, 1e6 points"] = lambda: kmeans.nearest(few, centroids.float())
+    if faiss_gpu_works():
+        rows, targets = few.cpu().numpy(), centroids.float().cpu().numpy()
+        sides["faiss, fp32, 1e6 points, with transfer"] = lambda: kmeans.assign(rows, targets)
+    rows_found = [{"side": "matrix product 16384^3, bf16", "seconds": 2 * 16_384**3 / peak, "share": 1.0}]
+    for name, side in sides.items():
+        seconds = _timed(side, arguments.rounds)
+        rows_found.append(
+            {"side": name, "seconds": seconds, "share": work * (0.1 if "1e6" in name else 1) / seconds / peak}
+        )
+    return rows_found
+
+
+def _timed(work: Callable[[], Any], rounds: int) -> float:
+    """Median seconds on the GPU after one warm-up."""
+    work()
+    seconds = []
+    for _ in range(rounds):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The measurements as Markdown."""
+    columns = list(rows[0])
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
+    for row in rows:
+        cells = [value if isinstance(value, str) else f"{value:.4g}" for value in row.values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=500_000)
+    parser.add_argument("--dims", type=int, default=384)
+    parser.add_argument("--clusters", type=int, default=512)
+    parser.add_argument("--parts", type=int, default=8)
+    parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpu", action="store_true", help="measure assignment on the GPU instead")
+    parser.add_argument("--json", help="file for the measurements")
+    arguments = parser.parse_args()
+    if arguments.gpu:
+        found: dict[str, Any] = {"gpu": gpu(arguments)}
+        print(table(found["gpu"]))
+    else:
+        import faiss
+
+        torch.set_num_threads(arguments.threads)
+        faiss.omp_set_num_threads(arguments.threads)
+        points = directions(arguments.points, arguments.dims, 2 * arguments.clusters)
+        found = {"settings": vars(arguments), "iteration": iterations(arguments, points)}
+        print(table(found["iteration"]), flush=True)
+        found["workers"] = workers(arguments, points[: arguments.points // 4])
+        seconds = {f"{size} [s]": value for size, value in found["workers"]["seconds"].items()}
+        print("\n" + table([{"side": "workers", **seconds, "1 / 2": found["workers"]["speed_up"]}]))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
