@@ -16,6 +16,7 @@ from fss.pictures import (
     label_overlay,
     outline,
     overlay,
+    task_sheet,
     to_rgb,
 )
 
@@ -160,3 +161,13 @@ def test_episode_picture_wants_a_mask_per_support():
     grey = np.zeros((4, 4, 3))
     with pytest.raises(ValueError, match="got 2 images and 1 masks"):
         episode_picture([grey, grey], [np.zeros((4, 4))], grey, None, np.zeros((4, 4)))
+
+
+def test_a_task_sheet_marks_the_query_the_support_and_the_distractor():
+    image, empty = np.full((9, 9, 3), 100, np.uint8), np.zeros((9, 9), np.uint8)
+    sheet = task_sheet([([image] * 3, [SQUARE, SQUARE, empty])], cell=60)
+    columns = [sheet[:, start : start + 66].reshape(-1, 3) for start in (6, 72, 138)]
+    found = [{colour for colour in (BLUE, ORANGE) if (part == colour).all(axis=1).any()} for part in columns]
+    assert found == [{BLUE}, {ORANGE}, set()]
+    with pytest.raises(ValueError, match="at least one image"):
+        task_sheet([])
