@@ -61,6 +61,9 @@ class ModelConfig:
 class TrainConfig:
     """Meta-training with DeepSpeed under Ray Train."""
 
+    tasks: str = "shards"
+    """Where tasks come from: `shards` = the pair stage's, the same in every epoch; `stream` = paired while training,
+    by the rules of `pair`, anew in every epoch; nothing is written."""
     steps: int = 800
     batch: int = 16
     """Episodes a step, over all workers."""

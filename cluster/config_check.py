@@ -7,6 +7,8 @@ import itertools
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
 from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
 from fss.episodes import ORDERS
+from fss.pairs import BALANCES
+from fss.partners import SIMILARITIES
 
 SOURCES = ("clusters",)
 UNITS = ("segments", "pixels")
@@ -14,6 +16,7 @@ LEVELS = ("low", "mid", "high")
 PRECISIONS = ("fp32", "bf16")
 DATASETS = ("coco20i", "folder", "fss1000", "pascal5i", "scenes")
 FIGURES = ("miou", "miou_episode_mean", "miou_with_background", "fb_iou")
+TASKS = ("shards", "stream")
 SELECTIONS = ("holdout", "base_classes", "test_classes")
 
 
@@ -39,6 +42,9 @@ def _choices(config: Config) -> list[str]:
         "source.unit": (config.source.unit, UNITS),
         **{f"source.levels[{i}]": (level, LEVELS) for i, level in enumerate(config.source.levels)},
         "source.init": (config.source.init, ("k-means++", "random")),
+        "pair.similarity": (config.pair.similarity, SIMILARITIES),
+        "pair.balance": (config.pair.balance, BALANCES),
+        "train.tasks": (config.train.tasks, TASKS),
         "model.name": (config.model.name, (*models.names(), "trained")),
         "train.loss": (config.train.loss, tuple(losses.LOSSES)),
         "backbone.precision": (config.backbone.precision, PRECISIONS),
@@ -81,6 +87,8 @@ def _ranges(config: Config) -> list[str]:
         "quality.shards": 1 if config.quality.shards is None else config.quality.shards,
         "quality.clusters": config.quality.clusters,
         "quality.regions": config.quality.regions,
+        "pair.sample": config.pair.sample,
+        "pair.repeats": 1 if config.pair.repeats is None else config.pair.repeats,
         "train.steps": config.train.steps,
         "train.batch": config.train.batch,
         "train.log_every": config.train.log_every,
@@ -105,6 +113,7 @@ def _ranges(config: Config) -> list[str]:
         *_corpus_problems(config.corpus),
         *_source_problems(config.source),
         *_pair_problems(config.pair),
+        *_stream_problems(config),
         *_training_problems(config),
         *_shots_problems(config),
     ]
@@ -147,9 +156,24 @@ def _pair_problems(pair: PairConfig) -> list[str]:
         found.append(f"pair.nearest: expected a share in (0, 1], got {pair.nearest}")
     if not 0 <= pair.same_image <= 1:
         found.append(f"pair.same_image: expected a probability in [0, 1], got {pair.same_image}")
+    if not 0 < pair.keep_clusters <= 1:
+        found.append(f"pair.keep_clusters: expected a share in (0, 1], got {pair.keep_clusters}")
+    if pair.distractors < 0:
+        found.append(f"pair.distractors: expected a number from 0, got {pair.distractors}")
+    if pair.layers is not None and not (pair.layers and min(pair.layers) >= 0):
+        found.append(f"pair.layers: expected numbers from 0, or null for all layers, got {pair.layers}")
     if not 0 <= pair.min_area < pair.max_area <= 1:
         found.append(f"pair: expected 0 <= min_area < max_area <= 1, got {pair.min_area}, {pair.max_area}")
     return found
+
+
+def _stream_problems(config: Config) -> list[str]:
+    if config.train.tasks == "stream" and config.pair.repeats is not None:
+        return [
+            "pair.repeats: expected null with train.tasks=stream, which pairs anew in every epoch, "
+            f"got {config.pair.repeats}; set train.tasks=shards"
+        ]
+    return []
 
 
 def _training_problems(config: Config) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fss.pairs import Rules
+
 
 @dataclass
 class CorpusConfig:
@@ -69,24 +71,11 @@ class SourceConfig:
 
 
 @dataclass
-class PairConfig:
-    """How regions become few-shot tasks."""
+class PairConfig(Rules):
+    """How regions become few-shot tasks: the rules of `fss.pairs`, and the size of what is read and written."""
 
     group_shards: int = 8
     """Corpus shards that are paired together; a group is held in memory by one worker."""
-    tasks_per_image: int = 4
-    shots: int = 1
-    nearest: float = 0.5
-    """Share of a cluster's regions, the most similar ones, that may support a query (UMTFSS: top 50 %)."""
-    same_image: float = 0.0
-    """Probability that the support is the query's own region, to be seen in another view: a sure match."""
-    min_area: float = 0.03
-    max_area: float = 0.7
-    """Allowed share of the image that a region covers."""
-    max_border: float = 0.5
-    """A region that holds more than this share of the image's border counts as background."""
-    empty_lines: float = 0.01
-    """A region that leaves fewer than this share of rows, or of columns, empty counts as background."""
     tasks_per_shard: int = 256
 
 

@@ -179,6 +179,23 @@ def episode_picture(
     return contact_sheet([[*images, fit(query, cell), answer]], [captions], title, cell)
 
 
+def task_sheet(
+    tasks: Sequence[tuple[Sequence[Picture], Sequence[np.ndarray]]], title: str = "", cell: int = 200
+) -> np.ndarray:
+    """Training tasks, one in a row: the query with its mask (blue), then the supports with theirs (orange).
+
+    Each task is its images and their masks of the same size, the query's first; a support without any foreground is
+    called a distractor. Raises ValueError if there is no task.
+    """
+    rows, captions = [], []
+    for images, masks in tasks:
+        pairs = zip(images, masks, strict=True)
+        small = [(fit(image, cell), fit_mask(mask, cell)) for image, mask in pairs]
+        rows.append([overlay(image, mask, ORANGE if place else BLUE) for place, (image, mask) in enumerate(small)])
+        captions.append(["query", *("support" if _foreground(m).any() else "distractor" for m in masks[1:])])
+    return contact_sheet(rows, captions, title, cell)
+
+
 def _foreground(mask: np.ndarray) -> np.ndarray:
     mask = np.asarray(mask)
     if mask.ndim != 2:

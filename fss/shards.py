@@ -56,6 +56,17 @@ def unpack(data: bytes) -> Iterator[Sample]:
         raise ValueError(f"expected a whole tar of samples, got a damaged one ({error})") from error
 
 
+def index(data: bytes) -> dict[str, tuple[int, int]]:
+    """Where the members of a tar lie: name -> (offset, size) in bytes, in order.
+
+    Raises:
+        ValueError: as `unpack`.
+    """
+    names = [f"{key}.{extension}" for key, members in unpack(data) for extension in members]
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        return {name: (info.offset_data, info.size) for name, info in zip(names, tar, strict=True)}
+
+
 def _group(tar: tarfile.TarFile) -> Iterator[Sample]:
     current: str | None = None
     members: dict[str, bytes] = {}

@@ -1,7 +1,8 @@
 """Pseudo-tasks on disk and in batches: the sample format, the order of episodes, and their tensors.
 
 A task is one WebDataset sample: `query.jpg query.png support0.jpg support0.png ... json`; the PNGs are masks of 0 and 1
-(255 void) in their image's size, the JSON names the images (corpus keys), the cluster and the layer.
+(255 void) in their image's size, the JSON names the images (corpus keys), the cluster and the layers. The last
+`distractors` supports (a number in the JSON) do not show the thing, their masks are empty.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ class Batches:
     """
 
     schedule: Schedule
-    read_shard: Callable[[int], Sequence[Task]]
+    read_shard: Callable[[int, int], Sequence[Task]]
+    """From the number of a shard and the epoch to its tasks."""
     batch: int
     seed: int
     num_views: int
@@ -136,8 +138,8 @@ class Batches:
         rows, truth, support = [], [], []
         jpegs: dict[str, bytes] = {}
         for episode in episodes:
-            _, shard, position = self.schedule.locate(episode)
-            task = self.read_shard(shard)[position]
+            epoch, shard, position = self.schedule.locate(episode)
+            task = self.read_shard(shard, epoch)[position]
             chosen = [self._view(key, episode, place) for place, key in enumerate(task.keys)]
             rows.append(list(zip(task.keys, chosen, strict=True)))
             jpegs.update(zip(task.keys, task.jpegs, strict=True))

@@ -291,4 +291,4 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     return _Evaluation(run, folder).work()
 
 
-STAGE = Stage("evaluate", _inputs, _settings, _work, version=2)
+STAGE = Stage("evaluate", _inputs, _settings, _work, version=3)

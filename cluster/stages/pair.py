@@ -1,39 +1,47 @@
 """pair: regions of one cluster, from images of one group of shards, become few-shot tasks in WebDataset shards.
 
-A group is a uniform sample of the corpus, read sequentially and held in memory by one worker; there is no global index.
+A group is a uniform sample of the corpus, whose region table is held in memory by one worker; there is no global index.
 Tasks whose query image falls into the hold-out (by its key) go to files of their own, for label-free validation.
+`usage-GROUP.parquet` tells how often each image, cluster and pair was used (`fss.usage.Use`), the manifest sums it up:
+an image was used `image_uses / used_images` times on average, a cluster for `tasks / used_clusters` tasks.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import io
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster import publish
 from cluster.run import Run
-from cluster.stage import File, Output, Stage, StageError, Unit, map_units, read_file
-from fss import images, pairs, rng, shards, tasks
-
-#: One image in so many never is a training query.
-_HOLDOUT = 16
+from cluster.stage import File, Output, Stage, StageError, Unit, map_units
+from cluster.task_groups import Group, Source, groups, held_out, read_regions
+from fss import pairs, rng, shards, tasks, usage
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """The files of one group: corpus shards, their label maps and region tables."""
+class MadeLate(Mapping[str, bytes]):
+    """Files by name whose bytes are made when they are asked for, so that one at a time is in memory."""
 
-    corpus: tuple[File, ...]
-    labels: tuple[File, ...]
-    regions: tuple[File, ...]
+    def __init__(self, makers: Mapping[str, Callable[[], bytes]]):
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class PairGroup:
     """Pairs the regions of one group and writes its tasks."""
 
@@ -46,75 +54,73 @@ class PairGroup:
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is a `Group`."""
         group: Group = unit.payload
-        every = _read_regions(self.labels, group.regions)
-        table = every.take(pairs.usable(every, self.rules))
-        pairings = list(pairs.draw(table, self.rules, seed=self.seed))
-        jpegs, maps = _members(self.corpus, group.corpus), _members(self.labels, group.labels)
-        files, samples = {}, {}
-        held = [rng.mix(self.seed, "holdout", table.key[p.query]) % _HOLDOUT == 0 for p in pairings]
-        for kind in ("tasks", "holdout"):
-            chosen = [p for p, h in zip(pairings, held, strict=True) if h == (kind == "holdout")]
-            order = rng.numpy_rng(self.seed, "order", unit.name, kind).permutation(len(chosen))
-            for number, start in enumerate(range(0, len(chosen), self.tasks_per_shard)):
-                part = [chosen[i] for i in order[start : start + self.tasks_per_shard]]
+        table = read_regions(self.labels, group.regions)
+        source, held = Source(self.corpus, self.labels, group, table), held_out(table.key, self.seed)
+        drawn = {
+            kind: pairs.draw(table, self.rules, seed=self.seed, queries=queries)
+            for kind, queries in (("tasks", ~held), ("holdout", held))
+        }
+        files: dict[str, Callable[[], bytes]] = {}
+        samples = {}
+        for kind, pairings in drawn.items():
+            order = rng.numpy_rng(self.seed, "order", unit.name, kind).permutation(len(pairings))
+            for number, start in enumerate(range(0, len(pairings), self.tasks_per_shard)):
+                part = [pairings[i] for i in order[start : start + self.tasks_per_shard]]
                 name = f"{kind}-{unit.name}-{number:04d}.tar"
-                files[name] = shards.pack(_tasks(part, start, table, jpegs, maps))
+                files[name] = functools.partial(_pack, source, part, start)
                 samples[name] = len(part)
-        counts = {"images": len(jpegs), "regions": len(every), "usable": len(table), "tasks": len(pairings)}
-        return Output(files, samples, counts | {"holdout": sum(held)})
+        every = drawn["tasks"] + drawn["holdout"]
+        used = usage.count(table, every)
+        files[f"usage-{unit.name}.parquet"] = functools.partial(_usage_table, used)
+        samples[f"usage-{unit.name}.parquet"] = len(used)
+        counts = {"images": source.pictures.count("jpg"), "regions": len(table), "usable": self._usable(table)}
+        counts |= {"tasks": len(every), "holdout": len(drawn["holdout"]), **usage.sums(used)}
+        return Output(MadeLate(files), samples, counts)
+
+    def _usable(self, table: pairs.Table) -> int:
+        return int(pairs.usable(table, self.rules).sum())
 
 
-def _members(folder: Path, files: Sequence[File]) -> dict[str, dict[str, bytes]]:
-    return {key: members for file in files for key, members in shards.unpack(read_file(folder, file))}
+def _pack(source: Source, chosen: Sequence[pairs.Pairing], first: int) -> bytes:
+    return shards.pack(_sample(source, pairing, number) for number, pairing in enumerate(chosen, first))
 
 
-def _read_regions(folder: Path, files: Sequence[File]) -> pairs.Table:
-    parts = [pq.read_table(io.BytesIO(read_file(folder, file))) for file in files]
-    table = pa.concat_tables([part for part in parts if len(part)] or parts[:1]).combine_chunks()
-    columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names if name != "descriptor"}
-    descriptors = table["descriptor"].combine_chunks()
-    values = descriptors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return pairs.Table(**columns, descriptor=values.reshape(len(table), -1))
+def _sample(source: Source, pairing: pairs.Pairing, number: int) -> shards.Sample:
+    table, rows = source.table, (pairing.query, *pairing.supports)
+    about: dict[str, object] = {"cluster": int(table.label[pairing.query]), "distractors": len(pairing.distractors)}
+    about["layers"] = [int(table.layer[row]) for row in rows]
+    return tasks.encode(f"{number:08d}", *source.task(pairing), about)
 
 
-def _tasks(
-    chosen: Sequence[pairs.Pairing],
-    first: int,
-    table: pairs.Table,
-    jpegs: Mapping[str, Mapping[str, bytes]],
-    maps: Mapping[str, Mapping[str, bytes]],
-) -> Iterator[shards.Sample]:
-    for number, pairing in enumerate(chosen, first):
-        rows = (pairing.query, *pairing.supports)
-        keys = [str(table.key[row]) for row in rows]
-        masks = [
-            (images.decode_labels(maps[key][f"{table.layer[row]}.png"]) == table.label[row]).astype(np.uint8)
-            for key, row in zip(keys, rows, strict=True)
-        ]
-        about = {"cluster": int(table.label[pairing.query]), "layers": [int(table.layer[row]) for row in rows]}
-        yield tasks.encode(f"{number:08d}", keys, [jpegs[key]["jpg"] for key in keys], masks, about)
+def _usage_table(found: Sequence[usage.Use]) -> bytes:
+    """One row a use; what the manifest needs of it stands in the schema, so that nobody reads all rows for it."""
+    names = ("kind", "name", "tasks", "supports", "distractors")
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.int64())
+    columns = {n: pa.array([getattr(use, n) for use in found], kind) for n, kind in zip(names, kinds, strict=True)}
+    peaks = json.dumps(asdict(usage.Peaks.of(found)), sort_keys=True)
+    return publish.parquet(pa.table(columns).replace_schema_metadata({"peaks": peaks}))
+
+
+def _peaks(folder: Path, files: Sequence[File]) -> dict[str, int]:
+    found = [pq.read_schema(folder / file.path).metadata[b"peaks"] for file in files if file.path.startswith("usage-")]
+    return usage.Peaks.merged([usage.Peaks(**json.loads(text)) for text in found])
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    settings = dict(vars(run.config.pair))
-    return {"seed": run.config.seed, **settings}
+    return {"seed": run.config.seed, **vars(run.config.pair)}
 
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, corpus, labels = run.config.pair, run.manifest("shard"), run.manifest("label")
-    columns = (corpus.named(".tar"), labels.named(".tar"), labels.named(".regions.parquet"))
-    size = chosen.group_shards
-    groups = [Group(*(tuple(c[start : start + size]) for c in columns)) for start in range(0, len(columns[0]), size)]
-    rules = pairs.Rules(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(pairs.Rules)})
-    function = PairGroup(corpus.folder, labels.folder, rules, chosen.tasks_per_shard, run.config.seed)
-    units = [Unit(f"{number:05d}", group) for number, group in enumerate(groups)]
+    function = PairGroup(corpus.folder, labels.folder, chosen, chosen.tasks_per_shard, run.config.seed)
+    units = [Unit(f"{number:05d}", group) for number, group in enumerate(groups(corpus, labels, chosen.group_shards))]
     files, counts = map_units(run, folder, "pair", function, units, total=len(units), items="tasks", parts="groups")
     if counts["tasks"] == counts["holdout"]:
         raise StageError(
             f"no tasks for training came of {counts['regions']} regions ({counts['usable']} usable); "
             "loosen pair.min_area, pair.max_area or pair.empty_lines, lower source.clusters, or give more images"
         )
-    return files, counts
+    return files, counts | _peaks(folder, files)
 
 
-STAGE = Stage("pair", lambda run: ("shard", "label"), _settings, _work)
+STAGE = Stage("pair", lambda run: ("shard", "label"), _settings, _work, version=2)

@@ -1,4 +1,7 @@
-"""train: meta-train the head on pseudo-tasks, the backbone frozen, under Ray Train and DeepSpeed; export the model."""
+"""train: meta-train the head on pseudo-tasks, the backbone frozen, under Ray Train and DeepSpeed; export the model.
+
+Tasks are those that the pair stage wrote, or (train.tasks=stream) made while training: then pair is not run.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ from cluster.backbone import BackboneSpec
 from cluster.candidates import Candidate
 from cluster.run import Run
 from cluster.stage import File, Stage, read_file
+from cluster.task_groups import groups
+from cluster.task_stream import Streams, TaskStream
 from fss import losses, models, segmenter, shards, tasks
 from fss.bank import FeatureBank, batch_features
 from fss.meta import MetaModule
@@ -41,14 +46,17 @@ class TaskFiles:
     folder: Path
     files: tuple[File, ...]
 
-    def __call__(self, number: int) -> Sequence[tasks.Task]:
-        """The tasks of shard `number`."""
+    def __call__(self, number: int, epoch: int) -> Sequence[tasks.Task]:
+        """The tasks of shard `number`, the same in every epoch."""
         return _read_tasks(self.folder, self.files[number])
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Tasks in each shard."""
         return tuple(file.count for file in self.files)
+
+
+Tasks = TaskFiles | TaskStream
 
 
 @functools.lru_cache(maxsize=4)
@@ -65,8 +73,8 @@ def _read_tasks(folder: Path, file: File) -> list[tasks.Task]:
 class MetaRecipe:
     """How a head is meta-trained; a `cluster.training.Recipe`."""
 
-    train: TaskFiles
-    holdout: TaskFiles | None
+    train: Tasks
+    holdout: Tasks | None
     spec: BackboneSpec
     model: Mapping[str, Any]
     settings: Any
@@ -106,7 +114,7 @@ class MetaRecipe:
             yield query, support, batch.support.to(device), batch.truth.to(device)
 
     def _load(
-        self, files: TaskFiles, start: int, stop: int, rank: int, world: int, size: int, views: int
+        self, files: Tasks, start: int, stop: int, rank: int, world: int, size: int, views: int
     ) -> Iterator[tasks.Batch]:
         schedule = tasks.Schedule(files.counts, self.seed)
         extractor = self.bank.extractor
@@ -178,19 +186,38 @@ def _settings(run: Run) -> dict[str, Any]:
         *("holdout", "candidates", "select"),
     )
     chosen = {key: getattr(run.config.train, key) for key in keys}
+    if _streams(run):
+        rules = {key: value for key, value in vars(run.config.pair).items() if key != "tasks_per_shard"}
+        chosen |= {"tasks": "stream", "pair": rules}
     return {"seed": run.config.seed, "model": model_options(run), "backbone": backbone.settings(run), **chosen}
+
+
+def _streams(run: Run) -> bool:
+    return run.config.train.tasks == "stream"
+
+
+def _tasks(run: Run) -> tuple[Tasks, Tasks]:
+    """Those for training and those for validation."""
+    config = run.config
+    if _streams(run):
+        corpus, labels = run.manifest("shard"), run.manifest("label")
+        found = tuple(groups(corpus, labels, config.pair.group_shards))
+        return Streams(corpus.folder, labels.folder, found, config.pair, config.seed).open(run.pool)
+    pair = run.manifest("pair")
+    files = [file for file in pair.named(".tar") if file.count]
+    train, held = (tuple(f for f in files if f.path.startswith(kind)) for kind in ("tasks", "holdout"))
+    return TaskFiles(pair.folder, train), TaskFiles(pair.folder, held)
 
 
 def job(run: Run, folder: Path) -> training.Job:
     """The training of this run, which writes into `folder`."""
-    config, pair = run.config, run.manifest("pair")
+    config = run.config
     if config.model.name in (*models.TRAINING_FREE, "trained"):
         raise ValueError(f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate")
-    files = [file for file in pair.named(".tar") if file.count]
-    chosen = {kind: tuple(f for f in files if f.path.startswith(kind)) for kind in ("tasks", "holdout")}
+    train, holdout = _tasks(run)
     recipe = MetaRecipe(
-        train=TaskFiles(pair.folder, chosen["tasks"]),
-        holdout=TaskFiles(pair.folder, chosen["holdout"]) if chosen["holdout"] and config.train.holdout else None,
+        train=train,
+        holdout=holdout if config.train.holdout and sum(holdout.counts) else None,
         spec=backbone.spec(run),
         model=model_options(run),
         settings=dataclasses.replace(config.train),
@@ -259,4 +286,8 @@ def exported_files(folder: Path) -> list[File]:
     return found
 
 
-STAGE = Stage("train", lambda run: ("pair", *backbone.needed(run)), _settings, _work)
+def _inputs(run: Run) -> tuple[str, ...]:
+    return (*(("shard", "label") if _streams(run) else ("pair",)), *backbone.needed(run))
+
+
+STAGE = Stage("train", _inputs, _settings, _work)

@@ -5,6 +5,7 @@ backbone, and reads the number of shots from the shapes:
 
 * query: `Features`, levels (B, C, h, w);  support: `Features`, levels (B, K, C, h, w);
 * masks: (B, K, 2, h, w) float32, each cell's shares of background and of foreground in [0, 1], void in neither;
+  a support may show no foreground (a distractor), then it says what is background and nothing of the foreground;
 * logits: (B, 2, h, w), background first.
 
 A new head is one file here, one line in `build` and one preset in `conf/model`; one that needs no training is named in

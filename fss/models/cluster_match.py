@@ -26,9 +26,10 @@ _NOTHING = -10.0
 class ClusterMatch(Head):
     """The query's salient object if its cluster is that of the supports' salient objects, else nothing.
 
-    With K supports theirs is the most frequent cluster; of several that are equally frequent each counts. The masks of
-    the supports are not looked at. `match=False` is MaskSplit's second, more favourable variant: the salient object
-    without requiring a match, which is the baseline `saliency` again.
+    With K supports theirs is the most frequent cluster; of several that are equally frequent each counts. Of the masks
+    only emptiness is looked at: a support that shows nothing has no vote, unless none shows anything. `match=False` is
+    MaskSplit's second, more favourable variant: the salient object without requiring a match, which is the baseline
+    `saliency` again.
 
     Args:
         channels: of the backbone, by level.
@@ -97,7 +98,9 @@ class ClusterMatch(Head):
         if not self.must_match:
             return two_sided(margin)
         own, theirs = self.cluster_of(query["object"]), self.cluster_of(support["object"])
-        votes = F.one_hot(theirs, len(self.centroids)).sum(dim=1)
+        shows = (masks[:, :, 1] > 0).flatten(2).any(dim=2)
+        shows = shows | ~shows.any(dim=1, keepdim=True)
+        votes = (F.one_hot(theirs, len(self.centroids)) * shows[..., None]).sum(dim=1)
         agrees = votes.gather(1, own[:, None])[:, 0] == votes.amax(dim=1)
         return two_sided(torch.where(agrees[:, None, None, None], margin, _NOTHING))
 

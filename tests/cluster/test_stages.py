@@ -68,7 +68,7 @@ def test_every_configuration_key_of_a_stage_moves_its_folder(tiny_run, configure
             "source.tolerance=0.1",
             "source.hierarchy=[60]",
         ),
-        "pair": ("pair.nearest=0.9", "pair.tasks_per_image=2", "pair.min_area=0.05"),
+        "pair": ("pair.nearest=0.9", "pair.tasks_per_image=2", "pair.min_area=0.05", "pair.layers=[1]"),
     }
     for stage, overrides in changes.items():
         for override in overrides:
@@ -165,6 +165,25 @@ def test_tasks_are_made_of_their_images_labels(tiny_run):
     trained = {json.loads(m["json"])["query"] for f in manifest.named(".tar") if f.path.startswith("tasks")
                for _, m in shards.unpack(read_file(manifest.folder, f))}  # fmt: skip
     assert not held & trained
+
+
+def test_the_manifest_and_the_usage_tables_tell_the_same(tiny_run):
+    manifest = tiny_run.manifest("pair")
+    rows = [row for file in manifest.named(".parquet") for row in _rows(manifest, file)]
+    by = {kind: [row for row in rows if row["kind"] == kind] for kind in ("image", "cluster", "pair")}
+    counts, abouts = manifest.counts, [json.loads(members["json"]) for _, members in samples(manifest)]
+    clusters = Counter()
+    for row in by["cluster"]:
+        clusters[row["name"]] += row["tasks"]
+    assert clusters == Counter(str(about["cluster"]) for about in abouts)
+    assert counts["used_clusters"] == len(clusters)
+    assert [counts[f"cluster_tasks_{n}"] for n in ("min", "max")] == [min(clusters.values()), max(clusters.values())]
+    images_used = Counter(key for about in abouts for key in (about["query"], *about["supports"]))
+    assert {row["name"]: row["tasks"] + row["supports"] for row in by["image"]} == images_used
+    assert counts["image_uses_max"] == max(images_used.values())
+    assert (counts["used_images"], counts["image_uses"]) == (len(images_used), sum(images_used.values()))
+    assert sum(row["tasks"] for row in by["pair"]) == counts["tasks"]
+    assert (counts["used_pairs"], counts["pair_uses_max"]) == (len(by["pair"]), max(r["tasks"] for r in by["pair"]))
 
 
 # Every input is accounted for

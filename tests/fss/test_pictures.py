@@ -17,6 +17,7 @@ from fss.pictures import (
     label_overlay,
     outline,
     overlay,
+    task_sheet,
     to_rgb,
 )
 
@@ -169,3 +170,13 @@ def test_a_sheet_of_label_maps_has_a_column_for_each_step():
     assert sheet.shape[1] == 3 * 66 + 6
     with pytest.raises(ValueError, match="shorter"):
         label_maps_sheet([image] * 2, {"ncut": [labels]})
+
+
+def test_a_task_sheet_marks_the_query_the_support_and_the_distractor():
+    image, empty = np.full((9, 9, 3), 100, np.uint8), np.zeros((9, 9), np.uint8)
+    sheet = task_sheet([([image] * 3, [SQUARE, SQUARE, empty])], cell=60)
+    columns = [sheet[:, start : start + 66].reshape(-1, 3) for start in (6, 72, 138)]
+    found = [{colour for colour in (BLUE, ORANGE) if (part == colour).all(axis=1).any()} for part in columns]
+    assert found == [{BLUE}, {ORANGE}, set()]
+    with pytest.raises(ValueError, match="at least one image"):
+        task_sheet([])

@@ -34,8 +34,8 @@ def batches(counts: tuple[int, ...] = (3, 2), **options: object) -> Batches:
     chosen = {"batch": 4, "seed": 0, "num_views": 2, "loss_size": 9, "grid_size": 5, "corners": True} | options
     starts = np.cumsum([0, *counts])
     shots = chosen.pop("shots", 1)
-    read = [[task(int(starts[s]) + i, shots) for i in range(n)] for s, n in enumerate(counts)].__getitem__
-    return Batches(Schedule(counts, seed=7), read, **chosen)
+    read = [[task(int(starts[s]) + i, shots) for i in range(n)] for s, n in enumerate(counts)]
+    return Batches(Schedule(counts, seed=7), lambda shard, epoch: read[shard], **chosen)
 
 
 def test_a_task_comes_back_from_its_sample():

@@ -101,6 +101,16 @@ WRONG = {
     "baseline": ("baselines=[prototype,smooth]", "baselines: smooth: expected one of "),
     "trained baseline": ("baselines=umtfss", "baselines: umtfss: expected one of "),
     "granularity": ("source.granularities=[3,0]", "source.granularities[1]: expected at least 1, got 0"),
+    "search": ("pair.similarity=fast", "pair.similarity: expected one of exact, sampled, got 'fast'"),
+    "balance": ("pair.balance=regions", "pair.balance: expected one of images, clusters, got 'regions'"),
+    "kept clusters": ("pair.keep_clusters=0", "pair.keep_clusters: expected a share in (0, 1], got 0"),
+    "distractors": ("pair.distractors=-1", "pair.distractors: expected a number from 0, got -1"),
+    "no layers": ("pair.layers=[]", "pair.layers: expected numbers from 0, or null for all layers, got []"),
+    "repeats": ("pair.repeats=0", "pair.repeats: expected at least 1, got 0"),
+    "repeats in a stream": (
+        ["pair.repeats=2", "train.tasks=stream"],
+        "pair.repeats: expected null with train.tasks=stream, which pairs anew in every epoch, got 2",
+    ),
     "uneven batch": ("cluster.train_workers=3", "train.batch: expected a multiple of cluster.train_workers=3, got 4"),
 }
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from fss import losses, models
 from fss.backbones import Features
+from fss.models.umtfss import masked_average
 
 CHANNELS = {"low": 6, "mid": 8, "high": 9}
 OPTIONS = {
@@ -156,6 +157,47 @@ def test_plain_supports_give_finite_logits_and_gradients(name, value):
         module.zero_grad()
         found.sum().backward()
         assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_void_support_changes_nothing(name):
+    module, (query, support, masks) = head(name, steps=3), episode(shots=2)
+    alone = module(query, support, masks)
+    other = episode(seed=9)[1]
+    more = {k: torch.cat([v, other[k]], dim=1) for k, v in support.items()}
+    found = module(query, more, torch.cat([masks, torch.zeros_like(masks[:, :1])], dim=1))
+    assert torch.allclose(found, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["prototype", "nearest", "cluster_match"])
+def test_a_distractor_says_nothing_of_the_foreground(name):
+    """Two supports and three without the thing; where both sides have logits of their own, only one moves."""
+    module, (query, support, masks) = head(name), episode(shots=2)
+    other = episode(shots=3, seed=9)[1]
+    more = {k: torch.cat([other[k], v], dim=1) for k, v in support.items()}
+    empty = torch.stack([torch.ones_like(masks[:, :1, 0]), torch.zeros_like(masks[:, :1, 0])], dim=2)
+    alone, found = (
+        module(query, support, masks),
+        module(query, more, torch.cat([empty.expand(-1, 3, -1, -1, -1), masks], 1)),
+    )
+    assert torch.allclose(found[:, 1], alone[:, 1], atol=1e-4)
+    assert torch.allclose(found[:, 0], alone[:, 0], atol=1e-4) == (name == "cluster_match")
+
+
+def test_prototypes_of_the_foreground_are_averages_over_cells_not_over_supports():
+    """UMTFSS: one full and two empty supports have the full one's average, not a third of it."""
+    features, share = torch.full((1, 3, 4, 2, 2), 6.0), torch.zeros(1, 3, 2, 2)
+    share[0, 1] = 1
+    assert torch.allclose(masked_average(features, share), torch.full((1, 4), 6.0))
+    bare = head("umtfss", residual=False)
+    points = torch.randn(1, 30, 16, generator=torch.Generator().manual_seed(0))
+    shares = torch.zeros(1, 30, 2)
+    shares[:, :10, 1], shares[:, 10:, 0] = 1, 1
+    alone, used = bare.support_prototypes(points[:, :20], shares[:, :20])
+    found, _ = bare.support_prototypes(points, shares)
+    background = OPTIONS["umtfss"]["background_prototypes"]
+    assert torch.allclose(found[:, background:], alone[:, background:], atol=1e-5)
+    assert used[:, background:].any()
 
 
 @pytest.mark.parametrize("name", TRAINED)
