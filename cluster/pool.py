@@ -23,10 +23,11 @@ _TRIES, _PAUSE = 5, 1.0
 
 @dataclass(frozen=True)
 class Failure:
-    """A unit whose function raised: the unit's position and what it said."""
+    """A unit whose function raised: the unit's position, what it said, and the exception if it came whole."""
 
     index: int
     message: str
+    error: BaseException | None = dataclasses.field(default=None, compare=False)
 
 
 class _Worker:
@@ -129,7 +130,7 @@ def _result(reference: Any, index: int) -> Any:
     except RayTaskError as error:
         logger.debug("unit %d failed", index, exc_info=True)
         cause = error.cause if error.cause is not None else error
-        return Failure(index, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else error}")
+        return Failure(index, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else error}", cause)
     except RayActorError as error:
         return error
 
