@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from cluster.config import ClusterConfig
+from cluster.files import damaged_in
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,12 @@ class _Worker:
             faiss.omp_set_num_threads(threads)
 
     def run(self, function: Callable[[Any], Any], unit: Any) -> Any:
-        return function(unit)
+        try:
+            return function(unit)
+        except Exception as error:
+            if damaged := next(damaged_in(error), None):
+                raise damaged from None  # what caused an error does not cross processes, only the error itself does
+            raise
 
 
 class Pool:

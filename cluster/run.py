@@ -193,7 +193,8 @@ class Run:
     @cached_property
     def pipeline_name(self) -> str:
         """The name of the pipeline's journal: one for each configuration, wherever and on how many machines it runs."""
-        chosen = {key: v for key, v in plain(self.config).items() if key not in ("cluster", "tracking", "out", "root")}
+        machines = ("cluster", "tracking", "plan", "out", "root")
+        chosen = {key: value for key, value in plain(self.config).items() if key not in machines}
         return f"pipeline-{shards.sha256(shards.dumps(chosen))[:8]}"
 
     @contextlib.contextmanager
