@@ -39,7 +39,6 @@ from fss import images, kmeans, rng, shards
 
 STAGES = ("shard", "sample", "label", "pair")
 _UNIT = 16  # images: what a backbone is given at once
-_MOST_WORKERS = 8
 _SCAN = 10_000  # entries of the listing of which the calibration's images are taken
 _CHUNK = 2048  # inputs that are hashed as one unit
 _POINTS = 20_000
@@ -122,10 +121,10 @@ def calibrate(config: Config, stages: Mapping[str, Stage], number: int) -> Measu
     root = Path(tempfile.mkdtemp(prefix=".plan-", dir=Path(config.root).resolve()))
     try:
         small = _subset(config, stages, root, number)
-        with Run(_sized(small, "whole", number), stages) as first:
+        with Run(_sized(small, number), stages) as first:
             pool = TimedPool(first.pool)
             whole = Trial.go(first, pool)
-            parts = Trial.go(Run(_sized(small, "parts", _UNIT), stages), pool)
+            parts = Trial.go(Run(_sized(small, _UNIT), stages), pool)
             costs = [cost for stage in STAGES for cost in _steps(stage, whole, parts)]
             costs = [_explained(cost, parts.run, pool) for cost in costs]
             points = _some_points(parts.run)
@@ -167,10 +166,10 @@ def _subset(config: Config, stages: Mapping[str, Stage], root: Path, number: int
     return small
 
 
-def _sized(config: Config, name: str, shard_size: int) -> Config:
-    """`config` as a run of its own with shards of `shard_size` images, all of which are paired together."""
+def _sized(config: Config, shard_size: int) -> Config:
+    """`config` with shards of `shard_size` images, all of which are paired together."""
     sized = copy.deepcopy(config)
-    sized.name, sized.corpus.shard_size, sized.pair.group_shards = name, shard_size, 1_000_000
+    sized.corpus.shard_size, sized.pair.group_shards = shard_size, 1_000_000
     return sized
 
 
@@ -286,7 +285,8 @@ def _explained(cost: Cost, run: Run, pool: TimedPool) -> Cost:
     files = sorted(corpus.named(".tar"), key=lambda file: -file.count)[:1]
     ((_, (decode, network)),) = pool.map(TimeParts(corpus.folder, backbone.spec(run)), files)
     pool.notes.clear()
-    return dataclasses.replace(cost, parts={"decode": decode, "backbone": network})
+    rest = max(0.0, cost.seconds - decode - network)
+    return dataclasses.replace(cost, parts={"decode": decode, "backbone": network, "segments": rest})
 
 
 def _some_points(run: Run) -> np.ndarray:

@@ -127,6 +127,16 @@ def bottleneck(rows: Sequence[Row]) -> str:
     return f"{name} ({100 * waits[name] / max(total, 1e-12):.0f} % of the time); the longest stage is {longest.stage}"
 
 
+def notes(rows: Sequence[Row]) -> Iterator[str]:
+    """What the reader of the table should know before starting: memory that no machine has."""
+    for one in rows:
+        if one.step == "kmeans" and one.memory > 32e9:
+            yield (
+                f"k-means keeps the sample in memory, {size(one.memory)} in each worker; source.shards=N takes a sample "
+                "of N corpus shards, which are uniform samples of the corpus"
+            )
+
+
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """The plan as lines of a table with its sums."""
     yield (

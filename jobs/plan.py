@@ -55,6 +55,8 @@ def predict(config: Config) -> None:
     print(f"\n{chosen.corpus_size:.3g} images on {machines.workers} workers; measured in {measured.seconds:.0f} s")
     print("\n".join(plan.table(rows)))
     print(f"bottleneck: {plan.bottleneck(rows)}")
+    for note in plan.notes(rows):
+        print(f"note: {note}")
     if config.out:
         value = {
             "corpus_size": chosen.corpus_size,
