@@ -132,7 +132,7 @@ def notes(rows: Sequence[Row]) -> Iterator[str]:
     for one in rows:
         if one.step == "kmeans" and one.memory > 32e9:
             yield (
-                f"k-means keeps the sample in memory, {size(one.memory)} in each worker; source.shards=N takes a sample "
+                f"k-means keeps its sample in memory, {size(one.memory)} in each worker; source.shards=N makes it one "
                 "of N corpus shards, which are uniform samples of the corpus"
             )
 
