@@ -162,6 +162,22 @@ class ClusterConfig:
 
 
 @dataclass
+class PlanConfig:
+    """What `jobs.plan` predicts, and for which machines."""
+
+    corpus_size: float | None = None
+    """Images to plan for; on the command line of jobs.plan simply corpus_size=1e9."""
+    images: int = 64
+    """Images that the stages are measured on."""
+    workers: int | None = None
+    """Processes to plan for; none = as many as this cluster has."""
+    network_gbit: float | None = None
+    """What the cluster reads from an object store, Gbit/s; none = not looked at."""
+    disk_mb_s: float | None = None
+    """What the run's file system takes from all workers together, MB/s; none = what one process was seen to write."""
+
+
+@dataclass
 class TrackingConfig:
     """MLflow. Metrics are journaled first, so an unreachable server neither stops nor loses anything."""
 
@@ -190,6 +206,7 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     fold: Any = "all"
     """Fold to evaluate, or `all`."""
     shots: Any = 1
@@ -209,7 +226,7 @@ class Config:
     said in the table, the best on the other folds' classes (base_classes) or on the tested ones (test_classes)."""
     save_predictions: bool = False
     out: str | None = None
-    """Where evaluate and predict write for the user; evaluate's default is its stage folder."""
+    """Where evaluate, predict and plan write for the user; evaluate's default is its stage folder."""
 
 
 @dataclass

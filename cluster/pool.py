@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +14,24 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from cluster.config import ClusterConfig
+from cluster.files import damaged_in
 
 logger = logging.getLogger(__name__)
 
 #: Times that a unit is handed out again when its worker could not be reached (another unit killed it, the network
 #: failed), and the seconds in between; Ray's own retries do not cover this.
 _TRIES, _PAUSE = 5, 1.0
+#: Seconds without any result after which idle workers take over units that others hold.
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A unit whose function raised: the unit's position and what it said."""
+    """A unit whose function raised: the unit's position, what it said, and the exception if it came whole."""
 
     index: int
     message: str
+    error: BaseException | None = dataclasses.field(default=None, compare=False)
 
 
 class _Worker:
@@ -48,7 +52,12 @@ class _Worker:
             faiss.omp_set_num_threads(threads)
 
     def run(self, function: Callable[[Any], Any], unit: Any) -> Any:
-        return function(unit)
+        try:
+            return function(unit)
+        except Exception as error:
+            if damaged := next(damaged_in(error), None):
+                raise damaged from None  # what caused an error does not cross processes, only the error itself does
+            raise
 
 
 class Pool:
@@ -83,24 +92,36 @@ class Pool:
     def map(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """Yield (position, result) as units finish, in no order; a unit that raised yields a `Failure`.
 
-        At most two units a worker are in flight: one at work, one waiting, whatever the number of units.
+        At most two units a worker are in flight: one at work, one waiting, whatever the number of units. At the end
+        workers that have nothing left to do take over what others still hold, if no unit has finished for a while: the
+        others may be on a node that is gone and that nobody replaces. The first result counts.
         """
         shared = ray.put(function)
         pending: dict[ray.ObjectRef, _Flight] = {}
+        idle: list[Any] = []
         feed = enumerate(units)
         for actor in self._actors * 2:
             _submit(actor, shared, feed, pending)
         while pending:
-            (done,), _ = ray.wait(list(pending), num_returns=1)
-            flight = pending.pop(done)
-            result = _result(done, flight.index)
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE if idle else None)
+            if not done:
+                _take_over(idle, shared, pending)
+                continue
+            flight = pending.pop(done[0])
+            result = _result(done[0], flight.index)
             if isinstance(result, ActorUnavailableError) and flight.tries < _TRIES:
                 time.sleep(_PAUSE)
                 again = dataclasses.replace(flight, tries=flight.tries + 1)
                 pending[flight.actor.run.remote(shared, flight.unit)] = again
                 continue
+            twins = [reference for reference, other in pending.items() if other.index == flight.index]
+            if isinstance(result, RayActorError) and twins:
+                continue
+            for twin in twins:
+                pending.pop(twin)
             yield flight.index, _failure(flight.index, result) if isinstance(result, RayActorError) else result
-            _submit(flight.actor, shared, feed, pending)
+            if not _submit(flight.actor, shared, feed, pending):
+                idle.append(flight.actor)
 
     def on_each(self, function: Callable[[Any], Any], units: Sequence[Any]) -> list[Any]:
         """Run unit i on worker i modulo the size, always the same one, and return the results in order."""
@@ -135,7 +156,7 @@ class Pool:
         if isinstance(result, RayActorError):
             result = _failure(index, result)
         if isinstance(result, Failure):
-            raise ValueError(result.message)
+            raise ValueError(result.message) from result.error
         return result
 
 
@@ -149,10 +170,22 @@ class _Flight:
     tries: int = 0
 
 
-def _submit(actor: Any, shared: Any, feed: Iterator[tuple[int, Any]], pending: dict[Any, _Flight]) -> None:
+def _submit(actor: Any, shared: Any, feed: Iterator[tuple[int, Any]], pending: dict[Any, _Flight]) -> bool:
     for index, unit in feed:
         pending[actor.run.remote(shared, unit)] = _Flight(index, unit, actor)
-        return
+        return True
+    return False
+
+
+def _take_over(idle: list[Any], shared: Any, pending: dict[Any, _Flight]) -> None:
+    """Give units in flight, each to one more worker at most, to idle workers that do not have them already."""
+    held = Counter(flight.index for flight in pending.values())
+    for flight in list(pending.values()):
+        others = [actor for actor in idle if actor is not flight.actor]
+        if held[flight.index] == 1 and others:
+            idle.remove(others[0])
+            logger.warning("unit %d has been under way for long; another worker takes it over", flight.index)
+            pending[others[0].run.remote(shared, flight.unit)] = dataclasses.replace(flight, actor=others[0], tries=0)
 
 
 def _result(reference: Any, index: int) -> Any:
@@ -161,7 +194,7 @@ def _result(reference: Any, index: int) -> Any:
     except RayTaskError as error:
         logger.debug("unit %d failed", index, exc_info=True)
         cause = error.cause if error.cause is not None else error
-        return Failure(index, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else error}")
+        return Failure(index, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else error}", cause)
     except RayActorError as error:
         return error
 

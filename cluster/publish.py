@@ -1,12 +1,23 @@
-"""Files that are whole or absent: written under a temporary name, synced to disk, renamed."""
+"""Files that are whole or absent: written under a temporary name, synced to disk, renamed.
+
+A writer that was believed dead and publishes late does no harm: it renames a whole file of the same bytes over the one
+that is there.
+
+`FSS_FAILPOINT="POINT NAME [MARKER]"` kills the process (SIGKILL) when it publishes a file whose name fits the pattern
+NAME and gets to POINT: `half_written`, `before_rename` or `after_rename`. With MARKER, a path, only the first process
+that gets there dies, which creates that file. For tests of what a kill leaves behind.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import io
 import json
+import logging
 import os
+import signal
 import socket
 import uuid
 from collections.abc import Iterator
@@ -18,6 +29,8 @@ import pyarrow.parquet as pq
 
 from fss import shards
 
+logger = logging.getLogger(__name__)
+
 
 def write_bytes(path: Path, data: bytes) -> dict[str, Any]:
     """Publish `data` at `path` atomically, replacing what was there; return its bytes and sha256 for a manifest."""
@@ -25,10 +38,15 @@ def write_bytes(path: Path, data: bytes) -> dict[str, Any]:
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            half = len(data) // 2
+            file.write(memoryview(data)[:half])
+            _failpoint("half_written", path.name)
+            file.write(memoryview(data)[half:])
             file.flush()
             os.fsync(file.fileno())
+        _failpoint("before_rename", path.name)
         temporary.replace(path)
+        _failpoint("after_rename", path.name)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -45,11 +63,52 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Publish `value` as JSON that carries the sha256 of the rest, so that `read_sealed` notices any change of it."""
+    write_json(path, {**value, "sha256": shards.sha256(shards.dumps(value))})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `write_sealed` wrote; None if there is no such file, or if it is damaged, which is logged."""
+    try:
+        value = json.loads(path.read_bytes())
+        if value.pop("sha256") == shards.sha256(shards.dumps(value)):
+            return dict(value)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    logger.warning("%s is damaged: its content does not have the sha256 that it names; going on without it", path)
+    return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left half-written below `folder`, which only its one writer may do."""
+    for path in folder.rglob(".*.tmp"):
+        logger.debug("%s was left by a process that was killed; removed", path)
+        path.unlink(missing_ok=True)
+
+
 def parquet(table: pa.Table) -> bytes:
     """`table` as a Parquet file's bytes; equal tables make equal bytes."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _failpoint(point: str, name: str) -> None:
+    chosen = os.environ.get("FSS_FAILPOINT")
+    if not chosen:
+        return
+    where, pattern, *marker = chosen.split(" ", 2)
+    if where != point or not fnmatch.fnmatchcase(name, pattern):
+        return
+    if marker:
+        try:
+            Path(marker[0]).touch(exist_ok=False)
+        except FileExistsError:  # another process died here, or this one's predecessor
+            return
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -65,6 +124,10 @@ def _sync_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`; the kernel gives it back when the process dies, however it dies.
+
+    The lock is flock's: it holds between processes of one machine, and between machines where the file system takes
+    it to the server (NFSv4, Lustre mounted with -o flock, CephFS). Where it does not, two drivers on two machines can
+    write one folder. They waste work, and do no harm: both publish whole files of the same bytes.
 
     Raises:
         ValueError: if another run holds it.

@@ -11,6 +11,7 @@ from typing import Any
 
 from cluster import publish, stage
 from cluster.config import Config, plain
+from cluster.files import DamagedFileError, damaged_in
 from cluster.journal import Journal
 from cluster.pool import Pool
 from cluster.session import session
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 class Run:
     """Runs `stages` on demand, each after the stages it reads; a stage that is done is not done again.
 
+    Files that a stage finds damaged are made again, only they and once, and must come out as their manifest promised.
+
     A context manager: workers start with the first stage that needs them and end with the run.
     """
 
@@ -34,6 +37,7 @@ class Run:
         self._manifests: dict[str, Manifest] = {}
         self._identities: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {}
         self._exit = contextlib.ExitStack()
+        self._doubted: set[Path] = set()
         self.fresh: list[str] = []
         """Stages that were really run, not found done."""
 
@@ -101,7 +105,7 @@ class Run:
                 done = self._manifests[above]
                 journal.dataset(above, done.fingerprint, str(done.folder), context="input")
         try:  # the stage writes to the journal itself, perhaps from another machine: one writer at a time
-            manifest = stage.execute(one, self, folder, settings, inputs)
+            manifest = self._execute(one, folder, settings, inputs)
         except BaseException:
             self.journal(one.name).end("FAILED")
             raise
@@ -110,6 +114,43 @@ class Run:
             journal.metrics({f"{one.name}/{key}": float(value) for key, value in manifest.counts.items()})
             journal.artifact(folder / "manifest.json")
         return manifest
+
+    def _execute(self, one: Stage, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
+        """Do the stage's work; if inputs of it are damaged, make them again, then what they held up."""
+        while True:
+            try:
+                return stage.execute(one, self, folder, settings, inputs)
+            except Exception as error:
+                damaged = {found.path: found for found in damaged_in(error)}
+                if not damaged:
+                    raise
+                again = self._doubt(damaged, error)
+            for name in again:
+                if name != one.name:
+                    self._manifests.pop(name)
+            for name in again:
+                if name != one.name:
+                    self.ensure(name)
+
+    def _doubt(self, damaged: Mapping[Path, DamagedFileError], error: Exception) -> list[str]:
+        """Delete the damaged files, each once only, and return the stages that have to make them again.
+
+        A stage redoes the units whose files are not there; its work goes on with what it has already done.
+        """
+        stages = {}
+        for path, found in damaged.items():
+            if path in self._doubted:
+                raise StageError(f"{found}; it was made again once already: check the disk and the memory") from error
+            if found.folder.parent.parent != self.folder or found.folder.parent.name not in self._stages:
+                raise error
+            self._doubted.add(path)
+            stages[found.folder.parent.name] = True
+            if found.still():
+                logger.warning("%s; deleted, its stage makes it again", found)
+                path.unlink(missing_ok=True)
+            else:
+                logger.warning("%s; but now it is whole, so it is read again", found)
+        return [name for name in self._stages if name in stages]
 
     def order(self, name: str) -> list[str]:
         """Stage `name` and all that it reads, directly or not, each after its own inputs."""
@@ -130,8 +171,11 @@ class Run:
 
     @staticmethod
     def seconds(manifest: Manifest) -> float:
-        """How long the stage took when it was made."""
-        return float(publish.read_json(manifest.folder / "timing.json")["seconds"])
+        """How long the stage took when it was made, 0 if that is not known any more."""
+        try:
+            return float(publish.read_json(manifest.folder / "timing.json")["seconds"])
+        except (OSError, ValueError, LookupError, TypeError):  # damaged or gone: nothing depends on it
+            return 0.0
 
     @property
     def tracking_folder(self) -> Path:
@@ -149,7 +193,8 @@ class Run:
     @cached_property
     def pipeline_name(self) -> str:
         """The name of the pipeline's journal: one for each configuration, wherever and on how many machines it runs."""
-        chosen = {key: v for key, v in plain(self.config).items() if key not in ("cluster", "tracking", "out", "root")}
+        machines = ("cluster", "tracking", "plan", "out", "root")
+        chosen = {key: value for key, value in plain(self.config).items() if key not in machines}
         return f"pipeline-{shards.sha256(shards.dumps(chosen))[:8]}"
 
     @contextlib.contextmanager

@@ -28,6 +28,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
         return
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     variables = {"WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1", "PYTHONPATH": _python_path()}
+    variables |= {key: os.environ[key] for key in ("FSS_FAILPOINT",) if key in os.environ}
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     ray.init(
         address=address,

@@ -3,6 +3,7 @@
     <root>/<name>/<stage>/manifest.json            a copy of the manifest of the folder finished last
     <root>/<name>/<stage>/<fingerprint>/           one folder for each configuration, never mixed
         manifest.json                              written last: a stage without it is not finished
+        .promised.json                             the manifest of a finished stage of which files are being made again
         .units/<unit>.json                         written after a unit's files: what a restart need not do again
         timing.json                                seconds, which no fingerprint depends on
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import publish
+from cluster.files import DamagedFileError, File, check_file, damaged_in, read_file, write_file
 from cluster.pool import Failure
 from cluster.progress import Progress
 from fss import shards
@@ -27,17 +29,26 @@ from fss import shards
 if TYPE_CHECKING:
     from cluster.run import Run
 
+__all__ = [
+    "DamagedFileError",
+    "File",
+    "Manifest",
+    "Output",
+    "Publisher",
+    "Stage",
+    "StageError",
+    "Unit",
+    "execute",
+    "fingerprint",
+    "finished",
+    "map_units",
+    "point_to",
+    "read_file",
+    "read_manifest",
+    "write_file",
+]
+
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class File:
-    """One published file of a stage: name relative to the stage's folder, samples, bytes and sha256."""
-
-    path: str
-    count: int
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -64,9 +75,13 @@ class Manifest:
         return found
 
     def path(self, suffix: str) -> Path:
-        """The path of the only file whose name ends in `suffix`."""
+        """The path of the only file whose name ends in `suffix`, whose bytes are checked first.
+
+        Raises:
+            DamagedFileError: if they are not what the stage wrote.
+        """
         (file,) = self.named(suffix)
-        return self.folder / file.path
+        return check_file(self.folder, file)
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,14 @@ class Stage:
 
 
 class StageError(ValueError):
-    """A stage that could not finish; what was finished is kept and the next run goes on from it."""
+    """A stage that could not finish; what was finished is kept and the next run goes on from it.
+
+    `damaged` are the input files that its units found damaged.
+    """
+
+    def __init__(self, message: str, damaged: Sequence[DamagedFileError] = ()):
+        super().__init__(message)
+        self.damaged = tuple(damaged)
 
 
 def fingerprint(stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -113,20 +135,22 @@ def fingerprint(stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, 
 def finished(stage: Stage, folder: Path) -> Manifest | None:
     """The manifest of `folder` if it is finished and its files are still there in full size."""
     path = folder / "manifest.json"
-    if not path.is_file():
-        return None
     manifest = read_manifest(path)
+    if manifest is None:
+        return None
     lost = [f.path for f in manifest.files if not _whole(folder / f.path, f.bytes)]
     if lost:
         logger.warning("%s: %d files are missing or cut short (%s); making them again", stage.name, len(lost), lost[0])
-        path.unlink()
+        path.replace(folder / ".promised.json")
         return None
     return manifest
 
 
-def read_manifest(path: Path) -> Manifest:
-    """A finished stage's manifest.json."""
-    value = publish.read_json(path)
+def read_manifest(path: Path) -> Manifest | None:
+    """A finished stage's manifest.json; None if there is none, or if it is damaged: it can be made of the records."""
+    value = publish.read_sealed(path)
+    if value is None:
+        return None
     return Manifest(
         stage=value["stage"],
         fingerprint=value["fingerprint"],
@@ -139,10 +163,16 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def execute(stage: Stage, run: Run, folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Manifest:
-    """Do the stage's work in `folder` and publish its manifest; one writer at a time."""
+    """Do the stage's work in `folder` and publish its manifest; one writer at a time.
+
+    Raises:
+        StageError: if files of a finished stage were made again and came out different.
+    """
     with publish.only_writer(folder):
+        publish.sweep(folder)
         start = time.monotonic()
         files, counts = stage.work(run, folder)
+        _keep_promise(stage, folder, files)
         value = {
             "stage": stage.name,
             "version": stage.version,
@@ -153,18 +183,39 @@ def execute(stage: Stage, run: Run, folder: Path, settings: Mapping[str, Any], i
             "files": [vars(file) for file in files],
         }
         publish.write_json(folder / "timing.json", {"seconds": round(time.monotonic() - start, 3)})
-        publish.write_json(folder / "manifest.json", value)
-    return read_manifest(folder / "manifest.json")
+        publish.write_sealed(folder / "manifest.json", value)
+        (folder / ".promised.json").unlink(missing_ok=True)
+    manifest = read_manifest(folder / "manifest.json")
+    assert manifest is not None, folder
+    return manifest
+
+
+def _keep_promise(stage: Stage, folder: Path, files: Sequence[File]) -> None:
+    """Check files that were made again against the manifest from before: other stages were made of those bytes."""
+    promised = read_manifest(folder / ".promised.json")
+    if promised is None:
+        return
+    before = {file.path: file for file in promised.files}
+    changed = [file for file in files if before.get(file.path) != file]
+    if changed or len(files) != len(before):
+        first = changed[0] if changed else promised.files[-1]
+        expected = before[first.path].sha256[:12] if first.path in before else "no such file"
+        raise StageError(
+            f"{stage.name}: {folder / first.path} was made again and came out different: the manifest promised "
+            f"{expected}, got {first.sha256[:12]}; other software or hardware than before? Delete {folder} and the "
+            "stages made of it, or choose another name="
+        )
 
 
 def point_to(manifest: Manifest) -> None:
     """Make <stage>/manifest.json the copy of `manifest`, its paths relative to the stage's folder."""
-    value = publish.read_json(manifest.folder / "manifest.json")
+    value = publish.read_sealed(manifest.folder / "manifest.json")
+    assert value is not None, manifest.folder
     for file in value["files"]:
         file["path"] = f"{manifest.folder.name}/{file['path']}"
     target = manifest.folder.parent / "manifest.json"
-    if not target.is_file() or publish.read_json(target) != value:
-        publish.write_json(target, value)
+    if publish.read_sealed(target) != value:
+        publish.write_sealed(target, value)
 
 
 def map_units(
@@ -186,6 +237,7 @@ def map_units(
         StageError: after everything else was done, naming the units that failed.
     """
     failures: list[str] = []
+    damaged: list[DamagedFileError] = []
     names: list[str] = []
     submitted: list[str] = []
     with Progress(stage, total, items, parts=parts) as progress:
@@ -203,11 +255,13 @@ def map_units(
             failed = isinstance(result, Failure)
             if failed:
                 failures.append(f"{submitted[index]}: {result.message}")
+                damaged += damaged_in(result.error)
             progress.update(items=0 if failed else result.get(items, 0), failed=int(failed))
     if failures:
         raise StageError(
             f"{stage}: {len(failures)} of {len(names)} {parts} failed ({'; '.join(failures[:3])}); "
-            "the others are kept, run again to retry"
+            "the others are kept, run again to retry",
+            damaged,
         )
     return _collect(folder, names)
 
@@ -227,15 +281,14 @@ class Publisher:
             written = publish.write_bytes(self.folder / name, data)
             files.append({"path": name, "count": int(output.samples.get(name, 0)), **written})
         record: dict[str, Any] = {"files": files, "counts": {key: int(n) for key, n in output.counts.items()}}
-        publish.write_json(self.folder / ".units" / f"{unit.name}.json", record)
+        publish.write_sealed(self.folder / ".units" / f"{unit.name}.json", record)
         return record["counts"]
 
 
 def _record(folder: Path, name: str) -> dict[str, Any] | None:
-    path = folder / ".units" / f"{name}.json"
-    if not path.is_file():
+    record = publish.read_sealed(folder / ".units" / f"{name}.json")
+    if record is None:
         return None
-    record = publish.read_json(path)
     whole = all(_whole(folder / file["path"], file["bytes"]) for file in record["files"])
     return record if whole else None
 
@@ -253,23 +306,3 @@ def _collect(folder: Path, names: Sequence[str]) -> tuple[list[File], dict[str, 
         files += [File(**file) for file in record["files"]]
         counts.update(record["counts"])
     return files, dict(counts)
-
-
-def write_file(folder: Path, name: str, data: bytes, count: int = 0) -> File:
-    """Publish one file of a stage that makes its files itself."""
-    return File(name, count, **publish.write_bytes(folder / name, data))
-
-
-def read_file(folder: Path, file: File) -> bytes:
-    """The bytes of a stage's file, checked against its manifest.
-
-    Raises:
-        ValueError: if they are not what the stage wrote.
-    """
-    data = (folder / file.path).read_bytes()
-    if len(data) != file.bytes or shards.sha256(data) != file.sha256:
-        raise ValueError(
-            f"{folder / file.path} is damaged: expected {file.bytes} bytes with sha256 {file.sha256[:12]}, got "
-            f"{len(data)} bytes with {shards.sha256(data)[:12]}; delete it and run its stage again"
-        )
-    return data

@@ -77,6 +77,10 @@ class Table:
     def __len__(self) -> int:
         return len(self.key)
 
+    def take(self, rows: np.ndarray) -> Table:
+        """The table of the given rows, or of the rows where a mask is true."""
+        return Table(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
+
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:

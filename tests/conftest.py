@@ -110,3 +110,10 @@ def tiny_run(configure, start, tmp_path_factory):
     run = start(configure(tmp_path_factory.mktemp("runs")))
     run.ensure("train")
     return run
+
+
+@pytest.fixture
+def copied(tiny_run, configure, start, tmp_path):
+    """A fresh run on a copy of the tiny run's folder."""
+    shutil.copytree(tiny_run.folder, tmp_path / tiny_run.config.name)
+    return start(configure(tmp_path))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster import pool
 from cluster.config import ClusterConfig
 from cluster.pool import Failure, Pool
 
@@ -121,6 +122,24 @@ def test_a_unit_that_always_kills_is_a_failure_after_some_tries(pools, tmp_path)
     results = dict(pools[1].map(deadly, range(3)))
     assert "died again and again" in results[1].message
     assert (results[0], results[2]) == (0, 2)
+
+
+def test_a_worker_that_hangs_loses_its_units_to_idle_ones(pools, tmp_path, monkeypatch):
+    """It stops at unit 1 with another unit waiting behind, as if its node were gone; each result comes once."""
+    monkeypatch.setattr(pool, "_PATIENCE", 0.3)
+
+    def stops(unit):
+        if unit == 1 and not (tmp_path / "pid").exists():
+            (tmp_path / "pid").write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return unit
+
+    try:
+        found = list(pools[2].map(stops, range(8)))
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)
+    assert sorted(found) == [(unit, unit) for unit in range(8)]
+    assert len(set(pools[2].on_each(where, [0, 1]))) == 2
 
 
 def test_on_each_keeps_order_and_place(pools):

@@ -13,7 +13,7 @@ from cluster import publish
 from cluster.config import Config
 from cluster.session import ROOT
 from cluster.stage import (
-    File,
+    DamagedFileError,
     Manifest,
     Output,
     Stage,
@@ -245,8 +245,14 @@ def test_a_stage_that_was_not_run_is_named(start, tmp_path):
         run.manifest("label")
 
 
-def test_path_wants_exactly_one_file():
-    files = tuple(File(name, 0, 0, "") for name in ("a.tar", "b.tar"))
-    manifest = Manifest("s", "f", Path("/x"), {}, {}, {}, files)
+def test_path_wants_exactly_one_whole_file(tmp_path):
+    files = tuple(write_file(tmp_path, name, name.encode()) for name in ("a.tar", "b.tar"))
+    manifest = Manifest("s", "f", tmp_path, {}, {}, {}, files)
     assert manifest.named(".tar") == list(files)
-    assert manifest.path("b.tar") == Path("/x/b.tar")
+    assert manifest.path("b.tar") == tmp_path / "b.tar"
+    (tmp_path / "b.tar").write_bytes(b"b.taR")
+    with pytest.raises(DamagedFileError, match=r"b.tar is damaged: expected 5 bytes"):
+        manifest.path("b.tar")
+    (tmp_path / "b.tar").unlink()
+    with pytest.raises(DamagedFileError, match=r"got no file"):
+        manifest.path("b.tar")

@@ -1,0 +1,75 @@
+"""The plan beside what really happened: N scenes planned for, then made; ratios of time and bytes, step by step.
+
+    python -m benchmarks.plan [--images 600] [--json FILE] [key=value ...]
+
+Both start Ray and workers on this machine, one after the other. A ratio is planned / real: 1 is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from cluster import calibrate
+from cluster.config import Config
+from cluster.plan import Machines, Row
+from cluster.run import Run
+from cluster.stages import STAGES
+from jobs._config import load
+
+
+def real(config: Config) -> dict[str, tuple[float, float]]:
+    """Seconds and bytes, records included, of each stage of a run from nothing."""
+    with Run(config, STAGES) as run:
+        run.pool.on_each(_nothing, [0] * run.pool.size)  # the plan does not count the start of workers
+        run.ensure("pair")
+        found = {}
+        for name in (*calibrate.STAGES, "kmeans"):
+            manifest = run.manifest(name)
+            extra = sum(path.stat().st_size for path in manifest.folder.glob(".units/*"))
+            extra += sum(path.stat().st_size for path in manifest.folder.glob("hashes/*"))
+            found[name] = (run.seconds(manifest), sum(file.bytes for file in manifest.files) + extra)
+    return found
+
+
+def _nothing(unit: int) -> int:
+    return unit
+
+
+def planned(rows: list[Row], stage: str) -> tuple[float, float]:
+    """Seconds and bytes of a stage in the plan."""
+    mine = [one for one in rows if one.stage == stage]
+    return sum(one.seconds for one in mine), sum(one.written for one in mine)
+
+
+def main() -> None:
+    """Print the table, and write it with --json."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--json")
+    parser.add_argument("settings", nargs="*")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        settings = ["experiment=demo", "backbone.weights=random", f"corpus.scenes={chosen.images}", f"root={root}"]
+        config = load([*settings, "corpus.scenes_val=1", "tracking.enabled=false", *chosen.settings])
+        measured = calibrate.calibrate(config, STAGES, config.plan.images)
+        rows = calibrate.predict(config, measured, chosen.images, Machines(measured.workers, disk=measured.disk))
+        happened = real(config)
+    table = []
+    print(f"{'stage':<10}{'planned s':>10}{'real s':>10}{'ratio':>8}{'planned MB':>12}{'real MB':>10}{'ratio':>8}")
+    for stage, (seconds, size) in happened.items():
+        time, written = planned(rows, stage)
+        ratios = time / seconds, written / size
+        table.append({"stage": stage, "seconds": [time, seconds], "bytes": [written, size], "ratios": ratios})
+        line = f"{stage:<10}{time:>10.1f}{seconds:>10.1f}{ratios[0]:>8.2f}"
+        print(line + (f"{written / 1e6:>12.2f}{size / 1e6:>10.2f}{ratios[1]:>8.2f}" if stage != "kmeans" else ""))
+    total = sum(planned(rows, stage)[0] for stage in happened) / sum(seconds for seconds, _ in happened.values())
+    print(f"all stages: planned / real seconds {total:.2f}; calibration took {measured.seconds:.0f} s")
+    if chosen.json:
+        Path(chosen.json).write_text(json.dumps({"rows": table, "total": total}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Runs that are killed, as processes of their own: python -m tests.cluster.crashes chain|node FOLDER override...
+
+`chain` forks a process for every failpoint of every stage, which dies there, one after the other on one folder, and
+then finishes the run. `node` kills a Ray node while the label stage is at work. Both print what happened as JSON.
+"""
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from cluster.run import Run
+from cluster.stages import STAGES
+from jobs._config import load
+
+#: For each stage its files and its units' records; `None` where the driver makes the files and there are no records.
+PATTERNS = {
+    "shard": ("corpus-*.tar", "corpus-*.json"),
+    "sample": ("part-*.npy", "part-*.json"),
+    "kmeans": ("clusters.safetensors", None),
+    "label": ("labels-*.tar", "part-*.json"),
+    "pair": ("tasks-*.tar", "0*.json"),
+}
+POINTS = ("half_written", "before_rename", "after_rename")
+
+
+class Here:
+    """A pool that is this process."""
+
+    size = 1
+
+    def map(self, function, units):
+        for index, unit in enumerate(units):
+            yield index, function(unit)
+
+    def on_each(self, function, units, *_, **__):
+        return [function(unit) for unit in units]
+
+
+def here(arguments):
+    """A run of its own whose units are computed in this process."""
+    run = Run(load(arguments), STAGES)
+    run.__dict__["pool"] = Here()
+    return run
+
+
+def forked(arguments, stage, failpoint=""):
+    """The status of a child that brings the run up to `stage`, or dies at the failpoint."""
+    child = os.fork()
+    if not child:
+        os.environ["FSS_FAILPOINT"] = failpoint
+        sys.stdout = io.StringIO()
+        try:
+            here(arguments).ensure(stage)
+        except BaseException as error:
+            print(f"{stage} {failpoint}: {error!r}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def chain(folder, arguments):
+    """Die at each point of each stage, then finish."""
+    told = {}
+    for stage, patterns in PATTERNS.items():
+        for pattern in filter(None, (*patterns, "manifest.json")):
+            for point in POINTS:
+                told[f"{stage} {point} {pattern}"] = forked(arguments, stage, f"{point} {pattern}")
+    told["swept"] = forked(arguments, "pair")
+    return told
+
+
+def node(folder, arguments):
+    """Kill one of two nodes when the first labels are there, and do not replace it."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "WDS_SECURE": "1"}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    doomed = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, runtime_env={"env_vars": variables}, logging_level="ERROR", log_to_driver=False)
+    run = Run(load([*arguments, "cluster.workers=2"]), STAGES)
+    told = {}
+
+    def kill():
+        labels = run.folder / "label"
+        while not list(labels.glob("*/.units/*.json")):
+            time.sleep(0.02)
+        told["done_before"] = len(list(labels.glob("*/.units/*.json")))
+        cluster.remove_node(doomed, allow_graceful=False)
+
+    run.ensure("kmeans")
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run.ensure("pair")
+    killer.join()
+    told["nodes"] = sorted(one["Alive"] for one in ray.nodes())
+    run.release_pool()
+    ray.shutdown()
+    cluster.shutdown()
+    return told
+
+
+if __name__ == "__main__":
+    signal.alarm(400)
+    print(json.dumps({"chain": chain, "node": node}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])))
