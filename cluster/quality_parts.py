@@ -109,14 +109,15 @@ class SumShard:
         usable = pairs.usable(table, self.rules)
         nearest = self.clusters.nearest(table.descriptor)
         rows = pseudo.centred(table.descriptor, self.clusters.centre)
-        lengths = np.linalg.norm(self.clusters.centroids, axis=1)
-        sums = quality.sum_regions(table.key, table.label, table.area, table.border, usable, rows, nearest, lengths)
+        sums = quality.sum_regions(
+            table.key, table.label, table.area, table.border, usable, rows, nearest, self.clusters.lengths
+        )
         masks, missing = self._masks(files, table.take(usable))
         found = Found(sums, masks, missing, self._central(number, table, nearest))
         return Output({f"sums/{unit.name}.json": found.encode()}, {}, {"images": files.labels.count})
 
     def _central(self, shard: int, table: pairs.Table, nearest: tuple[np.ndarray, np.ndarray]) -> list[list[Central]]:
-        found: list[list[Central]] = [[] for _ in self.clusters.centroids]
+        found: list[list[Central]] = [[] for _ in range(self.clusters.count)]
         for row in np.flatnonzero(nearest[0] == table.label):
             one = Central(float(nearest[1][row]), str(table.key[row]), int(table.layer[row]), shard)
             found[int(table.label[row])].append(one)

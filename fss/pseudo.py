@@ -79,6 +79,14 @@ class Clusters:
         """Number of clusters."""
         return len(self.centroids) if self.parents is None else int(self.parents.max()) + 1
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """(K,) float64 length of each cluster's centroid; in a hierarchy the mean over the finest below it."""
+        fine = np.linalg.norm(self.centroids.astype(np.float64), axis=1)
+        if self.parents is None:
+            return fine
+        return np.bincount(self.parents, fine, self.count) / np.maximum(np.bincount(self.parents), 1)
+
     def assign(self, rows: np.ndarray) -> np.ndarray:
         """Cluster of each of (n, D) embeddings: (n,) int64."""
         return self.nearest(rows)[0]
@@ -204,7 +212,8 @@ def assign(rows: torch.Tensor, clusters: Clusters) -> torch.Tensor:
     if rows.device.type == "cpu":
         return torch.from_numpy(clusters.assign(rows.numpy()))
     centre, centroids = (torch.from_numpy(each).to(rows) for each in (clusters.centre, clusters.centroids))
-    return kmeans.nearest(F.normalize(rows - centre, dim=1), centroids)[0]
+    labels = kmeans.nearest(F.normalize(rows - centre, dim=1), centroids)[0]
+    return labels if clusters.parents is None else torch.from_numpy(clusters.parents).to(labels)[labels]
 
 
 def label_maps(
@@ -249,7 +258,8 @@ def _best_clusters(field: torch.Tensor, size: Sequence[int], clusters: Clusters,
         top, index = grid.enlarge(scores[None, start : start + _SCORES], (size[0], size[1]), corners)[0].max(dim=0)
         better = top > best
         best, found = torch.where(better, top, best), torch.where(better, index + start, found)
-    return found.cpu().numpy()
+    labels = found.cpu().numpy()
+    return labels if clusters.parents is None else clusters.parents[labels]
 
 
 def enlarge(layers: np.ndarray, size: tuple[int, int], corners: bool) -> np.ndarray:

@@ -94,7 +94,7 @@ class _Quality:
 
     def _table(self, found: Found) -> list[dict[str, Any]]:
         """A row of figures for each cluster, in order; what needs masks is missing without them."""
-        sums, (pixels, classes) = found.regions, found.masks.table(len(self.clusters.centroids))
+        sums, (pixels, classes) = found.regions, found.masks.table(self.clusters.count)
         rows = []
         for cluster, number in enumerate(sums.regions):
             row: dict[str, Any] = {
@@ -126,7 +126,7 @@ class _Quality:
 
     def _figures(self, found: Found, shown: int) -> dict[str, Any]:
         """The content of quality.json."""
-        sums, number = found.regions, len(self.clusters.centroids)
+        sums, number = found.regions, self.clusters.count
         total = int(sums.regions.sum())
         figures: dict[str, Any] = {
             "clusters": {
