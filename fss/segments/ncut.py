@@ -20,7 +20,8 @@ from fss import rng
 #: Eigenvalues below this are rounding.
 _NOISE = 1e-6
 _NOISE_SINGLE = 1e-4
-#: Columns of a block and number of blocks of the Krylov space; 729 tokens of photos are then exact to about 1e-4.
+#: Columns of a block and number of blocks of the Krylov space. On 20 photos of 729 tokens the worst column was off by
+#: 9e-4 with 24 blocks and by 2e-5 with 30 (sine of the angle).
 _BLOCK, _BLOCKS = 4, 28
 
 
@@ -49,8 +50,8 @@ def _cut(tree: np.ndarray, granularities: Sequence[int]) -> np.ndarray:
 def cut_embedding(tokens: torch.Tensor, dims: int, power: float) -> torch.Tensor:
     """`normalised_cut` of a batch of images: (B, N, D) float32 tokens to (B, N, dims) float64, on their device.
 
-    A block Krylov space of fixed size from a fixed start (Musco and Musco 2015) stands in for the whole spectrum: a
-    tenth of the time. Values are rounded to 4 places.
+    A block Krylov space of fixed size from a fixed start (Musco and Musco 2015) stands in for the whole spectrum.
+    Values are rounded to 4 places.
     """
     if tokens.shape[1] <= _BLOCK * _BLOCKS:
         return torch.stack([_scaled(*_exact(image, dims, power), _NOISE).round(decimals=8) for image in tokens])
