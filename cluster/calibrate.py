@@ -167,9 +167,10 @@ def _subset(config: Config, stages: Mapping[str, Stage], root: Path, number: int
 
 
 def _sized(config: Config, shard_size: int) -> Config:
-    """`config` with shards of `shard_size` images, all of which are paired together."""
+    """`config` with shards of `shard_size` images; the images are paired as one group, or two if there are shards."""
     sized = copy.deepcopy(config)
-    sized.corpus.shard_size, sized.pair.group_shards = shard_size, 1_000_000
+    sized.corpus.shard_size = shard_size
+    sized.pair.group_shards = max(1, -(-config.plan.images // shard_size) // 2)
     return sized
 
 

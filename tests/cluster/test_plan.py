@@ -90,9 +90,11 @@ def measured(configure, pools, monkeypatch, tmp_path):
     return config, calibrate.calibrate(config, STAGES, 32)
 
 
-def test_bytes_of_a_real_run_are_predicted(measured, tiny_run, tmp_path):
+def test_bytes_of_a_real_run_are_predicted(measured, start, tmp_path):
     """Within a tenth, of 36 photos in three shards; times are for a benchmark, on a machine that does nothing else."""
     config, found = measured
+    real_run = start(config)
+    real_run.ensure("pair")
     assert list(tmp_path.glob(".plan-*")) == []
     assert [cost.step for cost in found.costs] == ["hash", "build", "sample", "kmeans", "label", "pair"]
     assert all(cost.seconds > 0 for cost in found.costs)
@@ -100,7 +102,7 @@ def test_bytes_of_a_real_run_are_predicted(measured, tiny_run, tmp_path):
     assert sum(found.costs[4].parts.values()) >= found.costs[4].seconds > 0
     rows = {one.step: one for one in calibrate.predict(config, found, 36, Machines(2))}
     for step, stage in (("build", "shard"), ("sample", "sample"), ("label", "label"), ("pair", "pair")):
-        manifest = tiny_run.manifest(stage)
+        manifest = real_run.manifest(stage)
         records = (manifest.folder / ".units").glob(
             "chunk-*" if step == "hash" else "[!c]*" if step != "build" else "corpus-*"
         )
