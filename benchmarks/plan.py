@@ -12,7 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from cluster import calibrate
+from cluster import calibrate, forecast
 from cluster.config import Config
 from cluster.plan import Machines, Row
 from cluster.run import Run
@@ -53,9 +53,11 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         settings = ["experiment=demo", "backbone.weights=random", f"corpus.scenes={chosen.images}", f"root={root}"]
+        settings += [f"plan.corpus_size={chosen.images}"]
         config = load([*settings, "corpus.scenes_val=1", "tracking.enabled=false", *chosen.settings])
-        measured = calibrate.calibrate(config, STAGES, config.plan.images)
-        rows = calibrate.predict(config, measured, chosen.images, Machines(measured.workers, disk=measured.disk))
+        measured = calibrate.calibrate(config, STAGES)
+        machines = Machines(measured.workers, config.cluster.cpus_per_worker, disk=measured.disk)
+        rows = forecast.predict(config, measured, machines)
         happened = real(config)
     table = []
     print(f"{'stage':<10}{'planned s':>10}{'real s':>10}{'ratio':>8}{'planned MB':>12}{'real MB':>10}{'ratio':>8}")

@@ -17,15 +17,33 @@ from cluster.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
 
-#: For each stage its files and its units' records; `None` where the driver makes the files and there are no records.
+POINTS = ("half_written", "before_rename", "after_rename")
+HALF, BEFORE, AFTER = ((point,) for point in POINTS)
+#: For each stage what it publishes, in order, and the points at which a process dies: all three of every kind of writer
+#: (a file of a unit, a file made late, a driver's file, a record, a manifest), one of the same in other stages.
+CRASHES = {
+    "shard": {
+        "chunk-*.parquet": HALF,
+        "bucket-*.parquet": BEFORE,
+        "corpus-*.tar": POINTS,
+        "corpus-*.ledger.parquet": AFTER,
+        "corpus-*.json": POINTS,
+        "timing.json": AFTER,
+        "manifest.json": POINTS,
+    },
+    "sample": {"part-*.npy": HALF, "part-*.json": AFTER, "manifest.json": BEFORE},
+    "kmeans": {"state.safetensors": POINTS, "clusters.safetensors": POINTS, "report.json": BEFORE},
+    "label": {"labels-*.tar": AFTER, "labels-*.parquet": BEFORE, "part-*.json": HALF, "manifest.json": HALF},
+    "quality": {"sums-*.json": HALF, "crops-*.tar": AFTER, "quality.json": BEFORE, "atlas.jpg": AFTER},
+    "pair": {"tasks-*.tar": POINTS, "holdout-*.tar": AFTER, "usage-*.parquet": POINTS, "manifest.json": BEFORE},
+}
+#: For stages whose units are workers' work: a file and a unit's record.
 PATTERNS = {
     "shard": ("corpus-*.tar", "corpus-*.json"),
     "sample": ("part-*.npy", "part-*.json"),
-    "kmeans": ("clusters.safetensors", None),
     "label": ("labels-*.tar", "part-*.json"),
     "pair": ("tasks-*.tar", "0*.json"),
 }
-POINTS = ("half_written", "before_rename", "after_rename")
 
 
 class Here:
@@ -37,7 +55,10 @@ class Here:
         for index, unit in enumerate(units):
             yield index, function(unit)
 
-    def on_each(self, function, units, *_, **__):
+    def each(self, function, units):
+        return map(function, units)
+
+    def on_each(self, function, units):
         return [function(unit) for unit in units]
 
 
@@ -66,11 +87,10 @@ def forked(arguments, stage, failpoint=""):
 def chain(folder, arguments):
     """Die at each point of each stage, then finish."""
     told = {}
-    for stage, patterns in PATTERNS.items():
-        for pattern in filter(None, (*patterns, "manifest.json")):
-            for point in POINTS:
-                told[f"{stage} {point} {pattern}"] = forked(arguments, stage, f"{point} {pattern}")
-    told["swept"] = forked(arguments, "pair")
+    for stage, names in CRASHES.items():
+        for failpoint in (f"{point} {name}" for name, points in names.items() for point in points):
+            told[f"{stage} {failpoint}"] = forked(arguments, stage, failpoint)
+    told["swept"] = forked(arguments, "quality") or forked(arguments, "pair")
     return told
 
 
