@@ -183,6 +183,10 @@ def notes(config: Config, rows: list[Row], machines: Machines) -> Iterator[str]:
             f"k-means takes {points.items:.2g} points and waits for the {points.roof}; source.shards=N takes those of "
             "N corpus shards, which are uniform samples of the corpus"
         )
+    if config.plan.disk_mb_s is None and any(one.roof == "disk" for one in rows):
+        yield "the disk's speed is what one process was seen to write; plan.disk_mb_s=N gives that of all workers"
     if config.corpus.near_duplicates is not None:
         yield "near-duplicates are planned for random hashes; images that look alike take longer"
-    yield "training is planned without the start of Ray Train, DeepSpeed's own work and validation; evaluation is not"
+    if any(one.stage == "train" for one in rows):
+        yield "training is planned without the start of Ray Train, DeepSpeed's own work and validation"
+    yield "evaluation is not planned"

@@ -214,7 +214,7 @@ class TimeSteps:
                 loss.backward()
                 optimizer.step()
                 recipe.after_step(module)
-                float(loss)  # waits for the GPU
+                float(loss.detach())  # waits for the GPU
 
         go(0, 1)
         known, looked = (bank.misses, bank.hits + bank.misses) if bank else (0, 0)
