@@ -220,7 +220,7 @@ def test_notes_on_what_no_machine_has():
     told = " ".join(forecast.notes(config, rows, Machines(2)))
     assert "raise corpus.shard_size" in told
     assert "waits for the driver; source.shards=N" in told
-    slow = forecast.predict(config, measured(), Machines(2, disk=1e6))
+    slow = forecast.predict(config, measured(), Machines(2, disk=1e3))
     assert "plan.disk_mb_s=N" in " ".join(forecast.notes(config, slow, Machines(2)))
     config.plan.corpus_size = 1000
     rows = forecast.predict(config, measured(), Machines(2))
