@@ -1,8 +1,8 @@
 """What the stages cost on this cluster: the real stages on a few of the user's images, each unit timed in its worker.
 
-The stages run twice, as one shard and as shards of `_UNIT` images. Two sizes tell bytes that come with an image from
-bytes that come with a file; times are of the second run, without the first unit of a process, which loads libraries and
-the backbone. What depends on the size of the corpus and not on its images is timed on its own (`cluster.probes`): rows
+The stages run twice, first in small shards, then in two large ones. Two sizes tell bytes that come with an image from
+bytes that come with a file; times are of the second run, by workers that have loaded libraries and the backbone in the
+first. What depends on the size of the corpus and not on its images is timed on its own (`cluster.probes`): rows
 on their way to the shards, k-means at the configured number of clusters, the driver's part of every unit, and a few
 optimiser steps.
 """
@@ -36,7 +36,7 @@ from cluster.stages import pretrain, shard, train
 from cluster.timing import Note, TimedPool, Trial
 from fss import models
 
-_UNIT = 16  # images: enough for one to tell their costs from those of a file
+_SMALL = 16  # images of a shard in the first run
 _SCAN = 10_000  # entries of the listing of which the calibration's images are taken
 #: Bytes of an input's row as Python objects.
 _ROW = 1000
@@ -57,12 +57,18 @@ class Some(Source):
 
 @dataclass(frozen=True)
 class Sums:
-    """k-means: seconds of a point in one iteration and of reading it again, the driver's for a chunk's sums; memory."""
+    """What k-means costs, in seconds."""
 
     point: float
+    """Of a point in one iteration."""
     read: float
+    """Of reading a point again."""
     driver: float
+    """Of the driver, for the sums of a chunk."""
     memory: float
+    """Bytes of a worker's memory before it holds points."""
+    publishing: float = 0.0
+    """Of the driver, for its state after an iteration."""
 
 
 @dataclass(frozen=True)
@@ -116,25 +122,27 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
     if chosen is not None:
         stages = {**stages, "shard": shard.stage(lambda run: chosen)}
     names = planned(config)
-    with Run(_sized(small, config.plan.images), stages) as first:
-        pool = TimedPool(first.pool)
-        whole = Trial.go(first, pool, names)
-        parts = Trial.go(Run(_sized(small, _UNIT), stages), pool, names)
+    number = config.plan.images
+    with Run(_sized(small, _SMALL, groups=2), stages) as run:
+        pool = TimedPool(run.pool)
+        first = Trial.go(run, pool, names)
+        second = Trial.go(Run(_sized(small, -(-number // 2), groups=1), stages), pool, names)
         disk, publishing = probes.disk(root)
-        costs = {cost.step: cost for name in names for cost in _costs(name, whole, parts, publishing)}
+        costs = {cost.step: cost for name in names for cost in _costs(name, first, second, publishing)}
         for step in ("sample", "label"):
-            costs[step] = _explained(costs[step], parts.run, pool)
-        corpus, sample = (parts.run.manifest(name).counts for name in ("shard", "sample"))
-        sums, dimensions = _kmeans(config, parts.run, pool)
+            costs[step] = _explained(costs[step], second.run, pool)
+        corpus, sample = (second.run.manifest(name).counts for name in ("shard", "sample"))
+        sums, dimensions = _kmeans(config, second.run, pool)
+        sums = dataclasses.replace(sums, publishing=publishing)
         return Measured(
-            costs=_held(costs, parts.run, dimensions),
+            costs=_held(costs, second.run, dimensions),
             passes=pool.one(probes.TimePasses(root / "passes"), layout(config))[0],
             rows=pool.one(probes.TimePasses(root / "rows"), layout(config, bucket=True))[0],
             compare=probes.compare(config.corpus.near_duplicates or 0),
             sums=sums,
-            training=dict(_training(config, parts.run, pool)),
-            driver=probes.handing_out(first.pool),
-            fixed=parts.fixed,
+            training=dict(_training(config, second.run, pool)),
+            driver=probes.handing_out(run.pool),
+            fixed={**second.fixed, "kmeans": second.run.seconds(second.run.manifest("kmeans"))},
             accepted=corpus["accepted"] / corpus["inputs"],
             points=sample["points"] / sample["images"],
             dimensions=dimensions,
@@ -183,32 +191,30 @@ def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
     return small, Some(given.root, given.list_file, given.column, chosen)
 
 
-def _sized(config: Config, shard_size: int) -> Config:
-    """`config` with shards of `shard_size` images; the images are paired as one group, or two if there are shards."""
+def _sized(config: Config, shard_size: int, *, groups: int) -> Config:
+    """`config` with shards of `shard_size` images, paired in so many groups."""
     sized = copy.deepcopy(config)
     sized.corpus.shard_size = shard_size
-    sized.pair.group_shards = max(1, -(-config.plan.images // shard_size) // 2)
+    sized.pair.group_shards = math.ceil(math.ceil(config.plan.images / shard_size) / groups)
     return sized
 
 
-def _costs(stage: str, whole: Trial, parts: Trial, publishing: float) -> Iterator[Cost]:
+def _costs(stage: str, first: Trial, second: Trial, publishing: float) -> Iterator[Cost]:
     """Cost of every step of a stage; `publishing` a file takes so many seconds."""
-    read = _bytes_read(stage, parts.run)
-    for name in parts.steps(stage):
-        (_, one), (notes, many) = whole.step(stage, name), parts.step(stage, name)
-        items, files = max(1.0, sum(made.items for made in many)), sum(made.files for made in many) / len(many)
-        more = len(many) - len(one)
-        grown = sum(made.bytes for made in many) - sum(made.bytes for made in one)
-        unit = max(0.0, grown / more) if more else 0.0
-        warm = _warm(notes, {note.process for note in whole.notes[stage] if note.step == name})
-        counted, seconds = sum(many[i].items for i in warm), sum(notes[i].seconds for i in warm)
+    read = _bytes_read(stage, second.run)
+    for name in second.steps(stage):
+        (known, many), (notes, few) = first.step(stage, name), second.step(stage, name)
+        size, more = sum(made.bytes for made in few), len(many) - len(few)
+        unit = max(0.0, (sum(made.bytes for made in many) - size) / more) if more else 0.0
+        warm = _warm(notes, {note.process for note in known})
+        counted, seconds = sum(few[i].items for i in warm), sum(notes[i].seconds for i in warm)
         yield Cost(
             stage=stage,
             step=name,
-            seconds=max(0.0, seconds - publishing * sum(many[i].files for i in warm)) / max(counted, 1),
-            seconds_unit=publishing * files,
+            seconds=max(0.0, seconds - publishing * sum(few[i].files for i in warm)) / max(counted, 1),
+            seconds_unit=publishing * sum(made.files for made in few) / len(few),
             read=read,
-            written=max(0.0, sum(made.bytes for made in many) - unit * len(many)) / items,
+            written=max(0.0, size - unit * len(few)) / max(sum(made.items for made in few), 1),
             written_unit=unit,
             base=max(note.memory for note in notes),
         )

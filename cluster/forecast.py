@@ -28,11 +28,16 @@ def predict(config: Config, measured: Measured, machines: Machines) -> list[Row]
         remote = is_remote(config) and cost.step in ("hash", "build")
         one = row(cost, amount, machines, remote=remote)
         if all(other.stage != cost.stage for other in rows):
-            one = dataclasses.replace(one, seconds=one.seconds + measured.fixed.get(cost.stage, 0.0))
+            one = dataclasses.replace(one, seconds=one.seconds + _fixed(config, measured, cost.stage))
         rows.append(one)
         if cost.step == "build":
             rows += _pretrain(config, measured, machines)
     return rows + _train(config, measured, machines)
+
+
+def _fixed(config: Config, measured: Measured, stage: str) -> float:
+    iterations = config.source.iterations * config.source.restarts if stage == "kmeans" else 0
+    return measured.fixed.get(stage, 0.0) + iterations * measured.sums.publishing
 
 
 def _inputs(config: Config) -> float:

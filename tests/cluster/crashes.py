@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+from cluster import pool
 from cluster.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
@@ -62,21 +63,21 @@ class Here:
         return [function(unit) for unit in units]
 
 
-def here(arguments):
+def here(config):
     """A run of its own whose units are computed in this process."""
-    run = Run(load(arguments), STAGES)
+    run = Run(config, STAGES)
     run.__dict__["pool"] = Here()
     return run
 
 
-def forked(arguments, stage, failpoint=""):
+def forked(config, stage, failpoint=""):
     """The status of a child that brings the run up to `stage`, or dies at the failpoint."""
     child = os.fork()
     if not child:
         os.environ["FSS_FAILPOINT"] = failpoint
         sys.stdout = io.StringIO()
         try:
-            here(arguments).ensure(stage)
+            here(config).ensure(stage)
         except BaseException as error:
             print(f"{stage} {failpoint}: {error!r}", file=sys.stderr)
             os._exit(1)
@@ -86,11 +87,11 @@ def forked(arguments, stage, failpoint=""):
 
 def chain(folder, arguments):
     """Die at each point of each stage, then finish."""
-    told = {}
+    told, config = {}, load(arguments)
     for stage, names in CRASHES.items():
         for failpoint in (f"{point} {name}" for name, points in names.items() for point in points):
-            told[f"{stage} {failpoint}"] = forked(arguments, stage, failpoint)
-    told["swept"] = forked(arguments, "quality") or forked(arguments, "pair")
+            told[f"{stage} {failpoint}"] = forked(config, stage, failpoint)
+    told["swept"] = forked(config, "quality") or forked(config, "pair")
     return told
 
 
@@ -100,11 +101,13 @@ def node(folder, arguments):
     from ray.cluster_utils import Cluster
 
     variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "WDS_SECURE": "1"}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    hasty = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": hasty}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     doomed = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, runtime_env={"env_vars": variables}, logging_level="ERROR", log_to_driver=False)
     run = Run(load([*arguments, "cluster.workers=2"]), STAGES)
-    told = {}
+    told, pool._PATIENCE = {}, 1.5
 
     def kill():
         labels = run.folder / "label"

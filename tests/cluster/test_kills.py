@@ -93,9 +93,9 @@ def test_workers_killed_in_every_stage(tiny_run, configure, start, pools, tmp_pa
 def test_commands_with_a_ray_of_their_own(tiny_run, overrides, tmp_path):
     """The first dies as a driver, and its workers with it; in the second a worker dies, which it must not notice."""
     command = ("-m", "jobs.pair", *overrides, "cluster.workers=2", f"root={tmp_path}")
-    killed = python(*command, FSS_FAILPOINT="after_rename clusters.safetensors")
+    killed = python(*command, FSS_FAILPOINT="after_rename timing.json")
     assert killed.returncode == -9, killed.stderr[-3000:]
-    assert not list((tmp_path / "tiny" / "label").glob("*/.units/*"))
+    assert not list((tmp_path / "tiny").glob("*/*/manifest.json"))
     marker = tmp_path / "marker"
     done = python(*command, FSS_FAILPOINT=f"before_rename labels-*.tar {marker}")
     assert done.returncode == 0, done.stderr[-3000:]
