@@ -5,8 +5,8 @@
 Rendered scenes, the tiny preset, shards of one size. The process tree is looked at ten times a second; the figures are
 the largest resident sizes: of the driver, of the largest worker, and of Ray's own processes together (which hold the
 objects in flight). A worker holds one unit, so its size follows corpus.shard_size and pair.group_shards; k-means keeps
-the sample in the workers, which source.shards bounds: it is set here. The driver keeps names and sizes of the files,
-about 2 kB a shard.
+cluster.memory_gib of its sample in a worker, more than these corpora fill, so source.shards=2 bounds it here. The
+driver keeps names and sizes of the files, about 2 kB a shard.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class Sums:
     """Of the driver, for the sums of a chunk."""
     memory: float
     """Bytes of a worker's memory before it holds points."""
-    publishing: float = 0.0
-    """Of the driver, for its state after an iteration."""
+    iteration: float
+    """Of the driver, for an iteration beside its chunks: handing them out, writing down where it stands."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
             costs[step] = _explained(costs[step], second.run, pool)
         corpus, sample = (second.run.manifest(name).counts for name in ("shard", "sample"))
         sums, dimensions = _kmeans(config, second.run, pool)
-        sums = dataclasses.replace(sums, publishing=publishing)
+        sums = dataclasses.replace(sums, iteration=sums.iteration + publishing)
         return Measured(
             costs=_held(costs, second.run, dimensions),
             passes=pool.one(probes.TimePasses(root / "passes"), layout(config))[0],
@@ -269,7 +269,8 @@ def _kmeans(config: Config, run: Run, pool: TimedPool) -> tuple[Sums, int]:
     file = max(sample.named(".npy"), key=lambda file: file.count)
     (point, read), note = pool.one(probes.TimeSums(sample.folder, file), finest)
     dimensions = round(file.bytes / file.count / 4)
-    return Sums(point, read, probes.adding(pool.pool, (finest, dimensions)), note.memory), dimensions
+    driver, iteration = probes.adding(pool.pool, (finest, dimensions))
+    return Sums(point, read, driver, note.memory, iteration), dimensions
 
 
 def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, Steps]]:

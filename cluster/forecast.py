@@ -37,7 +37,7 @@ def predict(config: Config, measured: Measured, machines: Machines) -> list[Row]
 
 def _fixed(config: Config, measured: Measured, stage: str) -> float:
     iterations = config.source.iterations * config.source.restarts if stage == "kmeans" else 0
-    return measured.fixed.get(stage, 0.0) + iterations * measured.sums.publishing
+    return measured.fixed.get(stage, 0.0) + iterations * measured.sums.iteration
 
 
 def _inputs(config: Config) -> float:

@@ -153,10 +153,16 @@ def _sums(shape: tuple[int, int]) -> kmeans.Sums:
     return kmeans.Sums(np.zeros(shape), np.zeros(shape[0]), np.zeros(shape[0], np.int64), 0.0)
 
 
-def adding(pool: Pool, shape: tuple[int, int]) -> float:
-    """The driver's seconds for the (K, D) sums of one chunk."""
-    kmeans.add(pool.each(_sums, [shape] * pool.size))
-    return _timed(lambda: kmeans.add(pool.each(_sums, [shape] * _UNITS)))[0] / _UNITS
+def adding(pool: Pool, shape: tuple[int, int]) -> tuple[float, float]:
+    """The driver's seconds for the (K, D) sums of one chunk, and for an iteration beside its chunks."""
+
+    def go(units: int) -> float:
+        return _timed(lambda: kmeans.add(pool.each(_sums, [shape] * units)))[0]
+
+    go(pool.size)
+    one, many = go(1), go(_UNITS)
+    each = max(0.0, (many - one) / (_UNITS - 1))
+    return each, max(0.0, one - each)
 
 
 def handing_out(pool: Pool) -> float:

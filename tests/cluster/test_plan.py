@@ -160,7 +160,7 @@ def measured(**changes):
     costs = {step: Cost(stage, step, 0.01, written=10) for step, stage in steps}
     facts = {
         "costs": costs, "passes": passes, "rows": row, "compare": 1e-9,
-        "sums": Sums(1e-6, 4e-6, 0.01, 1e8, publishing=0.2),
+        "sums": Sums(1e-6, 4e-6, 0.01, 1e8, iteration=0.2),
         "training": {"train": Steps(0.5, 0.1, 4, 1e6)}, "driver": 0.001, "fixed": {"sample": 7.0}, "accepted": 0.5,
         "points": 10.0, "dimensions": 8, "workers": 2, "disk": 1e8, "seconds": 1.0,
     }  # fmt: skip
@@ -195,7 +195,7 @@ def test_near_duplicates_are_compared_with_those_that_share_a_band():
 
 def test_points_that_do_not_fit_are_read_in_every_iteration():
     """5,000 images of 10 points of 8 float32 in chunks of one file (100 points): 5 iterations, the driver adds, and
-    writes its state in 0.2 s."""
+    needs 0.2 s beside."""
     plenty = steps_of("corpus_size=10000")["kmeans"]
     assert plenty.read == 50_000 * 32 * 2
     assert plenty.seconds == pytest.approx(500 * 5 * 0.01 + 5 * 0.2)
