@@ -1,6 +1,6 @@
 """What the stages cost on this cluster: the real stages on a few of the user's images, each unit timed in its worker.
 
-The stages run twice, first in small shards, then in two large ones. Two sizes tell bytes that come with an image from
+The stages run twice, first in four small shards, then in two large ones. Two sizes tell bytes that come with an image from
 bytes that come with a file; times are of the second run, by workers that have loaded libraries and the backbone in the
 first. What depends on the size of the corpus and not on its images is timed on its own (`cluster.probes`): rows
 on their way to the shards, k-means at the configured number of clusters, the driver's part of every unit, and a few
@@ -36,7 +36,6 @@ from cluster.stages import pretrain, shard, train
 from cluster.timing import Note, TimedPool, Trial
 from fss import models
 
-_SMALL = 16  # images of a shard in the first run
 _SCAN = 10_000  # entries of the listing of which the calibration's images are taken
 #: Bytes of an input's row as Python objects.
 _ROW = 1000
@@ -123,7 +122,7 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
         stages = {**stages, "shard": shard.stage(lambda run: chosen)}
     names = planned(config)
     number = config.plan.images
-    with Run(_sized(small, _SMALL, groups=2), stages) as run:
+    with Run(_sized(small, -(-number // 4), groups=2), stages) as run:
         pool = TimedPool(run.pool)
         first = Trial.go(run, pool, names)
         second = Trial.go(Run(_sized(small, -(-number // 2), groups=1), stages), pool, names)
