@@ -1,9 +1,9 @@
 """What the stages cost on this cluster: the real stages on a few of the user's images, each unit timed in its worker.
 
-The stages run twice, first in four small shards, then in two large ones. Two sizes tell bytes that come with an image from
-bytes that come with a file; times are of the second run, by workers that have loaded libraries and the backbone in the
-first. What depends on the size of the corpus and not on its images is timed on its own (`cluster.probes`): rows
-on their way to the shards, k-means at the configured number of clusters, the driver's part of every unit, and a few
+The stages run twice, first in four small shards, then in two large ones. Two sizes tell bytes that come with an image
+from bytes that come with a file; times are of the second run, by workers that have loaded libraries and the backbone in
+the first. What depends on the size of the corpus and not on its images is timed on its own (`cluster.probes`): rows on
+their way to the shards, k-means at the configured number of clusters, the driver's part of every unit, and a few
 optimiser steps.
 """
 
