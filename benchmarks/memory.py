@@ -1,12 +1,12 @@
 """Peak memory of every process while the corpus grows: shard to pair at 1x, 4x and 16x, each in fresh processes.
 
-    python -m benchmarks.memory [--images 100] [--times 1 4 16] [--workers 2] [--json FILE] [key=value ...]
+    python -m benchmarks.memory [--images 60] [--times 1 4 16] [--workers 2] [--json FILE] [key=value ...]
 
 Rendered scenes, the tiny preset, shards of one size. The process tree is looked at ten times a second; the figures are
 the largest resident sizes: of the driver, of the largest worker, and of Ray's own processes together (which hold the
 objects in flight). A worker holds one unit, so its size follows corpus.shard_size and pair.group_shards; k-means keeps
-the sample in the workers, which source.shards bounds: it is set here. The driver keeps names and sizes of the files,
-about 2 kB a shard.
+cluster.memory_gib of its sample in a worker, more than these corpora fill, so source.shards=2 bounds it here. The
+driver keeps names and sizes of the files, about 2 kB a shard.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def settings(images: int, workers: int, root: str, more: Sequence[str]) -> list[str]:
     """The arguments of jobs.pair for so many scenes."""
     return [
-        *("experiment=tiny", "backbone.weights=random", "corpus.shard_size=50", "corpus.scenes_val=1"),
-        *("corpus.scene_size=64", "backbone.size=64", "source.shards=2", "tracking.enabled=false"),
+        *("experiment=tiny", "backbone.weights=random", "corpus.shard_size=20", "corpus.scenes_val=1"),
+        *("corpus.scene_size=96", "backbone.size=96", "source.shards=2", "tracking.enabled=false"),
         *(f"corpus.scenes={images}", f"cluster.workers={workers}", f"root={root}", *more),
     ]
 
@@ -77,7 +77,7 @@ def _sizes(driver: psutil.Process) -> dict[str, float]:
 def main() -> None:
     """Print the table, and write it with --json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--times", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json")

@@ -12,25 +12,29 @@ import json
 import tempfile
 from pathlib import Path
 
-from cluster import calibrate
+from cluster import calibrate, forecast
 from cluster.config import Config
 from cluster.plan import Machines, Row
 from cluster.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
 
+#: Files that a stage has once.
+_NO_UNITS = ("manifest.json", "timing.json")
+#: Stages that are planned with their bytes; the others write next to nothing, whatever the corpus.
+_WRITES = ("shard", "sample", "label", "pair")
 
-def real(config: Config) -> dict[str, tuple[float, float]]:
-    """Seconds and bytes, records included, of each stage of a run from nothing."""
+
+def real(config: Config, train: bool) -> dict[str, tuple[float, float]]:
+    """Seconds, and bytes of units and their records, of each stage of a run from nothing."""
+    names = calibrate.planned(config)
     with Run(config, STAGES) as run:
         run.pool.on_each(_nothing, [0] * run.pool.size)  # the plan does not count the start of workers
-        run.ensure("pair")
         found = {}
-        for name in (*calibrate.STAGES, "kmeans"):
-            manifest = run.manifest(name)
-            extra = sum(path.stat().st_size for path in manifest.folder.glob(".units/*"))
-            extra += sum(path.stat().st_size for path in manifest.folder.glob("hashes/*"))
-            found[name] = (run.seconds(manifest), sum(file.bytes for file in manifest.files) + extra)
+        for name in (*names[:2], "kmeans", *names[2:], *(["train"] if train else [])):
+            manifest = run.ensure(name)
+            paths = (path for path in manifest.folder.rglob("*") if path.is_file() and path.name not in _NO_UNITS)
+            found[name] = (run.seconds(manifest), sum(path.stat().st_size for path in paths))
     return found
 
 
@@ -48,23 +52,26 @@ def main() -> None:
     """Print the table, and write it with --json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--train", action="store_true", help="train too; the plan leaves out Ray Train's start")
     parser.add_argument("--json")
     parser.add_argument("settings", nargs="*")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         settings = ["experiment=demo", "backbone.weights=random", f"corpus.scenes={chosen.images}", f"root={root}"]
+        settings += [f"plan.corpus_size={chosen.images}"]
         config = load([*settings, "corpus.scenes_val=1", "tracking.enabled=false", *chosen.settings])
-        measured = calibrate.calibrate(config, STAGES, config.plan.images)
-        rows = calibrate.predict(config, measured, chosen.images, Machines(measured.workers, disk=measured.disk))
-        happened = real(config)
+        measured = calibrate.calibrate(config, STAGES)
+        machines = Machines(measured.workers, config.cluster.cpus_per_worker, disk=measured.disk)
+        rows = forecast.predict(config, measured, machines)
+        happened = real(config, chosen.train)
     table = []
     print(f"{'stage':<10}{'planned s':>10}{'real s':>10}{'ratio':>8}{'planned MB':>12}{'real MB':>10}{'ratio':>8}")
     for stage, (seconds, size) in happened.items():
         time, written = planned(rows, stage)
-        ratios = time / seconds, written / size
+        ratios = time / max(seconds, 1e-3), written / max(size, 1)
         table.append({"stage": stage, "seconds": [time, seconds], "bytes": [written, size], "ratios": ratios})
         line = f"{stage:<10}{time:>10.1f}{seconds:>10.1f}{ratios[0]:>8.2f}"
-        print(line + (f"{written / 1e6:>12.2f}{size / 1e6:>10.2f}{ratios[1]:>8.2f}" if stage != "kmeans" else ""))
+        print(line + (f"{written / 1e6:>12.2f}{size / 1e6:>10.2f}{ratios[1]:>8.2f}" if stage in _WRITES else ""))
     total = sum(planned(rows, stage)[0] for stage in happened) / sum(seconds for seconds, _ in happened.values())
     print(f"all stages: planned / real seconds {total:.2f}; calibration took {measured.seconds:.0f} s")
     if chosen.json:

@@ -1,101 +1,91 @@
 """What the stages cost on this cluster: the real stages on a few of the user's images, each unit timed in its worker.
 
-The stages run twice, as one shard and as shards of `_UNIT` images. Two sizes tell bytes that come with an image from
-bytes that come with a file; times are of the second run, without the first unit of a process, which loads libraries and
-the backbone. k-means is timed on its own at the configured number of clusters, decoding and backbone on one shard.
+The stages run twice, first in four small shards, then in two large ones. Two sizes tell bytes that come with an image
+from bytes that come with a file; times are of the second run, by workers that have loaded libraries and the backbone in
+the first. What depends on the size of the corpus and not on its images is timed on its own (`cluster.probes`): rows on
+their way to the shards, k-means at the configured number of clusters, the driver's part of every unit, and a few
+optimiser steps.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import io
 import itertools
 import math
-import os
-import re
 import shutil
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
 import pyarrow.parquet as pq
 
-from cluster import backbone, publish
-from cluster.backbone import BackboneSpec
+from cluster import backbone, probes
 from cluster.config import Config
-from cluster.plan import Amount, Cost, Machines, Row, row
-from cluster.pool import Failure, Pool
+from cluster.hashing import Layout
+from cluster.inputs import Entry, Source
+from cluster.places import is_url
+from cluster.plan import Cost
+from cluster.probes import Passes, Steps
 from cluster.run import Run
-from cluster.stage import File, Stage, read_file
-from cluster.stages.shard import source
-from fss import images, kmeans, rng, shards
+from cluster.stage import Stage
+from cluster.stages import pretrain, shard, train
+from cluster.timing import Note, TimedPool, Trial
+from fss import models
 
-STAGES = ("shard", "sample", "label", "pair")
-_UNIT = 16  # images: what a backbone is given at once
 _SCAN = 10_000  # entries of the listing of which the calibration's images are taken
-_CHUNK = 2048  # inputs that are hashed as one unit
-_POINTS = 20_000
+#: Bytes of an input's row as Python objects.
+_ROW = 1000
+#: Bytes of a region's row beside its descriptor, which is there as float16 and as float32.
+_REGION = 200
 
 
 @dataclass(frozen=True)
-class Note:
-    """What one unit cost its worker: seconds, and bytes of memory before it began."""
+class Some(Source):
+    """A few of a source's inputs: files and members of tars."""
 
-    step: str
-    unit: str
-    process: tuple[str, int]
-    seconds: float
-    memory: int
+    chosen: tuple[Entry, ...] = ()
+
+    def entries(self) -> Iterator[Entry]:
+        """The chosen ones."""
+        return iter(self.chosen)
 
 
 @dataclass(frozen=True)
-class Timed:
-    """Runs in a worker: a function with a note of what it cost."""
+class Sums:
+    """What k-means costs, in seconds."""
 
-    function: Callable[[Any], Any]
-
-    def __call__(self, unit: Any) -> tuple[Any, Note]:
-        """What the function returns, and the note."""
-        memory, start = psutil.Process().memory_info().rss, time.perf_counter()
-        result = self.function(unit)
-        seconds = time.perf_counter() - start
-        inner = type(getattr(self.function, "function", self.function)).__name__
-        step = re.findall("[A-Z][a-z0-9]*", inner)[0].lower()
-        return result, Note(step, getattr(unit, "name", ""), (os.uname().nodename, os.getpid()), seconds, memory)
-
-
-class TimedPool:
-    """A pool that keeps a note of every unit."""
-
-    def __init__(self, pool: Pool):
-        self._pool = pool
-        self.notes: list[Note] = []
-
-    def map(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """As `Pool.map`."""
-        for index, result in self._pool.map(Timed(function), units):
-            if isinstance(result, Failure):
-                yield index, result
-            else:
-                self.notes.append(result[1])
-                yield index, result[0]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
+    point: float
+    """Of a point in one iteration."""
+    read: float
+    """Of reading a point again."""
+    driver: float
+    """Of the driver, for the sums of a chunk."""
+    memory: float
+    """Bytes of a worker's memory before it holds points."""
+    iteration: float
+    """Of the driver, for an iteration beside its chunks: handing them out, writing down where it stands."""
 
 
 @dataclass(frozen=True)
 class Measured:
     """What calibration found: costs of the steps, and how many of a thing come of how many others."""
 
-    costs: tuple[Cost, ...]
+    costs: Mapping[str, Cost]
+    """By step; training's and k-means' are made of what follows, for a corpus of a size."""
+    passes: Passes
+    rows: Passes
+    """The same for a single bucket: what comes with the rows."""
+    compare: float
+    """Seconds for each pair of images that are looked at as near-duplicates."""
+    sums: Sums
+    training: Mapping[str, Steps]
+    """Of `pretrain` and `train`, if they are configured."""
+    driver: float
+    """Seconds of the driver for a unit."""
     fixed: Mapping[str, float]
     """Seconds of each stage in which no worker had a unit."""
     accepted: float
@@ -110,8 +100,8 @@ class Measured:
     """How long calibration took."""
 
 
-def calibrate(config: Config, stages: Mapping[str, Stage], number: int) -> Measured:
-    """Run `stages` on about `number` of the configured images in a temporary folder below config.root.
+def calibrate(config: Config, stages: Mapping[str, Stage]) -> Measured:
+    """Run `stages` on about `plan.images` of the configured images in a temporary folder below config.root.
 
     Raises:
         ValueError: if there are no images, or the configuration does not work on them.
@@ -120,122 +110,116 @@ def calibrate(config: Config, stages: Mapping[str, Stage], number: int) -> Measu
     Path(config.root).mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix=".plan-", dir=Path(config.root).resolve()))
     try:
-        small = _subset(config, stages, root, number)
-        with Run(_sized(small, number), stages) as first:
-            pool = TimedPool(first.pool)
-            whole = Trial.go(first, pool)
-            parts = Trial.go(Run(_sized(small, _UNIT), stages), pool)
-            costs = [cost for stage in STAGES for cost in _steps(stage, whole, parts)]
-            costs = [_explained(cost, parts.run, pool) for cost in costs]
-            points = _some_points(parts.run)
-            costs.insert(3, _kmeans(config, points, pool))
-            disk = _disk(root)
+        measured = _measure(config, stages, root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    corpus, sample = (parts.run.manifest(name).counts for name in ("shard", "sample"))
-    return Measured(
-        costs=tuple(costs),
-        fixed=parts.fixed,
-        accepted=corpus["accepted"] / corpus["inputs"],
-        points=sample["points"] / sample["images"],
-        dimensions=points.shape[1],
-        workers=pool.size,
-        disk=disk,
-        seconds=time.monotonic() - start,
-    )
+    return dataclasses.replace(measured, seconds=time.monotonic() - start)
 
 
-def _subset(config: Config, stages: Mapping[str, Stage], root: Path, number: int) -> Config:
-    """The configuration on a few images, evenly spaced over the listing's beginning, that writes below `root`."""
-    small = copy.deepcopy(config)
+def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measured:
+    small, chosen = _subset(config, root)
+    if chosen is not None:
+        stages = {**stages, "shard": shard.stage(lambda run: chosen)}
+    names = planned(config)
+    number = config.plan.images
+    with Run(_sized(small, -(-number // 4), groups=2), stages) as run:
+        pool = TimedPool(run.pool)
+        first = Trial.go(run, pool, names)
+        second = Trial.go(Run(_sized(small, -(-number // 2), groups=1), stages), pool, names)
+        disk, publishing = probes.disk(root)
+        costs = {cost.step: cost for name in names for cost in _costs(name, first, second, publishing)}
+        for step in ("sample", "label"):
+            costs[step] = _explained(costs[step], second.run, pool)
+        corpus, sample = (second.run.manifest(name).counts for name in ("shard", "sample"))
+        sums, dimensions = _kmeans(config, second.run, pool)
+        sums = dataclasses.replace(sums, iteration=sums.iteration + publishing)
+        return Measured(
+            costs=_held(costs, second.run, dimensions),
+            passes=pool.one(probes.TimePasses(root / "passes"), layout(config))[0],
+            rows=pool.one(probes.TimePasses(root / "rows"), layout(config, bucket=True))[0],
+            compare=probes.compare(config.corpus.near_duplicates or 0),
+            sums=sums,
+            training=dict(_training(config, second.run, pool)),
+            driver=probes.handing_out(run.pool),
+            fixed={**second.fixed, "kmeans": second.run.seconds(second.run.manifest("kmeans"))},
+            accepted=corpus["accepted"] / corpus["inputs"],
+            points=sample["points"] / sample["images"],
+            dimensions=dimensions,
+            workers=pool.size,
+            disk=disk,
+            seconds=0.0,
+        )
+
+
+def planned(config: Config) -> list[str]:
+    """The stages whose units are planned, in order."""
+    quality = ["quality"] if config.quality.enabled else []
+    return ["shard", "sample", "label", *quality, *([] if config.train.tasks == "stream" else ["pair"])]
+
+
+def layout(config: Config, *, bucket: bool = False) -> Layout:
+    """How the rows of the planned corpus are spread, or those of a single bucket."""
+    size = config.plan.corpus_size
+    assert size is not None
+    number = 1 if bucket else math.ceil(size / config.corpus.shard_size)
+    return Layout(number, config.seed, config.corpus.near_duplicates)
+
+
+def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
+    """The configuration for a few images that writes below `root`, and evenly spaced ones of the listing's beginning.
+
+    None instead of them where the images are rendered.
+    """
+    small, number = copy.deepcopy(config), config.plan.images
     small.root, small.tracking.enabled = str(root), False
-    small.source.clusters = min(config.source.clusters, 2 * number)  # labelling hardly depends on it
-    small.source.shards = None
+    finest = min((*config.source.hierarchy, config.source.clusters)[0], 2 * number)  # labelling hardly depends on it
+    small.source.clusters, small.source.hierarchy, small.source.shards = finest, [], None
+    small.source.iterations, small.source.restarts = min(config.source.iterations, 5), 1
+    small.quality.masks = None
     if config.backbone.weights == "pretrain":
         small.backbone.weights = "random"  # which is as fast
     if config.corpus.kind == "scenes":
         small.corpus.scenes, small.corpus.scenes_val = number, 1
-        return small
-    listing = [entry[0] for entry in itertools.islice(source(Run(config, stages)).entries(), _SCAN)]
+        return small, None
+    given = shard.source(Run(config, {}))
+    listing = list(itertools.islice(given.entries(), _SCAN))
     if not listing:
         raise ValueError(f"expected images in corpus.root={config.corpus.root}, found none")
     step = max(1, len(listing) // number)
-    small.corpus.list = str(root / "images.txt")
-    text = "\n".join(listing[::step][:number])
-    (root / "images.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
-    return small
+    chosen = tuple(listing[::step][:number])
+    return small, Some(given.root, given.list_file, given.column, chosen)
 
 
-def _sized(config: Config, shard_size: int) -> Config:
-    """`config` with shards of `shard_size` images; the images are paired as one group, or two if there are shards."""
+def _sized(config: Config, shard_size: int, *, groups: int) -> Config:
+    """`config` with shards of `shard_size` images, paired in so many groups."""
     sized = copy.deepcopy(config)
     sized.corpus.shard_size = shard_size
-    sized.pair.group_shards = max(1, -(-config.plan.images // shard_size) // 2)
+    sized.pair.group_shards = math.ceil(math.ceil(config.plan.images / shard_size) / groups)
     return sized
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A run of the stages with the notes of its units and, of each stage, the seconds in which no worker had one."""
-
-    run: Run
-    notes: Mapping[str, list[Note]]
-    fixed: Mapping[str, float]
-
-    @classmethod
-    def go(cls, run: Run, pool: TimedPool) -> Trial:
-        """Run every stage."""
-        run.__dict__["pool"] = pool
-        run.ensure("shard")
-        notes, fixed = {}, {}
-        for name in STAGES:
-            manifest = run.ensure(name)
-            known = {path.stem for path in (manifest.folder / ".units").iterdir()}
-            notes[name], pool.notes = [n for n in pool.notes if n.unit in known], []
-            busy: dict[Any, float] = defaultdict(float)
-            for note in notes[name]:
-                busy[note.process] += note.seconds
-            fixed[name] = max(0.0, run.seconds(manifest) - max(busy.values()))
-        return cls(run, notes, fixed)
-
-    def record(self, stage: str, unit: str) -> tuple[float, float]:
-        """Items and bytes, the record's own included, of a unit."""
-        path = self.run.manifest(stage).folder / ".units" / f"{unit}.json"
-        value = publish.read_sealed(path)
-        assert value is not None, path
-        counts = value["counts"]
-        written = sum(file["bytes"] for file in value["files"]) + path.stat().st_size
-        return max(counts.get("inputs", 0), counts.get("images", 0)), written
-
-    def step(self, stage: str, name: str) -> tuple[list[Note], list[tuple[float, float]]]:
-        """Notes of a step, and items and bytes of each."""
-        notes = [note for note in self.notes[stage] if note.step == name]
-        return notes, [self.record(stage, note.unit) for note in notes]
-
-
-def _steps(stage: str, whole: Trial, parts: Trial) -> Iterator[Cost]:
-    """Cost of every step of a stage."""
-    read = _bytes_read(stage, parts.run)
-    for name in dict.fromkeys(note.step for note in parts.notes[stage]):
-        (_, one), (notes, many) = whole.step(stage, name), parts.step(stage, name)
-        items = sum(number for number, _ in many)
-        totals = [sum(written for _, written in records) for records in (one, many)]
-        more = len(many) - len(one)
-        unit = max(0.0, (totals[1] - totals[0]) / more) if more else 0.0
-        warm = _warm(notes, {note.process for note in whole.notes[stage] if note.step == name})
-        counted = sum(many[i][0] for i in warm)
+def _costs(stage: str, first: Trial, second: Trial, publishing: float) -> Iterator[Cost]:
+    """Cost of every step of a stage; `publishing` a file takes so many seconds."""
+    read = _bytes_read(stage, second.run)
+    for name in second.steps(stage):
+        (known, many), (notes, few) = first.step(stage, name), second.step(stage, name)
+        size, more = sum(made.bytes for made in few), len(many) - len(few)
+        unit = max(0.0, (sum(made.bytes for made in many) - size) / more) if more else 0.0
+        warm = _warm(notes, {note.process for note in known})
+        counted, seconds = sum(few[i].items for i in warm), sum(notes[i].seconds for i in warm)
         yield Cost(
             stage=stage,
             step=name,
-            seconds=sum(notes[i].seconds for i in warm) / max(counted, 1),
+            seconds=max(0.0, seconds - publishing * sum(few[i].files for i in warm)) / max(counted, 1),
+            seconds_unit=publishing * sum(made.files for made in few) / len(few),
             read=read,
-            written=(totals[1] - unit * len(many)) / items,
+            written=max(0.0, size - unit * len(few)) / max(sum(made.items for made in few), 1),
             written_unit=unit,
             base=max(note.memory for note in notes),
         )
 
 
-def _warm(notes: list[Note], known: set[tuple[str, int]]) -> list[int]:
+def _warm(notes: Sequence[Note], known: set[tuple[str, int]]) -> list[int]:
     """Positions of the notes of processes that had done this step before; all if there are none."""
     warm = []
     for index, note in enumerate(notes):
@@ -250,108 +234,57 @@ def _bytes_read(stage: str, run: Run) -> float:
     corpus = run.manifest("shard")
     if stage == "shard":
         tables = [pq.read_table(corpus.folder / file.path) for file in corpus.named(".ledger.parquet")]
-        return sum(sum(table["size"].to_pylist()) for table in tables) / corpus.counts["inputs"]
-    shard = sum(file.bytes for file in corpus.named(".tar"))
-    labels = sum(file.bytes for file in run.manifest("label").files) if stage == "pair" else 0
-    return (shard + labels) / corpus.counts["accepted"]
+        return float(sum(sum(table["size"].to_pylist()) for table in tables) / corpus.counts["inputs"])
+    labels = sum(file.bytes for file in run.manifest("label").files) if stage in ("pair", "quality") else 0
+    return (sum(file.bytes for file in corpus.named(".tar")) + labels) / corpus.counts["accepted"]
 
 
-@dataclass(frozen=True)
-class TimeParts:
-    """Runs in a worker: seconds an image of decoding and of the backbone alone, on one corpus shard."""
+def _held(costs: Mapping[str, Cost], run: Run, dimensions: int) -> dict[str, Cost]:
+    """The costs with what an item of a unit takes of a worker's memory, as the stages' code has it."""
+    corpus, labels = run.manifest("shard").counts["accepted"], run.manifest("label")
+    region = 6 * dimensions + _REGION
+    regions = labels.counts["regions"] / corpus * region + sum(f.bytes for f in labels.named(".parquet")) / corpus
 
-    corpus: Path
-    spec: BackboneSpec
+    def held(cost: Cost) -> float:
+        if cost.stage == "shard":
+            return _ROW + (2 * cost.written if cost.step == "build" else 0)
+        return regions if cost.stage == "pair" else cost.read + 2 * cost.written
 
-    def __call__(self, file: File) -> tuple[float, float]:
-        """Decode all, then the backbone on all, in batches, after one batch that does not count."""
-        samples = list(shards.unpack(read_file(self.corpus, file)))
-        start = time.perf_counter()
-        pictures = [images.decode(members["jpg"]) for _, members in samples]
-        decoded = time.perf_counter() - start
-        extractor = self.spec.load()
-        list(extractor.stream(pictures[: extractor.batch]))
-        start = time.perf_counter()
-        for features in extractor.stream(pictures):
-            last = features
-        float(next(iter(last.values())).sum())  # waits for the GPU
-        return decoded / len(samples), (time.perf_counter() - start) / len(samples)
+    return {name: dataclasses.replace(cost, held=held(cost)) for name, cost in costs.items()}
 
 
 def _explained(cost: Cost, run: Run, pool: TimedPool) -> Cost:
     """The cost with what is known of its parts."""
-    if cost.stage not in ("sample", "label"):
-        return cost
     corpus = run.manifest("shard")
-    files = sorted(corpus.named(".tar"), key=lambda file: -file.count)[:1]
-    ((_, (decode, network)),) = pool.map(TimeParts(corpus.folder, backbone.spec(run)), files)
-    pool.notes.clear()
+    file = max(corpus.named(".tar"), key=lambda file: file.count)
+    (decode, network), _ = pool.one(probes.TimeParts(corpus.folder, backbone.spec(run)), file)
     rest = max(0.0, cost.seconds - decode - network)
     return dataclasses.replace(cost, parts={"decode": decode, "backbone": network, "segments": rest})
 
 
-def _some_points(run: Run) -> np.ndarray:
-    manifest = run.manifest("sample")
-    parts = [np.load(io.BytesIO(read_file(manifest.folder, file))) for file in manifest.named(".npy") if file.count]
-    return np.concatenate(parts)
+def _kmeans(config: Config, run: Run, pool: TimedPool) -> tuple[Sums, int]:
+    """What a point costs at the configured number of clusters, and the points' dimensions."""
+    sample, finest = run.manifest("sample"), (*config.source.hierarchy, config.source.clusters)[0]
+    file = max(sample.named(".npy"), key=lambda file: file.count)
+    (point, read), note = pool.one(probes.TimeSums(sample.folder, file), finest)
+    dimensions = round(file.bytes / file.count / 4)
+    driver, iteration = probes.adding(pool.pool, (finest, dimensions))
+    return Sums(point, read, driver, note.memory, iteration), dimensions
 
 
-@dataclass(frozen=True)
-class TimeSums:
-    """Runs in a worker: seconds a point of one iteration of k-means; `unit` is the number of centroids."""
-
-    points: np.ndarray
-
-    def __call__(self, unit: int) -> float:
-        """The faster of two runs on points repeated to a number that fills the machine's caches."""
-        points = np.resize(self.points, (_POINTS, self.points.shape[1]))
-        centroids = rng.numpy_rng(0, "plan").standard_normal((unit, points.shape[1]), dtype=np.float32)
-        seconds = []
-        for _ in range(2):
-            start = time.perf_counter()
-            kmeans.partial_sums(points, centroids)
-            seconds.append(time.perf_counter() - start)
-        return min(seconds) / len(points)
+def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, Steps]]:
+    """The optimiser steps of what is trained: the backbone, the head, both or nothing."""
+    cluster = config.cluster
+    timed = probes.TimeSteps(cluster.cpus_per_train_worker, cluster.train_workers, config.pretrain.batch)
+    recipes: dict[str, Any] = {}
+    if config.backbone.weights == "pretrain":
+        recipes["pretrain"] = pretrain.job(run, run.folder).recipe
+    if config.model.name not in (*models.TRAINING_FREE, "trained"):
+        recipes["train"] = train.job(run, run.folder).recipe
+    for name, recipe in recipes.items():
+        yield name, pool.one(timed, recipe)[0]
 
 
-def _kmeans(config: Config, points: np.ndarray, pool: TimedPool) -> Cost:
-    """Cost of one point in one iteration; k-means reads its sample once and writes next to nothing."""
-    ((_, seconds),) = pool.map(TimeSums(points), [config.source.clusters])
-    memory = pool.notes[-1].memory
-    return Cost("kmeans", "kmeans", seconds, base=memory)
-
-
-def _disk(folder: Path) -> float:
-    data = bytes(32 << 20)
-    start = time.perf_counter()
-    publish.write_bytes(folder / "disk", data)
-    return len(data) / (time.perf_counter() - start)
-
-
-def predict(config: Config, measured: Measured, corpus_size: float, machines: Machines) -> list[Row]:
-    """The plan for `corpus_size` inputs. `fixed` seconds of a stage, measured once, are on its first step."""
-    kept = corpus_size * measured.accepted
-    shard, shard_kept = config.corpus.shard_size, config.corpus.shard_size * measured.accepted
-    sampled = min(kept, (config.source.shards or math.inf) * shard_kept)
-    amounts = {
-        "hash": Amount(corpus_size, _CHUNK),
-        "build": Amount(corpus_size, shard),
-        "sample": Amount(sampled, shard_kept),
-        "kmeans": Amount(
-            sampled * measured.points,
-            shard_kept * measured.points,
-            config.source.iterations,
-            sampled * measured.points * measured.dimensions * 4,
-        ),
-        "label": Amount(kept, shard_kept),
-        "pair": Amount(kept, shard_kept * config.pair.group_shards),
-    }
-    remote = "://" in (config.corpus.root or "")
-    rows, seen = [], set()
-    for cost in measured.costs:
-        one = row(cost, amounts[cost.step], machines, remote=remote and cost.stage == "shard")
-        if cost.stage not in seen:
-            one = dataclasses.replace(one, seconds=one.seconds + measured.fixed.get(cost.stage, 0.0))
-        seen.add(cost.stage)
-        rows.append(one)
-    return rows
+def is_remote(config: Config) -> bool:
+    """Whether the user's images come over the network."""
+    return any(is_url(place) for place in (config.corpus.root, config.corpus.list) if place)

@@ -9,9 +9,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: Times that the bytes of a unit lie in a worker's memory: as they were read, and as they are written.
-_COPIES = 2
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -21,6 +18,10 @@ class Cost:
     step: str
     seconds: float
     """A worker's time for one item."""
+    seconds_unit: float = 0.0
+    """A worker's time for each unit beside its items': opening what it reads, publishing what it writes."""
+    driver: float = 0.0
+    """Seconds of the driver, of which there is one, for each unit."""
     read: float = 0.0
     """Bytes read for one item."""
     written: float = 0.0
@@ -29,6 +30,8 @@ class Cost:
     """Bytes written for each unit beside its items': headers of its files, its record."""
     base: float = 0.0
     """Bytes of a worker's memory before it holds a unit: interpreter, libraries, backbone."""
+    held: float = 0.0
+    """Bytes of a worker's memory for each item of its unit."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """What the seconds are made of, by name, as far as it was measured; the rest is called after the step."""
 
@@ -82,20 +85,20 @@ def row(cost: Cost, amount: Amount, machines: Machines, *, remote: bool = False)
     """One step's time, bytes and memory.
 
     Workers take whole units, so the last round may leave some idle. The step takes as long as the slowest of workers,
-    network (if it reads the user's images, `remote`) and disk, which are assumed to overlap.
+    driver, network (if it reads the user's images, `remote`) and disk, which are assumed to overlap.
     """
     rounds = math.ceil(amount.units / machines.workers) * amount.passes
-    compute = rounds * min(amount.unit, amount.items) * cost.seconds
-    worked = amount.items * amount.passes * cost.seconds
+    unit = min(amount.unit, amount.items)
+    compute = rounds * (unit * cost.seconds + cost.seconds_unit)
+    worked = amount.passes * (amount.items * cost.seconds + amount.units * cost.seconds_unit)
     read, written = amount.items * cost.read, amount.items * cost.written + amount.units * cost.written_unit
-    waits = {_slowest(cost): compute}
+    waits = {_slowest(cost, unit): compute, "driver": amount.units * amount.passes * cost.driver}
     if remote and machines.network:
         waits["network"] = read / machines.network
     if machines.disk:
         waits["disk"] = (written + (0 if remote else read)) / machines.disk
     roof = max(waits, key=lambda name: waits[name])
     share = worked / 3600
-    held = _COPIES * min(amount.unit, amount.items) * (cost.read + cost.written) + amount.resident / machines.workers
     return Row(
         stage=cost.stage,
         step=cost.step,
@@ -105,14 +108,14 @@ def row(cost: Cost, amount: Amount, machines: Machines, *, remote: bool = False)
         gpu_hours=share * machines.gpus,
         read=read,
         written=written,
-        memory=cost.base + held,
+        memory=cost.base + unit * cost.held + amount.resident / machines.workers,
         roof=roof,
     )
 
 
-def _slowest(cost: Cost) -> str:
+def _slowest(cost: Cost, unit: float) -> str:
     """The largest part of a step, or the step itself if what was not measured is larger."""
-    rest = cost.seconds - sum(cost.parts.values())
+    rest = cost.seconds + cost.seconds_unit / unit - sum(cost.parts.values())
     return max({**cost.parts, cost.step: rest}.items(), key=lambda part: part[1])[0]
 
 
@@ -125,16 +128,6 @@ def bottleneck(rows: Sequence[Row]) -> str:
     name = max(waits, key=lambda wait: waits[wait])
     longest = max(rows, key=lambda one: one.seconds)
     return f"{name} ({100 * waits[name] / max(total, 1e-12):.0f} % of the time); the longest stage is {longest.stage}"
-
-
-def notes(rows: Sequence[Row]) -> Iterator[str]:
-    """What the reader of the table should know before starting: memory that no machine has."""
-    for one in rows:
-        if one.step == "kmeans" and one.memory > 32e9:
-            yield (
-                f"k-means keeps its sample in memory, {size(one.memory)} in each worker; source.shards=N makes it one "
-                "of N corpus shards, which are uniform samples of the corpus"
-            )
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:

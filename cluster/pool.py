@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 #: Times that a unit is handed out again when its worker could not be reached (another unit killed it, the network
 #: failed), and the seconds in between; Ray's own retries do not cover this.
 _TRIES, _PAUSE = 5, 1.0
+#: Times that Ray itself does a unit again whose worker died of it.
+_RETRIES = 3
 #: Seconds without any result after which idle workers take over units that others hold.
 _PATIENCE = 10.0
 
@@ -78,7 +80,7 @@ class Pool:
                 fitting,
             )
         remote = ray.remote(
-            num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_restarts=-1, max_task_retries=3
+            num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_restarts=-1, max_task_retries=_RETRIES
         )(_Worker)
         self._actors: list[Any] = [remote.remote(config.cpus_per_worker) for _ in range(self.size)]
 

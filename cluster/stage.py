@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import publish
-from cluster.files import DamagedFileError, File, check_file, damaged_in, read_file, write_file
+from cluster.files import DamagedFileError, File, damaged_in, read_file, write_file
+from cluster.manifest import Manifest, point_to, read_manifest
 from cluster.pool import Failure
 from cluster.progress import Progress
 from fss import shards
@@ -49,39 +50,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a finished stage holds. `counts` are sums over its units and add up."""
-
-    stage: str
-    fingerprint: str
-    folder: Path
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    counts: Mapping[str, int]
-    files: tuple[File, ...]
-
-    def named(self, suffix: str) -> list[File]:
-        """The files whose names end in `suffix`, in order.
-
-        Raises:
-            ValueError: if there are none.
-        """
-        found = [file for file in self.files if file.path.endswith(suffix)]
-        if not found:
-            raise ValueError(f"expected files *{suffix} in the {self.stage} stage, {self.folder} has none")
-        return found
-
-    def path(self, suffix: str) -> Path:
-        """The path of the only file whose name ends in `suffix`, whose bytes are checked first.
-
-        Raises:
-            DamagedFileError: if they are not what the stage wrote.
-        """
-        (file,) = self.named(suffix)
-        return check_file(self.folder, file)
 
 
 @dataclass(frozen=True)
@@ -146,22 +114,6 @@ def finished(stage: Stage, folder: Path) -> Manifest | None:
     return manifest
 
 
-def read_manifest(path: Path) -> Manifest | None:
-    """A finished stage's manifest.json; None if there is none, or if it is damaged: it can be made of the records."""
-    value = publish.read_sealed(path)
-    if value is None:
-        return None
-    return Manifest(
-        stage=value["stage"],
-        fingerprint=value["fingerprint"],
-        folder=path.parent,
-        settings=value["settings"],
-        inputs=value["inputs"],
-        counts=value["counts"],
-        files=tuple(File(**file) for file in value["files"]),
-    )
-
-
 def execute(stage: Stage, run: Run, folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Manifest:
     """Do the stage's work in `folder` and publish its manifest; one writer at a time.
 
@@ -205,17 +157,6 @@ def _keep_promise(stage: Stage, folder: Path, files: Sequence[File]) -> None:
             f"{expected}, got {first.sha256[:12]}; other software or hardware than before? Delete {folder} and the "
             "stages made of it, or choose another name="
         )
-
-
-def point_to(manifest: Manifest) -> None:
-    """Make <stage>/manifest.json the copy of `manifest`, its paths relative to the stage's folder."""
-    value = publish.read_sealed(manifest.folder / "manifest.json")
-    assert value is not None, manifest.folder
-    for file in value["files"]:
-        file["path"] = f"{manifest.folder.name}/{file['path']}"
-    target = manifest.folder.parent / "manifest.json"
-    if publish.read_sealed(target) != value:
-        publish.write_sealed(target, value)
 
 
 def map_units(

@@ -2,9 +2,9 @@
 
     python -m jobs.plan corpus_size=1e9 experiment=NAME [key=value ...] [out=FILE]
 
-The stages from shard to pair run on a few of the configured images (plan.images=64) on this cluster, in a folder below
-root that is removed again. plan.workers, plan.network_gbit and plan.disk_mb_s describe other machines of the same kind.
-Training does not depend on the corpus: its steps are configured, and it shows its own time to go.
+The stages from shard to pair, and a few optimiser steps, run on some of the configured images (plan.images=64) on this
+cluster, in a folder below root that is removed again. plan.workers, plan.network_gbit and plan.disk_mb_s describe other
+machines of the same kind. Training takes its configured steps, whatever the corpus; evaluation is not planned.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster import calibrate, plan, publish
+from cluster import calibrate, forecast, plan, publish
 from cluster.config import Config
 from cluster.stages import STAGES
 from jobs._config import load, run
@@ -42,7 +42,7 @@ def load_plan(arguments: Sequence[str]) -> Config:
 def predict(config: Config) -> None:
     """Measure, compute, print, and write `out` as JSON if it is given."""
     chosen = config.plan
-    measured = calibrate.calibrate(config, STAGES, chosen.images)
+    measured = calibrate.calibrate(config, STAGES)
     machines = plan.Machines(
         workers=chosen.workers or measured.workers,
         cpus=config.cluster.cpus_per_worker,
@@ -51,11 +51,11 @@ def predict(config: Config) -> None:
         disk=chosen.disk_mb_s * 1e6 if chosen.disk_mb_s else measured.disk,
     )
     assert chosen.corpus_size is not None
-    rows = calibrate.predict(config, measured, chosen.corpus_size, machines)
+    rows = forecast.predict(config, measured, machines)
     print(f"\n{chosen.corpus_size:.3g} images on {machines.workers} workers; measured in {measured.seconds:.0f} s")
     print("\n".join(plan.table(rows)))
     print(f"bottleneck: {plan.bottleneck(rows)}")
-    for note in plan.notes(rows):
+    for note in forecast.notes(config, rows, machines):
         print(f"note: {note}")
     if config.out:
         value = {

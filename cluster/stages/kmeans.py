@@ -29,7 +29,7 @@ from fss.kmeans import Found, State
 logger = logging.getLogger(__name__)
 
 #: Points a cluster that a chunk has at least: its K x D sums then take little time beside its assignment.
-_CHUNK_POINTS = 4
+CHUNK_POINTS = 4
 #: Points a cluster below which FAISS too warns that centroids are noise.
 _FEW_POINTS = 39
 
@@ -115,7 +115,7 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
             levels[0],
             _FEW_POINTS,
         )
-    state, centre = _lloyd(run, folder, sample, chunks(parts, _CHUNK_POINTS * levels[0]), number)
+    state, centre = _lloyd(run, folder, sample, chunks(parts, CHUNK_POINTS * levels[0]), number)
     best = state.best
     arrays = {"centroids": best.centroids, "centre": centre.astype(np.float32)}
     sizes = best.counts

@@ -108,13 +108,12 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"seed": run.config.seed, "side": run.config.backbone.size, "backbone": run.config.backbone.name, **chosen}
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
+def job(run: Run, folder: Path) -> training.Job:
+    """The pre-training of this run, which writes into `folder`."""
     config, corpus = run.config, run.manifest("shard")
-    run.ray()
-    run.release_pool()
     chosen = config.pretrain
     files = tuple(file for file in corpus.named(".tar") if file.count)
-    job = training.Job(
+    return training.Job(
         name="pretrain",
         recipe=PretrainRecipe(CorpusFiles(corpus.folder, files, config.backbone.size), replace(chosen), config.seed),
         folder=folder,
@@ -131,7 +130,13 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
         keep_checkpoints=1,
         threads=config.cluster.cpus_per_train_worker,
     )
-    training.train(job, config.cluster, config.train.max_failures)
+
+
+def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
+    config, chosen = run.config, run.config.pretrain
+    run.ray()
+    run.release_pool()
+    training.train(job(run, folder), config.cluster, config.train.max_failures)
     data = (folder / "backbone.safetensors").read_bytes()
     file = File("backbone.safetensors", 0, len(data), shards.sha256(data))
     return [file], {"steps": chosen.steps, "images": chosen.steps * chosen.batch}

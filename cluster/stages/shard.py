@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from cluster.stage import File, Output, Stage, StageError, Unit, map_units
 from fss import corpus
 
 _MOST_CHUNKS = 4096
+
+SourceOf = Callable[[Run], Source]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,18 +86,18 @@ def _inputs(run: Run) -> tuple[str, ...]:
     return ("render",) if run.config.corpus.kind == "scenes" else ()
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(run: Run, of: SourceOf) -> dict[str, Any]:
     settings = run.config.corpus
     keys = ("longer_side", "shard_size", "max_pixels", "max_bytes", "min_side", "near_duplicates")
     common = {"seed": run.config.seed, **{key: getattr(settings, key) for key in keys}}
     if settings.kind == "scenes":
         return common | {"images": settings.scenes}
-    number, listing = fingerprint(source(run))
+    number, listing = fingerprint(of(run))
     return common | {"images": number, "listing": listing}
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    settings, given = run.config.corpus, source(run)
+def _work(run: Run, folder: Path, of: SourceOf) -> tuple[Sequence[File], Mapping[str, int]]:
+    settings, given = run.config.corpus, of(run)
     number = int(run.identity("shard")[0]["images"])
     layout = Layout(math.ceil(number / settings.shard_size), run.config.seed, settings.near_duplicates)
     limits = corpus.Limits(settings.longer_side, settings.max_pixels, settings.min_side, settings.max_bytes)
@@ -169,4 +171,11 @@ def _check_accounts(hashed: Mapping[str, int], counts: Mapping[str, int]) -> Non
         )
 
 
-STAGE = Stage("shard", _inputs, _settings, _work, version=2)
+def stage(of: SourceOf = source) -> Stage:
+    """The stage, for inputs from `of(run)`."""
+    return Stage(
+        "shard", _inputs, lambda run: _settings(run, of), lambda run, folder: _work(run, folder, of), version=2
+    )
+
+
+STAGE = stage()

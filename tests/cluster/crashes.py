@@ -13,19 +13,38 @@ import threading
 import time
 from pathlib import Path
 
+from cluster import pool
 from cluster.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
 
-#: For each stage its files and its units' records; `None` where the driver makes the files and there are no records.
+POINTS = ("half_written", "before_rename", "after_rename")
+HALF, BEFORE, AFTER = ((point,) for point in POINTS)
+#: For each stage what it publishes, in order, and the points at which a process dies: all three of every kind of writer
+#: (a file of a unit, a file made late, a driver's file, a record, a manifest), one of the same in other stages.
+CRASHES = {
+    "shard": {
+        "chunk-*.parquet": HALF,
+        "bucket-*.parquet": BEFORE,
+        "corpus-*.tar": POINTS,
+        "corpus-*.ledger.parquet": AFTER,
+        "corpus-*.json": POINTS,
+        "timing.json": AFTER,
+        "manifest.json": POINTS,
+    },
+    "sample": {"part-*.npy": HALF, "part-*.json": AFTER, "manifest.json": BEFORE},
+    "kmeans": {"state.safetensors": POINTS, "clusters.safetensors": POINTS, "report.json": BEFORE},
+    "label": {"labels-*.tar": AFTER, "labels-*.parquet": BEFORE, "part-*.json": HALF, "manifest.json": HALF},
+    "quality": {"sums-*.json": HALF, "crops-*.tar": AFTER, "quality.json": BEFORE, "atlas.jpg": AFTER},
+    "pair": {"tasks-*.tar": POINTS, "holdout-*.tar": AFTER, "usage-*.parquet": POINTS, "manifest.json": BEFORE},
+}
+#: For stages whose units are workers' work: a file and a unit's record.
 PATTERNS = {
     "shard": ("corpus-*.tar", "corpus-*.json"),
     "sample": ("part-*.npy", "part-*.json"),
-    "kmeans": ("clusters.safetensors", None),
     "label": ("labels-*.tar", "part-*.json"),
     "pair": ("tasks-*.tar", "0*.json"),
 }
-POINTS = ("half_written", "before_rename", "after_rename")
 
 
 class Here:
@@ -37,25 +56,28 @@ class Here:
         for index, unit in enumerate(units):
             yield index, function(unit)
 
-    def on_each(self, function, units, *_, **__):
+    def each(self, function, units):
+        return map(function, units)
+
+    def on_each(self, function, units):
         return [function(unit) for unit in units]
 
 
-def here(arguments):
+def here(config):
     """A run of its own whose units are computed in this process."""
-    run = Run(load(arguments), STAGES)
+    run = Run(config, STAGES)
     run.__dict__["pool"] = Here()
     return run
 
 
-def forked(arguments, stage, failpoint=""):
+def forked(config, stage, failpoint=""):
     """The status of a child that brings the run up to `stage`, or dies at the failpoint."""
     child = os.fork()
     if not child:
         os.environ["FSS_FAILPOINT"] = failpoint
         sys.stdout = io.StringIO()
         try:
-            here(arguments).ensure(stage)
+            here(config).ensure(stage)
         except BaseException as error:
             print(f"{stage} {failpoint}: {error!r}", file=sys.stderr)
             os._exit(1)
@@ -65,12 +87,11 @@ def forked(arguments, stage, failpoint=""):
 
 def chain(folder, arguments):
     """Die at each point of each stage, then finish."""
-    told = {}
-    for stage, patterns in PATTERNS.items():
-        for pattern in filter(None, (*patterns, "manifest.json")):
-            for point in POINTS:
-                told[f"{stage} {point} {pattern}"] = forked(arguments, stage, f"{point} {pattern}")
-    told["swept"] = forked(arguments, "pair")
+    told, config = {}, load(arguments)
+    for stage, names in CRASHES.items():
+        for failpoint in (f"{point} {name}" for name, points in names.items() for point in points):
+            told[f"{stage} {failpoint}"] = forked(config, stage, failpoint)
+    told["swept"] = forked(config, "quality") or forked(config, "pair")
     return told
 
 
@@ -80,11 +101,13 @@ def node(folder, arguments):
     from ray.cluster_utils import Cluster
 
     variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "WDS_SECURE": "1"}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    hasty = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": hasty}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     doomed = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, runtime_env={"env_vars": variables}, logging_level="ERROR", log_to_driver=False)
     run = Run(load([*arguments, "cluster.workers=2"]), STAGES)
-    told = {}
+    told, pool._PATIENCE = {}, 1.5
 
     def kill():
         labels = run.folder / "label"

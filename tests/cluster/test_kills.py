@@ -15,7 +15,7 @@ import pytest
 from cluster import publish
 from cluster.session import ROOT
 from cluster.stage import Publisher, Unit, read_file
-from tests.cluster.crashes import PATTERNS, POINTS
+from tests.cluster.crashes import CRASHES, PATTERNS, POINTS
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -27,7 +27,7 @@ def published(folder):
         manifest = publish.read_sealed(path)
         names = [file["path"] for file in manifest["files"]]
         found |= {f"{manifest['stage']}/{n}": (path.parent / n).read_bytes() for n in (*names, "manifest.json")}
-    return {name: data for name, data in found.items() if name.partition("/")[0] in PATTERNS}
+    return {name: data for name, data in found.items() if name.partition("/")[0] in CRASHES}
 
 
 def leftovers(folder):
@@ -58,15 +58,16 @@ def python(*arguments, **variables):
     return subprocess.run(command, cwd=ROOT, env=environment, timeout=500, capture_output=True, text=True, check=False)
 
 
-def test_a_process_killed_at_every_point_of_every_stage(tiny_run, overrides, tmp_path):
-    done = python("-m", "tests.cluster.crashes", "chain", tmp_path, *overrides, f"root={tmp_path}")
+def test_a_process_killed_at_every_point_of_every_stage(copied, overrides, tmp_path):
+    folder = tmp_path / "killed" / "tiny"
+    done = python("-m", "tests.cluster.crashes", "chain", tmp_path, *overrides, f"root={folder.parent}")
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told.pop("swept") == 0
-    assert len(told) == 3 * (3 * len(PATTERNS) - 1)
+    assert len(told) == sum(len(points) for names in CRASHES.values() for points in names.values())
     assert {point: status for point, status in told.items() if status != -9} == {}
-    folder = tmp_path / "tiny"
-    assert published(folder) == published(tiny_run.folder)
+    copied.ensure("quality")
+    assert published(folder) == published(copied.folder)
     assert leftovers(folder) == []
     check_ledger(folder)
 
@@ -78,8 +79,7 @@ def arm(specification):
 def test_workers_killed_in_every_stage(tiny_run, configure, start, pools, tmp_path):
     """At another point in each, files in one stage, records in the next; new workers do not inherit the failpoint."""
     run = start(configure(tmp_path))
-    stages = {stage: patterns for stage, patterns in PATTERNS.items() if stage != "kmeans"}
-    for number, (stage, patterns) in enumerate(stages.items()):
+    for number, (stage, patterns) in enumerate(PATTERNS.items()):
         point, pattern, marker = POINTS[number % 3], patterns[number % 2], tmp_path / f"killed-{stage}"
         pools[2].on_each(arm, [f"{point} {pattern} {marker}"] * 2)
         run.ensure(stage)
@@ -93,9 +93,9 @@ def test_workers_killed_in_every_stage(tiny_run, configure, start, pools, tmp_pa
 def test_commands_with_a_ray_of_their_own(tiny_run, overrides, tmp_path):
     """The first dies as a driver, and its workers with it; in the second a worker dies, which it must not notice."""
     command = ("-m", "jobs.pair", *overrides, "cluster.workers=2", f"root={tmp_path}")
-    killed = python(*command, FSS_FAILPOINT="after_rename clusters.safetensors")
+    killed = python(*command, FSS_FAILPOINT="after_rename timing.json")
     assert killed.returncode == -9, killed.stderr[-3000:]
-    assert not list((tmp_path / "tiny" / "label").glob("*/.units/*"))
+    assert not list((tmp_path / "tiny").glob("*/*/manifest.json"))
     marker = tmp_path / "marker"
     done = python(*command, FSS_FAILPOINT=f"before_rename labels-*.tar {marker}")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,13 +1,19 @@
 """The plan's arithmetic, by hand; and the plan of a small corpus beside really making it."""
 
+import tarfile
+
 import pytest
 
-from cluster import calibrate, plan
+from cluster import calibrate, forecast, plan
+from cluster.calibrate import Measured, Sums
 from cluster.plan import Amount, Cost, Machines
+from cluster.probes import Passes, Steps
 from cluster.stages import STAGES
 from jobs.plan import load_plan
 
-LABEL = Cost("label", "label", 0.1, read=1000, written=200, written_unit=5000, base=1e9, parts={"backbone": 0.07})
+LABEL = Cost(
+    "label", "label", 0.1, read=1000, written=200, written_unit=5000, base=1e9, held=2400, parts={"backbone": 0.07}
+)
 
 
 def test_a_step_by_hand():
@@ -37,6 +43,15 @@ def test_passes_and_resident_memory():
     assert one.roof == "kmeans"
 
 
+def test_units_cost_workers_and_the_driver():
+    """10 units of 0.5 s beside 0.1 s an item on 2 workers; the driver's 2 s for each are longer."""
+    cost = Cost("shard", "route", 0.1, seconds_unit=0.5, driver=0.2)
+    assert plan.row(cost, Amount(100, 10), Machines(2)).seconds == pytest.approx(5 * (10 * 0.1 + 0.5))
+    assert plan.row(cost, Amount(100, 10), Machines(2)).cpu_hours == pytest.approx((100 * 0.1 + 10 * 0.5) / 3600)
+    assert plan.row(cost, Amount(100, 10), Machines(20)).roof == "driver"
+    assert plan.row(cost, Amount(100, 10), Machines(20)).seconds == pytest.approx(2)
+
+
 def test_network_and_disk_are_limits_of_all_workers_together():
     slow_line = Machines(100, network=1000, disk=1e9)
     far = plan.row(LABEL, Amount(1000, 10), slow_line, remote=True)
@@ -53,9 +68,6 @@ def test_the_bottleneck_is_what_most_time_waits_for():
         plan.row(Cost("pair", "pair", 0.06), Amount(1000, 100), Machines(1)),
     ]
     assert plan.bottleneck(rows) == "backbone (45 % of the time); the longest stage is label"
-    assert list(plan.notes(rows)) == []
-    heavy = plan.row(Cost("kmeans", "kmeans", 1), Amount(10, 10, resident=1e11), Machines(2))
-    assert "50 GB in each worker; source.shards=N" in next(plan.notes([heavy]))
     lines = list(plan.table(rows))
     assert len(lines) == 5
     assert lines[1].split()[0] == "label"
@@ -83,31 +95,135 @@ def test_sizes_are_numbers_as_people_write_them():
 
 
 @pytest.fixture
-def measured(configure, pools, monkeypatch, tmp_path):
-    """The calibration on 36 photos, by the tests' two workers."""
+def trial(configure, pools, monkeypatch, tmp_path):
+    """A function (*overrides) -> the configuration and its calibration, by the tests' two workers."""
     monkeypatch.setattr(calibrate.Run, "pool", pools[2])
-    config = configure(tmp_path, "plan.images=32")
-    return config, calibrate.calibrate(config, STAGES, 32)
+
+    def make(*overrides):
+        config = configure(tmp_path / "runs", "plan.images=36", "plan.corpus_size=36", *overrides)
+        return config, calibrate.calibrate(config, STAGES)
+
+    return make
 
 
-def test_bytes_of_a_real_run_are_predicted(measured, start, tmp_path):
-    """Within a tenth, of 36 photos in three shards; times are for a benchmark, on a machine that does nothing else."""
-    config, found = measured
+def test_bytes_of_a_real_run_are_predicted(trial, start, tmp_path):
+    """Within a tenth, of the same 36 photos in three shards; times are for a benchmark."""
+    config, found = trial()
     real_run = start(config)
     real_run.ensure("pair")
-    assert list(tmp_path.glob(".plan-*")) == []
-    assert [cost.step for cost in found.costs] == ["hash", "build", "sample", "kmeans", "label", "pair"]
-    assert all(cost.seconds > 0 for cost in found.costs)
-    assert set(found.costs[4].parts) == {"decode", "backbone", "segments"}
-    assert sum(found.costs[4].parts.values()) >= found.costs[4].seconds > 0
-    rows = {one.step: one for one in calibrate.predict(config, found, 36, Machines(2))}
-    for step, stage in (("build", "shard"), ("sample", "sample"), ("label", "label"), ("pair", "pair")):
+    assert list((tmp_path / "runs").glob(".plan-*")) == []
+    assert list(found.costs) == ["hash", "route", "build", "sample", "label", "sum", "crop", "pair"]
+    assert all(cost.seconds >= 0 and cost.held >= 0 for cost in found.costs.values())
+    assert set(found.costs["label"].parts) == {"decode", "backbone", "segments"}
+    rows = {one.step: one for one in forecast.predict(config, found, Machines(2))}
+    assert list(rows) == ["hash", "route", "build", "sample", "kmeans", "label", "sum", "crop", "pair", "train"]
+    for step, stage, units in (
+        ("build", "shard", "corpus-*"),
+        ("sample", "sample", "*"),
+        ("label", "label", "*"),
+        ("pair", "pair", "*"),
+    ):
         manifest = real_run.manifest(stage)
-        records = (manifest.folder / ".units").glob(
-            "chunk-*" if step == "hash" else "[!c]*" if step != "build" else "corpus-*"
-        )
+        records = (manifest.folder / ".units").glob(units)
         real = sum(file.bytes for file in manifest.files) + sum(record.stat().st_size for record in records)
         assert rows[step].written == pytest.approx(real, rel=0.1), step
     assert rows["label"].roof in ("decode", "backbone", "segments")
-    twice = {one.step: one for one in calibrate.predict(config, found, 72e6, Machines(2))}
-    assert twice["label"].cpu_hours == pytest.approx(rows["label"].cpu_hours * 2e6)
+    assert (rows["train"].items, rows["train"].roof in ("head", "backbone")) == (config.train.steps, True)
+    config.plan.corpus_size = 72e6
+    more = {one.step: one for one in forecast.predict(config, found, Machines(2))}
+    assert more["label"].cpu_hours == pytest.approx(rows["label"].cpu_hours * 2e6, rel=0.01)
+    assert more["train"].seconds >= rows["train"].seconds
+
+
+def test_tars_lists_and_streamed_tasks_are_planned_too(trial, photos, tmp_path):
+    """Half of the photos in a tar, half as files, both in a list; tasks are paired while training, hashes compared."""
+    names = sorted(path.name for path in (photos / "JPEGImages").iterdir())
+    with tarfile.open(tmp_path / "half.tar", "w") as tar:
+        for name in names[:18]:
+            tar.add(photos / "JPEGImages" / name, f"inner/{name}")
+    listed = [str(tmp_path / "half.tar"), *(str(photos / "JPEGImages" / name) for name in names[18:])]
+    (tmp_path / "images.txt").write_text("\n".join(listed))
+    config, found = trial(
+        "corpus.root=null", f"corpus.list={tmp_path}/images.txt", "corpus.near_duplicates=3", "train.tasks=stream"
+    )
+    assert found.accepted > 0.8
+    rows = [one.step for one in forecast.predict(config, found, Machines(2))]
+    assert rows == ["hash", "find", "route", "build", "sample", "kmeans", "label", "sum", "crop", "train"]
+
+
+def measured(**changes):
+    """What a calibration might find, in round numbers."""
+    passes = Passes(count=100, hash=1.0, hash_bytes=1000, find=0.25, route=0.5, bucket=2.0, bucket_bytes=900)
+    row = Passes(count=100, hash=0.5, hash_bytes=500, find=0, route=0.1, bucket=0.1, bucket_bytes=400)
+    steps = ("hash", "shard"), ("find", "shard"), ("route", "shard"), ("build", "shard"), ("sample", "sample"), (
+        "label", "label")  # fmt: skip
+    costs = {step: Cost(stage, step, 0.01, written=10) for step, stage in steps}
+    facts = {
+        "costs": costs, "passes": passes, "rows": row, "compare": 1e-9,
+        "sums": Sums(1e-6, 4e-6, 0.01, 1e8, iteration=0.2),
+        "training": {"train": Steps(0.5, 0.1, 4, 1e6)}, "driver": 0.001, "fixed": {"sample": 7.0}, "accepted": 0.5,
+        "points": 10.0, "dimensions": 8, "workers": 2, "disk": 1e8, "seconds": 1.0,
+    }  # fmt: skip
+    return Measured(**{**facts, **changes})
+
+
+def steps_of(*overrides, **changes):
+    config = load_plan(["experiment=tiny", "corpus.kind=folder", "corpus.root=x", *overrides])
+    return {one.step: one for one in forecast.predict(config, measured(**changes), Machines(2))}
+
+
+def test_passes_over_rows_by_hand():
+    """10,000 inputs: 64 chunks of 157, 500 shards in 23 buckets of 22; 0.5 s of a chunk come with its row groups."""
+    rows = steps_of("corpus_size=10000", "corpus.shard_size=20")
+    assert rows["hash"].seconds == pytest.approx(32 * (157 * 0.01 + 0.5))
+    assert rows["hash"].written == 10_000 * 5 + 64 * 500
+    assert rows["route"].seconds == pytest.approx(12 * (10_000 / 23 * 0.002 + 64 * 0.5 + 2))
+    assert rows["route"].written == 10_000 * 4 + 23 * 500
+    assert rows["sample"].seconds == pytest.approx(250 * 10 * 0.01 + 7)  # of 500 shards of 10 accepted images
+
+
+def test_near_duplicates_are_compared_with_those_that_share_a_band():
+    """10,000 hashes in 4 bands of 16 bits: each meets 10,000 / 65,536 / 2 others in a band."""
+    few, many = (
+        steps_of(f"corpus_size={n}", "corpus.shard_size=20", "corpus.near_duplicates=3", compare=1.0)["find"]
+        for n in (10_000, 20_000)
+    )
+    compared = 4 * 10_000 * 10_000 / 65_536 / 2
+    assert few.cpu_hours * 3600 == pytest.approx(compared + 40_000 * 0.002 + 4 * 23 * 64 * 0.25)
+    assert many.cpu_hours * 3600 > 3.5 * compared
+
+
+def test_points_that_do_not_fit_are_read_in_every_iteration():
+    """5,000 images of 10 points of 8 float32 in chunks of one file (100 points): 5 iterations, the driver adds, and
+    needs 0.2 s beside."""
+    plenty = steps_of("corpus_size=10000")["kmeans"]
+    assert plenty.read == 50_000 * 32 * 2
+    assert plenty.seconds == pytest.approx(500 * 5 * 0.01 + 5 * 0.2)
+    assert plenty.roof == "driver"
+    none = steps_of("corpus_size=10000", "cluster.memory_gib=1e-9")["kmeans"]
+    assert none.read == pytest.approx(50_000 * 32 * 6, rel=1e-3)
+    assert none.memory < plenty.memory
+
+
+def test_features_that_fit_are_computed_once():
+    """800 steps of 4 images of 2 views of 500,000 images: nearly all new; of 5 images: 10 and no more."""
+    new = steps_of("corpus_size=1e6", "train.steps=800")["train"]
+    assert new.seconds == pytest.approx(800 * 0.5 + 3200 * 0.1, rel=0.01)
+    assert steps_of("corpus_size=10", "train.steps=800")["train"].seconds == pytest.approx(800 * 0.5 + 10 * 0.1)
+    fresh = steps_of("corpus_size=10", "train.steps=800", "train.views=0")["train"]
+    assert fresh.seconds == pytest.approx(800 * 0.5 + 3200 * 0.1)
+    small = steps_of("corpus_size=10", "train.steps=800", "train.cache_gib=0")["train"]
+    assert small.seconds == pytest.approx(800 * 0.5 + 3200 * 0.1)
+
+
+def test_notes_on_what_no_machine_has():
+    config = load_plan(["experiment=tiny", "corpus.kind=folder", "corpus.root=x", "corpus_size=1e10"])
+    rows = forecast.predict(config, measured(), Machines(2))
+    told = " ".join(forecast.notes(config, rows, Machines(2)))
+    assert "raise corpus.shard_size" in told
+    assert "waits for the driver; source.shards=N" in told
+    slow = forecast.predict(config, measured(), Machines(2, disk=1e3))
+    assert "plan.disk_mb_s=N" in " ".join(forecast.notes(config, slow, Machines(2)))
+    config.plan.corpus_size = 1000
+    rows = forecast.predict(config, measured(), Machines(2))
+    assert [note.split()[0] for note in forecast.notes(config, rows, Machines(2))] == ["training", "evaluation"]
