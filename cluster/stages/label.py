@@ -102,4 +102,4 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"backbone": backbone.settings(run), **recipe_settings(run)}
 
 
-STAGE = Stage("label", lambda run: ("shard", "kmeans", *backbone.needed(run)), _settings, _work, version=2)
+STAGE = Stage("label", lambda run: ("shard", "kmeans", *backbone.needed(run)), _settings, _work, version=3)
