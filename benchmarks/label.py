@@ -114,7 +114,7 @@ class Bench:
             watch("clusters")
             regions = pseudo.regions(cells, field[0])
             watch("regions")
-            label._finish(Photo("", features["high"], picture.size[::-1], cut), layers, regions, corners)
+            stage._finish(Photo("", features["high"], picture.size[::-1], cut), layers, regions, corners)
             watch("maps")
         return {name: 1e3 * total / len(self.samples) for name, total in spent.items()}
 

@@ -56,19 +56,18 @@ class LabelShard:
         corners = self.features.spec.load().backbone.corners
         found = pseudo.label_maps(block.fields, block.cut, self.clusters, self.features.recipe, corners)
         return [
-            partial(_finish, photo, layers, pseudo.regions(cells, field), corners)
+            partial(self._finish, photo, layers, pseudo.regions(cells, field), corners)
             for photo, (layers, cells), field in zip(block.photos, found, block.fields, strict=True)
         ]
+
+    def _finish(self, photo: Photo, layers: np.ndarray, regions: Sequence[pseudo.Region], corners: bool) -> Labelled:
+        maps = pseudo.enlarge(layers, photo.size, self.features.recipe, corners)
+        members = {f"{number}.png": images.encode_png(_narrow(each)) for number, each in enumerate(maps)}
+        return (photo.key, members), regions
 
 
 def _call(finish: Callable[[], Labelled]) -> Labelled:
     return finish()
-
-
-def _finish(photo: Photo, layers: np.ndarray, regions: Sequence[pseudo.Region], corners: bool) -> Labelled:
-    maps = layers if layers.shape[1:] == photo.size else pseudo.enlarge(layers, photo.size, corners)
-    members = {f"{number}.png": images.encode_png(_narrow(each)) for number, each in enumerate(maps)}
-    return (photo.key, members), regions
 
 
 def _narrow(labels: np.ndarray) -> np.ndarray:
