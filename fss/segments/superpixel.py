@@ -16,9 +16,9 @@ from fss import images
 def superpixels(image: Image.Image, side: int = 320) -> np.ndarray:
     """Felzenszwalb and Huttenlocher's (2004) segments of an RGB image that is shrunk first.
 
-    (h, w) int64 of 0..S-1, the longer side at most `side` pixels: the time goes with the pixels, and features of stride
-    16 see no finer borders. Scale and sigma are those of the released UMTFSS, and so is the least segment: 200 pixels of a picture
-    whose longer side is 640, the same share of a smaller one.
+    (h, w) int64 of 0..S-1, the longer side at most `side` pixels: the time goes with the pixels, and features of
+    stride 16 see no finer borders. Scale and sigma are those of the released UMTFSS, and so is the least segment: 200
+    pixels of a picture whose longer side is 640, the same share of a smaller one.
     """
     from skimage.segmentation import felzenszwalb
 
