@@ -1,13 +1,14 @@
 """Images per second of `label` beside what bounds it: decoding alone and the backbone alone.
 
-    python -m benchmarks.label --root PHOTOS --weights mobilenet_v2.pth [--segments ncut agglomerate superpixel none]
-        [--backbone resnet50 --weights random] [--threads N] [--json FILE]
+    python -m benchmarks.label --root PHOTOS [--backbones mobilenet_v2=FILE:48 resnet50=random:16]
+        [--segments none ncut agglomerate superpixel] [--threads N] [--json FILE]
 
-Decode: JPEG bytes to network inputs, by N threads. Backbone: the same inputs, the same batch, type and threads. Label:
-the stage's own function, from a shard's file to the bytes that it publishes. The three take turns
-and medians are compared. On a CPU they share the cores, so no overlap can hide work: there `sum` is the roof, the rate
-of decoding and backbone one after the other, and the steps' own times say where the rest goes. With a GPU in sight the
-backbone runs there; hide it (CUDA_VISIBLE_DEVICES=) to measure the CPU.
+A backbone is NAME=WEIGHTS:PHOTOS. Decode: JPEG bytes to network inputs, by N threads. Backbone: the same inputs, the
+same batch, type and threads. Label: the stage's own function, from a shard's file to the bytes that it publishes. The
+three take turns and medians are compared; the roof is the slower of the first two. On a CPU, where the process is
+pinned to N cores, all of it shares them, so no overlap can hide work: `of cores` compares with what these cores can do,
+N / (CPU seconds of all steps one after the other). With a GPU in sight the backbone runs there; hide it
+(CUDA_VISIBLE_DEVICES=) to measure the CPU.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import argparse
 import dataclasses
 import io
 import json
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ from cluster.stages import label, sample
 from fss import images, kmeans, pseudo, shards
 
 GRANULARITIES = (3, 5, 8)
+#: What follows the backbone.
+STEPS = ("tokens", "superpixels", "clusters", "regions", "maps")
 
 
 def photos(root: Path, number: int) -> list[shards.Sample]:
@@ -45,13 +49,13 @@ def photos(root: Path, number: int) -> list[shards.Sample]:
     return [(f"{i:06d}", {"jpg": images.encode_jpeg(picture)}) for i, picture in enumerate(found)]
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Wall-clock time of a call, with the GPU's work done."""
-    start = time.perf_counter()
+def seconds(work: Callable[[], Any]) -> tuple[float, float]:
+    """Wall-clock and CPU time of a call, with the GPU's work done."""
+    start, busy = time.perf_counter(), time.process_time()
     work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - busy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,18 +91,21 @@ class Bench:
         """Milliseconds an image: medians over rounds in which the three take turns."""
         stage = label.LabelShard(self.features, self.clusters())
         inputs = [photo.tensor for photo in self.decode()]
-        times: dict[str, list[float]] = {"decode": [], "backbone": [], "label": []}
+        times: dict[str, list[tuple[float, float]]] = {"decode": [], "backbone": [], "label": []}
         for _ in range(rounds):
             times["decode"].append(seconds(self.decode))
             times["backbone"].append(seconds(lambda: self.backbone(inputs)))
             times["label"].append(seconds(lambda: stage(self.unit)))
-        found = {name: 1e3 * statistics.median(each) / len(inputs) for name, each in times.items()}
+        found = {}
+        for name, each in times.items():
+            wall, busy = (1e3 * statistics.median(column) / len(inputs) for column in zip(*each, strict=True))
+            found |= {name: wall, f"{name}_cpu": busy}
         return found | self.steps(stage)
 
     @torch.inference_mode()
     def steps(self, stage: label.LabelShard) -> dict[str, float]:
         """Milliseconds of this thread an image in each step after the backbone, one after the other."""
-        spent = dict.fromkeys(("tokens", "superpixels", "clusters", "regions", "maps"), 0.0)
+        spent = dict.fromkeys(STEPS, 0.0)
         recipe, extractor = self.features.recipe, self.features.spec.load()
         corners = extractor.backbone.corners
         for _, members in self.samples:
@@ -114,7 +121,7 @@ class Bench:
             watch("clusters")
             regions = pseudo.regions(cells, field[0])
             watch("regions")
-            label._finish(Photo("", features["high"], picture.size[::-1], cut), layers, regions, corners)
+            stage.finish(Photo("", features["high"], picture.size[::-1], cut), layers, regions)
             watch("maps")
         return {name: 1e3 * total / len(self.samples) for name, total in spent.items()}
 
@@ -136,15 +143,29 @@ def _first(files: Mapping[str, bytes]) -> io.BytesIO:
     return io.BytesIO(next(iter(files.values())))
 
 
+def rows(given: argparse.Namespace, backbone: str) -> Iterator[dict[str, Any]]:
+    """One row of the table for each segment step under a backbone, NAME=WEIGHTS:PHOTOS."""
+    name, _, rest = backbone.partition("=")
+    weights, _, number = rest.rpartition(":")
+    spec = BackboneSpec(name, weights, 16, given.size, 0, given.precision)
+    samples = photos(given.root, int(number))
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_file(Path(folder), "corpus-000000.tar", shards.pack(samples), len(samples))
+        for segments in given.segments:
+            unit = "pixels" if segments in ("none", "superpixel") else "segments"
+            recipe = pseudo.Recipe(segments=segments, unit=unit, granularities=GRANULARITIES)
+            features = FeaturePass(Path(folder), spec, recipe, given.batch)
+            bench = Bench(features, samples, Unit("part-000000", file), given.threads)
+            yield {"network": name, "segments": segments, "photos": len(samples)} | bench.measure(given.rounds)
+
+
 def main() -> None:
     """Measure, print one table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--weights", default="random")
-    parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument("--segments", nargs="+", default=["ncut", "agglomerate", "superpixel", "none"])
+    parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2=random:48"])
+    parser.add_argument("--segments", nargs="+", default=["none", "ncut", "agglomerate", "superpixel"])
     parser.add_argument("--size", type=int, default=417)
-    parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=32, help="on a GPU; on a CPU images go one by one")
@@ -152,37 +173,47 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    spec = BackboneSpec(given.backbone, given.weights, 16, given.size, 0, given.precision)
-    samples = photos(given.root, given.images)
+    if not torch.cuda.is_available() and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
     table = []
-    with tempfile.TemporaryDirectory() as folder:
-        file = write_file(Path(folder), "corpus-000000.tar", shards.pack(samples), len(samples))
-        for name in given.segments:
-            unit = "pixels" if name in ("none", "superpixel") else "segments"
-            recipe = pseudo.Recipe(segments=name, unit=unit, granularities=GRANULARITIES)
-            features = FeaturePass(Path(folder), spec, recipe, given.batch)
-            bench = Bench(features, samples, Unit("part-000000", file), given.threads)
-            table.append({"segments": name} | bench.measure(given.rounds))
-    _print(table)
+    for backbone in given.backbones:
+        for row in rows(given, backbone):
+            table.append(row | _ratios(row, given.threads))
+            _print(table[-1], header=len(table) == 1)
+    _print_steps(table)
     if given.json:
-        about = {"images": len(samples), **{k: str(v) for k, v in vars(given).items() if k != "json"}}
+        about = {k: str(v) for k, v in vars(given).items() if k != "json"}
         given.json.write_text(json.dumps({"settings": about, "ms_per_image": table}, indent=1))
 
 
-def _print(table: list[dict[str, Any]]) -> None:
-    print("images/s:  segments       decode backbone    label  roof      label/min  label/sum")
+def _ratios(row: dict[str, Any], threads: int) -> dict[str, Any]:
+    roof = max(("decode", "backbone"), key=lambda name: row[name])
+    together = row["decode_cpu"] + row["backbone_cpu"] + sum(row[name] for name in STEPS)
+    return {
+        "roof": roof,
+        "label_of_roof": row[roof] / row["label"],
+        "label_of_cores": together / threads / row["label"],
+    }
+
+
+def _print(row: dict[str, Any], header: bool) -> None:
+    if header:
+        print("images/s:               segments      decode backbone   label  roof     label/roof  of cores")
+    rates = " ".join(f"{1e3 / row[name]:>8.1f}" for name in ("decode", "backbone", "label"))
+    print(
+        f"{row['network']:>16} {row['segments']:>15}    {rates}  {row['roof']:<8}"
+        f" {row['label_of_roof']:>9.2f} {row['label_of_cores']:>9.2f}",
+        flush=True,
+    )
+
+
+def _print_steps(table: list[dict[str, Any]]) -> None:
+    names = ("decode", "backbone", *STEPS)
+    print("\nms of CPU an image (share): " + ", ".join(names))
     for row in table:
-        decode, network, whole = (1e3 / row[name] for name in ("decode", "backbone", "label"))
-        roof = "decode" if decode < network else "backbone"
-        together = 1e3 / (row["decode"] + row["backbone"])
-        print(
-            f"{row['segments']:>19} {decode:>12.1f} {network:>8.1f} {whole:>8.1f}  {roof:<9}"
-            f" {whole / min(decode, network):>8.2f} {whole / together:>10.2f}"
-        )
-    names = ("tokens", "superpixels", "clusters", "regions", "maps")
-    print("\nms of one thread an image, after the backbone: " + ", ".join(names))
-    for row in table:
-        print(f"{row['segments']:>19} " + " ".join(f"{row[name]:>8.2f}" for name in names))
+        spent = [row["decode_cpu"], row["backbone_cpu"], *(row[name] for name in STEPS)]
+        shares = " ".join(f"{each:>7.1f} ({each / sum(spent):>4.0%})" for each in spent)
+        print(f"{row['network']:>16} {row['segments']:>15} {shares}")
 
 
 if __name__ == "__main__":

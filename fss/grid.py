@@ -7,11 +7,15 @@ VGG the cells tile the image (`corners=False`). Mixing them up moves every mask 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 _FINE = 8
+#: Weights closer than this are equal.
+_TIE = 1e-6
 
 
 def cells(mask: np.ndarray, size: int, corners: bool) -> torch.Tensor:
@@ -35,22 +39,33 @@ def enlarge(values: torch.Tensor, size: tuple[int, int], corners: bool) -> torch
 def enlarge_labels(labels: np.ndarray, size: tuple[int, int], corners: bool) -> np.ndarray:
     """(h, w) labels to (*size) uint16: every label's indicator is enlarged and the strongest wins: smooth borders.
 
-    At most four cells have a say in a pixel, and where they agree there is nothing to weigh.
+    At most four cells have a say in a pixel. Where they name no more than two labels, the share of one says it all.
+    Ties go to the lower label.
     """
-    (top, bottom, down), (left, right, across) = (
+    (top, _, down), (left, _, across) = (
         _between(full, number, corners) for full, number in zip(size, labels.shape, strict=True)
     )
-    narrow = labels.astype(np.uint16)
-    found = narrow[top][:, left]
-    pairs = [narrow[rows][:, columns] for rows in (top, bottom) for columns in (left, right)]
-    rows, columns = np.nonzero((pairs[1] != found) | (pairs[2] != found) | (pairs[3] != found))
-    four = np.stack([each[rows, columns] for each in pairs])
-    high, low = np.stack([1 - down, down])[:, rows], np.stack([1 - across, across])[:, columns]
-    weights = (high[:, None] * low[None]).reshape(4, -1)
-    votes = np.stack([(weights * (four == each)).sum(axis=0) for each in four])
-    winning = votes >= votes.max(axis=0) - 1e-6  # the lowest of those that tie
-    found[rows, columns] = np.where(winning, four, np.iinfo(np.uint16).max).min(axis=0)
+    padded = np.pad(labels.astype(np.uint16), ((0, 1), (0, 1)), "edge")
+    four = np.stack([padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]])
+    low, high = four.min(axis=0), four.max(axis=0)
+    corner = (four == low)[:, :, left]
+    upper, lower = (corner[i] * (1 - across) + corner[i + 1] * across for i in (0, 2))
+    share = upper[top] + (lower - upper)[top] * down[:, None]
+    found = np.where(share >= 0.5 - _TIE, low[top][:, left], high[top][:, left])
+    rows, columns = np.nonzero(((four != low) & (four != high)).any(axis=0)[top][:, left])
+    found[rows, columns] = _strongest(four[:, top[rows], left[columns]], down[rows], across[columns])
     return found
+
+
+def _strongest(four: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """The label of the largest weight of (4, n) labels of the cells around n pixels, by the shares of the second."""
+    weights = np.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across])
+    votes = weights.copy()
+    for one, other in itertools.combinations(range(4), 2):
+        same = four[one] == four[other]
+        votes[one] += weights[other] * same
+        votes[other] += weights[one] * same
+    return np.where(votes >= votes.max(axis=0) - _TIE, four, np.iinfo(four.dtype).max).min(axis=0)
 
 
 def nearest_cells(size: tuple[int, ...], number: tuple[int, int], corners: bool) -> np.ndarray:

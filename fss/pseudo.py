@@ -150,7 +150,7 @@ def _given(cut: Sequence[np.ndarray] | None) -> Sequence[np.ndarray]:
 
 
 def cut_up(picture: Image.Image, recipe: Recipe) -> np.ndarray | None:
-    """What the recipe cuts in the picture itself: (H, W) superpixels, or nothing."""
+    """What the recipe cuts in the picture itself: superpixels of its own or a smaller size, or nothing."""
     return superpixels(picture) if recipe.segments == "superpixel" else None
 
 
@@ -221,7 +221,7 @@ def label_maps(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Label maps of each image of a batch, and the same at its cells, both of G layers of int64 cluster numbers.
 
-    The maps are (G, h, w), which `enlarge` brings to the image's size, or already (1, H, W) with superpixels.
+    The maps are (G, h, w), or with superpixels (1, *their size); `enlarge` brings both to the image's size.
     """
     if recipe.segments != "superpixel":
         return [(layers, layers) for layers in label_grids(fields, clusters, recipe)]
@@ -251,7 +251,7 @@ def _best_clusters(field: torch.Tensor, size: Sequence[int], clusters: Clusters,
     """The cluster of the best score at every pixel, (H, W) int64: scores are enlarged a block of clusters at a time."""
     rows = F.normalize(field - torch.from_numpy(clusters.centre).to(field), dim=-1)
     centroids = torch.from_numpy(clusters.centroids).to(field)
-    scores = (2 * rows @ centroids.T - centroids.square().sum(dim=1)).permute(2, 0, 1)
+    scores = (2 * rows @ centroids.T - centroids.square().sum(dim=1)).permute(2, 0, 1).contiguous()
     best, found = torch.full(tuple(size), -torch.inf), torch.zeros(tuple(size), dtype=torch.int64)
     best, found = best.to(field.device), found.to(field.device)
     for start in range(0, len(scores), _SCORES):
@@ -262,8 +262,10 @@ def _best_clusters(field: torch.Tensor, size: Sequence[int], clusters: Clusters,
     return labels if clusters.parents is None else clusters.parents[labels]
 
 
-def enlarge(layers: np.ndarray, size: tuple[int, int], corners: bool) -> np.ndarray:
-    """(G, h, w) labels of cells to (G, *size) uint16 labels of pixels."""
+def enlarge(layers: np.ndarray, size: tuple[int, int], recipe: Recipe, corners: bool) -> np.ndarray:
+    """Label maps as `label_maps` gives them to (G, *size) uint16 labels of pixels."""
+    if recipe.segments == "superpixel":
+        return np.stack([grid.sample_labels(layer, size, corners=False) for layer in layers]).astype(np.uint16)
     return np.stack([grid.enlarge_labels(layer, size, corners) for layer in layers])
 
 

@@ -6,10 +6,9 @@ numbers) and a Parquet table of regions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,6 @@ from fss.ahead import ahead
 
 Labelled = tuple[shards.Sample, Sequence[pseudo.Region]]
 
-#: Images whose maps may wait for a thread to enlarge and encode them.
-_FINISHING = 64
-
 
 @dataclass(frozen=True)
 class LabelShard:
@@ -41,9 +37,9 @@ class LabelShard:
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the corpus shard's `File`."""
-        work = (finish for block in self.features.blocks(unit.payload) for finish in self._labelled(block))
-        with ThreadPoolExecutor(torch.get_num_threads(), "encode") as threads:
-            found = list(ahead(_call, work, threads, most=_FINISHING))
+        with ThreadPoolExecutor(torch.get_num_threads(), "label") as threads:
+            blocks = ahead(self.label, self.features.blocks(unit.payload), threads, most=torch.get_num_threads() + 1)
+            found = [labelled for block in blocks for labelled in block]
         samples: list[shards.Sample] = [sample for sample, _ in found]
         rows = [(key, region) for (key, _), regions in found for region in regions]
         stem = unit.name.replace("part", "labels")
@@ -51,24 +47,21 @@ class LabelShard:
         counts = {f"{stem}.tar": len(samples), f"{stem}.regions.parquet": len(rows)}
         return Output(files, counts, {"images": len(samples), "regions": len(rows)})
 
-    def _labelled(self, block: Block) -> list[Callable[[], Labelled]]:
-        """What is left to do for each image once its clusters are known: work for a thread."""
-        corners = self.features.spec.load().backbone.corners
-        found = pseudo.label_maps(block.fields, block.cut, self.clusters, self.features.recipe, corners)
+    @torch.inference_mode()
+    def label(self, block: Block) -> list[Labelled]:
+        """Everything after the network, image by image: work for a thread beside it."""
+        recipe, corners = self.features.recipe, self.features.spec.load().backbone.corners
+        found = pseudo.label_maps(block.fields, block.cut, self.clusters, recipe, corners)
         return [
-            partial(_finish, photo, layers, pseudo.regions(cells, field), corners)
+            self.finish(photo, layers, pseudo.regions(cells, field))
             for photo, (layers, cells), field in zip(block.photos, found, block.fields, strict=True)
         ]
 
-
-def _call(finish: Callable[[], Labelled]) -> Labelled:
-    return finish()
-
-
-def _finish(photo: Photo, layers: np.ndarray, regions: Sequence[pseudo.Region], corners: bool) -> Labelled:
-    maps = layers if layers.shape[1:] == photo.size else pseudo.enlarge(layers, photo.size, corners)
-    members = {f"{number}.png": images.encode_png(_narrow(each)) for number, each in enumerate(maps)}
-    return (photo.key, members), regions
+    def finish(self, photo: Photo, layers: np.ndarray, regions: Sequence[pseudo.Region]) -> Labelled:
+        """An image's label maps as files of its size, beside its regions."""
+        maps = pseudo.enlarge(layers, photo.size, self.features.recipe, self.features.spec.load().backbone.corners)
+        members = {f"{number}.png": images.encode_png(_narrow(each)) for number, each in enumerate(maps)}
+        return (photo.key, members), regions
 
 
 def _narrow(labels: np.ndarray) -> np.ndarray:
@@ -102,4 +95,4 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"backbone": backbone.settings(run), **recipe_settings(run)}
 
 
-STAGE = Stage("label", lambda run: ("shard", "kmeans", *backbone.needed(run)), _settings, _work, version=2)
+STAGE = Stage("label", lambda run: ("shard", "kmeans", *backbone.needed(run)), _settings, _work, version=3)

@@ -83,4 +83,4 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     return map_units(run, folder, "sample", function, chosen, total=len(chosen))
 
 
-STAGE = Stage("sample", lambda run: ("shard", *backbone.needed(run)), _settings, _work, version=2)
+STAGE = Stage("sample", lambda run: ("shard", *backbone.needed(run)), _settings, _work, version=3)

@@ -17,9 +17,7 @@ import torch
 def agglomerate(fields: torch.Tensor, granularities: Sequence[int]) -> torch.Tensor:
     """Segments of (B, h, w, D) embeddings: (B, G, h, w) int64 on their device, see `fss.segments.segment`."""
     height, width = fields.shape[1:3]
-    rows = fields.flatten(1, 2).float()
-    products = (rows @ rows.transpose(1, 2)).cpu().numpy()
-    trees = (list(_merges(image, height, width)) for image in products)
+    trees = [list(_merges(image)) for image in fields.cpu().numpy().astype(np.float64)]
     found = np.stack([[_cut(tree, height * width, number) for number in granularities] for tree in trees])
     return torch.from_numpy(found).to(fields.device).unflatten(2, (height, width))
 
@@ -34,49 +32,55 @@ def _cut(merges: Sequence[tuple[int, int]], cells: int, number: int) -> np.ndarr
     return np.unique(parent, return_inverse=True)[1].astype(np.int64)
 
 
-def _merges(products: np.ndarray, height: int, width: int) -> Iterator[tuple[int, int]]:
-    """(kept, gone) of every merge down to one segment, from the (N, N) inner products of the cells' embeddings.
+def _merges(field: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(kept, gone) of every merge of an (h, w, D) float64 field down to one segment, named by its first cell.
 
-    A segment is named by its first cell. Inner products of sums of tokens are sums of inner products, so nothing of
-    length D is touched; entries of the heap that a merge has made old are known by their segments' ages.
+    Entries of the heap that a merge has made old are known by their segments' ages.
     """
-    sums = products.astype(np.float64)
-    norms: list[float] = sums.diagonal().tolist()
+    sums = field.reshape(-1, field.shape[-1]).copy()
+    norms: list[float] = np.einsum("nd,nd->n", sums, sums).tolist()
     sizes, ages = [1] * len(sums), [0] * len(sums)
-    around = _neighbours(height, width)
-    heap = [(_cost(sums, norms, sizes, a, b), a, b, 0, 0) for a in range(len(sums)) for b in around[a] if a < b]
+    around: list[set[int]] = [set() for _ in sums]
+    heap = []
+    for a, b, product in _edges(field):
+        around[a].add(b)
+        around[b].add(a)
+        heap.append((_cost(1, 1, norms[a], norms[b], product), a, b, 0, 0))
     heapq.heapify(heap)
     while heap:
         _, kept, gone, *seen = heapq.heappop(heap)
         if seen != [ages[kept], ages[gone]]:
             continue
-        norms[kept] += norms[gone] + 2 * float(sums[kept, gone])
         sums[kept] += sums[gone]
-        sums[:, kept] += sums[:, gone]
         sizes[kept] += sizes[gone]
-        ages[kept] += 1
-        ages[gone] = -1
-        around[kept] |= around[gone]
-        around[kept] -= {kept, gone}
-        for other in around[kept]:
-            around[other].discard(gone)
+        ages[kept], ages[gone] = ages[kept] + 1, -1
+        around[gone].remove(kept)
+        for other in around[gone]:
+            around[other].remove(gone)
             around[other].add(kept)
-            a, b = min(kept, other), max(kept, other)
-            heapq.heappush(heap, (_cost(sums, norms, sizes, a, b), a, b, ages[a], ages[b]))
+        around[kept] = (around[kept] | around[gone]) - {gone}
+        others = list(around[kept])
+        block = sums.take([kept, *others], axis=0)
+        norms[kept], *products = block.dot(block[0]).tolist()
+        for other, product in zip(others, products, strict=True):
+            cost = _cost(sizes[kept], sizes[other], norms[kept], norms[other], product)
+            a, b = (kept, other) if kept < other else (other, kept)
+            heapq.heappush(heap, (cost, a, b, ages[a], ages[b]))
         yield kept, gone
 
 
-def _neighbours(height: int, width: int) -> list[set[int]]:
-    cells = np.arange(height * width).reshape(height, width)
-    around: list[set[int]] = [set() for _ in range(height * width)]
-    for a, b in ((cells[1:], cells[:-1]), (cells[:, 1:], cells[:, :-1])):
-        for one, other in zip(a.ravel().tolist(), b.ravel().tolist(), strict=True):
-            around[one].add(other)
-            around[other].add(one)
-    return around
+def _edges(field: np.ndarray) -> Iterator[tuple[int, int, float]]:
+    """Each pair of neighbouring cells, the lower number first, and the inner product of their embeddings."""
+    cells = np.arange(field.shape[0] * field.shape[1]).reshape(field.shape[:2])
+    for (a, b), (x, y) in (
+        ((cells[:-1], cells[1:]), (field[:-1], field[1:])),
+        ((cells[:, :-1], cells[:, 1:]), (field[:, :-1], field[:, 1:])),
+    ):
+        products = np.einsum("ijd,ijd->ij", x, y)
+        yield from zip(a.ravel().tolist(), b.ravel().tolist(), products.ravel().tolist(), strict=True)
 
 
-def _cost(sums: np.ndarray, norms: list[float], sizes: list[int], a: int, b: int) -> float:
-    first, second = sizes[a], sizes[b]
-    apart = norms[a] / first**2 + norms[b] / second**2 - 2 * float(sums[a, b]) / (first * second)
+def _cost(first: int, second: int, norm: float, other: float, product: float) -> float:
+    """Growth of the squared distances when segments of so many cells, squared sums and product of sums are merged."""
+    apart = norm / first**2 + other / second**2 - 2 * product / (first * second)
     return round(first * second / (first + second) * apart, 6)  # rounding noise makes no difference between equals

@@ -102,7 +102,7 @@ def test_cells_take_the_cluster_of_their_pixel_or_of_their_segment():
 
 def test_enlarged_layers_are_labels_of_pixels():
     layers = np.stack([np.eye(3, dtype=np.int64) * 7, np.full((3, 3), 500)])
-    found = pseudo.enlarge(layers, (17, 25), corners=True)
+    found = pseudo.enlarge(layers, (17, 25), Recipe(), corners=True)
     assert found.shape == (2, 17, 25)
     assert found.dtype == np.uint16
     assert set(np.unique(found[0])) == {0, 7}
@@ -181,6 +181,12 @@ def test_superpixel_labels_cover_the_things_of_a_picture_that_is_not_square(corn
     for thing, cluster in ((0, 1), (1, 2), (2, 0)):
         found, real = maps[0] == cluster, truth == thing
         assert (found & real).sum() / (found | real).sum() > 0.98
+
+
+def test_maps_of_shrunken_superpixels_are_enlarged_pixel_by_pixel():
+    found = pseudo.enlarge(np.array([[[7, 300], [2, 2]]]), (4, 6), Recipe(segments="superpixel"), corners=True)
+    assert found.dtype == np.uint16
+    assert found[0].tolist() == [[7] * 3 + [300] * 3] * 2 + [[2] * 6] * 2
 
 
 def test_only_superpixels_are_cut_in_the_picture():

@@ -156,9 +156,20 @@ def test_every_superpixel_lies_in_one_thing():
     pixels[:, 40:] = (250, 20, 20)
     found = superpixels(Image.fromarray(pixels))
     assert found.shape == (60, 100)
-    assert same_partition(found[:, :38], np.zeros((60, 38)))  # the smoothed edge may fall to either side
-    assert same_partition(found[:, 42:], np.zeros((60, 58)))
-    assert np.unique(found).tolist() == [0, 1]
+    assert same_partition(found[:, :35], np.zeros((60, 35)))  # the smoothed edge may fall to either side
+    assert same_partition(found[:, 45:], np.zeros((60, 55)))
+    assert found[0, 0] != found[0, -1]
+    assert np.unique(found).tolist() == list(range(found.max() + 1))
+
+
+def test_superpixels_of_a_large_picture_are_those_of_a_small_one():
+    pixels = np.zeros((480, 800, 3), np.uint8)
+    pixels[:, 400:] = (250, 20, 20)
+    pixels[100:106, 100:106] = 255  # 36 pixels, 6 of the small one: less than a segment needs
+    found = superpixels(Image.fromarray(pixels))
+    assert found.shape == (192, 320)
+    away = np.abs(np.arange(320) - 160) > 4
+    assert same_partition(found[:, away], (np.arange(320) >= 160)[None, away].repeat(192, 0))
 
 
 @pytest.mark.parametrize(
