@@ -26,6 +26,7 @@ class BackboneSpec:
     size: int
     seed: int
     precision: str = "fp32"
+    padding: str = "zeros"
 
     def load(self) -> Extractor:
         """The extractor, on the worker's GPU if it was given one; kept for the next call in this process."""
@@ -34,7 +35,7 @@ class BackboneSpec:
 
 @functools.lru_cache(maxsize=4)
 def _load(spec: BackboneSpec) -> Extractor:
-    network = backbones.build(spec.name, spec.weights, stride=spec.stride, seed=spec.seed)
+    network = backbones.build(spec.name, spec.weights, stride=spec.stride, seed=spec.seed, padding=spec.padding)
     device = device_by_name()
     warn_of_slow(spec.precision, device, "backbone.precision")
     return Extractor(network.to(device), spec.size, precision=spec.precision)
@@ -47,17 +48,19 @@ def needed(run: Run) -> tuple[str, ...]:
 
 def spec(run: Run) -> BackboneSpec:
     """This run's backbone, its weights resolved to a file."""
-    chosen = run.config.backbone
-    weights = chosen.weights
-    if weights == "pretrain":
-        weights = str(run.manifest("pretrain").path("backbone.safetensors"))
-    return BackboneSpec(chosen.name, weights, chosen.stride, chosen.size, run.config.seed, chosen.precision)
+    weights = run.config.backbone.weights
+    return _spec(run, str(run.manifest("pretrain").path("backbone.safetensors")) if weights == "pretrain" else weights)
 
 
 def untrained(run: Run) -> BackboneSpec:
     """The same network with random weights: what pre-training has to beat."""
+    return _spec(run, "random")
+
+
+def _spec(run: Run, weights: str) -> BackboneSpec:
     chosen = run.config.backbone
-    return BackboneSpec(chosen.name, "random", chosen.stride, chosen.size, run.config.seed, chosen.precision)
+    about = (chosen.stride, chosen.size, run.config.seed, chosen.precision, chosen.padding)
+    return BackboneSpec(chosen.name, weights, *about)
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def settings(run: Run) -> dict[str, Any]:
     weights = chosen.weights
     if weights not in ("random", "torchvision", "pretrain"):
         weights = f"sha256:{_hash(weights)}"
-    keys = ("name", "stride", "size", "precision")
+    keys = ("name", "stride", "size", "precision", "padding")
     found: dict[str, Any] = {"weights": weights, **{key: getattr(chosen, key) for key in keys}}
     return found | ({"seed": run.config.seed} if weights == "random" else {})
 

@@ -24,6 +24,9 @@ class BackboneConfig:
     stride: int = 16
     size: int = 417
     """Side of the square network input, pixels; see fss.backbones for the sizes at which padding is exact."""
+    padding: str = "zeros"
+    """What convolutions see beyond the border: `zeros`, as networks are trained, or the picture continued by `reflect`
+    or `replicate`, which keeps segments and predictions from clinging to the border."""
     precision: str = "fp32"
     """bf16 where the processor computes in it (GPUs, AMX, AVX-512 BF16); features are float32 all the same."""
 

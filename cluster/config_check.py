@@ -6,6 +6,7 @@ import itertools
 
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
 from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
+from fss.backbones import padding
 from fss.episodes import ORDERS
 from fss.pairs import BALANCES
 from fss.partners import SIMILARITIES
@@ -48,6 +49,7 @@ def _choices(config: Config) -> list[str]:
         "model.name": (config.model.name, (*models.names(), "trained")),
         "train.loss": (config.train.loss, tuple(losses.LOSSES)),
         "backbone.precision": (config.backbone.precision, PRECISIONS),
+        "backbone.padding": (config.backbone.padding, padding.MODES),
         "train.precision": (config.train.precision, PRECISIONS),
         "pretrain.precision": (config.pretrain.precision, PRECISIONS),
         "train.zero_stage": (config.train.zero_stage, (0, 1, 2, 3)),

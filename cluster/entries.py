@@ -40,7 +40,8 @@ def entries(run: Run) -> tuple[Entry, ...]:
         folder = segmenter.find(config.model.path)
         about = segmenter.read_about(folder)
         chosen = about["backbone"]
-        spec = BackboneSpec(chosen["name"], str(folder / "backbone.safetensors"), chosen["stride"], chosen["size"], 0)
+        weights, padding = str(folder / "backbone.safetensors"), chosen.get("padding", "zeros")
+        spec = BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
         return (*_free(config, spec, FLOORS), *_trained(config, about["model"]["name"], spec, folder))
     spec = backbone.spec(run)
     if name in models.TRAINING_FREE:

@@ -51,6 +51,7 @@ def export(
             "name": backbone.name,
             "stride": backbone.stride,
             "size": extractor.size,
+            "padding": backbone.padding,
             "fingerprint": backbones.fingerprint(backbone),
         },
         "sha256": {name: shards.sha256(data) for name, data in files.items()},
@@ -91,7 +92,9 @@ class Segmenter:
             if not path.is_file() or shards.sha256(path.read_bytes()) != digest:
                 raise ValueError(f"{path} is missing or damaged: expected sha256 {digest[:12]}; export the model again")
         chosen = about["backbone"]
-        backbone = backbones.build(chosen["name"], str(base / "backbone.safetensors"), stride=chosen["stride"])
+        padding = chosen.get("padding", "zeros")  # models exported before there was a choice
+        weights_file = str(base / "backbone.safetensors")
+        backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=padding)
         head = models.build(about["model"]["name"], backbone.channels, **about["model"]["options"])
         _fill(head, base / "model.safetensors" if weights is None else Path(weights))
         where = device_by_name(device)

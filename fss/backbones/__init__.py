@@ -18,6 +18,8 @@ cells: `align_corners=False`. At other sizes the networks run, but their grid is
 the transformers refuse. The tests check this: with kernels made mirror-symmetric, the features of a mirrored image are
 the mirrored features exactly when the centres are symmetric.
 
+**Padding.** `zeros` as the networks were trained, or the picture continued: see `fss.backbones.padding`.
+
 **Stride.** Finer grids come from dilation and keep the values of the strided network on its grid: see
 `fss.backbones.dilation`.
 """
@@ -29,6 +31,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from fss.backbones.padding import pad_with
 from fss.backbones.weights import LoadReport, load_state, read_state
 
 __all__ = ["Features", "Backbone", "LoadReport", "build", "fingerprint", "names"]
@@ -90,12 +93,14 @@ class Backbone(nn.Module):
     """A network that never changes: evaluation mode for ever, no gradients, BatchNorm statistics as loaded.
 
     Attributes: `name`; `stride` in pixels of the `mid` and `high` grid; `channels` of each level; `corners`, which of
-    the two geometries of `fss.grid` its cells have; `report`, what became of every key of the weights file.
+    the two geometries of `fss.grid` its cells have; `padding` of its convolutions; `report`, what became of every
+    key of the weights file.
     """
 
-    def __init__(self, name: str, net: nn.Module, report: LoadReport) -> None:
+    def __init__(self, name: str, net: nn.Module, report: LoadReport, padding: str = "zeros") -> None:
         super().__init__()
         self.name = name
+        self.padding = padding
         self.stride: int = int(net.stride)  # type: ignore[arg-type]
         self.channels: dict[str, int] = dict(net.channels)  # type: ignore[arg-type]
         self.corners = name not in _TILING
@@ -123,13 +128,16 @@ def names() -> tuple[str, ...]:
     return tuple(NETWORKS)
 
 
-def build(name: str, weights: str = "random", *, stride: int | None = None, seed: int = 0) -> Backbone:
+def build(
+    name: str, weights: str = "random", *, stride: int | None = None, seed: int = 0, padding: str = "zeros"
+) -> Backbone:
     """A frozen backbone.
 
     `weights`: "random" (a function of `seed`; the global generators are not touched), "torchvision" (ImageNet,
     downloaded), or the path or fsspec address of a .safetensors file or a state dict; the encoder is found inside the
     checkpoints of MoCo, MoCo v3, DINO, DINOv2 and torchvision. `stride`: None is 16, or the checkpoint's patch size.
-    Raises ValueError for unknown names and strides, unreadable weights, and weights of another network.
+    `padding` of convolutions: zeros, replicate or reflect.
+    Raises ValueError for unknown names, strides and paddings, unreadable weights, and weights of another network.
     """
     if name not in NETWORKS:
         close = difflib.get_close_matches(str(name), NETWORKS, n=1)
@@ -141,7 +149,8 @@ def build(name: str, weights: str = "random", *, stride: int | None = None, seed
         state = read_state(name, weights)
         net = _seeded(name, stride, state, seed)
         report = load_state(name, net, state, source=weights)
-    return Backbone(name, net, report)
+    pad_with(net, padding)
+    return Backbone(name, net, report, padding)
 
 
 def _seeded(name: str, stride: int | None, state: State | None, seed: int) -> nn.Module:
@@ -152,8 +161,8 @@ def _seeded(name: str, stride: int | None, state: State | None, seed: int) -> nn
 
 
 def fingerprint(backbone: Backbone) -> str:
-    """Hex sha256 over the name, the stride and the name, type, shape and bytes of every parameter and buffer."""
-    digest = hashlib.sha256(f"{backbone.name} {backbone.stride}".encode())
+    """Hex sha256 over name, stride, padding, and the name, type, shape and bytes of every parameter and buffer."""
+    digest = hashlib.sha256(f"{backbone.name} {backbone.stride} {backbone.padding}".encode())
     tensors = dict(backbone.named_parameters()) | dict(backbone.named_buffers())
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()

@@ -457,3 +457,28 @@ def test_real_mobilenet_classifies_photos(real):
             logits = head.classifier(head.features[18](backbone(image)["high"]).mean((2, 3)))
         top = [labels[i] for i in logits[0].topk(3).indices]
         assert any(word in label for label in top for word in names), (name, top)
+
+
+@pytest.mark.parametrize("name", ["small", "mobilenet_v2", "resnet18"])
+@pytest.mark.parametrize("mode", ["replicate", "reflect"])
+def test_padding_changes_what_the_border_sees_and_no_shape_or_weight(name, mode):
+    plain, padded = backbones.build(name, seed=3), backbones.build(name, seed=3, padding=mode)
+    side = 128 if name == "small" else 129
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    before, after = plain(images)["low"], padded(images)["low"]
+    assert before.shape == after.shape
+    assert not torch.equal(before[..., 0, :], after[..., 0, :])
+    weights = zip(plain.state_dict().items(), padded.state_dict().items(), strict=True)
+    assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in weights)
+    assert backbones.fingerprint(plain) != backbones.fingerprint(padded)
+
+
+def test_a_constant_picture_has_constant_features_with_reflected_borders():
+    features = backbones.build("mobilenet_v2", seed=3, padding="reflect")(torch.full((1, 3, 97, 97), 0.3))
+    for level in features.values():
+        torch.testing.assert_close(level, level[..., :1, :1].expand_as(level), rtol=1e-3, atol=1e-4)
+
+
+def test_an_unknown_padding_names_the_others():
+    with pytest.raises(ValueError, match="zeros, replicate, reflect"):
+        backbones.build("resnet18", padding="mirror")
