@@ -38,12 +38,11 @@ CRASHES = {
     "quality": {"sums-*.json": HALF, "crops-*.tar": AFTER, "quality.json": BEFORE, "atlas.jpg": AFTER},
     "pair": {"tasks-*.tar": POINTS, "holdout-*.tar": AFTER, "usage-*.parquet": POINTS, "manifest.json": BEFORE},
 }
-#: For stages whose units are workers' work: a file and a unit's record.
-PATTERNS = {
-    "shard": ("corpus-*.tar", "corpus-*.json"),
-    "sample": ("part-*.npy", "part-*.json"),
-    "label": ("labels-*.tar", "part-*.json"),
-    "pair": ("tasks-*.tar", "0*.json"),
+#: Points at which a worker dies: a file, a record, a file made late, in stages of one step and of several.
+WORKERS = {
+    "shard": "half_written corpus-*.tar",
+    "label": "before_rename part-*.json",
+    "pair": "after_rename tasks-*.tar",
 }
 
 

@@ -1,6 +1,6 @@
 """kill -9 of workers, drivers and nodes, at every step of publishing: the same bytes as an undisturbed run's.
 
-Slow (a minute and a half on two free cores): two of the tests start a Ray of their own, as a user's command does.
+Slow (two minutes on two free cores): two of the tests start a Ray of their own, as a user's command does.
 """
 
 import io
@@ -15,7 +15,7 @@ import pytest
 from cluster import publish
 from cluster.session import ROOT
 from cluster.stage import Publisher, Unit, read_file
-from tests.cluster.crashes import CRASHES, PATTERNS, POINTS
+from tests.cluster.crashes import CRASHES, WORKERS
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -76,12 +76,12 @@ def arm(specification):
     os.environ["FSS_FAILPOINT"] = specification
 
 
-def test_workers_killed_in_every_stage(tiny_run, configure, start, pools, tmp_path):
-    """At another point in each, files in one stage, records in the next; new workers do not inherit the failpoint."""
+def test_workers_killed_in_the_middle_of_stages(tiny_run, configure, start, pools, tmp_path):
+    """At another point in each; new workers do not inherit the failpoint."""
     run = start(configure(tmp_path))
-    for number, (stage, patterns) in enumerate(PATTERNS.items()):
-        point, pattern, marker = POINTS[number % 3], patterns[number % 2], tmp_path / f"killed-{stage}"
-        pools[2].on_each(arm, [f"{point} {pattern} {marker}"] * 2)
+    for stage, failpoint in WORKERS.items():
+        marker = tmp_path / f"killed-{stage}"
+        pools[2].on_each(arm, [f"{failpoint} {marker}"] * 2)
         run.ensure(stage)
         assert marker.exists()
     pools[2].on_each(arm, [""] * 2)

@@ -133,7 +133,6 @@ def test_a_unit_that_always_kills_is_a_failure_after_some_tries(impatient):
     assert results[0] == 0
     with pytest.raises(ValueError, match="died again and again"):
         list(impatient.each(deadly, [1]))
-    assert impatient.on_each(square, [3]) == [9]
 
 
 def test_a_worker_that_hangs_loses_its_units_to_idle_ones(pools, tmp_path, monkeypatch):
