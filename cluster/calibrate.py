@@ -37,8 +37,8 @@ from cluster.timing import Note, TimedPool, Trial
 from fss import models
 
 _SCAN = 10_000  # entries of the listing of which the calibration's images are taken
-#: Bytes of an input's row as Python objects.
-_ROW = 1000
+#: Bytes of an input's row as Python objects, and in the columns of a few tables.
+_ROW, _COLUMNS = 1000, 400
 #: Bytes of a region's row beside its descriptor, which is there as float16 and as float32.
 _REGION = 200
 
@@ -247,7 +247,7 @@ def _held(costs: Mapping[str, Cost], run: Run, dimensions: int) -> dict[str, Cos
 
     def held(cost: Cost) -> float:
         if cost.stage == "shard":
-            return _ROW + (2 * cost.written if cost.step == "build" else 0)
+            return {"hash": _ROW, "build": _ROW + 2 * cost.written}.get(cost.step, _COLUMNS)
         return regions if cost.stage == "pair" else cost.read + 2 * cost.written
 
     return {name: dataclasses.replace(cost, held=held(cost)) for name, cost in costs.items()}

@@ -179,9 +179,11 @@ def notes(config: Config, rows: list[Row], machines: Machines) -> Iterator[str]:
     """What the reader of the table should know before starting: what is not in it, and what no machine has."""
     inputs = _inputs(config)
     waiting = 2 * machines.workers * chunk_size(math.ceil(inputs)) * _ENTRY
-    driver = inputs / config.corpus.shard_size * _SHARD + waiting
-    if driver > 4e9:
-        yield f"the driver keeps {size(driver)}, mostly names of files; raise corpus.shard_size"
+    files = inputs / config.corpus.shard_size * _SHARD
+    if files > 4e9:
+        yield f"the driver keeps {size(files)} of names and hashes of files; raise corpus.shard_size"
+    if waiting > 4e9:
+        yield f"listed inputs that wait for a worker take up to {size(waiting)} of the driver while it hashes"
     points = next(one for one in rows if one.step == "kmeans")
     if points.roof in ("driver", "disk") and config.source.shards is None and points.seconds > 3600:
         yield (

@@ -220,7 +220,7 @@ def test_notes_on_what_no_machine_has():
     config = load_plan(["experiment=tiny", "corpus.kind=folder", "corpus.root=x", "corpus_size=1e10"])
     rows = forecast.predict(config, measured(), Machines(2))
     told = " ".join(forecast.notes(config, rows, Machines(2)))
-    assert "raise corpus.shard_size" in told
+    assert "the driver keeps 1 TB of names and hashes of files; raise corpus.shard_size" in told
     assert "waits for the driver; source.shards=N" in told
     slow = forecast.predict(config, measured(), Machines(2, disk=1e3))
     assert "plan.disk_mb_s=N" in " ".join(forecast.notes(config, slow, Machines(2)))
