@@ -2,32 +2,39 @@
 
     python -m benchmarks.shard --root FOLDER [--json FILE]
 
-Plain loop: read the file, decode it with PIL (the only way to know that it is whole), shrink and re-encode it if it is
-too large, otherwise write its bytes, one tar a shard on disk. Ours, per worker: all units of the stage, one after the
-other in one process: hashing, routing, building, publishing with the ledger. The sides alternate on the same images,
-file caches warm; ratios are medians over the rounds. End to end: the stage's work on pools of 1 and 2 Ray workers
-that are running and warm.
+Plain loop, in one process: read the file, take its sha256, decode it fully with PIL (the only way to know that it is
+whole), shrink and re-encode it if it is too large, otherwise keep its bytes; write them and a JSON of path, size, hash,
+width and height with tarfile, one tar a shard. It writes no ledger, finds no duplicates, drops no metadata, mixes
+nothing and does not sync to disk. "Skimming": the same loop with the stage's cheaper way of verifying, a decode at an
+eighth of the size, so that what is left between the two is overhead.
+
+Ours, per worker: all units of the stage, one after the other in one process: listing, hashing, routing, building,
+publishing (synced) with the ledger. The sides alternate on the same images, file caches warm; ratios are medians over
+the rounds. End to end: the stage's work on pools of 1 and 2 Ray workers that are running and warm. "Beside" is the
+machine's own limit for that: the plain loop in 2 processes at once, beside one alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import hashlib
 import io
 import json
 import math
-import os
+import multiprocessing
 import shutil
 import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from cluster.config import ClusterConfig, Config
+from cluster.config import ClusterConfig, Config, CorpusConfig
 from cluster.inputs import Source
 from cluster.pool import Pool
 from cluster.run import Run
@@ -46,24 +53,28 @@ class Here:
             yield index, function(unit)
 
 
-def plain(root: Path, names: list[str], folder: Path, shard_size: int, longer_side: int) -> None:
-    """Read, verify, shrink if needed, write."""
-    for number, chunk in enumerate(_batches(names, shard_size)):
+def plain(root: Path, names: list[str], folder: Path, config: CorpusConfig, skim: bool = False) -> None:
+    """Read, hash, verify, shrink if needed, write."""
+    for number, chunk in enumerate(_batches(names, config.shard_size)):
         with tarfile.open(folder / f"plain-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
             for name in chunk:
                 data = (root / name).read_bytes()
+                about = {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
                 image = Image.open(io.BytesIO(data))
+                about["width"], about["height"] = image.size
+                if skim and max(image.size) <= config.longer_side:
+                    image.draft(None, (1, 1))
                 image.load()
-                if max(image.size) > longer_side:
-                    image.thumbnail((longer_side, longer_side))
+                if max(image.size) > config.longer_side:
+                    image.thumbnail((config.longer_side, config.longer_side))
                     buffer = io.BytesIO()
                     image.convert("RGB").save(buffer, "JPEG", quality=92)
                     data = buffer.getvalue()
-                info = tarfile.TarInfo(Path(name).name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-        with open(folder / f"plain-{number:06d}.tar", "rb") as file:
-            os.fsync(file.fileno())
+                    about["width"], about["height"] = image.size
+                for member, content in ((name, data), (f"{Path(name).stem}.json", json.dumps(about).encode())):
+                    info = tarfile.TarInfo(Path(member).name)
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
 
 
 def _batches(names: list[str], size: int) -> Iterator[list[str]]:
@@ -92,23 +103,31 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
+def beside(loop: Callable[[], None]) -> float:
+    """How much more of the plain loop gets done by two processes at once than by one, 2 on an ideal machine."""
+    context = multiprocessing.get_context("fork")
+
+    def run(number: int) -> float:
+        processes = [context.Process(target=loop) for _ in range(number)]
+        return timed(lambda: ([p.start() for p in processes], [p.join() for p in processes]))
+
+    return statistics.median(2 * run(1) / run(2) for _ in range(3))
+
+
 def measure(config: Config, names: list[str], rounds: int) -> dict[str, Any]:
     """Seconds of every round, and the ratios of neighbouring ones."""
     root, work = Path(str(config.corpus.root)), Path(config.root)
-    seconds: dict[str, list[float]] = {"plain": [], "stage": [], "workers_1": [], "workers_2": []}
-
-    def loop() -> None:
-        plain(root, names, work, config.corpus.shard_size, config.corpus.longer_side)
-
-    loop(), ours(config, Here())
-    for _ in range(rounds):
-        seconds["plain"].append(timed(loop))
-        seconds["stage"].append(ours(config, Here()))
-    with session(ClusterConfig()), Pool(ClusterConfig(workers=1)) as one, Pool(ClusterConfig(workers=2)) as two:
-        ours(config, one), ours(config, two)
-        for _ in range(rounds):
-            seconds["workers_1"].append(ours(config, one))
-            seconds["workers_2"].append(ours(config, two))
+    here = {
+        "plain": lambda: timed(lambda: plain(root, names, work, config.corpus)),
+        "skimming": lambda: timed(lambda: plain(root, names, work, config.corpus, skim=True)),
+        "stage": lambda: ours(config, Here()),
+    }
+    seconds = _alternate(here, rounds)
+    limit = beside(lambda: plain(root, names, Path(tempfile.mkdtemp(dir=work)), config.corpus))
+    with session(ClusterConfig()), Pool(ClusterConfig(workers=2)) as two:
+        one = copy.copy(two)
+        one.size, one._actors = 1, two._actors[:1]
+        seconds |= _alternate({"workers_1": lambda: ours(config, one), "workers_2": lambda: ours(config, two)}, rounds)
 
     def ratio(slow: str, fast: str) -> float:
         return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
@@ -118,20 +137,34 @@ def measure(config: Config, names: list[str], rounds: int) -> dict[str, Any]:
         "shards": math.ceil(len(names) / config.corpus.shard_size),
         "images_per_second": {key: len(names) / statistics.median(values) for key, values in seconds.items()},
         "stage_over_plain": ratio("plain", "stage"),
+        "stage_over_skimming": ratio("skimming", "stage"),
         "two_over_one": ratio("workers_1", "workers_2"),
+        "beside": limit,
         "seconds": seconds,
     }
+
+
+def _alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side in every round, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            if (spent := side()) and number:
+                seconds[name].append(spent)
+    return seconds
 
 
 def table(result: dict[str, Any]) -> str:
     """The measurements as Markdown."""
     speed = result["images_per_second"]
+    ratios = ("stage_over_plain", "stage_over_skimming", "two_over_one", "beside")
+    cells = [result["images"], *(f"{value:.0f}" for value in speed.values()), *(f"{result[r]:.2f}" for r in ratios)]
     return "\n".join(
         [
-            "| images | plain loop [images/s] | stage, here | 1 worker | 2 workers | stage / plain | 2 / 1 |",
-            "|---:|---:|---:|---:|---:|---:|---:|",
-            f"| {result['images']} | {speed['plain']:.0f} | {speed['stage']:.0f} | {speed['workers_1']:.0f} "
-            f"| {speed['workers_2']:.0f} | {result['stage_over_plain']:.2f} | {result['two_over_one']:.2f} |",
+            "| images | plain loop [images/s] | skimming | stage, here | 1 worker | 2 workers "
+            "| stage / plain | stage / skimming | 2 / 1 | beside |",
+            "|" + "---:|" * len(cells),
+            f"| {' | '.join(map(str, cells))} |",
         ]
     )
 

@@ -1,6 +1,6 @@
 """The passes before shards are built: contents are hashed, near-duplicates found, and rows led to their shards.
 
-Each pass reads a row group of every file of the pass before (`cluster.partition`), so that no worker reads all of them
+Each pass reads a part of every file of the pass before (`cluster.partition`), so that no worker reads all of them
 and none holds more than its part: about the square root of the corpus.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster import partition
+from cluster.files import File
 from cluster.inputs import Entry, LostError, Source
 from cluster.stage import Output, Unit
 from fss import corpus, perceptual
@@ -79,9 +80,9 @@ class HashChunk:
         hashed.sort(key=lambda item: (item[0].path, item[0].offset))
         rows = [(corpus.shard_of(digest, layout.num_shards, layout.seed), digest) for digest, _ in hashed]
         shards = np.array([shard for shard, _ in rows])
-        files = {f"hashes/{unit.name}.parquet": partition.pack(_table(rows), shards // layout.width, layout.buckets)}
+        files = {f"hashes/{unit.name}.rows": partition.pack(_table(rows), shards // layout.width, layout.buckets)}
         if layout.near is not None:
-            files[f"hashes/{unit.name}.near.parquet"] = self._looks(hashed)
+            files[f"hashes/{unit.name}.looks"] = self._looks(hashed)
         return Output(files, {}, {"inputs": len(rows)})
 
     def _digest(self, entry: Entry) -> tuple[corpus.Digest, int | None]:
@@ -124,13 +125,16 @@ class HashChunk:
 class FindNear:
     """Compares the hashes of one part of one band: which images are near one with a smaller content hash."""
 
-    chunks: tuple[Path, ...]
+    folder: Path
+    chunks: tuple[File, ...]
     layout: Layout
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the part's number, over all bands."""
         assert self.layout.near is not None
-        table = partition.gather(self.chunks, unit.payload).sort_by([("sha256", "ascending"), ("path", "ascending")])
+        table = partition.gather(self.folder, self.chunks, unit.payload).sort_by(
+            [("sha256", "ascending"), ("path", "ascending")]
+        )
         sha256, paths = table["sha256"].to_pylist(), table["path"].to_pylist()
         first = [i for i, value in enumerate(sha256) if i == 0 or value != sha256[i - 1]]
         phashes = table["phash"].to_numpy()[first]
@@ -142,40 +146,45 @@ class FindNear:
         ]
         buckets = np.array([self.layout.bucket(row["sha256"]) for row in rows], np.int64)
         data = partition.pack(pa.Table.from_pylist(rows, schema=_DROPS), buckets, self.layout.buckets)
-        return Output({f"hashes/{unit.name}.drops.parquet": data}, {}, {"images": len(first)})
+        return Output({f"hashes/{unit.name}.drops": data}, {}, {"images": len(first)})
 
 
 @dataclasses.dataclass(frozen=True)
 class Route:
     """Collects the rows of one bucket of shards from all chunks, with what near-duplicates were found among them."""
 
-    chunks: tuple[Path, ...]
-    drops: tuple[Path, ...]
+    folder: Path
+    chunks: tuple[File, ...]
+    drops: tuple[File, ...]
     layout: Layout
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the bucket's number."""
-        table = partition.gather(self.chunks, unit.payload)
+        table = partition.gather(self.folder, self.chunks, unit.payload)
         if self.drops:
             near = self._near(unit.payload)
             column = pa.array([near.get(sha256, "") for sha256 in table["sha256"].to_pylist()], pa.string())
             table = table.set_column(table.schema.get_field_index("near"), "near", column)
         shards = table["shard"].to_numpy() - unit.payload * self.layout.width
         data = partition.pack(table, shards, self.layout.width)
-        return Output({f"hashes/{unit.name}.routed.parquet": data}, {}, {"inputs": len(table)})
+        return Output({f"hashes/{unit.name}.rows": data}, {}, {"inputs": len(table)})
 
     def _near(self, bucket: int) -> dict[str, str]:
         """What the ledger says of each dropped content: the neighbour with the smallest hash over all bands."""
         found: dict[str, tuple[str, str]] = {}
-        for row in partition.gather(self.drops, bucket).to_pylist():
+        for row in partition.gather(self.folder, self.drops, bucket).to_pylist():
             text = f"{corpus.shown(_path(row['path']))} (near, {row['distance']} of 64 bits differ)"
             found[row["sha256"]] = min(found.get(row["sha256"], ("~", "")), (row["other"], text))
         return {sha256: text for sha256, (_, text) in found.items()}
 
 
-def read_digests(path: Path, part: int) -> list[corpus.Digest]:
-    """The inputs of one shard, from its bucket's file."""
-    rows: list[dict[str, Any]] = partition.unpack(path, part).drop_columns(["shard"]).to_pylist()
+def read_digests(folder: Path, file: File, part: int) -> list[corpus.Digest]:
+    """The inputs of one shard, from its bucket's file.
+
+    Raises:
+        DamagedFileError: if that is not what was written.
+    """
+    rows: list[dict[str, Any]] = partition.unpack(folder, file, part).drop_columns(["shard"]).to_pylist()
     return [corpus.Digest(**{**row, "path": _path(row["path"])}) for row in rows]
 
 

@@ -86,14 +86,15 @@ class Local:
             refused.append(Entry(path, 0, error=f"{FOLDER}: it cannot be read ({error.strerror})"))
 
         for folder, folders, files in os.walk(root, onerror=refuse):
+            above = os.path.relpath(folder, root)
+            shown = "" if above == "." else f"{above}/"
             folders[:] = sorted(name for name in folders if not is_hidden(name))
             for name in sorted(name for name in files if not is_hidden(name)):
-                path = os.path.join(folder, name)
-                yield self.entry(path, os.path.relpath(path, root))
+                yield self.entry(os.path.join(folder, name), shown + name)
             for name in folders:
-                if os.path.islink(path := os.path.join(folder, name)):
+                if os.path.islink(os.path.join(folder, name)):
                     error = f"{FOLDER}: links to folders are not followed; list its files or make it corpus.root"
-                    yield Entry(os.path.relpath(path, root), 0, error=error)
+                    yield Entry(shown + name, 0, error=error)
             yield from refused
             refused.clear()
         yield from refused

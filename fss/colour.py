@@ -37,6 +37,13 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def is_srgb(image: Image.Image) -> bool:
+    """Whether `to_srgb` leaves `image` as it is, told by its header alone."""
+    profile = image.info.get("icc_profile")
+    found = _transform(profile) if profile else None
+    return image.mode == "RGB" and "transparency" not in image.info and (found is None or found[0] != "RGB")
+
+
 @functools.lru_cache(maxsize=64)
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
     """(mode it applies to, transform to sRGB) of an ICC profile; None if it is broken or changes nothing."""

@@ -69,15 +69,15 @@ def shown(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def check(data: bytes, limits: Limits, longer_side: int) -> tuple[images.Decoded, bytes | None]:
+def check(data: bytes, limits: Limits, longer_side: int, skim: bool = False) -> tuple[images.Decoded, bytes | None]:
     """The image of `data`, if the corpus takes it, and a JPEG's bytes without metadata (None where it has odd ones).
 
-    A JPEG may come decoded at a fraction of its size, see `images.inspect` on `longer_side`.
+    A JPEG may come decoded at a fraction of its size, see `images.inspect` on `longer_side` and `skim`.
 
     Raises:
         BadImageError: as `images.inspect`, or with reason `too_small`, `too_narrow` or `constant`.
     """
-    found = images.inspect(data, max_pixels=limits.max_pixels, longer_side=longer_side)
+    found = images.inspect(data, max_pixels=limits.max_pixels, longer_side=longer_side, skim=skim)
     size, side = f"{found.width}x{found.height}", limits.min_side
     if min(found.width, found.height) < side:
         raise BadImageError("too_small", f"{size} has a side under {side} pixels (corpus.min_side)")
@@ -88,7 +88,7 @@ def check(data: bytes, limits: Limits, longer_side: int) -> tuple[images.Decoded
             f"{size} would be stored with a side of {round(stored)} pixels, under corpus.min_side={side}; "
             "cut it into pieces or raise corpus.longer_side",
         )
-    if _is_constant(found.image):
+    if _is_constant(found.image) and (not skim or _is_constant(images.decode(data, max_pixels=limits.max_pixels))):
         raise BadImageError("constant", "all pixels have one colour: there is nothing to learn from it")
     try:
         return found, jpeg.strip(data)
@@ -142,12 +142,22 @@ def _take(
     data = read(digest)
     if shards.sha256(data) != digest.sha256:
         return _row(digest, "rejected", "changed while it was read"), None
-    found, bare = check(data, limits, limits.longer_side)
+    stored, size, original = _normal(data, limits)
     first[digest.sha256] = digest.path
-    small = images.fit(found.image, limits.longer_side)
-    stored = bare if found.as_stored and small is found.image else None
     key, path = digest.sha256[:24], shown(digest.path)
-    about = {"path": path, "sha256": digest.sha256, "bytes": digest.size, "width": small.width, "height": small.height}
-    about |= {"original_width": found.width, "original_height": found.height}
-    row = Row(path, "accepted", "", key, digest.size, digest.sha256, small.width, small.height)
-    return row, (key, {"jpg": stored or images.encode_jpeg(small), "json": shards.dumps(about)})
+    about = {"path": path, "sha256": digest.sha256, "bytes": digest.size, "width": size[0], "height": size[1]}
+    about |= {"original_width": original[0], "original_height": original[1]}
+    row = Row(path, "accepted", "", key, digest.size, digest.sha256, *size)
+    return row, (key, {"jpg": stored, "json": shards.dumps(about)})
+
+
+def _normal(data: bytes, limits: Limits) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
+    """The JPEG that is stored, its (width, height), and that of the upright original."""
+    found, bare = check(data, limits, limits.longer_side, skim=True)
+    size = found.width, found.height
+    if found.as_stored and max(size) <= limits.longer_side:
+        if bare is not None:
+            return bare, size, size
+        found = images.inspect(data, max_pixels=limits.max_pixels)
+    small = images.fit(found.image, limits.longer_side)
+    return images.encode_jpeg(small), small.size, size

@@ -12,9 +12,9 @@ import zlib
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
-from fss.colour import to_srgb
+from fss.colour import is_srgb, to_srgb
 
 #: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them. JPEG covers
 #: MPO, which Pillow does not know as a format to open.
@@ -34,6 +34,16 @@ _OTHERS = {
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 VOID = 255
+#: What makes a picture of each EXIF orientation upright; from 5 on it exchanges the sides.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _LABEL_FORMATS = ("PNG", "GIF", "BMP", "TIFF")
 _UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, zlib.error, EOFError, TypeError)
 
@@ -50,7 +60,7 @@ class BadImageError(ValueError):
 class Decoded:
     """An upright 8-bit sRGB image; `width` and `height` of the whole upright file, pixels.
 
-    `as_stored`: the file is a JPEG, and its own pixels are these.
+    `as_stored`: the file is a JPEG, and its own pixels are these, or were if all of them had been asked for.
     """
 
     image: Image.Image
@@ -73,27 +83,33 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
     return inspect(data, max_pixels=max_pixels).image
 
 
-def inspect(data: bytes, *, max_pixels: int = 64_000_000, longer_side: int | None = None) -> Decoded:
+def inspect(
+    data: bytes, *, max_pixels: int = 64_000_000, longer_side: int | None = None, skim: bool = False
+) -> Decoded:
     """`decode`, and what the file is. With `longer_side`, a JPEG of four times that size or more may come at a half,
     a quarter or an eighth of its size, but at least at twice `longer_side`: the rest of the way is `fit`'s.
+
+    With `skim`, a JPEG within `longer_side` that is `as_stored` comes at an eighth of its size. All of its compressed
+    data is read as ever, so that the same damage is noticed, without the work of turning it into pixels.
 
     Raises:
         BadImageError: as `decode`.
     """
     opened = _open(data, FORMATS, max_pixels)
     try:
-        size = opened.size
-        if longer_side is not None and max(size) >= 4 * longer_side:
-            scale = 2 * longer_side / max(size)
-            opened.draft(None, (math.ceil(size[0] * scale), math.ceil(size[1] * scale)))
+        size, orientation = opened.size, _orientation(opened)
+        share = 0.0 if longer_side is None else max(size) / longer_side
+        kept = opened.format in ("JPEG", "MPO") and share < 4 and orientation == 1 and is_srgb(opened)
+        if kept and skim and 0 < share <= 1:
+            opened.draft(None, (1, 1))
+        elif share >= 4:
+            opened.draft(None, (math.ceil(size[0] * 2 / share), math.ceil(size[1] * 2 / share)))
         opened.load()
-        turned = _turned(opened)
-        image = to_srgb(_upright(opened) if turned is not None else opened)
+        image = to_srgb(opened.transpose(_TURNS[orientation]) if orientation > 1 else opened)
     except _UNREADABLE as error:
         raise _damaged(error) from error
-    whole = opened.format in ("JPEG", "MPO") and image is opened and opened.size == size
-    width, height = size[::-1] if turned else size
-    return Decoded(image, width, height, whole)
+    width, height = size[::-1] if orientation >= 5 else size
+    return Decoded(image, width, height, kept)
 
 
 def upright_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int]:
@@ -103,7 +119,7 @@ def upright_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int
         BadImageError: with reason `empty`, `unreadable` or `too_large`; damage behind the header goes unseen.
     """
     image = _open(data, FORMATS, max_pixels)
-    return image.size[::-1] if _turned(image) else image.size
+    return image.size[::-1] if _orientation(image) >= 5 else image.size
 
 
 def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
@@ -139,20 +155,13 @@ def _damaged(error: BaseException) -> BadImageError:
     return BadImageError("truncated" if "truncated" in str(error).lower() else "broken", str(error))
 
 
-def _turned(image: Image.Image) -> bool | None:
-    """Whether EXIF swaps the sides; None if there is nothing to do, or the block is corrupt or says nonsense."""
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1, as it stands, also if the block is corrupt or says nonsense."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(orientation) if orientation in _TURNS else 1
     except Exception:  # a corrupt EXIF block says nothing about the pixels, and Pillow raises many types here
-        return None
-    return None if orientation not in range(2, 9) else orientation >= 5
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # as in _turned
-        return image
+        return 1
 
 
 def fit(image: Image.Image, longer_side: int) -> Image.Image:

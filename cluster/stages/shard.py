@@ -35,14 +35,15 @@ class BuildShard:
     """Builds one shard's tar and its part of the ledger."""
 
     source: Source
-    routed: tuple[Path, ...]
+    folder: Path
+    routed: tuple[File, ...]
     layout: Layout
     limits: corpus.Limits
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the shard's number."""
         bucket, part = divmod(unit.payload, self.layout.width)
-        digests = read_digests(self.routed[bucket], part)
+        digests = read_digests(self.folder, self.routed[bucket], part)
         tar, rows = corpus.build_shard(digests, self._read, seed=self.layout.seed, limits=self.limits)
         statuses = [row.status for row in rows]
         counts = {"inputs": len(rows), **{s: statuses.count(s) for s in ("accepted", "rejected", "duplicate")}}
@@ -112,15 +113,13 @@ def _work(run: Run, folder: Path, of: SourceOf) -> tuple[Sequence[File], Mapping
         items="inputs",
         parts="chunks",
     )
-    looks, rows = (
-        tuple(folder / f.path for f in chunks if f.path.endswith(".near.parquet") is near) for near in (True, False)
-    )
+    looks, rows = (tuple(file for file in chunks if file.path.endswith(suffix)) for suffix in (".looks", ".rows"))
     parts = layout.bands * layout.buckets
     drops: Sequence[File] = ()
     if parts:
-        finding = FindNear(looks, layout)
+        finding = FindNear(folder, looks, layout)
         drops, _ = map_units(run, folder, "near", finding, _units("near", parts), total=parts, parts="parts")
-    routing = Route(rows, _paths(folder, drops), layout)
+    routing = Route(folder, rows, tuple(drops), layout)
     routed, _ = map_units(
         run,
         folder,
@@ -131,7 +130,7 @@ def _work(run: Run, folder: Path, of: SourceOf) -> tuple[Sequence[File], Mapping
         items="inputs",
         parts="parts",
     )
-    building = BuildShard(given, _paths(folder, routed), layout, limits)
+    building = BuildShard(given, folder, tuple(routed), layout, limits)
     units = _units("corpus", layout.num_shards)
     files, counts = map_units(run, folder, "shard", building, units, total=layout.num_shards, items="inputs")
     _check_accounts(hashed, counts)
@@ -156,10 +155,6 @@ def _units(name: str, number: int) -> list[Unit]:
     return [Unit(f"{name}-{index:06d}", index) for index in range(number)]
 
 
-def _paths(folder: Path, files: Sequence[File]) -> tuple[Path, ...]:
-    return tuple(folder / file.path for file in files)
-
-
 def _check_accounts(hashed: Mapping[str, int], counts: Mapping[str, int]) -> None:
     ended = counts["accepted"] + counts["rejected"] + counts["duplicate"]
     if not hashed["inputs"] == counts["inputs"] == ended:
@@ -174,7 +169,7 @@ def _check_accounts(hashed: Mapping[str, int], counts: Mapping[str, int]) -> Non
 def stage(of: SourceOf = source) -> Stage:
     """The stage, for inputs from `of(run)`."""
     return Stage(
-        "shard", _inputs, lambda run: _settings(run, of), lambda run, folder: _work(run, folder, of), version=2
+        "shard", _inputs, lambda run: _settings(run, of), lambda run, folder: _work(run, folder, of), version=3
     )
 
 

@@ -207,7 +207,7 @@ def messy(photos, tmp_path_factory):
     put("again/third.png", good[0].read_bytes(), "duplicate", "000000.jpg")
     put("cut.jpg", good[1].read_bytes()[:700], "rejected", "truncated")
     put("empty.jpg", b"", "rejected", "empty")
-    put("page.jpg", b"<html>404</html>" * 9, "rejected", "unreadable")
+    put("page.jpg", b"<html>404</html>" * 9, "rejected", "unsupported: a web page, not an image")
     put("tiny.png", _png(8, 90), "rejected", "too_small: 8x90 has a side under 32 pixels (corpus.min_side)")
     put("huge.png", _png(400, 300), "rejected", "too_large")
     put("ünï cödé.png", _png(40, 50), "accepted")
