@@ -18,7 +18,7 @@ from cluster.backbone import BackboneSpec
 from cluster.hashing import FindNear, HashChunk, Layout, Route
 from cluster.inputs import Entry, Source
 from cluster.pool import Pool
-from cluster.stage import File, Output, Unit, read_file
+from cluster.stage import File, Output, Unit, read_file, write_file
 from fss import corpus, images, kmeans, perceptual, rng, shards
 from fss.extract import device_by_name
 
@@ -100,21 +100,20 @@ class TimePasses:
         entries = [Entry(f"images/{number:024d}.jpg", 100_000) for number in range(_ROWS)]
         hashing = _MadeUpHash(_MadeUp(None), layout, corpus.Limits())
         seconds, output = _timed(hashing, Unit("chunk", entries))
-        paths = self._written(output)
+        files = [write_file(self.folder, name, data) for name, data in output.files.items()]
+        rows = next(file for file in files if file.path.endswith(".rows"))
         find = 0.0
-        if len(paths) > 1:
-            function, unit = FindNear, Unit("near", 0)
-            find = _slope(lambda number: function((paths[1],) * number, layout)(unit))[0]
-        route, bucket = _slope(lambda number: Route((paths[0],) * number, (), layout)(Unit("bucket", 0)))
-        size = sum(map(len, Route((paths[0],), (), layout)(Unit("bucket", 0)).files.values()))
+        if looks := [file for file in files if file.path.endswith(".looks")]:
+            find = _slope(lambda number: self._find(looks * number, layout))[0]
+        route, bucket = _slope(lambda number: self._route([rows] * number, layout))
+        size = sum(map(len, self._route([rows], layout).files.values()))
         return Passes(_ROWS, seconds, sum(map(len, output.files.values())), find, route, bucket, size)
 
-    def _written(self, output: Output) -> list[Path]:
-        paths = []
-        for name, data in output.files.items():
-            publish.write_bytes(self.folder / name, data)
-            paths.append(self.folder / name)
-        return paths
+    def _find(self, looks: Sequence[File], layout: Layout) -> Output:
+        return FindNear(self.folder, tuple(looks), layout)(Unit("near", 0))
+
+    def _route(self, rows: Sequence[File], layout: Layout) -> Output:
+        return Route(self.folder, tuple(rows), (), layout)(Unit("bucket", 0))
 
 
 def _slope(function: Callable[[int], Any]) -> tuple[float, float]:
