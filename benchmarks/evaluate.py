@@ -27,8 +27,8 @@ from safetensors.torch import save
 
 from cluster.backbone import BackboneSpec
 from cluster.config import ClusterConfig
-from cluster.episode_list import Item
-from cluster.measure import Cache, DataSpec, Describe, Entry, Prepare, RunBlock, photos
+from cluster.evaluation.episode_list import Item
+from cluster.evaluation.measure import Cache, DataSpec, Describe, Entry, Prepare, RunBlock, photos
 from cluster.pool import Failure, Pool
 from cluster.session import session
 from cluster.stage import Publisher, Unit

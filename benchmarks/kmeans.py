@@ -31,8 +31,8 @@ from cluster.config import ClusterConfig
 from cluster.pool import Pool
 from cluster.stage import write_file
 from cluster.stages.kmeans import Chunk, PartialSums
-from fss import kmeans
-from fss.assign import faiss_gpu_works
+from fss.clustering import kmeans
+from fss.clustering.assign import faiss_gpu_works
 
 
 def directions(number: int, dims: int, groups: int) -> np.ndarray:

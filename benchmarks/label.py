@@ -33,7 +33,9 @@ from cluster.backbone import BackboneSpec
 from cluster.feature_pass import FeaturePass, Photo
 from cluster.stage import Unit, write_file
 from cluster.stages import label, sample
-from fss import images, kmeans, pseudo, shards
+from fss import pseudo, shards
+from fss.clustering import kmeans
+from fss.imaging import images
 
 GRANULARITIES = (3, 5, 8)
 #: What follows the backbone.

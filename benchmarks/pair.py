@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fss import pairs, rng
-from fss.pairs import Pairing, Rules, Table
+from fss import rng
+from fss.pairing import pairs
+from fss.pairing.pairs import Pairing, Rules, Table
 
 _REGIONS_PER_IMAGE, _DIMENSIONS, _PLAIN_IMAGES = 8, 416, 100
 

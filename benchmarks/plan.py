@@ -12,9 +12,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from cluster import calibrate, forecast
 from cluster.config import Config
-from cluster.plan import Machines, Row
+from cluster.planning import calibrate, forecast
+from cluster.planning.plan import Machines, Row
 from cluster.run import Run
 from cluster.stages import STAGES
 from jobs._config import load

@@ -35,7 +35,7 @@ from typing import Any
 from PIL import Image
 
 from cluster.config import ClusterConfig, Config, CorpusConfig
-from cluster.inputs import Source
+from cluster.corpus.inputs import Source
 from cluster.pool import Pool
 from cluster.run import Run
 from cluster.session import session

@@ -28,7 +28,9 @@ from skimage.segmentation import felzenszwalb
 from benchmarks.label import photos
 from cluster.run import Run
 from cluster.stages import STAGES
-from fss import backbones, images, kmeans
+from fss import backbones
+from fss.clustering import kmeans
+from fss.imaging import images
 from jobs._config import load
 
 CLUSTERS, POINTS, ITERATIONS = 40, 64, 20

@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 
 from cluster.run import Run
-from cluster.training import warn_of_slow
+from cluster.training.loop import warn_of_slow
 from fss import backbones
 from fss.extract import Extractor, device_by_name
 

@@ -8,8 +8,8 @@ from cluster.config import Config, baselines, episodes, numbers, seeds_given
 from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
 from fss.backbones import padding
 from fss.episodes import ORDERS
-from fss.pairs import BALANCES
-from fss.partners import SIMILARITIES
+from fss.pairing.pairs import BALANCES
+from fss.pairing.partners import SIMILARITIES
 
 SOURCES = ("clusters",)
 UNITS = ("segments", "pixels")

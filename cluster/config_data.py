@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fss.pairs import Rules
+from fss.pairing.pairs import Rules
 
 
 @dataclass
@@ -72,7 +72,7 @@ class SourceConfig:
 
 @dataclass
 class PairConfig(Rules):
-    """How regions become few-shot tasks: the rules of `fss.pairs`, and the size of what is read and written."""
+    """How regions become few-shot tasks: the rules of `fss.pairing.pairs`, and the size of what is read and written."""
 
     group_shards: int = 8
     """Corpus shards that are paired together; a group is held in memory by one worker."""

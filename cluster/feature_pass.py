@@ -17,8 +17,9 @@ import torch
 
 from cluster.backbone import BackboneSpec
 from cluster.stage import File, read_file
-from fss import images, pseudo, shards
+from fss import pseudo, shards
 from fss.ahead import ahead
+from fss.imaging import images
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
-from cluster.journal import Journal
+from cluster.tracking.journal import Journal
 
 
 def format_duration(seconds: float) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 from cluster import publish, stage
 from cluster.config import Config, plain
 from cluster.files import DamagedFileError, damaged_in
-from cluster.journal import Journal
 from cluster.pool import Pool
 from cluster.session import session
 from cluster.stage import Manifest, Stage, StageError
-from cluster.tracking import Shipper, default_tracking_uri, tracking_folder
+from cluster.tracking.journal import Journal
+from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
 from fss import shards
 
 logger = logging.getLogger(__name__)

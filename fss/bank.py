@@ -8,9 +8,9 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from PIL import Image
 
-from fss import images
 from fss.backbones import Features
 from fss.extract import Extractor
+from fss.imaging import images
 from fss.tasks import Batch
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from PIL import Image
 
-from fss import images, jpeg, rng, shards
-from fss.images import BadImageError
+from fss import rng, shards
+from fss.imaging import images, jpeg
+from fss.imaging.images import BadImageError
 
 
 class GoneError(Exception):

@@ -21,7 +21,7 @@ from fss.datasets import Dataset
 from fss.episodes import Episode
 from fss.extract import Extractor
 from fss.grid import cells
-from fss.images import VOID
+from fss.imaging.images import VOID
 from fss.models.head import Head
 from fss.scoring import Truth
 from fss.store import FeatureStore, Memory

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from PIL import Image
 
-from fss import images
 from fss.backbones import Backbone, Features
+from fss.imaging import images
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fss.images import VOID
+from fss.imaging.images import VOID
 
 Columns = Mapping[str, np.ndarray]
 """Rows by column: `class_id`, `way` and the fields of `Counts`, int64, one entry for each way of each episode."""

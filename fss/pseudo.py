@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fss import grid, kmeans
+from fss import grid
 from fss.backbones import Features
+from fss.clustering import kmeans
 from fss.segments import GRADED, segment, superpixels
 from fss.segments.superpixel import vote
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from fss.images import VOID
+from fss.imaging.images import VOID
 
 #: Bins of equal width that areas in (0, 1] are counted in.
 BINS = 1000

@@ -12,7 +12,7 @@ import functools
 import numpy as np
 import torch
 
-from fss.images import VOID
+from fss.imaging.images import VOID
 from fss.metrics import Counts
 
 

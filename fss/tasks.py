@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from fss import grid, images, rng, shards, views
+from fss import grid, rng, shards, views
+from fss.imaging import images
 
 
 @dataclasses.dataclass(frozen=True)

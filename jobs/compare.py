@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import functools
 
-import cluster.compare
-from cluster import compare_report
-from cluster.compare import CompareConfig
+import cluster.evaluation.compare
+from cluster.evaluation import compare_report
+from cluster.evaluation.compare import CompareConfig
 from jobs._config import load_keys, run
 
 
 def compare(config: CompareConfig) -> None:
     """Compare, print, write and log."""
-    found = cluster.compare.compare(config)
+    found = cluster.evaluation.compare.compare(config)
     print(compare_report.plain(found))
     print(f"\ncompare: {compare_report.conclude(found, config)}")
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cluster import measured, publish
+from cluster import publish
 from cluster.config import Config
-from cluster.results import results_table
+from cluster.evaluation import measured
+from cluster.evaluation.results import results_table
 from cluster.run import Run
 from cluster.stage import Manifest
 from cluster.stages import STAGES

@@ -6,8 +6,8 @@ python -m jobs.pipeline experiment=photos corpus.root=FOLDER dataset.root=VOC201
 
 from __future__ import annotations
 
-from cluster import summary
 from cluster.config import Config
+from cluster.report import summary
 from cluster.run import Run
 from cluster.stages import STAGES
 from jobs._config import load, run

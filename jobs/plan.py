@@ -14,8 +14,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster import calibrate, forecast, plan, publish
+from cluster import publish
 from cluster.config import Config
+from cluster.planning import calibrate, forecast, plan
 from cluster.stages import STAGES
 from jobs._config import load, run
 

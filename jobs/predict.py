@@ -17,7 +17,8 @@ from PIL import Image
 
 from cluster import publish
 from cluster.config import PredictConfig
-from fss import images, pictures
+from fss import pictures
+from fss.imaging import images
 from fss.segmenter import Segmenter, find
 from jobs._config import load_predict, run
 

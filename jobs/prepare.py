@@ -15,9 +15,9 @@ import dataclasses
 import os
 from pathlib import Path
 
-from cluster import counts
 from cluster.config import Config
-from cluster.prepare import build
+from cluster.evaluation import counts
+from cluster.evaluation.prepare import build
 from fss.datasets import open_dataset
 from jobs._config import load, run
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster.config import Config
-from cluster.tracking import Shipper, default_tracking_uri, tracking_folder
+from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
 from jobs._config import load, run
 
 

@@ -58,7 +58,7 @@ def pools(ray_session):
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
     """36 rendered scenes in VOC's layout, 24 of them for evaluation too: a user's folder."""
-    from fss import scenes
+    from fss.scenes import scene as scenes
 
     folder = tmp_path_factory.mktemp("photos")
     scenes.write(folder, 36, seed=5, size=96, val=2 / 3)

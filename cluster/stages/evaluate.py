@@ -18,14 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import save
 
-from cluster import backbone, candidates, episode_list, figures, measured, publish
+from cluster import backbone, publish
 from cluster.config import baselines, episodes, seeds, shots
-from cluster.entries import data_spec, entries
-from cluster.episode_list import Item
-from cluster.measure import Cache, Describe, Draw, Entry, IndexImages, Picture, Prepare, RunBlock, slug
+from cluster.evaluation import episode_list, figures, measured
+from cluster.evaluation.entries import data_spec, entries
+from cluster.evaluation.episode_list import Item
+from cluster.evaluation.measure import Cache, Describe, Draw, Entry, IndexImages, Picture, Prepare, RunBlock, slug
 from cluster.run import Run
 from cluster.stage import File, Stage, Unit, map_units, write_file
 from cluster.stages.train import model_options
+from cluster.training import candidates
 from fss import models, segmenter, shards
 from fss.datasets import Dataset
 from fss.episodes import Pool, Rules, draw, pool

@@ -23,8 +23,10 @@ from cluster import publish
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.stage import File, Manifest, Stage, read_file, write_file
-from fss import hierarchy, kmeans, kmeans_init, pseudo
-from fss.kmeans import Found, State
+from fss import pseudo
+from fss.clustering import hierarchy, kmeans
+from fss.clustering import init as kmeans_init
+from fss.clustering.kmeans import Found, State
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from cluster.run import Run
 from cluster.stage import File, Output, Stage, Unit, map_units
 from cluster.stages.kmeans import read_clusters
 from cluster.stages.sample import feature_pass, recipe_settings, units
-from fss import images, pseudo, shards
+from fss import pseudo, shards
 from fss.ahead import ahead
+from fss.imaging import images
 
 Labelled = tuple[shards.Sample, Sequence[pseudo.Region]]
 

@@ -2,7 +2,7 @@
 
 A group is a uniform sample of the corpus, whose region table is held in memory by one worker; there is no global index.
 Tasks whose query image falls into the hold-out (by its key) go to files of their own, for label-free validation.
-`usage-GROUP.parquet` tells how often each image, cluster and pair was used (`fss.usage.Use`), the manifest sums it up:
+`usage-GROUP.parquet` tells how often each image, cluster and pair was used (`usage.Use`), the manifest sums it up:
 an image was used `image_uses / used_images` times on average, a cluster for `tasks / used_clusters` tasks.
 """
 
@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from cluster import publish
 from cluster.run import Run
 from cluster.stage import File, Output, Stage, StageError, Unit, map_units
-from cluster.task_groups import Group, Source, groups, held_out, read_regions
-from fss import pairs, rng, shards, tasks, usage
+from cluster.tasks.groups import Group, Source, groups, held_out, read_regions
+from fss import rng, shards, tasks
+from fss.pairing import pairs, usage
 
 
 class MadeLate(Mapping[str, bytes]):

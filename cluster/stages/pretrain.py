@@ -17,13 +17,16 @@ from PIL import Image
 from safetensors.torch import save
 from torch import nn
 
-from cluster import publish, training
+from cluster import publish
 from cluster.run import Run
 from cluster.stage import File, Stage, read_file
-from fss import images, pretrain, shards, tasks
+from cluster.training import loop as training
+from fss import shards, tasks
 from fss.backbones.small import SmallNet
-from fss.pretrain_views import ViewConfig, make_views
-from fss.proposals import propose
+from fss.imaging import images
+from fss.pretraining import contrast as pretrain
+from fss.pretraining.proposals import propose
+from fss.pretraining.views import ViewConfig, make_views
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def _read_images(folder: Path, file: File, side: int) -> tuple[torch.Tensor, tor
 
 @dataclass
 class PretrainRecipe:
-    """How the backbone is pre-trained; a `cluster.training.Recipe`."""
+    """How the backbone is pre-trained; a `cluster.training.loop.Recipe`."""
 
     corpus: CorpusFiles
     settings: Any

@@ -17,12 +17,14 @@ import pyarrow as pa
 from PIL import Image
 
 from cluster import publish
-from cluster.quality_masks import Masks
-from cluster.quality_parts import CROP, Central, CropShard, Found, Labelled, SumShard
+from cluster.quality.masks import Masks
+from cluster.quality.parts import CROP, Central, CropShard, Found, Labelled, SumShard
 from cluster.run import Run
 from cluster.stage import File, Stage, Unit, map_units, read_file, write_file
 from cluster.stages.kmeans import read_clusters
-from fss import atlas, images, pairs, quality, shards
+from fss import atlas, quality, shards
+from fss.imaging import images
+from fss.pairing import pairs
 
 #: Clusters on one page of the atlas, at most.
 _PAGE = 60

@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.run import Run
 from cluster.stage import File, Output, Stage, Unit, map_units, write_file
-from fss import scenes
+from fss.scenes import scene as scenes
 
 _UNIT = 100
 

@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 
 from cluster import publish
-from cluster.hashing import FindNear, HashChunk, Layout, Route, read_digests
-from cluster.inputs import LostError, Source, fingerprint
-from cluster.places import is_url
+from cluster.corpus.hashing import FindNear, HashChunk, Layout, Route, read_digests
+from cluster.corpus.inputs import LostError, Source, fingerprint
+from cluster.corpus.places import is_url
 from cluster.run import Run
 from cluster.stage import File, Output, Stage, StageError, Unit, map_units
 from fss import corpus

@@ -19,13 +19,15 @@ from safetensors.torch import load
 from torch import nn
 from torch.utils.data import DataLoader
 
-from cluster import backbone, candidates, publish, training
+from cluster import backbone, publish
 from cluster.backbone import BackboneSpec
-from cluster.candidates import Candidate
 from cluster.run import Run
 from cluster.stage import File, Stage, read_file
-from cluster.task_groups import groups
-from cluster.task_stream import Streams, TaskStream
+from cluster.tasks.groups import groups
+from cluster.tasks.stream import Streams, TaskStream
+from cluster.training import candidates
+from cluster.training import loop as training
+from cluster.training.candidates import Candidate
 from fss import losses, models, segmenter, shards, tasks
 from fss.bank import FeatureBank, batch_features
 from fss.meta import MetaModule
@@ -71,7 +73,7 @@ def _read_tasks(folder: Path, file: File) -> list[tasks.Task]:
 
 @dataclass
 class MetaRecipe:
-    """How a head is meta-trained; a `cluster.training.Recipe`."""
+    """How a head is meta-trained; a `cluster.training.loop.Recipe`."""
 
     train: Tasks
     holdout: Tasks | None

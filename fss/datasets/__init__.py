@@ -13,7 +13,7 @@ from PIL import Image
 
 from fss import shards
 from fss.datasets import files
-from fss.images import VOID
+from fss.imaging.images import VOID
 
 #: Index that means void where 255 is a class.
 WIDE_VOID = 65535

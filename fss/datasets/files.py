@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fss import images
+from fss.imaging import images
 
 
 def read_image(path: Path) -> Image.Image:

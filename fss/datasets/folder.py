@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fss import images
 from fss.datasets import Dataset, files, void_of
+from fss.imaging import images
 
 Colour = tuple[int, int, int]
 _BLACK: Colour = (0, 0, 0)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fss import images
 from fss.datasets import Dataset, files, void_of
+from fss.imaging import images
 
 #: Classes of each split.
 SPLITS = {"train": 520, "val": 240, "test": 240}

@@ -23,7 +23,7 @@ def pascal5i(root: str, list_file: str | None = None) -> Dataset:
 
 
 def scenes(root: str, list_file: str | None = None) -> Dataset:
-    """The embedded corpus (`fss.scenes`) in the same layout; its classes stand in classes.json, in four equal folds."""
+    """The embedded corpus in the same layout; its classes stand in classes.json, in four equal folds."""
     names = Path(root) / "classes.json"
     if not names.is_file():
         raise ValueError(f"expected {names}, written by the render stage; check dataset.root={root}")

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fss import kmeans
 from fss.backbones import Features
+from fss.clustering import kmeans
 from fss.models.head import Head
 from fss.models.prototype import known_levels, unit_grid
 from fss.models.saliency import LEVELS, salient, two_sided

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from fss import images
+from fss.imaging import images
 
 
 def superpixels(image: Image.Image, side: int = 320) -> np.ndarray:

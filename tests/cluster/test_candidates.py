@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster import candidates
-from cluster.candidates import Candidate
-from cluster.journal import read_events
 from cluster.stages import STAGES, train
+from cluster.tracking.journal import read_events
+from cluster.training import candidates
+from cluster.training.candidates import Candidate
 from fss import segmenter
 from tests.cluster.test_training import kept, metrics
 

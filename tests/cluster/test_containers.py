@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.inputs import LostError, Source, fingerprint
+from cluster.corpus.inputs import LostError, Source, fingerprint
 
 IMAGES = {f"inner/{i}.jpg": bytes([i]) * (300 + 700 * i) for i in range(4)}
 

@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 
-from cluster import publish, training
+from cluster import publish
 from cluster.files import DamagedFileError, File, damaged_in
 from cluster.run import Run
 from cluster.stage import StageError
+from cluster.training import loop as training
 
 STAGES = ("shard", "sample", "kmeans", "label", "pair")
 #: Of each kind of file: the stage that makes it, its name, and the first stage that reads it.

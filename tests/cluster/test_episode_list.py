@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster import episode_list
-from cluster.episode_list import Item
+from cluster.evaluation import episode_list
+from cluster.evaluation.episode_list import Item
 from fss.datasets import Dataset
 from fss.episodes import Episode, Way
 

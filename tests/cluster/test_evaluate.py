@@ -18,13 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cluster import candidates
-from cluster.measure import Picture, RunBlock
+from cluster.evaluation.measure import Picture, RunBlock
 from cluster.session import ROOT
 from cluster.stage import read_file
 from cluster.stages import evaluate
+from cluster.training import candidates
 from fss import shards
-from fss.scenes import CLASSES
+from fss.scenes.scene import CLASSES
 from jobs.evaluate import copy_results
 
 _MANY = ("model=prototype", "baselines=smoothed", "fold=all", "shots=[1,2]", "seeds=[0,1]", "episodes=6")
@@ -122,7 +122,7 @@ def test_without_stored_features_the_integers_are_the_same(measured, configure, 
 _KILLED = f"""
 import os, pickle, sys
 from pathlib import Path
-from cluster.measure import RunBlock
+from cluster.evaluation.measure import RunBlock
 from cluster.run import Run
 from cluster.stages import STAGES, evaluate
 evaluate._BLOCK = {_BLOCK}

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from cluster import figures
-from cluster.measure import SCHEMA
+from cluster.evaluation import figures
+from cluster.evaluation.measure import SCHEMA
 from fss.metrics import FIELDS
 
 DATASET = SimpleNamespace(class_names=("ant", "bee", "cat", "dog"))

@@ -11,7 +11,8 @@ from PIL import Image
 from cluster.config import Config
 from cluster.run import Run
 from cluster.stages import STAGES, shard
-from fss import corpus, images, perceptual, shards
+from fss import corpus, shards
+from fss.imaging import images, perceptual
 
 
 class Here:

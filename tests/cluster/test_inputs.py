@@ -5,7 +5,7 @@ import socket
 import fsspec
 import pytest
 
-from cluster.inputs import LostError, Source, fingerprint
+from cluster.corpus.inputs import LostError, Source, fingerprint
 
 
 def found(source):

@@ -15,7 +15,8 @@ from cluster.config_check import check
 from cluster.stage import File
 from cluster.stages import kmeans as stage
 from cluster.stages.kmeans import read_clusters
-from fss import kmeans, pseudo
+from fss import pseudo
+from fss.clustering import kmeans
 from tests.fss.points import points
 
 ROOT = Path(__file__).resolve().parent.parent.parent

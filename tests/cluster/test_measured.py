@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
-from cluster import figures, measured
-from cluster.measure import SCHEMA
-from cluster.results import results_table
+from cluster.evaluation import figures, measured
+from cluster.evaluation.measure import SCHEMA
+from cluster.evaluation.results import results_table
 from cluster.session import ROOT
 from fss.datasets import Dataset
 from fss.metrics import FIELDS, MODEL

@@ -4,10 +4,10 @@ import tarfile
 
 import pytest
 
-from cluster import calibrate, forecast, plan
-from cluster.calibrate import Measured, Sums
-from cluster.plan import Amount, Cost, Machines
-from cluster.probes import Passes, Steps
+from cluster.planning import calibrate, forecast, plan
+from cluster.planning.calibrate import Measured, Sums
+from cluster.planning.plan import Amount, Cost, Machines
+from cluster.planning.probes import Passes, Steps
 from cluster.stages import STAGES
 from jobs.plan import load_plan
 

@@ -4,8 +4,8 @@ import io
 import pytest
 
 import cluster.progress
-from cluster.journal import Journal, read_events
 from cluster.progress import Progress, format_duration, format_rate, remaining, short_number
+from cluster.tracking.journal import Journal, read_events
 
 
 class Clock:

@@ -8,14 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cluster import quality_text, report, summary
-from cluster.quality_masks import Masks
-from cluster.quality_parts import Found
+from cluster.quality import text as quality_text
+from cluster.quality.masks import Masks
+from cluster.quality.parts import Found
+from cluster.report import page as report
+from cluster.report import summary
 from cluster.stage import read_file
 from cluster.stages import STAGES
 from cluster.stages.kmeans import read_clusters
-from fss import images, quality, shards
+from fss import quality, shards
 from fss.datasets import files
+from fss.imaging import images
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-import cluster.charts
-import cluster.report
-import cluster.results
-from cluster.charts import bar_chart, line_chart, nice_ticks, thin
-from cluster.report import (
+import cluster.evaluation.results
+import cluster.report.charts
+import cluster.report.page
+from cluster.report.charts import bar_chart, line_chart, nice_ticks, thin
+from cluster.report.page import (
     Chart,
     Command,
     Gallery,
@@ -86,7 +86,7 @@ def full_report(text="x"):
     )
 
 
-@pytest.mark.parametrize("module", [cluster.report, cluster.results, cluster.charts])
+@pytest.mark.parametrize("module", [cluster.report.page, cluster.evaluation.results, cluster.report.charts])
 def test_documented_examples(module):
     assert doctest.testmod(module).failed == 0
 

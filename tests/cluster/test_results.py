@@ -5,7 +5,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.results import (
+from cluster.evaluation.results import (
     Result,
     latex,
     latex_lines,

@@ -16,7 +16,9 @@ from PIL import Image
 from cluster.session import ROOT
 from cluster.stage import StageError, read_file
 from cluster.stages.kmeans import read_clusters
-from fss import images, kmeans, pseudo, rng, shards, tasks
+from fss import pseudo, rng, shards, tasks
+from fss.clustering import kmeans
+from fss.imaging import images
 
 SHARD_STAGES = ("shard", "sample", "kmeans", "label", "pair")
 
@@ -80,7 +82,7 @@ def test_every_configuration_key_of_a_stage_moves_its_folder(tiny_run, configure
 
 
 def test_distributed_kmeans_is_kmeans(tiny_run):
-    """The parts by hand in this process, and `fss.kmeans.fit` on all points at once."""
+    """The parts by hand in this process, and `fss.clustering.kmeans.fit` on all points at once."""
     config, sample = tiny_run.config, tiny_run.manifest("sample")
     parts = [np.load(io.BytesIO(read_file(sample.folder, file))) for file in sample.named(".npy")]
     found = read_clusters(tiny_run.manifest("kmeans"))

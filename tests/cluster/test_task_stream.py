@@ -10,9 +10,11 @@ import pytest
 from cluster.pool import Failure
 from cluster.stage import StageError, read_file
 from cluster.stages import train
-from cluster.task_groups import Members, groups, held_out, read_regions
-from cluster.task_stream import Streams
-from fss import images, pairs, shards
+from cluster.tasks.groups import Members, groups, held_out, read_regions
+from cluster.tasks.stream import Streams
+from fss import shards
+from fss.imaging import images
+from fss.pairing import pairs
 from fss.tasks import Batches, Schedule
 
 

@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 
-import cluster.journal
-from cluster.journal import Journal, flatten, read_events
-from cluster.mlflow_events import clean_key, slices
-from cluster.tracking import Shipper, default_tracking_uri, redact, remedy, tracking_folder
+import cluster.tracking.journal
+from cluster.tracking.events import clean_key, slices
+from cluster.tracking.journal import Journal, flatten, read_events
+from cluster.tracking.shipper import Shipper, default_tracking_uri, redact, remedy, tracking_folder
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def kinds(journal):
 
 
 def test_documented_examples():
-    assert doctest.testmod(cluster.journal).failed == 0
+    assert doctest.testmod(cluster.tracking.journal).failed == 0
 
 
 def test_flatten_cuts_long_values_visibly():
@@ -114,7 +114,7 @@ def test_a_torn_last_line_does_not_break_the_sequence(folder, tail):
 
 def test_a_journal_survives_kill_9(folder):
     code = (
-        "import sys; from cluster.journal import Journal; j = Journal(sys.argv[1], 'train')\n"
+        "import sys; from cluster.tracking.journal import Journal; j = Journal(sys.argv[1], 'train')\n"
         "for step in range(10**9): j.metrics({'x': step}, step)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)])
@@ -307,7 +307,7 @@ def test_a_file_that_fails_while_the_server_is_well_holds_up_no_numbers(folder, 
         raise OSError("upload broke")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cluster.mlflow_sync.send_file", fail)
+        patch.setattr("cluster.tracking.sync.send_file", fail)
         shipper = ship(folder, root)
         assert shipper.unsent() == {"train": 1}
     run_id = shipper.run_ids()["train"]

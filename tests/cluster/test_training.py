@@ -15,12 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from cluster import candidates, checkpoint, training
-from cluster.journal import read_events
 from cluster.session import ROOT
 from cluster.stage import StageError
 from cluster.stages import train
 from cluster.stages.train import MetaRecipe
+from cluster.tracking.journal import read_events
+from cluster.training import candidates, checkpoint
+from cluster.training import loop as training
 
 # The learning rate
 

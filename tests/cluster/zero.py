@@ -10,7 +10,7 @@ import sys
 import torch
 from torch import nn
 
-from cluster import checkpoint
+from cluster.training import checkpoint
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 SAVED, ALL = 3, 5

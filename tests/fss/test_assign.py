@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fss import assign as module
-from fss.kmeans import assign, nearest
+from fss.clustering import assign as module
+from fss.clustering.kmeans import assign, nearest
 from tests.fss.points import integers, loop_assign, points
 
 

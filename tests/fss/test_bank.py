@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fss import bank as banks
-from fss import images
 from fss.bank import FeatureBank
+from fss.imaging import images
 from fss.tasks import Batch
 from fss.views import View
 from tests.fss.conftest import noise_image

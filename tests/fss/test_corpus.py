@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fss import corpus, images, shards
+from fss import corpus, shards
+from fss.imaging import images
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30), kind: str = "JPEG", **options: object) -> bytes:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fss import extract, images
+from fss import extract
+from fss.imaging import images
 from tests.fss.conftest import noise_image
 
 

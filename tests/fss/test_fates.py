@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from fss import corpus, images, jpeg, shards
+from fss import corpus, shards
+from fss.imaging import images, jpeg
 
 GRADIENT = np.stack(np.broadcast_arrays(np.arange(64)[:, None] * 3, np.arange(96) * 2, 90), 2).astype(np.uint8)
 LIMITS = corpus.Limits(min_side=32, max_pixels=1_000_000)

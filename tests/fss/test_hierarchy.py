@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fss import hierarchy, kmeans, pseudo
+from fss import pseudo
+from fss.clustering import hierarchy, kmeans
 from tests.fss.points import points
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fss import images
-from fss.images import BadImageError, decode, decode_labels
+from fss.imaging import images
+from fss.imaging.images import BadImageError, decode, decode_labels
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [255, 255, 255], [9, 99, 200]]], np.uint8)
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fss import kmeans, kmeans_init, rng
+from fss import rng
+from fss.clustering import init as kmeans_init
+from fss.clustering import kmeans
 from tests.fss.points import integers, loop_assign, points
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fss import pairs, partners, usage
-from fss.pairs import Rules, Table
+from fss.pairing import pairs, partners, usage
+from fss.pairing.pairs import Rules, Table
 
 
 def table(keys: list[str], labels: list[int] | None = None, seed: int = 0, **columns: object) -> Table:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from fss import images, perceptual
+from fss.imaging import images, perceptual
 
 PHOTOS = Path(__file__).resolve().parents[3] / "shared/data/voc2012/JPEGImages"
 

@@ -9,11 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from fss.backbones.small import SmallNet
-from fss.images import normalise
-from fss.pretrain import PretrainConfig, PretrainModel, object_contrast
-from fss.pretrain_views import ViewConfig, Views, crop, make_views, uniforms
-from fss.proposals import border_saliency, components, otsu, propose
-from fss.scenes import render
+from fss.imaging.images import normalise
+from fss.pretraining.contrast import PretrainConfig, PretrainModel, object_contrast
+from fss.pretraining.proposals import border_saliency, components, otsu, propose
+from fss.pretraining.views import ViewConfig, Views, crop, make_views, uniforms
+from fss.scenes.scene import render
 
 VIEWS = ViewConfig(crop=64, grid=8)
 PLAIN = ViewConfig(
@@ -115,7 +115,7 @@ def test_crop_by_hand() -> None:
 
 
 def test_a_turned_hue_keeps_grey_and_turns_colours() -> None:
-    from fss.pretrain_views import _hue_turn
+    from fss.pretraining.views import _hue_turn
 
     third = _hue_turn(torch.tensor([0.0, 1 / 3]))
     torch.testing.assert_close(third[0], torch.eye(3))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fss.scene_paint import TEXTURES, cover, noise_tile
-from fss.scene_shapes import SHAPES, box
-from fss.scenes import CLASSES, VOID, render, write
+from fss.scenes.paint import TEXTURES, cover, noise_tile
+from fss.scenes.scene import CLASSES, VOID, render, write
+from fss.scenes.shapes import SHAPES, box
 
 SCENES = 120
 

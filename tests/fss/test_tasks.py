@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fss import grid, images, shards, tasks, views
+from fss import grid, shards, tasks, views
+from fss.imaging import images
 from fss.tasks import Batches, Schedule, Task
 
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cluster import compare_report
-from cluster.compare import CompareConfig, Evaluation, find
-from cluster.compare import compare as compute
-from cluster.journal import read_events
-from cluster.results import percent
+from cluster.evaluation import compare_report
+from cluster.evaluation.compare import CompareConfig, Evaluation, find
+from cluster.evaluation.compare import compare as compute
+from cluster.evaluation.results import percent
+from cluster.tracking.journal import read_events
 from jobs import compare as job
 from jobs._config import load_keys
 from tests.cluster.test_results import check_latex

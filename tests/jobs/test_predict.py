@@ -163,7 +163,7 @@ def test_sync_without_journals_or_server(tmp_path):
         sync.send(load([f"root={tmp_path}"]))
     folder = tmp_path / "run" / "tracking"
     folder.mkdir(parents=True)
-    from cluster.journal import Journal
+    from cluster.tracking.journal import Journal
 
     with Journal(folder, "pipeline") as journal:
         journal.metrics({"a": 1.0}, step=0)

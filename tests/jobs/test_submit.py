@@ -22,7 +22,7 @@ import pytest
 
 from cluster.session import ROOT
 from cluster.stage import read_manifest
-from cluster.tracking import default_tracking_uri
+from cluster.tracking.shipper import default_tracking_uri
 
 pytestmark = pytest.mark.timeout(600)
 

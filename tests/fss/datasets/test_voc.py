@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fss import datasets, scenes
+from fss import datasets
 from fss.datasets import open_dataset
 from fss.datasets.voc import PASCAL_CLASSES
+from fss.scenes import scene as scenes
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 MASK = np.array([[0, 0, 1, 1], [0, 20, 255, 1], [0, 20, 20, 255]], np.uint8)

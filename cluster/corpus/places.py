@@ -1,0 +1,195 @@
+"""Files and folders where they lie, on this machine or at an fsspec URL: what is there, and its bytes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import IO, Any, NamedTuple, NoReturn
+
+import fsspec
+
+from fss.imaging.images import EXTENSIONS, UNDECODED
+
+#: Read ahead in a remote file whose headers are listed, bytes.
+_AHEAD = 1 << 16
+#: How the error of an entry begins that stands for a folder.
+FOLDER = "folder"
+_NO_FILE = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+class Entry(NamedTuple):
+    """One listed input: its path as the ledger shows it, and bytes (0 if unknown).
+
+    A member of a tar begins at byte `offset` of that. With `error` it is rejected without being read.
+    """
+
+    path: str
+    size: int
+    offset: int = -1
+    error: str = ""
+
+
+class LostError(Exception):
+    """This input cannot be had, now or later; `str` is the reason for the ledger. Other errors may pass."""
+
+
+def is_url(place: str) -> bool:
+    """Whether fsspec has to open it."""
+    return "://" in place
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name ends as an image's does and no part of it is hidden."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in EXTENSIONS | UNDECODED and not any(map(is_hidden, path.parts))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name starts with a dot, `.` and `..` aside."""
+    return name.startswith(".") and name not in (".", "..")
+
+
+class Local:
+    """The files of this machine, by their paths."""
+
+    def entry(self, path: str, shown: str) -> Entry:
+        """What is at `path`: never opened, so that a pipe cannot hang."""
+        try:
+            about = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            lost = "missing: " + ("a link to nothing" if os.path.islink(path) else "it is not there")
+            return Entry(shown, 0, error=lost)
+        except (OSError, ValueError) as error:  # circles of links, names that cannot be
+            return Entry(shown, 0, error=f"unreadable: {getattr(error, 'strerror', None) or error}")
+        if not stat.S_ISREG(about.st_mode):
+            return Entry(shown, 0, error=f"not_a_file: {_NO_FILE.get(stat.S_IFMT(about.st_mode), 'something else')}")
+        return Entry(shown, about.st_size)
+
+    def walk(self, root: str) -> Iterator[Entry]:
+        """All visible files below a folder, in one order, by their paths relative to it.
+
+        Links to files are followed; links to folders, which may form circles, and folders that cannot be read come
+        as entries with an error.
+        """
+        refused: list[Entry] = []
+
+        def refuse(error: OSError) -> None:
+            path = os.path.relpath(str(error.filename), root)
+            refused.append(Entry(path, 0, error=f"{FOLDER}: it cannot be read ({error.strerror})"))
+
+        for folder, folders, files in os.walk(root, onerror=refuse):
+            above = os.path.relpath(folder, root)
+            shown = "" if above == "." else f"{above}/"
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            for name in sorted(name for name in files if not is_hidden(name)):
+                yield self.entry(os.path.join(folder, name), shown + name)
+            for name in folders:
+                if os.path.islink(os.path.join(folder, name)):
+                    error = f"{FOLDER}: links to folders are not followed; list its files or make it corpus.root"
+                    yield Entry(shown + name, 0, error=error)
+            yield from refused
+            refused.clear()
+        yield from refused
+
+    def open(self, path: str) -> IO[bytes]:
+        """An ordinary file's content.
+
+        Raises:
+            OSError: also if it is no ordinary file.
+        """
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+        raise OSError("not a file")
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """The whole file, or `size` bytes from `offset` if that is not negative.
+
+        Raises:
+            LostError: if it cannot be read.
+        """
+        try:
+            with self.open(path) as file:
+                if offset < 0:
+                    return file.read()
+                file.seek(offset)
+                return file.read(size)
+        except (OSError, ValueError) as error:
+            raise LostError(f"unreadable: {error}") from error
+
+
+class Remote:
+    """The files of one fsspec file system, by the paths that it understands."""
+
+    def __init__(self, system: Any):
+        self.system = system
+
+    def entry(self, path: str, shown: str) -> Entry:
+        """What is at `path`, asked of the store."""
+        try:
+            about = self.system.info(path)
+        except FileNotFoundError:
+            return Entry(shown, 0, error="missing: it is not there")
+        return Entry(shown, int(about.get("size") or 0))
+
+    def walk(self, root: str) -> Iterator[Entry]:
+        """As `Local.walk`, one folder's listing in memory at a time."""
+        yield from self._below(root.rstrip("/"), "")
+
+    def _below(self, folder: str, shown: str) -> Iterator[Entry]:
+        listing = sorted(self.system.ls(folder, detail=True), key=lambda about: about["name"])
+        self.system.invalidate_cache(folder)  # what changes there later is to be seen, and memory is finite
+        folders = []
+        for about in listing:
+            name = about["name"].rstrip("/").rpartition("/")[2]
+            if is_hidden(name) or about["name"].strip("/") == folder.strip("/"):  # stores list a folder's own marker
+                continue
+            if about["type"] == "directory":
+                folders.append((about["name"], f"{shown}{name}/"))
+            else:
+                yield Entry(f"{shown}{name}", int(about.get("size") or 0))
+        for below, path in folders:
+            yield from self._below(below.rstrip("/"), path)
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file to be read here and there."""
+        return self.system.open(path, "rb", block_size=_AHEAD, cache_type="readahead")
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """As `Local.read`.
+
+        Raises:
+            LostError: if this file cannot be had; errors of the store itself pass through, so that the unit fails and
+                can be run again instead of losing images.
+        """
+        try:
+            return self.system.cat_file(path, **({"start": offset, "end": offset + size} if offset >= 0 else {}))
+        except Exception as error:
+            self._judge(error)
+
+    def _judge(self, error: Exception) -> NoReturn:
+        """Single web addresses die for good; of a store only what it says of one object is believed."""
+        protocol = self.system.protocol
+        web = "http" in ((protocol,) if isinstance(protocol, str) else protocol)
+        gone = isinstance(error, FileNotFoundError | IsADirectoryError)
+        forbidden = isinstance(error, PermissionError) and not any(w in str(error).lower() for w in ("expire", "token"))
+        if web or gone or forbidden:
+            raise LostError(f"unreadable: {type(error).__name__}: {error}") from error
+        raise error
+
+
+def at(place: str) -> tuple[Local | Remote, str]:
+    """The file system of a path or URL, and the path in it."""
+    if not is_url(place):
+        return Local(), place
+    system, path = fsspec.core.url_to_fs(place)
+    return Remote(system), path

@@ -1,0 +1,1 @@
+"""Measuring models on episodes: workers, figures, tables, comparisons."""

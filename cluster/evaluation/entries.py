@@ -1,0 +1,84 @@
+"""What an evaluation measures, as its configuration says: the labelled images, and the models beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster import backbone
+from cluster.backbone import BackboneSpec
+from cluster.config import Config, baselines
+from cluster.evaluation.measure import DataSpec, Entry
+from cluster.run import Run
+from cluster.training import candidates
+from fss import models, segmenter
+
+FLOORS = ("prototype", "smoothed")
+"""What a trained head has to beat: the field's floor, and the read-out that residual heads start from."""
+
+
+def data_spec(run: Run) -> DataSpec:
+    """Which labelled images this run is measured on.
+
+    Raises:
+        ValueError: if dataset.root is not set.
+    """
+    chosen = run.config.dataset
+    if chosen.name == "scenes" and not chosen.root:
+        return DataSpec("scenes", str(run.manifest("render").folder), None)
+    if not chosen.root:
+        raise ValueError(f"expected the folder of {chosen.name}: give it as dataset.root=FOLDER")
+    return DataSpec(chosen.name, str(Path(chosen.root).resolve()), chosen.list, tuple(chosen.options().items()))
+
+
+def entries(run: Run) -> tuple[Entry, ...]:
+    """What is measured: training-free models first, the model last; all candidates of it if labels select."""
+    config, name = run.config, run.config.model.name
+    if name == "trained":
+        if not config.model.path:
+            raise ValueError("expected the folder of an exported model: give it as model=FOLDER")
+        folder = segmenter.find(config.model.path)
+        about = segmenter.read_about(folder)
+        chosen = about["backbone"]
+        weights, padding = str(folder / "backbone.safetensors"), chosen.get("padding", "zeros")
+        spec = BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
+        return (*_free(config, spec, FLOORS), *_trained(config, about["model"]["name"], spec, folder))
+    spec = backbone.spec(run)
+    if name in models.TRAINING_FREE:
+        if config.select != "holdout":
+            raise ValueError(
+                f"select={config.select}: expected a trained model, {name} has no candidates to select from"
+            )
+        return (*_free(config, spec, (), name), *_free(config, spec, (name,), None, run.config.model.options))
+    found = list(_free(config, spec, FLOORS))
+    if config.backbone.weights == "pretrain":
+        found.insert(
+            0, Entry(f"{models.TRAINING_FREE['prototype']}, random backbone", backbone.untrained(run), "prototype")
+        )
+    return (*found, *_trained(config, f"{name}, meta-trained", spec, run.manifest("train").folder / "model"))
+
+
+def _free(
+    config: Config,
+    spec: BackboneSpec,
+    usual: Sequence[str],
+    without: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Entry]:
+    asked = baselines(config) if options is None else None
+    for name in usual if asked is None else asked:
+        if name != without:
+            yield Entry(models.TRAINING_FREE[name], spec, name, tuple((options or {}).items()))
+
+
+def _trained(config: Config, label: str, spec: BackboneSpec, folder: Path) -> list[Entry]:
+    if config.select == "holdout":
+        return [Entry(label, spec, "trained", (), str(folder))]
+    found = candidates.read(folder.parent)
+    if len(found) < 2:
+        raise ValueError(
+            f"select={config.select}: expected candidates of training beside {folder}, found {len(found)}; train with "
+            "train.candidates of at least 2, or leave select=holdout"
+        )
+    return [Entry(f"{label}, step {c.step}", spec, "trained", (), str(folder), str(c.path)) for c in found]

@@ -1,0 +1,291 @@
+"""What the stages cost on this cluster: the real stages on a few of the user's images, each unit timed in its worker.
+
+The stages run twice, first in four small shards, then in two large ones. Two sizes tell bytes that come with an image
+from bytes that come with a file; times are of the second run, by workers that have loaded libraries and the backbone in
+the first. What depends on the size of the corpus and not on its images is timed on its own (see `probes`): rows on
+their way to the shards, k-means at the configured number of clusters, the driver's part of every unit, and a few
+optimiser steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from cluster import backbone
+from cluster.config import Config
+from cluster.corpus.hashing import Layout
+from cluster.corpus.inputs import Entry, Source
+from cluster.corpus.places import is_url
+from cluster.planning import probes
+from cluster.planning.plan import Cost
+from cluster.planning.probes import Passes, Steps
+from cluster.planning.timing import Note, TimedPool, Trial
+from cluster.run import Run
+from cluster.stage import Stage
+from cluster.stages import pretrain, shard, train
+from fss import models
+
+_SCAN = 10_000  # entries of the listing of which the calibration's images are taken
+#: Bytes of an input's row as Python objects, and in the columns of a few tables.
+_ROW, _COLUMNS = 1000, 400
+#: Bytes of a region's row beside its descriptor, which is there as float16 and as float32.
+_REGION = 200
+
+
+@dataclass(frozen=True)
+class Some(Source):
+    """A few of a source's inputs: files and members of tars."""
+
+    chosen: tuple[Entry, ...] = ()
+
+    def entries(self) -> Iterator[Entry]:
+        """The chosen ones."""
+        return iter(self.chosen)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What k-means costs, in seconds."""
+
+    point: float
+    """Of a point in one iteration."""
+    read: float
+    """Of reading a point again."""
+    driver: float
+    """Of the driver, for the sums of a chunk."""
+    memory: float
+    """Bytes of a worker's memory before it holds points."""
+    iteration: float
+    """Of the driver, for an iteration beside its chunks: handing them out, writing down where it stands."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What calibration found: costs of the steps, and how many of a thing come of how many others."""
+
+    costs: Mapping[str, Cost]
+    """By step; training's and k-means' are made of what follows, for a corpus of a size."""
+    passes: Passes
+    rows: Passes
+    """The same for a single bucket: what comes with the rows."""
+    compare: float
+    """Seconds for each pair of images that are looked at as near-duplicates."""
+    sums: Sums
+    training: Mapping[str, Steps]
+    """Of `pretrain` and `train`, if they are configured."""
+    driver: float
+    """Seconds of the driver for a unit."""
+    fixed: Mapping[str, float]
+    """Seconds of each stage in which no worker had a unit."""
+    accepted: float
+    """Share of the inputs that end in the corpus."""
+    points: float
+    """Sampled embeddings of an image."""
+    dimensions: int
+    workers: int
+    disk: float
+    """Bytes a second that were written, and synced, by one process."""
+    seconds: float
+    """How long calibration took."""
+
+
+def calibrate(config: Config, stages: Mapping[str, Stage]) -> Measured:
+    """Run `stages` on about `plan.images` of the configured images in a temporary folder below config.root.
+
+    Raises:
+        ValueError: if there are no images, or the configuration does not work on them.
+    """
+    start = time.monotonic()
+    Path(config.root).mkdir(parents=True, exist_ok=True)
+    root = Path(tempfile.mkdtemp(prefix=".plan-", dir=Path(config.root).resolve()))
+    try:
+        measured = _measure(config, stages, root)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    return dataclasses.replace(measured, seconds=time.monotonic() - start)
+
+
+def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measured:
+    small, chosen = _subset(config, root)
+    if chosen is not None:
+        stages = {**stages, "shard": shard.stage(lambda run: chosen)}
+    names = planned(config)
+    number = config.plan.images
+    with Run(_sized(small, -(-number // 4), groups=2), stages) as run:
+        pool = TimedPool(run.pool)
+        first = Trial.go(run, pool, names)
+        second = Trial.go(Run(_sized(small, -(-number // 2), groups=1), stages), pool, names)
+        disk, publishing = probes.disk(root)
+        costs = {cost.step: cost for name in names for cost in _costs(name, first, second, publishing)}
+        for step in ("sample", "label"):
+            costs[step] = _explained(costs[step], second.run, pool)
+        corpus, sample = (second.run.manifest(name).counts for name in ("shard", "sample"))
+        sums, dimensions = _kmeans(config, second.run, pool)
+        sums = dataclasses.replace(sums, iteration=sums.iteration + publishing)
+        return Measured(
+            costs=_held(costs, second.run, dimensions),
+            passes=pool.one(probes.TimePasses(root / "passes"), layout(config))[0],
+            rows=pool.one(probes.TimePasses(root / "rows"), layout(config, bucket=True))[0],
+            compare=probes.compare(config.corpus.near_duplicates or 0),
+            sums=sums,
+            training=dict(_training(config, second.run, pool)),
+            driver=probes.handing_out(run.pool),
+            fixed={**second.fixed, "kmeans": second.run.seconds(second.run.manifest("kmeans"))},
+            accepted=corpus["accepted"] / corpus["inputs"],
+            points=sample["points"] / sample["images"],
+            dimensions=dimensions,
+            workers=pool.size,
+            disk=disk,
+            seconds=0.0,
+        )
+
+
+def planned(config: Config) -> list[str]:
+    """The stages whose units are planned, in order."""
+    quality = ["quality"] if config.quality.enabled else []
+    return ["shard", "sample", "label", *quality, *([] if config.train.tasks == "stream" else ["pair"])]
+
+
+def layout(config: Config, *, bucket: bool = False) -> Layout:
+    """How the rows of the planned corpus are spread, or those of a single bucket."""
+    size = config.plan.corpus_size
+    assert size is not None
+    number = 1 if bucket else math.ceil(size / config.corpus.shard_size)
+    return Layout(number, config.seed, config.corpus.near_duplicates)
+
+
+def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
+    """The configuration for a few images that writes below `root`, and evenly spaced ones of the listing's beginning.
+
+    None instead of them where the images are rendered.
+    """
+    small, number = copy.deepcopy(config), config.plan.images
+    small.root, small.tracking.enabled = str(root), False
+    finest = min((*config.source.hierarchy, config.source.clusters)[0], 2 * number)  # labelling hardly depends on it
+    small.source.clusters, small.source.hierarchy, small.source.shards = finest, [], None
+    small.source.iterations, small.source.restarts = min(config.source.iterations, 5), 1
+    small.quality.masks = None
+    if config.backbone.weights == "pretrain":
+        small.backbone.weights = "random"  # which is as fast
+    if config.corpus.kind == "scenes":
+        small.corpus.scenes, small.corpus.scenes_val = number, 1
+        return small, None
+    given = shard.source(Run(config, {}))
+    listing = list(itertools.islice(given.entries(), _SCAN))
+    if not listing:
+        raise ValueError(f"expected images in corpus.root={config.corpus.root}, found none")
+    step = max(1, len(listing) // number)
+    chosen = tuple(listing[::step][:number])
+    return small, Some(given.root, given.list_file, given.column, chosen)
+
+
+def _sized(config: Config, shard_size: int, *, groups: int) -> Config:
+    """`config` with shards of `shard_size` images, paired in so many groups."""
+    sized = copy.deepcopy(config)
+    sized.corpus.shard_size = shard_size
+    sized.pair.group_shards = math.ceil(math.ceil(config.plan.images / shard_size) / groups)
+    return sized
+
+
+def _costs(stage: str, first: Trial, second: Trial, publishing: float) -> Iterator[Cost]:
+    """Cost of every step of a stage; `publishing` a file takes so many seconds."""
+    read = _bytes_read(stage, second.run)
+    for name in second.steps(stage):
+        (known, many), (notes, few) = first.step(stage, name), second.step(stage, name)
+        size, more = sum(made.bytes for made in few), len(many) - len(few)
+        unit = max(0.0, (sum(made.bytes for made in many) - size) / more) if more else 0.0
+        warm = _warm(notes, {note.process for note in known})
+        counted, seconds = sum(few[i].items for i in warm), sum(notes[i].seconds for i in warm)
+        yield Cost(
+            stage=stage,
+            step=name,
+            seconds=max(0.0, seconds - publishing * sum(few[i].files for i in warm)) / max(counted, 1),
+            seconds_unit=publishing * sum(made.files for made in few) / len(few),
+            read=read,
+            written=max(0.0, size - unit * len(few)) / max(sum(made.items for made in few), 1),
+            written_unit=unit,
+            base=max(note.memory for note in notes),
+        )
+
+
+def _warm(notes: Sequence[Note], known: set[tuple[str, int]]) -> list[int]:
+    """Positions of the notes of processes that had done this step before; all if there are none."""
+    warm = []
+    for index, note in enumerate(notes):
+        if note.process in known:
+            warm.append(index)
+        known = known | {note.process}
+    return warm or list(range(len(notes)))
+
+
+def _bytes_read(stage: str, run: Run) -> float:
+    """Bytes that a step of the stage reads for one of its items."""
+    corpus = run.manifest("shard")
+    if stage == "shard":
+        tables = [pq.read_table(corpus.folder / file.path) for file in corpus.named(".ledger.parquet")]
+        return float(sum(sum(table["size"].to_pylist()) for table in tables) / corpus.counts["inputs"])
+    labels = sum(file.bytes for file in run.manifest("label").files) if stage in ("pair", "quality") else 0
+    return (sum(file.bytes for file in corpus.named(".tar")) + labels) / corpus.counts["accepted"]
+
+
+def _held(costs: Mapping[str, Cost], run: Run, dimensions: int) -> dict[str, Cost]:
+    """The costs with what an item of a unit takes of a worker's memory, as the stages' code has it."""
+    corpus, labels = run.manifest("shard").counts["accepted"], run.manifest("label")
+    region = 6 * dimensions + _REGION
+    regions = labels.counts["regions"] / corpus * region + sum(f.bytes for f in labels.named(".parquet")) / corpus
+
+    def held(cost: Cost) -> float:
+        if cost.stage == "shard":
+            return {"hash": _ROW, "build": _ROW + 2 * cost.written}.get(cost.step, _COLUMNS)
+        return regions if cost.stage == "pair" else cost.read + 2 * cost.written
+
+    return {name: dataclasses.replace(cost, held=held(cost)) for name, cost in costs.items()}
+
+
+def _explained(cost: Cost, run: Run, pool: TimedPool) -> Cost:
+    """The cost with what is known of its parts."""
+    corpus = run.manifest("shard")
+    file = max(corpus.named(".tar"), key=lambda file: file.count)
+    (decode, network), _ = pool.one(probes.TimeParts(corpus.folder, backbone.spec(run)), file)
+    rest = max(0.0, cost.seconds - decode - network)
+    return dataclasses.replace(cost, parts={"decode": decode, "backbone": network, "segments": rest})
+
+
+def _kmeans(config: Config, run: Run, pool: TimedPool) -> tuple[Sums, int]:
+    """What a point costs at the configured number of clusters, and the points' dimensions."""
+    sample, finest = run.manifest("sample"), (*config.source.hierarchy, config.source.clusters)[0]
+    file = max(sample.named(".npy"), key=lambda file: file.count)
+    (point, read), note = pool.one(probes.TimeSums(sample.folder, file), finest)
+    dimensions = round(file.bytes / file.count / 4)
+    driver, iteration = probes.adding(pool.pool, (finest, dimensions))
+    return Sums(point, read, driver, note.memory, iteration), dimensions
+
+
+def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, Steps]]:
+    """The optimiser steps of what is trained: the backbone, the head, both or nothing."""
+    cluster = config.cluster
+    timed = probes.TimeSteps(cluster.cpus_per_train_worker, cluster.train_workers, config.pretrain.batch)
+    recipes: dict[str, Any] = {}
+    if config.backbone.weights == "pretrain":
+        recipes["pretrain"] = pretrain.job(run, run.folder).recipe
+    if config.model.name not in (*models.TRAINING_FREE, "trained"):
+        recipes["train"] = train.job(run, run.folder).recipe
+    for name, recipe in recipes.items():
+        yield name, pool.one(timed, recipe)[0]
+
+
+def is_remote(config: Config) -> bool:
+    """Whether the user's images come over the network."""
+    return any(is_url(place) for place in (config.corpus.root, config.corpus.list) if place)

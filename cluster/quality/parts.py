@@ -1,0 +1,188 @@
+"""What workers do for the quality report: sums over one shard's regions and masks, and crops of its regions."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from cluster.quality.masks import Masks
+from cluster.stage import File, Output, Unit, read_file
+from fss import atlas, pseudo, quality, shards
+from fss.imaging import images
+from fss.pairing import pairs
+
+#: Side of a crop in the atlas, pixels.
+CROP = 96
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """The files of one shard: its images, their label maps and their regions."""
+
+    corpus: File
+    labels: File
+    regions: File
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Central:
+    """A region that may stand for its cluster: its squared distance to the centroid, and where it is."""
+
+    distance: float
+    key: str
+    layer: int
+    shard: int
+
+
+@dataclasses.dataclass
+class Found:
+    """Sums over shards and the most central regions of each cluster, from distinct images, nearest first."""
+
+    regions: quality.RegionSums
+    masks: quality.MaskSums
+    missing: int
+    """Images without a mask, where masks are looked at."""
+    central: list[list[Central]]
+
+    def encode(self) -> bytes:
+        """JSON bytes of it; floats come back exactly."""
+        return shards.dumps(
+            {
+                "regions": {key: value.tolist() for key, value in vars(self.regions).items()},
+                "images": self.masks.images,
+                "pixels": [[*place, n] for place, n in sorted(self.masks.pixels.items())],
+                "objects": {name: sums.tolist() for name, sums in self.masks.objects.items()},
+                "missing": self.missing,
+                "central": [[dataclasses.astuple(one) for one in best] for best in self.central],
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Found:
+        """What `encode` wrote."""
+        value = json.loads(data)
+        pixels = Counter({tuple(place): n for *place, n in value["pixels"]})
+        objects = {name: np.array(sums) for name, sums in value["objects"].items()}
+        return cls(
+            quality.RegionSums(**{key: np.array(sums) for key, sums in value["regions"].items()}),
+            quality.MaskSums(value["images"], pixels, objects),
+            value["missing"],
+            [[Central(*one) for one in best] for best in value["central"]],
+        )
+
+    def add(self, other: Found, most: int) -> None:
+        """Take in what another shard holds, keeping `most` regions of each cluster."""
+        self.regions += other.regions
+        self.masks.add(other.masks)
+        self.missing += other.missing
+        self.central = [_nearest([*a, *b], most) for a, b in zip(self.central, other.central, strict=True)]
+
+
+def _nearest(regions: Sequence[Central], most: int) -> list[Central]:
+    """The most central regions, one of each image."""
+    by_image: dict[str, Central] = {}
+    for one in sorted(regions):
+        by_image.setdefault(one.key, one)
+    return list(by_image.values())[:most]
+
+
+@dataclasses.dataclass(frozen=True)
+class SumShard:
+    """Sums over the regions of one shard, and over its masks."""
+
+    corpus: Path
+    labels: Path
+    clusters: pseudo.Clusters
+    rules: pairs.Rules
+    masks: Masks | None
+    most: int
+
+    def __call__(self, unit: Unit) -> Output:
+        """`unit.payload` is (number, `Labelled`)."""
+        number, files = unit.payload
+        table = read_regions(self.labels, files.regions)
+        usable = pairs.usable(table, self.rules)
+        nearest = self.clusters.nearest(table.descriptor)
+        rows = pseudo.centred(table.descriptor, self.clusters.centre)
+        sums = quality.sum_regions(
+            table.key, table.label, table.area, table.border, usable, rows, nearest, self.clusters.lengths
+        )
+        masks, missing = self._masks(files, table.take(usable))
+        found = Found(sums, masks, missing, self._central(number, table, nearest))
+        return Output({f"sums/{unit.name}.json": found.encode()}, {}, {"images": files.labels.count})
+
+    def _central(self, shard: int, table: pairs.Table, nearest: tuple[np.ndarray, np.ndarray]) -> list[list[Central]]:
+        found: list[list[Central]] = [[] for _ in range(self.clusters.count)]
+        for row in np.flatnonzero(nearest[0] == table.label):
+            one = Central(float(nearest[1][row]), str(table.key[row]), int(table.layer[row]), shard)
+            found[int(table.label[row])].append(one)
+        return [_nearest(regions, self.most) for regions in found]
+
+    def _masks(self, files: Labelled, usable: pairs.Table) -> tuple[quality.MaskSums, int]:
+        sums, missing = quality.MaskSums(), 0
+        if self.masks is None:
+            return sums, missing
+        allowed: dict[str, list[tuple[int, int]]] = {}
+        for key, layer, label in zip(usable.key, usable.layer, usable.label, strict=True):
+            allowed.setdefault(str(key), []).append((int(layer), int(label)))
+        for key, about, maps in _images(self.corpus, self.labels, files):
+            layers = [images.decode_labels(png) for png in _layers(maps)]
+            mask = self.masks.read(json.loads(about["json"])["path"], layers[0].shape)
+            if mask is None:
+                missing += 1
+            else:
+                sums.take(layers, mask, allowed.get(key, ()))
+        return sums, missing
+
+
+@dataclasses.dataclass(frozen=True)
+class CropShard:
+    """Cuts the chosen regions of one shard out of their images."""
+
+    corpus: Path
+    labels: Path
+
+    def __call__(self, unit: Unit) -> Output:
+        """`unit.payload` is (`Labelled`, {(cluster, place): `Central`})."""
+        files, chosen = unit.payload
+        wanted: dict[str, list[tuple[tuple[int, int], Central]]] = {}
+        for place, one in chosen.items():
+            wanted.setdefault(one.key, []).append((place, one))
+        samples: list[shards.Sample] = []
+        for key, members, maps in _images(self.corpus, self.labels, files):
+            for (cluster, place), one in wanted.get(key, ()):
+                mask = images.decode_labels(maps[f"{one.layer}.png"]) == cluster
+                picture = atlas.crop(images.decode(members["jpg"]), mask, CROP) if mask.any() else None
+                if picture is not None:
+                    samples.append((f"{cluster:06d}_{place:03d}", {"png": images.encode_png(picture)}))
+        name = f"crops/{unit.name}.tar"
+        return Output({name: shards.pack(samples)}, {name: len(samples)}, {"crops": len(samples)})
+
+
+def read_regions(folder: Path, file: File) -> pairs.Table:
+    """One shard's regions, their descriptors as float32."""
+    table = pq.read_table(io.BytesIO(read_file(folder, file)))
+    names = [field.name for field in dataclasses.fields(pairs.Table) if field.name != "descriptor"]
+    columns = {name: table[name].to_numpy() for name in names}
+    descriptors = table["descriptor"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return pairs.Table(**columns, descriptor=descriptors.reshape(len(table), -1))
+
+
+def _images(corpus: Path, labels: Path, files: Labelled) -> Iterator[tuple[str, dict[str, bytes], dict[str, bytes]]]:
+    """(key, image and JSON, label maps) of every image of one shard."""
+    pictures = shards.unpack(read_file(corpus, files.corpus))
+    for (key, members), (same, maps) in zip(pictures, shards.unpack(read_file(labels, files.labels)), strict=True):
+        if key != same:
+            raise ValueError(f"expected the label map of {key} in {files.labels.path}, got that of {same}")
+        yield key, members, maps
+
+
+def _layers(maps: Mapping[str, bytes]) -> list[bytes]:
+    return [maps[name] for name in sorted(maps, key=lambda name: int(name.split(".")[0]))]

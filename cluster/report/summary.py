@@ -1,0 +1,207 @@
+"""What a finished pipeline leaves for its reader: summary.json, report.html, the table, and what MLflow shows."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cluster import publish
+from cluster.config import plain
+from cluster.evaluation import measured
+from cluster.evaluation.results import Result, means_markdown, results_markdown, results_table
+from cluster.quality import text as quality_text
+from cluster.report import page as report
+from cluster.report.charts import Chart
+from cluster.run import Run
+from cluster.stage import Manifest, read_file
+from cluster.tracking.journal import flatten, read_events
+from cluster.tracking.shipper import default_tracking_uri
+from fss import pictures, shards, tasks
+from fss.imaging import images
+
+_LOCAL = "http://127.0.0.1:5000"
+
+
+def stages(run: Run) -> list[str]:
+    """What the pipeline goes through, in order: evaluate and all it reads, and the report on clusters after label."""
+    names = run.order("evaluate")
+    if run.config.quality.enabled and "label" in names:
+        names.insert(names.index("label") + 1, "quality")
+    return names
+
+
+def conclude(run: Run) -> str:
+    """Write summary.json and report.html into the run's folder, put both into MLflow, and return the closing words."""
+    done = [run.ensure(name) for name in stages(run)]
+    figures = publish.read_json(done[-1].path("metrics.json"))
+    rows = measured.results(figures)
+    page = _report(run, done, figures, rows)
+    publish.write_json(run.folder / "summary.json", _summary(run, done, figures))
+    path = report.write(page, run.folder / "report.html")
+    _log(run, figures, rows, page)
+    uri = run.config.tracking.uri or default_tracking_uri(run.config.root)
+    look = _ui(uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
+    return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
+
+
+def _ui(uri: str, page: str | None = None) -> str:
+    """How to open the MLflow UI; `page` is the run's own, if MLflow has it already."""
+    if uri.startswith("sqlite"):
+        return f"mlflow server --backend-store-uri {shlex.quote(uri)}   then open {page or _LOCAL}"
+    return page or uri
+
+
+def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict[str, Any]:
+    found = {m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done}
+    model = next((str(m.folder / "model") for m in done if m.stage == "train"), None)
+    total = sum(run.seconds(manifest) for manifest in done)
+    about = {"name": run.config.name, "results": figures, "stages": found, "seconds": total, "model": model}
+    clusters = [publish.read_json(m.path("quality.json")) for m in done if m.stage == "quality"]
+    return about | ({"quality": clusters[0]} if clusters else {})
+
+
+def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], page: report.Report) -> None:
+    journal = run.pipeline_journal
+    model = list(figures["models"])[-1]
+    for number, found in figures["models"][model].items():
+        journal.metrics({f"result/{key}_{number}shot": found["mean"][key] for key in ("miou", "fb_iou")})
+    journal.tags({"mlflow.note.content": f"{means_markdown(rows)}\n\n{results_markdown(rows)}"})
+    journal.artifact(run.folder / "report.html")
+    journal.artifact(run.folder / "summary.json")
+    _log_galleries(run, page)
+
+
+def _log_galleries(run: Run, page: report.Report) -> None:
+    """Pseudo-labels into the label stage's run, pseudo-tasks into the pair stage's; predictions go image by image."""
+    for gallery in page.galleries:
+        stage = {"Pseudo-labels": "label", "Pseudo-tasks": "pair"}.get(gallery.title)
+        if stage in run.fresh:
+            tiles = [tile.image for tile in gallery.tiles]
+            rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
+            with run.journal(stage) as child:
+                child.image(gallery.title.lower().replace("-", "_"), pictures.contact_sheet(rows, cell=gallery.cell))
+
+
+def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[Result]) -> report.Report:
+    config = run.config
+    model = next((m.folder / "model" for m in done if m.stage == "train"), None)
+    commands = [
+        report.Command("Look at the runs in MLflow", _ui(config.tracking.uri or default_tracking_uri(config.root)))
+    ]
+    if model:
+        line = f"python -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
+        commands.append(report.Command("Segment your own images", line))
+    notes = measured.notes_on(figures)
+    return report.Report(
+        title=f"{config.name}: few-shot segmentation from unlabelled images",
+        summary=notes[0],
+        results_note="; ".join(notes[1:]),
+        headlines=_headlines(figures),
+        facts={"folder": str(run.folder), "backbone": config.backbone.name, "seed": config.seed},
+        stages=[_stage(run, m) for m in done],
+        results=rows,
+        classes=measured.class_scores(figures),
+        charts=list(_charts(run)),
+        galleries=[g for g in (_clusters(run), _labels(run), _tasks(run), _predictions(done[-1])) if g],
+        commands=commands,
+        config="\n".join(f"{key}={value}" for key, value in flatten(plain(config)).items()),
+    )
+
+
+def _headlines(figures: Mapping[str, Any]) -> list[report.Headline]:
+    *floors, (model, found) = figures["models"].items()
+    lines = []
+    for number, value in found.items():
+        note = "; ".join(f"{name}: {100 * by[number]['mean']['miou']:.1f}" for name, by in floors)
+        lines.append(report.Headline(f"{100 * value['mean']['miou']:.1f}", f"{number}-shot mIoU, {model}", note))
+    first = next(iter(found.values()))
+    lines.append(report.Headline(f"{first['mean']['area_ratio']:.2f}", "predicted / true area", "1 is right"))
+    return lines
+
+
+_UNITS = {"kmeans": "points", "train": "episodes", "evaluate": "episodes", "pair": "tasks", "shard": "accepted"}
+
+
+def _stage(run: Run, manifest: Manifest) -> report.Stage:
+    unit = _UNITS.get(manifest.stage, "images")
+    size = sum(file.bytes for file in manifest.files)
+    return report.Stage(manifest.stage, run.seconds(manifest), manifest.counts.get(unit, 0), unit, size)
+
+
+def _charts(run: Run) -> Iterator[Chart]:
+    for stage in (name for name in run.order("evaluate") if name in ("pretrain", "train")):
+        curves: dict[str, list[tuple[float, float]]] = {}
+        events, _ = read_events(run.tracking_folder / f"{run.journal_name(stage)}.jsonl")
+        for event in events:
+            if event["kind"] == "metrics" and event["step"] is not None:
+                for key, value in event["values"].items():
+                    points = curves.setdefault(key.split("/", 1)[1], [])
+                    points[:] = [*(p for p in points if p[0] < event["step"]), (event["step"], value)]  # resumed runs
+        for names in (("loss", "holdout_loss"), ("iou", "holdout_iou")):
+            chosen: dict[str, list[tuple[float, float]]] = {name: curves[name] for name in names if name in curves}
+            if chosen:
+                yield Chart(f"{stage}: {names[0]}", chosen)
+
+
+def _clusters(run: Run) -> report.Gallery | None:
+    """The atlas of clusters with the figures of quality.json."""
+    try:
+        manifest = run.manifest("quality")
+    except ValueError:
+        return None
+    figures = publish.read_json(manifest.path("quality.json"))
+    tiles = [report.Tile(_picture(manifest.folder / file.path)) for file in manifest.named(".jpg")]
+    return report.Gallery("Clusters", tiles, quality_text.note(figures), 1180, quality_text.tables(figures))
+
+
+def _labels(run: Run) -> report.Gallery | None:
+    """The first images of the first corpus shard with their label maps."""
+    try:
+        corpus, labels = run.manifest("shard"), run.manifest("label")
+    except ValueError:
+        return None
+    first = zip(
+        shards.unpack(read_file(corpus.folder, corpus.named(".tar")[0])),
+        shards.unpack(read_file(labels.folder, labels.named(".tar")[0])),
+        strict=True,
+    )
+    tiles = []
+    for (_, members), (_, maps) in list(first)[:6]:
+        image = images.decode(members["jpg"])
+        for layer, png in maps.items():
+            tiles.append(report.Tile(pictures.label_overlay(image, images.decode_labels(png)), f"layer {layer[0]}"))
+    return report.Gallery("Pseudo-labels", tiles, "One colour is one cluster, over all images.")
+
+
+def _tasks(run: Run) -> report.Gallery | None:
+    """A few pseudo-tasks, as the model sees them."""
+    try:
+        pair = run.manifest("pair")
+    except ValueError:
+        return None
+    tiles = []
+    file = next(f for f in pair.named(".tar") if f.count)
+    for sample in list(shards.unpack(read_file(pair.folder, file)))[:8]:
+        task = tasks.decode(sample)
+        shown = [images.decode(jpeg) for jpeg in task.jpegs]
+        masks = [images.decode_labels(png) for png in task.masks]
+        picture = pictures.episode_picture(shown[1:], masks[1:], shown[0], None, masks[0], note="pseudo-mask", cell=160)
+        tiles.append(report.Tile(picture))
+    return report.Gallery("Pseudo-tasks", tiles, "Support with its mask, query, and the mask to be learned.", 420)
+
+
+def _predictions(evaluated: Manifest) -> report.Gallery | None:
+    shown = [f for f in evaluated.files if f.path.startswith("gallery/")]
+    tiles = [report.Tile(_picture(evaluated.folder / file.path), Path(file.path).stem) for file in shown]
+    note = "Blue: prediction. Yellow outline: truth. Orange: support masks. Best, median and worst of each fold."
+    return report.Gallery("Predictions", tiles, note, 560) if tiles else None
+
+
+def _picture(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))

@@ -1,0 +1,1 @@
+"""Groups of shards as pairing reads them, and tasks made while training."""

@@ -1,0 +1,117 @@
+"""Tasks that are paired while training, by the rules of `pair`, anew in every epoch; nothing is written.
+
+The same interface as the shards of tasks that the pair stage writes: a function from the number of a shard (here: a
+group of shards) and the epoch to its tasks, and `counts`. The number of a group's tasks follows from its region table
+alone, so `fss.tasks.Schedule` can place every episode beforehand: which task episode i is, is a function of (seed, i),
+whoever asks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from cluster.pool import Failure, Pool
+from cluster.stage import StageError
+from cluster.tasks.groups import Group, Source, held_out, read_regions
+from fss import rng, tasks
+from fss.imaging import images
+from fss.pairing import pairs
+
+#: Groups, and drawn epochs of them, that a process keeps: a batch may begin in one and end in the next.
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Where the tasks of a corpus come from. Picklable; small but for the list of files."""
+
+    corpus: Path
+    labels: Path
+    groups: tuple[Group, ...]
+    rules: pairs.Rules
+    seed: int
+
+    def count(self, number: int) -> tuple[int, int]:
+        """Tasks for training and for validation of one group, in any epoch; reads its region table only."""
+        table = read_regions(self.labels, self.groups[number].regions, descriptors=False)
+        held, group = held_out(table.key, self.seed), pairs.Group(table, self.rules)
+        return group.count(~held), group.count(held)
+
+    def open(self, pool: Pool) -> tuple[TaskStream, TaskStream]:
+        """The tasks for training and those for validation; the workers of `pool` count them.
+
+        Raises:
+            StageError: if a region table cannot be read.
+        """
+        found = dict(pool.map(self.count, range(len(self.groups))))
+        failed = [result.message for result in found.values() if isinstance(result, Failure)]
+        if failed:
+            raise StageError(f"train: {len(failed)} of {len(self.groups)} groups cannot be counted ({failed[0]})")
+        train, held = ([found[number][kind] for number in range(len(self.groups))] for kind in (0, 1))
+        return TaskStream(self, False, tuple(train)), TaskStream(self, True, tuple(held))
+
+
+@dataclass(frozen=True)
+class TaskStream:
+    """The tasks of each group, those of held-out query images or the others."""
+
+    source: Streams
+    held: bool
+    counts: tuple[int, ...]
+    """Tasks in each group."""
+
+    def __call__(self, number: int, epoch: int) -> Sequence[tasks.Task]:
+        """The tasks of group `number` in `epoch`, each made when it is asked for.
+
+        Held-out ones are the same in every epoch, so that figures of different steps can be compared.
+        """
+        return self._drawn(number, 0 if self.held else epoch)
+
+    @functools.cached_property
+    def _drawn(self) -> Callable[[int, int], Drawn]:
+        return functools.lru_cache(_KEPT)(self._draw)
+
+    @functools.cached_property
+    def _opened(self) -> Callable[[int], Source]:
+        return functools.lru_cache(_KEPT)(self._open)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def _open(self, number: int) -> Source:
+        one, group = self.source, self.source.groups[number]
+        return Source(one.corpus, one.labels, group, read_regions(one.labels, group.regions))
+
+    def _draw(self, number: int, epoch: int) -> Drawn:
+        source, seed = self._opened(number), self.source.seed
+        held = held_out(source.table.key, seed)
+        drawn = pairs.draw(
+            source.table, self.source.rules, seed=rng.mix(seed, "epoch", epoch), queries=held if self.held else ~held
+        )
+        if len(drawn) != self.counts[number]:
+            raise ValueError(f"group {number}: expected {self.counts[number]} tasks, got {len(drawn)} in epoch {epoch}")
+        return Drawn(source, drawn)
+
+
+class Drawn(Sequence[tasks.Task]):
+    """The tasks of pairings, each read from its images when it is asked for."""
+
+    def __init__(self, source: Source, pairings: Sequence[pairs.Pairing]):
+        self.source, self.pairings = source, pairings
+
+    def __len__(self) -> int:
+        return len(self.pairings)
+
+    @overload
+    def __getitem__(self, place: int) -> tasks.Task: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[tasks.Task]: ...
+    def __getitem__(self, place: int | slice) -> tasks.Task | list[tasks.Task]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        keys, jpegs, masks = self.source.task(self.pairings[place])
+        return tasks.Task(tuple(keys), tuple(jpegs), tuple(map(images.encode_png, masks)))

@@ -1,0 +1,1 @@
+"""Metrics: journals on disk first, MLflow from there."""

@@ -1,0 +1,126 @@
+"""What one journal event is in MLflow's terms: keys, batches and calls within MLflow's limits."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from PIL import Image, UnidentifiedImageError
+
+from cluster.tracking.journal import shorten
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
+Event = dict[str, Any]
+SCALARS = ("metrics", "params", "tags")
+FILES = ("image", "artifact", "text")
+
+
+class RefusedError(Exception):
+    """This can never be sent; trying again is pointless."""
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the server understood and said no (True), or is away or in trouble (False)."""
+    code = getattr(error, "error_code", None)
+    return isinstance(error, RefusedError) or code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+
+
+def clean_key(key: str, flags: int = 0) -> str:
+    """`key` with what MLflow refuses in names replaced by ``_``: letters, digits and ``_ - . / space`` stay."""
+    clean = re.sub(r"[^\w\-./ ]", "_", key, flags=flags)
+    return "/".join(part for part in clean.split("/") if part not in {"", ".", ".."})[:250] or "_"
+
+
+def slices(items: Sequence[T], count: int, size: Callable[[T], int], limit: int = 100_000) -> Iterator[list[T]]:
+    """Cut `items` into runs of at most `count` items and, but for a single larger item, `limit` total size.
+
+    MLflow takes 1 MB a request, and one character can become six bytes of JSON: hence the default limit.
+    """
+    part: list[T] = []
+    total = 0
+    for item in items:
+        if part and (len(part) == count or total + size(item) > limit):
+            yield part
+            part, total = [], 0
+        part.append(item)
+        total += size(item)
+    if part:
+        yield part
+
+
+def send_scalars(client: "MlflowClient", run_id: str, events: Sequence[Event], known: dict[str, str]) -> None:
+    """Send metrics, params and tags of several events, and the last one's number as the tag ``journal.sent``.
+
+    `known` are the run's params and is brought up to date. A param that comes again with another value, which MLflow
+    refuses, becomes the tag ``param_changed.<key>``.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    metrics: list[tuple[str, float, int, int]] = []
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    for event in events:
+        values = {clean_key(key): value for key, value in event["values"].items()}
+        if event["kind"] == "metrics":
+            metrics += [(key, value, event["time"], event["step"] or 0) for key, value in values.items()]
+        elif event["kind"] == "tags":
+            tags |= values
+        else:
+            before = known | params
+            params |= {key: value for key, value in values.items() if key not in before}
+            changed = {key: value for key, value in values.items() if before.get(key, value) != value}
+            tags |= {f"param_changed.{key}"[:250]: value for key, value in changed.items()}
+    tags.pop("journal.sent", None)
+    tags["journal.sent"] = str(events[-1]["seq"])  # goes last: what it says has arrived
+    for numbers in slices(metrics, 900, lambda item: len(item[0]) + 80):
+        client.log_batch(run_id, metrics=[Metric(*item) for item in numbers])
+    for words in slices(list(params.items()), 100, _length):
+        client.log_batch(run_id, params=[Param(*item) for item in words])
+    for words in slices(list(tags.items()), 100, _length):
+        client.log_batch(run_id, tags=[RunTag(*item) for item in words])
+    known |= params
+
+
+def _length(item: tuple[str, str]) -> int:
+    return len(item[0]) + len(item[1])
+
+
+def send_dataset(client: "MlflowClient", run_id: str, event: Event) -> None:
+    """Attach what the run read; of the digest MLflow keeps 36 characters."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": event["source"]})
+    dataset = Dataset(shorten(event["name"], 500), event["digest"][:36], "local", source)
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", event["context"])])])
+
+
+def send_file(client: "MlflowClient", run_id: str, event: Event, folder: Path) -> None:
+    """Upload a text, a picture (kept under `folder`, the journal's) or an artifact.
+
+    Raises RefusedError if the file is gone or the picture cannot be read.
+    """
+    if event["kind"] == "text":
+        client.log_text(run_id, event["content"], event["name"])
+        return
+    path = folder / event["file"] if event["kind"] == "image" else Path(event["path"])
+    if not path.exists():
+        raise RefusedError(f"{path} is gone")
+    if event["kind"] == "image":
+        key = clean_key(event["key"], re.ASCII)
+        client.log_image(run_id, _read(path), key=key, step=event["step"] or 0, timestamp=event["time"])
+    elif path.is_dir():
+        client.log_artifacts(run_id, str(path), "/".join(filter(None, (event["folder"], path.name))))
+    else:
+        client.log_artifact(run_id, str(path), event["folder"])
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.copy()
+    except (UnidentifiedImageError, OSError) as error:
+        raise RefusedError(f"{path} is no readable PNG: {error}") from error

@@ -1,0 +1,1 @@
+"""Training under Ray Train and DeepSpeed: the loop, its checkpoints and candidates."""

@@ -1,0 +1,1 @@
+"""k-means as sums that add: starts, assignment, Lloyd, hierarchies."""

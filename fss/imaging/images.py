@@ -1,0 +1,241 @@
+"""Untrusted image bytes to RGB pixels and network input, and back to JPEG and PNG bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import re
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image
+
+from fss.imaging.colour import is_srgb, to_srgb
+
+#: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them. JPEG covers
+#: MPO, which Pillow does not know as a format to open.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
+#: Images that nobody here decodes: counted as inputs, so that they are refused by name and not overlooked.
+UNDECODED = frozenset({".heic", ".heif", ".jxl", ".jp2", ".svg", ".eps", ".psd", ".dng", ".cr2", ".nef", ".arw"})
+_OTHERS = {
+    "a HEIC image": re.compile(rb"....ftyp(heic|heix|hevc|mif1|msf1)", re.DOTALL),
+    "a JPEG XL image": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ", re.DOTALL),
+    "a JPEG 2000 image": re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", re.DOTALL),
+    "an SVG drawing": re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", re.DOTALL),
+    "a PostScript document": re.compile(rb"%!PS"),
+    "a web page, not an image": re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE),
+    "a Photoshop document": re.compile(rb"8BPS"),
+}
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+VOID = 255
+#: What makes a picture of each EXIF orientation upright; from 5 on it exchanges the sides.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LABEL_FORMATS = ("PNG", "GIF", "BMP", "TIFF")
+_UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, zlib.error, EOFError, TypeError)
+
+
+class BadImageError(ValueError):
+    """Bytes that cannot become an RGB image; `reason` is one word for the ledger, the message says more."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """An upright 8-bit sRGB image; `width` and `height` of the whole upright file, pixels.
+
+    `as_stored`: the file is a JPEG, and its own pixels are these, or were if all of them had been asked for.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    as_stored: bool
+
+
+def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
+    """Decode `data` into an upright RGB image.
+
+    EXIF orientation is applied, transparency is laid over white, 16-bit and float pixels are scaled to 8 bits
+    (see `colour`; Pillow would saturate or blank them), other colour spaces and wide-gamut profiles become sRGB,
+    animations and multi-page files give their first frame.
+
+    Raises:
+        BadImageError: with reason `empty`, `unsupported`, `unreadable`, `too_large` (from the header, before any
+            pixel is decoded), `truncated` or `broken`.
+    """
+    return inspect(data, max_pixels=max_pixels).image
+
+
+def inspect(
+    data: bytes, *, max_pixels: int = 64_000_000, longer_side: int | None = None, skim: bool = False
+) -> Decoded:
+    """`decode`, and what the file is. With `longer_side`, a JPEG of four times that size or more may come at a half,
+    a quarter or an eighth of its size, but at least at twice `longer_side`: the rest of the way is `fit`'s.
+
+    With `skim`, a JPEG within `longer_side` that is `as_stored` comes at an eighth of its size. All of its compressed
+    data is read as ever, so that the same damage is noticed, without the work of turning it into pixels.
+
+    Raises:
+        BadImageError: as `decode`.
+    """
+    opened = _open(data, FORMATS, max_pixels)
+    try:
+        size, orientation = opened.size, _orientation(opened)
+        share = 0.0 if longer_side is None else max(size) / longer_side
+        kept = opened.format in ("JPEG", "MPO") and share < 4 and orientation == 1 and is_srgb(opened)
+        if kept and skim and 0 < share <= 1:
+            opened.draft(None, (1, 1))
+        elif share >= 4:
+            opened.draft(None, (math.ceil(size[0] * 2 / share), math.ceil(size[1] * 2 / share)))
+        opened.load()
+        image = to_srgb(opened.transpose(_TURNS[orientation]) if orientation > 1 else opened)
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
+    width, height = size[::-1] if orientation >= 5 else size
+    return Decoded(image, width, height, kept)
+
+
+def upright_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int]:
+    """(width, height) of `decode(data)`, from the header: no pixel of a JPEG is decoded.
+
+    Raises:
+        BadImageError: with reason `empty`, `unreadable` or `too_large`; damage behind the header goes unseen.
+    """
+    image = _open(data, FORMATS, max_pixels)
+    return image.size[::-1] if _orientation(image) >= 5 else image.size
+
+
+def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
+    """The image that the header announces, no pixel decoded yet."""
+    if not data:
+        raise BadImageError("empty", "expected an image file, got 0 bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own budget is checked below
+            image = Image.open(io.BytesIO(data), formats=formats)
+    except Image.DecompressionBombError as error:
+        raise BadImageError("too_large", str(error)) from error
+    except _UNREADABLE as error:
+        raise _foreign(data, formats, error) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImageError(
+            "too_large", f"{width}x{height} is over the budget of {max_pixels} pixels (corpus.max_pixels)"
+        )
+    if width == 0 or height == 0:
+        raise BadImageError("unreadable", f"the header says {width}x{height}")
+    return image
+
+
+def _foreign(data: bytes, formats: tuple[str, ...], error: BaseException) -> BadImageError:
+    kind = next((kind for kind, pattern in _OTHERS.items() if pattern.match(data[:256])), None)
+    if kind is not None:
+        return BadImageError("unsupported", f"{kind}; convert it to one of {', '.join(formats)}")
+    return BadImageError("unreadable", f"not one of {', '.join(formats)} ({error})")
+
+
+def _damaged(error: BaseException) -> BadImageError:
+    return BadImageError("truncated" if "truncated" in str(error).lower() else "broken", str(error))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1, as it stands, also if the block is corrupt or says nonsense."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(orientation) if orientation in _TURNS else 1
+    except Exception:  # a corrupt EXIF block says nothing about the pixels, and Pillow raises many types here
+        return 1
+
+
+def fit(image: Image.Image, longer_side: int) -> Image.Image:
+    """Shrink `image` so that its longer side is at most `longer_side` pixels; smaller images are left as they are."""
+    scale = longer_side / max(image.size)
+    if scale >= 1:
+        return image
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def encode_jpeg(image: Image.Image, quality: int = 92) -> bytes:
+    """RGB image to baseline JPEG bytes, the same bytes for the same pixels and library version, and nothing else."""
+    buffer = io.BytesIO()
+    image = image.copy()
+    image.info = {}  # Pillow would write a comment that the original had
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """(H, W) uint8 or uint16 label map, or (H, W, 3) uint8 picture, to PNG bytes without loss."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def decode_labels(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
+    """PNG bytes of an index, palette or 16-bit image to its (H, W) int32 label values, never to its colours.
+
+    Raises:
+        BadImageError: if it cannot be read, or is a colour image, whose indices nobody knows.
+    """
+    image = _open(data, _LABEL_FORMATS, max_pixels)
+    try:
+        array = np.asarray(image)
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
+    if array.ndim != 2:
+        raise BadImageError(
+            "not_a_label_map",
+            f"expected one channel of class indices, got mode {image.mode} with shape {array.shape}; "
+            "convert colours to indices first",
+        )
+    return array.astype(np.int32)
+
+
+def decode_colours(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
+    """PNG bytes of a mask to its (H, W, 3) uint8 colours as they are written, transparency left out.
+
+    Raises:
+        BadImageError: if it cannot be read.
+    """
+    image = _open(data, _LABEL_FORMATS, max_pixels)
+    try:
+        return np.asarray(image.convert("RGBA").convert("RGB"))
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
+
+
+def to_tensor(image: Image.Image, size: int) -> torch.Tensor:
+    """Stretch an RGB image to the network's input: (3, size, size) float32, ImageNet-normalised.
+
+    Stretching keeps the map between pixels and features one scale per axis, with no padding that could be clustered
+    or segmented along with the picture (the released UMTFSS code pads, and its masks come back displaced).
+    """
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous().float().div_(255)
+    return pixels.sub_(pixels.new_tensor(MEAN).view(3, 1, 1)).div_(pixels.new_tensor(STD).view(3, 1, 1))
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """(..., 3, H, W) float in [0, 1] to ImageNet-normalised values."""
+    mean = pixels.new_tensor(MEAN).view(3, 1, 1)
+    std = pixels.new_tensor(STD).view(3, 1, 1)
+    return (pixels - mean) / std

@@ -1,0 +1,1 @@
+"""Self-supervised pre-training of a small backbone by contrast of object proposals."""

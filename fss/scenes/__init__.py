@@ -1,0 +1,1 @@
+"""The embedded corpus: scenes that are rendered."""
