@@ -62,7 +62,9 @@ def _read(path: Path, size: int, part: int) -> pa.Table:
         stream.seek(size - _TAIL.size)
         crc, number = _TAIL.unpack(stream.read())
         table = size - _TAIL.size - number * _ROW.itemsize
-        stream.seek(max(0, table))
+        if table < 0:
+            raise ValueError(f"expected fewer than {number} parts in {path}")
+        stream.seek(table)
         rows = np.frombuffer(_checked(stream.read(number * _ROW.itemsize), crc, path), _ROW)
         start, end = int(rows["end"][part - 1]) if part else 0, int(rows["end"][part])
         stream.seek(start)

@@ -68,13 +68,12 @@ def _scan(path: str, size: int, tar: tarfile.TarFile, file: IO[bytes]) -> Genera
         tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all that it has seen
         if info is None:
             break
-        if info.offset_data + (info.size if info.isreg() else 0) > size:
+        if info.offset_data + (info.size if info.isreg() and not info.issparse() else 0) > size:
             return f"{info.offset} of {size}: the file ends within {info.name!r}"
         if (entry := _entry(path, info)) is not None:
             yield entry
-    file.seek(
-        at
-    )  # where tarfile cannot read a header it stops as if the tar ended; a whole one ends in two zero blocks
+    # Where tarfile cannot read a header it stops as if the tar ended; a whole one ends in two zero blocks.
+    file.seek(at)
     return "" if file.read(len(_END)) == _END else f"{at} of {size}: no readable header and no end of the tar"
 
 

@@ -1,6 +1,7 @@
 """Tars, lists and object stores: every member and entry has a fate, damage costs what it damages and no more."""
 
 import csv
+import gzip
 import io
 import os
 import socket
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.corpus import tars
 from cluster.corpus.inputs import LostError, Source, fingerprint
 
 IMAGES = {f"inner/{i}.jpg": bytes([i]) * (300 + 700 * i) for i in range(4)}
@@ -125,6 +127,48 @@ def test_compressed_archives_are_refused_with_the_remedy(tmp_path):
     assert all(
         "compressed: images are read from uncompressed tars by byte range; unpack this" in e for _, e in rejected
     )
+
+
+def test_keys_that_come_back_and_names_that_come_twice_are_inputs_of_their_own(tmp_path):
+    """Keys mean nothing here: every image is an input, wherever its sample's other members are."""
+    members = [("a.jpg", b"1"), ("b.jpg", b"2"), ("a.json", b"{}"), ("a.png", b"3"), ("b.jpg", b"4"), ("a.jpg", b"1")]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "x.tar").write_bytes(buffer.getvalue())
+    source = Source(f"{tmp_path}/x.tar")
+    read = [(e.path.partition("::")[2], source.read(e.path, e.offset, e.size)) for e in source.entries()]
+    assert read == [member for member in members if not member[0].endswith("json")]
+
+
+@pytest.mark.parametrize("kind", ["gnu", "posix"])
+def test_a_sparse_member_is_rejected_and_those_after_it_are_taken(tmp_path, kind):
+    """It announces gigabytes and holds none."""
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(1 << 33)
+    (tmp_path / "after.jpg").write_bytes(b"after")
+    command = ["tar", f"--format={kind}", "-S", "-cf", "x.tar", "sparse.jpg", "after.jpg"]
+    try:
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("GNU tar is not there to make a sparse member")
+    assert (tmp_path / "x.tar").stat().st_size < 1 << 20
+    good, rejected = taken(Source(f"{tmp_path}/x.tar"))
+    assert good == {"x.tar::after.jpg": b"after"}
+    assert rejected == [("x.tar::sparse.jpg", "not_a_file: a sparse member has no byte range; pack the tar anew")]
+
+
+def test_a_compressed_bomb_is_refused_unread(tmp_path):
+    bomb = gzip.compress(tar_of({"zeros.jpg": bytes(1 << 24)}))
+    (tmp_path / "bomb.tar").write_bytes(bomb)
+    opened = tmp_path.joinpath("bomb.tar").open("rb")
+    with opened:
+        (entry,) = tars.members("bomb.tar", len(bomb), opened)
+        assert opened.tell() == 3
+    assert entry.error.startswith("compressed: ")
 
 
 def test_a_tar_that_shrank_after_the_listing_is_told(tmp_path):

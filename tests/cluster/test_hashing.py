@@ -3,12 +3,18 @@
 import itertools
 import os
 
+import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from cluster.config import Config
+from cluster.corpus import partition
+from cluster.files import DamagedFileError, write_file
 from cluster.run import Run
 from cluster.stages import STAGES, shard
 from fss import corpus, shards
@@ -112,19 +118,121 @@ def test_without_near_duplicates_only_copies_are_dropped(near, tmp_path):
 def test_files_that_go_or_change_between_the_passes(near, tmp_path, monkeypatch):
     folder = tmp_path / "images"
     folder.mkdir()
-    for seed in range(3):
+    for seed in range(4):
         (folder / f"{seed}.jpg").write_bytes(images.encode_jpeg(scene(seed)))
     routed = shard.Route.__call__
 
     def meddle(self, unit):
         (folder / "0.jpg").unlink(missing_ok=True)
         (folder / "1.jpg").write_bytes(images.encode_jpeg(scene(9)))
+        with (folder / "3.jpg").open("ab") as growing:
+            growing.write(b"more")
         return routed(self, unit)
 
     monkeypatch.setattr(shard.Route, "__call__", meddle)
     (tmp_path / "out").mkdir()
     rows, _ = shard_stage(folder, tmp_path / "out")
     assert {path: row["status"] for path, row in rows.items()} == {
-        "0.jpg": "rejected", "1.jpg": "rejected", "2.jpg": "accepted"}  # fmt: skip
+        "0.jpg": "rejected", "1.jpg": "rejected", "2.jpg": "accepted", "3.jpg": "rejected"}  # fmt: skip
     assert rows["0.jpg"]["reason"].startswith("unreadable: ")
-    assert rows["1.jpg"]["reason"] == "changed while it was read"
+    assert rows["1.jpg"]["reason"] == rows["3.jpg"]["reason"] == "changed while it was read"
+
+
+# Damage between the passes
+
+
+def table(numbers):
+    return pa.table({"number": numbers, "name": [f"row {number}" for number in numbers]})
+
+
+def packed(folder, numbers, parts):
+    data = partition.pack(table(numbers), np.array([n % parts for n in numbers], np.int64), parts)
+    return write_file(folder, "x.rows", data)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(numbers=st.lists(st.integers(0, 99), max_size=40), parts=st.integers(1, 9))
+def test_parts_hold_their_rows_in_order(tmp_path, numbers, parts):
+    file = packed(tmp_path, numbers, parts)
+    for part in range(parts):
+        expected = table([number for number in numbers if number % parts == part]).to_pylist()
+        assert partition.unpack(tmp_path, file, part).to_pylist() == expected
+
+
+def test_every_flipped_byte_is_noticed_by_who_reads_that_part(tmp_path):
+    file = packed(tmp_path, [4, 1, 2, 8, 0, 7], 3)
+    data = (tmp_path / file.path).read_bytes()
+    for at in [*range(0, len(data) - 44, 37), *range(len(data) - 44, len(data))]:
+        (tmp_path / file.path).write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
+        noticed = 0
+        for part in range(3):
+            try:
+                assert partition.unpack(tmp_path, file, part)["number"].to_pylist() == [
+                    n for n in [4, 1, 2, 8, 0, 7] if n % 3 == part
+                ]
+            except DamagedFileError:
+                noticed += 1
+        assert noticed == (1 if at < len(data) - 44 else 3), at
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "lost"])
+@pytest.mark.parametrize(
+    ("after", "name"),
+    [
+        ("hash", "chunk-000000.rows"),
+        ("hash", "chunk-000000.looks"),
+        ("near", "*.drops"),
+        ("route", "bucket-000000.rows"),
+    ],
+)
+def test_damage_between_the_passes_is_made_good(near, tmp_path, monkeypatch, caplog, how, after, name):
+    real, hurt = shard.map_units, []
+
+    def damaging(run, folder, stage, *rest, **more):
+        done = real(run, folder, stage, *rest, **more)
+        if stage == after and not hurt:
+            path = next((folder / "hashes").glob(name))
+            data = path.read_bytes()
+            hurt.append(path)
+            path.unlink()
+            if how != "lost":
+                path.write_bytes(data[: len(data) // 2] if how == "cut" else bytes([data[0] ^ 1]) + data[1:])
+        return done
+
+    results = []
+    for work in (real, damaging):
+        monkeypatch.setattr(shard, "map_units", work)
+        config = Config()
+        config.root, config.corpus.root = str(tmp_path / work.__name__), str(near)
+        config.corpus.shard_size, config.corpus.near_duplicates = 5, 4
+        run = Run(config, STAGES)
+        run.__dict__["pool"] = Here()
+        results.append([(f.path, f.sha256, f.count) for f in run.ensure("shard").files])
+    assert results[0] == results[1]
+    assert f"{hurt[0]} is damaged: expected" in caplog.text
+
+
+def test_a_store_that_is_out_for_a_while_costs_a_second_run_and_no_image(near, tmp_path, monkeypatch):
+    def load(system):
+        system.pipe({f"/out/{path.name}": path.read_bytes() for path in near.glob("0*.jpg")})
+
+    system = fsspec.filesystem("memory")
+    load(system)
+    real, reads = type(system).cat_file, []
+
+    def out(self, path, *rest, **more):
+        reads.append(path)
+        if 40 <= len(reads) < 45:
+            raise ConnectionError("the store is out")
+        return real(self, path, *rest, **more)
+
+    monkeypatch.setattr(type(system), "cat_file", out)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConnectionError, match="the store is out"):
+        shard_stage("memory://out", tmp_path / "out", shard_size=5)
+    reads[:] = [""] * 50
+    again = shard_stage("memory://out", tmp_path / "out", shard_size=5)
+    (tmp_path / "whole").mkdir()
+    assert again == shard_stage("memory://out", tmp_path / "whole", shard_size=5)
+    assert not [row for row in again[0].values() if row["status"] == "rejected"]
+    system.rm("/out", recursive=True)

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import socket
 
@@ -6,6 +7,7 @@ import fsspec
 import pytest
 
 from cluster.corpus.inputs import LostError, Source, fingerprint
+from cluster.corpus.places import Remote
 
 
 def found(source):
@@ -52,6 +54,82 @@ def test_odd_things_in_a_folder(tmp_path):
     }
     with pytest.raises(LostError, match="not a file"):  # a pipe that came after the listing does not hang the reader
         Source(str(tmp_path)).read("pipe.jpg")
+
+
+def test_devices_are_never_opened(tmp_path):
+    for device in ("zero", "null"):
+        (tmp_path / f"{device}.jpg").symlink_to(f"/dev/{device}")
+    assert [e.error for e in Source(str(tmp_path)).entries()] == ["not_a_file: a device"] * 2
+    with pytest.raises(LostError, match="unreadable: not a file"):  # not even where a list or a late change leads there
+        Source(str(tmp_path)).read("zero.jpg")
+
+
+def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
+    """The kernel's refusal is played, since an administrator may read everything."""
+    fill(tmp_path, "a.jpg", "locked.jpg", "closed/b.jpg", "open/c.jpg")
+    scan, really = os.scandir, os.open
+
+    def refusing(call, name):
+        def called(path, *rest):
+            if os.fspath(path).endswith(name):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return call(path, *rest)
+
+        return called
+
+    monkeypatch.setattr(os, "scandir", refusing(scan, "closed"))
+    monkeypatch.setattr(os, "open", refusing(really, "locked.jpg"))
+    source = Source(str(tmp_path))
+    entries = {entry.path: entry.error for entry in source.entries()}
+    assert entries == {
+        "a.jpg": "",
+        "locked.jpg": "",
+        "closed": "folder: it cannot be read (Permission denied)",
+        "open/c.jpg": "",
+    }
+    with pytest.raises(LostError, match=r"unreadable: .*Permission denied"):
+        source.read("locked.jpg")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="an administrator may read everything")
+def test_modes_without_any_rights(tmp_path):
+    fill(tmp_path, "locked.jpg", "closed/b.jpg")
+    for name in ("locked.jpg", "closed"):
+        (tmp_path / name).chmod(0)
+    try:
+        assert found(Source(str(tmp_path))) == [("locked.jpg", 5), ("closed", "folder")]
+        with pytest.raises(LostError, match=r"unreadable: .*Permission denied"):
+            Source(str(tmp_path)).read("locked.jpg")
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+class Failing:
+    """A file system of fsspec that answers every read with one error."""
+
+    def __init__(self, protocol, error):
+        self.protocol, self.error = protocol, error
+
+    def cat_file(self, path, **_):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("protocol", "error", "lost"),
+    [
+        ("s3", FileNotFoundError("no such key"), True),
+        ("s3", PermissionError("Forbidden"), True),
+        ("s3", PermissionError("The provided token has expired."), False),
+        ("s3", ConnectionError("reset by peer"), False),
+        ("s3", TimeoutError("read timed out"), False),
+        ("s3", OSError("503 Slow Down"), False),
+        (("http", "https"), RuntimeError("410, message='Gone'"), True),
+        (("http", "https"), ConnectionError("name does not resolve"), True),
+    ],
+)
+def test_a_store_that_fails_loses_no_image_and_a_dead_address_only_itself(protocol, error, lost):
+    with pytest.raises(LostError if lost else type(error), match=str(error)):
+        Remote(Failing(protocol, error)).read("bucket/a.jpg", -1, 0)
 
 
 def test_a_circle_of_links_is_not_followed(tmp_path):

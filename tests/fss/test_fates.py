@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from fss import corpus, shards
 from fss.imaging import images, jpeg
@@ -158,8 +158,63 @@ def test_stored_jpegs_tell_nothing_but_the_picture(progressive):
     assert b"secret" not in images.encode_jpeg(images.decode(turned))
 
 
+@pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+def test_skimming_refuses_what_decoding_refuses(kind):
+    data = encoded(Image.open(io.BytesIO(NOISE)), "JPEG", **kind)
+    generator, refused = np.random.default_rng(3), 0
+    for trial in range(60):
+        at = int(generator.integers(200, len(data) - 100))
+        junk = (b"", generator.bytes(40), bytes(40), bytes([data[at] ^ 8]))[trial % 4]
+        hurt = data[:at] + junk + data[at + len(junk) :] if junk else data[:at]
+        verdicts = []
+        for skim in (False, True):
+            try:
+                found = images.inspect(hurt, longer_side=96, skim=skim)
+                verdicts.append((found.width, found.height, found.as_stored))
+            except images.BadImageError as error:
+                verdicts.append(error.reason)
+        assert verdicts[0] == verdicts[1]
+        refused += isinstance(verdicts[0], str)
+    assert 10 < refused < 60
+
+
+@pytest.mark.parametrize(
+    ("data", "longer_side", "size"),
+    [
+        (JPEG, 96, (12, 8)),
+        (JPEG, 95, (96, 64)),
+        (JPEG, None, (96, 64)),
+        (encoded(rgb()), 96, (96, 64)),
+        (encoded(rgb("L"), "JPEG"), 96, (96, 64)),
+        (encoded(rgb(), "JPEG", exif=exif(6)), 96, (64, 96)),
+    ],
+)
+def test_only_what_is_kept_as_it_is_gets_skimmed(data, longer_side, size):
+    found = images.inspect(data, longer_side=longer_side, skim=True)
+    assert found.image.size == size
+    assert (found.width, found.height) == ((64, 96) if size == (64, 96) else (96, 64))
+
+
+def test_a_picture_that_is_plain_at_an_eighth_is_not_constant():
+    """Every block has the same mean."""
+    blocks = np.full((64, 96), 128, np.uint8)
+    blocks[::2] += 40
+    blocks[1::2] -= 40
+    data = encoded(Image.fromarray(blocks).convert("RGB"), "JPEG", quality=95)
+    assert images.inspect(data, longer_side=96, skim=True).image.getcolors(1) is not None
+    assert fate(data)[:2] == ("accepted", "")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_25_every_orientation_is_turned_as_pillow_does(orientation):
+    data = encoded(rgb(), "JPEG", quality=95, exif=exif(orientation))
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(np.asarray(images.decode(data)), np.asarray(expected))
+    assert images.upright_size(data) == expected.size
+
+
 def test_7_damage_is_seen_where_it_makes_a_marker():
-    """Random bytes over a sector of compressed data are found five times in six; Pillow alone says nothing."""
+    """Random bytes over a sector of compressed data are found most of the times; Pillow alone says nothing."""
     generator, found = np.random.default_rng(1), 0
     for _ in range(50):
         try:

@@ -59,6 +59,26 @@ def test_any_samples_come_back(samples):
     assert list(shards.unpack(shards.pack(samples.items()))) == list(samples.items())
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.dictionaries(KEYS, MEMBERS, max_size=24))
+def test_the_bytes_are_tarfiles(samples):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, members in samples.items():
+            for extension, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    assert shards.pack(samples.items()) == buffer.getvalue()
+
+
+def test_pack_refuses_what_no_header_holds():
+    whole = "k" * 96
+    assert list(shards.unpack(shards.pack([(whole, {"jpg": b"1"})]))) == [(whole, {"jpg": b"1"})]
+    with pytest.raises(ValueError, match=r"expected names of up to 100 characters and less than 8 GiB, got 'kk"):
+        shards.pack([(whole + "k", {"jpg": b"1"})])
+
+
 def test_webdataset_reads_the_result(tmp_path):
     path = tmp_path / "part-00000.tar"
     path.write_bytes(shards.pack(SAMPLES))
