@@ -1,14 +1,15 @@
 """Images per second of `label` beside what bounds it: decoding alone and the backbone alone.
 
     python -m benchmarks.label --root PHOTOS [--backbones mobilenet_v2=FILE:48 resnet50=random:16]
-        [--segments none ncut agglomerate superpixel] [--threads N] [--json FILE]
+        [--segments none ncut agglomerate superpixel] [--threads N] [--cores N] [--json FILE]
 
 A backbone is NAME=WEIGHTS:PHOTOS. Decode: JPEG bytes to network inputs, by N threads. Backbone: the same inputs, the
 same batch, type and threads. Label: the stage's own function, from a shard's file to the bytes that it publishes. The
 three take turns and medians are compared; the roof is the slower of the first two. On a CPU, where the process is
-pinned to N cores, all of it shares them, so no overlap can hide work: `of cores` compares with what these cores can do,
-N / (CPU seconds of all steps one after the other). With a GPU in sight the backbone runs there; hide it
-(CUDA_VISIBLE_DEVICES=) to measure the CPU.
+pinned to as many cores, all of it shares them, so no overlap can hide work: `of cores` compares with what these cores
+can do, their number / (CPU seconds of all steps one after the other). On a busy machine take one thread (two that wait
+for each other are slowed by whatever else runs) and look at `by CPU`, the roof's CPU seconds over the label stage's.
+With a GPU in sight the backbone runs there; hide it (CUDA_VISIBLE_DEVICES=) to measure the CPU.
 """
 
 from __future__ import annotations
@@ -170,17 +171,19 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=417)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cores", type=int, help="that a CPU's process is pinned to; as many as threads if not given")
     parser.add_argument("--batch", type=int, default=32, help="on a GPU; on a CPU images go one by one")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    given.cores = given.cores or given.threads
     if not torch.cuda.is_available() and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])
     table = []
     for backbone in given.backbones:
         for row in rows(given, backbone):
-            table.append(row | _ratios(row, given.threads))
+            table.append(row | _ratios(row, given.cores))
             _print(table[-1], header=len(table) == 1)
     _print_steps(table)
     if given.json:
@@ -188,23 +191,24 @@ def main() -> None:
         given.json.write_text(json.dumps({"settings": about, "ms_per_image": table}, indent=1))
 
 
-def _ratios(row: dict[str, Any], threads: int) -> dict[str, Any]:
+def _ratios(row: dict[str, Any], cores: int) -> dict[str, Any]:
     roof = max(("decode", "backbone"), key=lambda name: row[name])
     together = row["decode_cpu"] + row["backbone_cpu"] + sum(row[name] for name in STEPS)
     return {
         "roof": roof,
         "label_of_roof": row[roof] / row["label"],
-        "label_of_cores": together / threads / row["label"],
+        "label_of_roof_cpu": row[f"{roof}_cpu"] / row["label_cpu"],
+        "label_of_cores": together / cores / row["label"],
     }
 
 
 def _print(row: dict[str, Any], header: bool) -> None:
     if header:
-        print("images/s:               segments      decode backbone   label  roof     label/roof  of cores")
+        print("images/s:               segments      decode backbone   label  roof     label/roof  of cores    by CPU")
     rates = " ".join(f"{1e3 / row[name]:>8.1f}" for name in ("decode", "backbone", "label"))
     print(
         f"{row['network']:>16} {row['segments']:>15}    {rates}  {row['roof']:<8}"
-        f" {row['label_of_roof']:>9.2f} {row['label_of_cores']:>9.2f}",
+        f" {row['label_of_roof']:>9.2f} {row['label_of_cores']:>9.2f} {row['label_of_roof_cpu']:>9.2f}",
         flush=True,
     )
 
