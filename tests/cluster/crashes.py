@@ -24,8 +24,8 @@ HALF, BEFORE, AFTER = ((point,) for point in POINTS)
 #: (a file of a unit, a file made late, a driver's file, a record, a manifest), one of the same in other stages.
 CRASHES = {
     "shard": {
-        "chunk-*.parquet": HALF,
-        "bucket-*.parquet": BEFORE,
+        "chunk-*.rows": HALF,
+        "bucket-*.rows": BEFORE,
         "corpus-*.tar": POINTS,
         "corpus-*.ledger.parquet": AFTER,
         "corpus-*.json": POINTS,
