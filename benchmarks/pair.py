@@ -21,7 +21,8 @@ import numpy as np
 
 from fss import rng
 from fss.pairing import pairs
-from fss.pairing.pairs import Pairing, Rules, Table
+from fss.pairing.pairs import Pairing, Table
+from fss.pairing.rules import Rules
 
 _REGIONS_PER_IMAGE, _DIMENSIONS, _PLAIN_IMAGES = 8, 416, 100
 

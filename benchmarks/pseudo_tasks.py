@@ -23,17 +23,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from fss import backbones, evaluation, losses, models, pseudo, rng, tasks, views
+from fss import backbones, episodes, evaluation, losses, models, pseudo, rng, tasks, views
 from fss.bank import FeatureBank, batch_features
 from fss.clustering import kmeans
 from fss.datasets import Dataset, areas, open_dataset
-from fss.episodes import Rules, draw, pool
 from fss.evaluation import Photos
 from fss.extract import Extractor
 from fss.imaging import images
 from fss.meta import MetaModule
 from fss.models.head import Head
 from fss.pairing import pairs
+from fss.pairing.rules import Rules
 from fss.store import FeatureStore, Memory
 
 LOSS_CELLS = 65
@@ -46,10 +46,10 @@ class Variant:
     name: str
     recipe: pseudo.Recipe
     clusters: int = 40
-    rules: pairs.Rules = dataclasses.field(default_factory=pairs.Rules)
+    rules: Rules = dataclasses.field(default_factory=Rules)
 
 
-_INNER = pairs.Rules(keep_clusters=0.5, max_border=0.25, same_image=0.2)
+_INNER = Rules(keep_clusters=0.5, max_border=0.25, same_image=0.2)
 VARIANTS = (
     Variant("ncut 2,3,5", pseudo.Recipe("ncut", "segments", (2, 3, 5))),
     Variant("ncut 2,3,5; inner half", pseudo.Recipe("ncut", "segments", (2, 3, 5)), rules=_INNER),
@@ -93,10 +93,10 @@ class Corpus:
             images.decode(self.jpegs[key]), recipe
         ) if superpixel else None
 
-    def enlarge(self, key: str, labels: np.ndarray) -> np.ndarray:
-        """Labels of cells at the image's own size; those of pixels are there already."""
+    def enlarge(self, key: str, labels: np.ndarray, recipe: pseudo.Recipe) -> np.ndarray:
+        """One layer of labels at the image's own size."""
         size = images.upright_size(self.jpegs[key])[::-1]
-        return labels if labels.shape == size else pseudo.enlarge(labels[None], size, self.corners)[0]
+        return pseudo.enlarge(labels[None], size, recipe, self.corners)[0]
 
     def field(self, key: str, levels: Sequence[str]) -> torch.Tensor:
         """(h, w, D) embeddings of the image as it is."""
@@ -148,7 +148,8 @@ def make_tasks(corpus: Corpus, variant: Variant) -> tuple[list[tasks.Task], dict
         keys = tuple(str(table.key[row]) for row in chosen)
         masks = [
             images.encode_png(
-                (corpus.enlarge(key, labelled[key].maps[table.layer[row]]) == table.label[row]) * np.uint8(1)
+                (corpus.enlarge(key, labelled[key].maps[table.layer[row]], variant.recipe) == table.label[row])
+                * np.uint8(1)
             )
             for key, row in zip(keys, chosen, strict=True)
         ]
@@ -203,7 +204,9 @@ def measure(head: Head, photos: Photos, dataset: Dataset, options: argparse.Name
     fold_ious, fb, predicted, true = [], np.zeros(4, np.int64), 0, 0
     for classes in dataset.folds:
         per_class: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
-        chosen = draw(pool(found, classes, Rules(min_area=2048)), count=options.episodes, seed=0)
+        chosen = episodes.draw(
+            episodes.pool(found, classes, episodes.Rules(min_area=2048)), count=options.episodes, seed=0
+        )
         for result in evaluation.run(head, photos, chosen, side=options.size):
             (c,) = result.counts
             per_class[result.episode.ways[0].class_id] += (c.intersection, c.union)

@@ -8,8 +8,7 @@ from cluster.config import Config, baselines, episodes, numbers, seeds_given
 from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
 from fss.backbones import padding
 from fss.episodes import ORDERS
-from fss.pairing.pairs import BALANCES
-from fss.pairing.partners import SIMILARITIES
+from fss.pairing.rules import BALANCES, SIMILARITIES
 
 SOURCES = ("clusters",)
 UNITS = ("segments", "pixels")

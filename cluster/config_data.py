@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fss.pairing.pairs import Rules
+from fss.pairing.rules import Rules
 
 
 @dataclass

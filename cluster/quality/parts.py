@@ -17,6 +17,7 @@ from cluster.stage import File, Output, Unit, read_file
 from fss import atlas, pseudo, quality, shards
 from fss.imaging import images
 from fss.pairing import pairs
+from fss.pairing.rules import Rules
 
 #: Side of a crop in the atlas, pixels.
 CROP = 96
@@ -100,7 +101,7 @@ class SumShard:
     corpus: Path
     labels: Path
     clusters: pseudo.Clusters
-    rules: pairs.Rules
+    rules: Rules
     masks: Masks | None
     most: int
 

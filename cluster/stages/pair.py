@@ -24,6 +24,7 @@ from cluster.stage import File, Output, Stage, StageError, Unit, map_units
 from cluster.tasks.groups import Group, Source, groups, held_out, read_regions
 from fss import rng, shards, tasks
 from fss.pairing import pairs, usage
+from fss.pairing.rules import Rules
 
 
 class MadeLate(Mapping[str, bytes]):
@@ -48,7 +49,7 @@ class PairGroup:
 
     corpus: Path
     labels: Path
-    rules: pairs.Rules
+    rules: Rules
     tasks_per_shard: int
     seed: int
 

@@ -24,7 +24,7 @@ from cluster.stage import File, Stage, Unit, map_units, read_file, write_file
 from cluster.stages.kmeans import read_clusters
 from fss import atlas, quality, shards
 from fss.imaging import images
-from fss.pairing import pairs
+from fss.pairing.rules import Rules
 
 #: Clusters on one page of the atlas, at most.
 _PAGE = 60
@@ -62,7 +62,7 @@ class _Quality:
         return files, {**counts, "regions": regions, "clusters": len(table), "masks": found.masks.images}
 
     def _sums(self) -> tuple[Found, Mapping[str, int]]:
-        rules = pairs.Rules(**{name: getattr(self.run.config.pair, name) for name in _RULES})
+        rules = Rules(**{name: getattr(self.run.config.pair, name) for name in _RULES})
         most = self.settings.regions
         function = SumShard(self.corpus.folder, self.labels.folder, self.clusters, rules, self.masks, most)
         units = [Unit(f"sums-{number:06d}", (number, files)) for number, files in enumerate(self.files)]

@@ -20,6 +20,7 @@ from cluster.tasks.groups import Group, Source, held_out, read_regions
 from fss import rng, tasks
 from fss.imaging import images
 from fss.pairing import pairs
+from fss.pairing.rules import Rules
 
 #: Groups, and drawn epochs of them, that a process keeps: a batch may begin in one and end in the next.
 _KEPT = 2
@@ -32,7 +33,7 @@ class Streams:
     corpus: Path
     labels: Path
     groups: tuple[Group, ...]
-    rules: pairs.Rules
+    rules: Rules
     seed: int
 
     def count(self, number: int) -> tuple[int, int]:

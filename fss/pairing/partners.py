@@ -12,16 +12,11 @@ Letters: R rows, D dimensions, M members of a cluster, m sampled ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fss import rng
-
-if TYPE_CHECKING:
-    from fss.pairing.pairs import Rules
-
-SIMILARITIES = ("exact", "sampled")
+from fss.pairing.rules import Rules
 
 Near = Callable[[np.random.Generator], Iterable[int]]
 """The candidates of one query in an order that a generator draws; without end repeats may come, but no own image."""

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fss.pairing import pairs, partners, usage
-from fss.pairing.pairs import Rules, Table
+from fss.pairing.pairs import Table
+from fss.pairing.rules import BALANCES, Rules
 
 
 def table(keys: list[str], labels: list[int] | None = None, seed: int = 0, **columns: object) -> Table:
@@ -131,7 +132,7 @@ RULES = st.builds(
     nearest=st.sampled_from([0.01, 0.3, 0.5, 1.0]),
     similarity=st.sampled_from(["exact", "sampled"]),
     sample=st.integers(1, 4),
-    balance=st.sampled_from(pairs.BALANCES),
+    balance=st.sampled_from(BALANCES),
     same_layer=st.booleans(),
     layers=st.sampled_from([None, [0, 1], [2]]),
     keep_clusters=st.sampled_from([0.3, 1.0]),

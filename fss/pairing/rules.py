@@ -1,0 +1,45 @@
+"""The rules of pairing: which regions make tasks, and how many."""
+
+from __future__ import annotations
+
+import dataclasses
+
+#: How tasks are shared out: every image the same number, or every cluster.
+BALANCES = ("images", "clusters")
+#: How the nearest share of a cluster is found, see `fss.pairing.partners`.
+SIMILARITIES = ("exact", "sampled")
+
+
+@dataclasses.dataclass
+class Rules:
+    """Which regions make tasks, and how many."""
+
+    tasks_per_image: int = 4
+    shots: int = 1
+    distractors: int = 0
+    """Further supports of a task that do not show the thing: images without any region of its cluster."""
+    nearest: float = 0.5
+    """Share of a cluster's regions, the most similar ones, that may support a query (UMTFSS: top 50 %)."""
+    similarity: str = "exact"
+    """How that share is found: `exact`, or `sampled` = its limit is estimated, see `fss.pairing.partners`."""
+    sample: int = 1000
+    """Regions of a cluster from which the limit is estimated (similarity=sampled)."""
+    same_image: float = 0.0
+    """Probability that the support is the query's own region, to be seen in another view: a sure match."""
+    balance: str = "images"
+    """What gets equal shares of the tasks: `images`, each `tasks_per_image`, or `clusters`, of equally many in all."""
+    repeats: int | None = None
+    """How often the same two regions of different images may be query and support, in a group; none = any number."""
+    min_area: float = 0.03
+    max_area: float = 0.7
+    """Allowed share of the image that a region covers."""
+    max_border: float = 0.5
+    """A region that holds more than this share of the image's border counts as background."""
+    empty_lines: float = 0.01
+    """A region that leaves fewer than this share of rows, or of columns, empty counts as background."""
+    keep_clusters: float = 1.0
+    """Share of a group's clusters that are kept: those whose regions hold least of the border on average."""
+    layers: list[int] | None = None
+    """Granularities whose regions are used, by their number; none = all."""
+    same_layer: bool = False
+    """Whether query and support must be of the same granularity."""
