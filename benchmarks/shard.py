@@ -41,6 +41,8 @@ from cluster.run import Run
 from cluster.session import session
 from cluster.stages import STAGES
 
+SHOWN = ("plain", "skimming", "stage", "workers_1", "workers_2")
+
 
 class Here:
     """A pool without Ray: the units in this process."""
@@ -103,15 +105,10 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def beside(loop: Callable[[], None]) -> float:
-    """How much more of the plain loop gets done by two processes at once than by one, 2 on an ideal machine."""
-    context = multiprocessing.get_context("fork")
-
-    def run(number: int) -> float:
-        processes = [context.Process(target=loop) for _ in range(number)]
-        return timed(lambda: ([p.start() for p in processes], [p.join() for p in processes]))
-
-    return statistics.median(2 * run(1) / run(2) for _ in range(3))
+def beside(loop: Callable[[], None], number: int) -> float:
+    """Seconds of `number` processes that do the same at once."""
+    processes = [multiprocessing.get_context("fork").Process(target=loop) for _ in range(number)]
+    return timed(lambda: ([p.start() for p in processes], [p.join() for p in processes]))
 
 
 def measure(config: Config, names: list[str], rounds: int) -> dict[str, Any]:
@@ -123,11 +120,20 @@ def measure(config: Config, names: list[str], rounds: int) -> dict[str, Any]:
         "stage": lambda: ours(config, Here()),
     }
     seconds = _alternate(here, rounds)
-    limit = beside(lambda: plain(root, names, Path(tempfile.mkdtemp(dir=work)), config.corpus))
+
+    def loop() -> None:
+        plain(root, names, Path(tempfile.mkdtemp(dir=work)), config.corpus)
+
     with session(ClusterConfig()), Pool(ClusterConfig(workers=2)) as two:
         one = copy.copy(two)
         one.size, one._actors = 1, two._actors[:1]
-        seconds |= _alternate({"workers_1": lambda: ours(config, one), "workers_2": lambda: ours(config, two)}, rounds)
+        pools = {
+            "workers_1": lambda: ours(config, one),
+            "workers_2": lambda: ours(config, two),
+            "alone": lambda: beside(loop, 1),
+            "beside": lambda: beside(loop, 2),
+        }
+        seconds |= _alternate(pools, rounds)
 
     def ratio(slow: str, fast: str) -> float:
         return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
@@ -135,11 +141,11 @@ def measure(config: Config, names: list[str], rounds: int) -> dict[str, Any]:
     return {
         "images": len(names),
         "shards": math.ceil(len(names) / config.corpus.shard_size),
-        "images_per_second": {key: len(names) / statistics.median(values) for key, values in seconds.items()},
+        "images_per_second": {key: len(names) / statistics.median(seconds[key]) for key in SHOWN},
         "stage_over_plain": ratio("plain", "stage"),
         "stage_over_skimming": ratio("skimming", "stage"),
         "two_over_one": ratio("workers_1", "workers_2"),
-        "beside": limit,
+        "beside": 2 * ratio("alone", "beside"),
         "seconds": seconds,
     }
 
