@@ -284,9 +284,8 @@ def test_damage_in_any_file_is_made_good_with_the_same_bytes(copied, tiny_run):
 
 _KILLED = """
 import os, sys
-from cluster import stage
-from cluster.stage import Publisher
 from cluster.run import Run
+from cluster.stages import STAGES
 from jobs._config import load
 class Here:  # the units in this process, one after the other
     size = 1
