@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from cluster.config_data import CorpusConfig, PairConfig, QualityConfig, SourceConfig
+from cluster.config_train import ModelConfig, PretrainConfig, TrainConfig
 
 
 @dataclass
@@ -29,72 +30,6 @@ class BackboneConfig:
     or `replicate`, which keeps segments and predictions from clinging to the border."""
     precision: str = "fp32"
     """bf16 where the processor computes in it (GPUs, AMX, AVX-512 BF16); features are float32 all the same."""
-
-
-@dataclass
-class PretrainConfig:
-    """Self-supervised pre-training of the backbone on the corpus (backbone.weights=pretrain)."""
-
-    steps: int = 200
-    batch: int = 32
-    """Images a step, over all workers."""
-    size: int = 96
-    """Side of the crops, pixels; a multiple of 8."""
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: int = 20
-    precision: str = "fp32"
-    """bf16 where the processor computes in it (GPUs, AMX, AVX-512 BF16); elsewhere it is ten times slower."""
-    log_every: int = 20
-    checkpoint_every: int = 200
-
-
-@dataclass
-class ModelConfig:
-    """The head that is meta-trained, or a read-out that needs no training."""
-
-    name: str = "umtfss"
-    path: str | None = None
-    """Folder of an exported model (name=trained); `model=PATH` on the command line sets both."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """The head's own arguments, as its class in fss/models takes them; presets in conf/model show them."""
-
-
-@dataclass
-class TrainConfig:
-    """Meta-training with DeepSpeed under Ray Train."""
-
-    tasks: str = "shards"
-    """Where tasks come from: `shards` = the pair stage's, the same in every epoch; `stream` = paired while training,
-    by the rules of `pair`, anew in every epoch; nothing is written."""
-    steps: int = 800
-    batch: int = 16
-    """Episodes a step, over all workers."""
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    warmup: int = 50
-    clip: float = 1.0
-    loss: str = "cross_entropy_dice"
-    ema: float = 0.99
-    """Decay of the averaged weights, which are what is measured and exported; 0 = no averaging."""
-    precision: str = "fp32"
-    zero_stage: int = 1
-    views: int = 2
-    """Fixed augmented views of each image, whose features are computed once; 0 = a fresh view every time."""
-    cache_gib: float = 4.0
-    """Memory for cached features of each worker, GiB; what does not fit is computed again."""
-    checkpoint_every: int = 200
-    keep_checkpoints: int = 2
-    log_every: int = 20
-    loader_workers: int = 0
-    holdout: int = 64
-    """Pseudo-tasks kept out of training, on which candidates are measured without any label; 0 = none."""
-    candidates: int = 8
-    """Times that the averaged weights are measured and kept during training, evenly spaced, the last step included."""
-    select: str = "holdout"
-    """Which candidate is exported: `holdout` = the one of the best IoU on the held-out pseudo-tasks, `last`."""
-    max_failures: int = 2
-    """Times that Ray Train restarts the workers after a crash, from the last checkpoint."""
 
 
 @dataclass

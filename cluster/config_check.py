@@ -16,7 +16,10 @@ LEVELS = ("low", "mid", "high")
 PRECISIONS = ("fp32", "bf16")
 DATASETS = ("coco20i", "folder", "fss1000", "pascal5i", "scenes")
 FIGURES = ("miou", "miou_episode_mean", "miou_with_background", "fb_iou")
-TASKS = ("shards", "stream")
+TASKS = ("shards", "stream", "labelled")
+OPTIMIZERS = ("adamw", "sgd", "mixed")
+SCHEDULES = ("cosine", "poly", "constant")
+FEATURES = ("cached", "fresh")
 SELECTIONS = ("holdout", "base_classes", "test_classes")
 
 
@@ -45,6 +48,9 @@ def _choices(config: Config) -> list[str]:
         "pair.similarity": (config.pair.similarity, SIMILARITIES),
         "pair.balance": (config.pair.balance, BALANCES),
         "train.tasks": (config.train.tasks, TASKS),
+        "train.optimizer": (config.train.optimizer, OPTIMIZERS),
+        "train.schedule": (config.train.schedule, SCHEDULES),
+        "train.features": (config.train.features, FEATURES),
         "model.name": (config.model.name, (*models.names(), "trained")),
         "train.loss": (config.train.loss, tuple(losses.LOSSES)),
         "backbone.precision": (config.backbone.precision, PRECISIONS),
@@ -92,6 +98,8 @@ def _ranges(config: Config) -> list[str]:
         "pair.repeats": 1 if config.pair.repeats is None else config.pair.repeats,
         "train.steps": config.train.steps,
         "train.batch": config.train.batch,
+        "train.accumulate": config.train.accumulate,
+        "train.views": config.train.views,
         "train.log_every": config.train.log_every,
         "train.checkpoint_every": config.train.checkpoint_every,
         "train.keep_checkpoints": config.train.keep_checkpoints,

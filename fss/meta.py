@@ -8,12 +8,13 @@ from torch import nn
 from fss.backbones import Features
 from fss.grid import enlarge
 from fss.losses import Loss
+from fss.models.head import Head
 
 
 class MetaModule(nn.Module):
     """Wraps a head so that `forward` gives the loss of a batch of episodes and figures of its health."""
 
-    def __init__(self, head: nn.Module, loss: Loss, corners: bool):
+    def __init__(self, head: Head, loss: Loss, corners: bool):
         super().__init__()
         self.head = head
         self.loss = loss
@@ -22,7 +23,7 @@ class MetaModule(nn.Module):
     def forward(
         self, query: Features, support: Features, masks: torch.Tensor, truth: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Scalars `loss`, `iou` and `area_ratio` of B episodes.
+        """Scalars `loss`, `iou` and `area_ratio` of B episodes, and `loss_NAME` of each auxiliary prediction.
 
         Args:
             query: levels (B, C, h, w).
@@ -30,8 +31,18 @@ class MetaModule(nn.Module):
             masks: (B, K, 2, h, w) shares of background and foreground of the supports' cells, in [0, 1].
             truth: (B, 2, M, M), the same of the query, in the cells of the loss.
         """
-        logits = enlarge(self.head(query, support, masks), (truth.shape[-2], truth.shape[-1]), self.corners)
-        return {"loss": self.loss(logits, truth), **_figures(logits.detach(), truth)}
+        coarse, auxiliary = self.head.learn(query, support, masks)
+        logits = self._enlarged(coarse, truth)
+        total = self.loss(logits, truth)
+        parts: dict[str, torch.Tensor] = {}
+        for part in auxiliary:
+            target = truth if part.target is None else part.target
+            parts[f"loss_{part.name}"] = self.loss(self._enlarged(part.logits, target), target)
+            total = total + part.weight * parts[f"loss_{part.name}"]
+        return {"loss": total, **parts, **_figures(logits.detach(), truth)}
+
+    def _enlarged(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return enlarge(logits, (target.shape[-2], target.shape[-1]), self.corners)
 
 
 def _figures(logits: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:

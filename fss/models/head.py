@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, NamedTuple
+
 import numpy as np
 import torch
 from torch import nn
 
 from fss.backbones import Features
+
+
+class Auxiliary(NamedTuple):
+    """A further prediction that training scores: `weight` times the loss of `logits` (B, 2, h, w).
+
+    Its target is `target`, (B, 2, m, m) shares of background and foreground in [0, 1], or the query's truth where that
+    is None. `name` is the figure under which its loss is shown.
+    """
+
+    name: str
+    logits: torch.Tensor
+    weight: float = 1.0
+    target: torch.Tensor | None = None
 
 
 class Head(nn.Module):
@@ -21,6 +36,8 @@ class Head(nn.Module):
     """
 
     needs_fit = False
+    #: Names of the submodules that are transformers: `train.optimizer=mixed` gives them AdamW, the rest SGD.
+    transformers: ClassVar[tuple[str, ...]] = ()
 
     def embed(self, features: Features) -> Features:
         """What the head computes of an image on its own, in either role: levels (B, C, h, w) to tensors (B, ...).
@@ -50,6 +67,12 @@ class Head(nn.Module):
     def fit(self, rows: np.ndarray, seed: int) -> None:
         """Set the buffers from (n, D) float32 descriptions of n unlabelled images; of heads that `needs_fit`."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
+
+    def learn(
+        self, query: Features, support: Features, masks: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[Auxiliary, ...]]:
+        """What training scores: the logits of `forward`, and further predictions with targets of their own."""
+        return self(query, support, masks), ()
 
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits of features; see `fss.models` for the arguments."""

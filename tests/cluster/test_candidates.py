@@ -11,6 +11,7 @@ from cluster.stages import STAGES, train
 from cluster.tracking.journal import read_events
 from cluster.training import candidates
 from cluster.training.candidates import Candidate
+from cluster.training.recipe import select
 from fss import segmenter
 from tests.cluster.test_training import kept, metrics
 
@@ -79,7 +80,7 @@ NAN = float("nan")
 def test_the_best_on_held_out_tasks_is_selected(by, values, expected):
     figures = [{} if value is None else {"holdout_iou": value} for value in values]
     found = [Candidate(step, Path(), one) for step, one in zip((10, 20, 30), figures, strict=True)]
-    chosen, how = train.select(found[::-1], by)
+    chosen, how = select(found[::-1], by)
     assert (chosen.step, how) == expected
 
 

@@ -18,10 +18,10 @@ from safetensors.torch import load
 from cluster.session import ROOT
 from cluster.stage import StageError
 from cluster.stages import train
-from cluster.stages.train import MetaRecipe
 from cluster.tracking.journal import read_events
 from cluster.training import candidates, checkpoint
 from cluster.training import loop as training
+from cluster.training.recipe import MetaRecipe, select
 
 # The learning rate
 
@@ -240,5 +240,5 @@ def test_two_workers_see_the_same_episodes_and_learn_the_same(tiny_run, tmp_path
         models = [load(one.path.read_bytes()) for one in (ours, theirs)]
         for name, value in models[0].items():
             np.testing.assert_allclose(models[1][name], value, atol=1e-4, err_msg=f"step {ours.step}: {name}")
-    chosen, _ = train.select(candidates.read(job.folder), "holdout")
+    chosen, _ = select(candidates.read(job.folder), "holdout")
     assert (job.folder / "model/model.safetensors").read_bytes() == chosen.path.read_bytes()

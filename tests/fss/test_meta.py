@@ -7,9 +7,10 @@ from torch import nn
 from fss import losses
 from fss.grid import enlarge
 from fss.meta import MetaModule
+from fss.models.head import Auxiliary, Head
 
 
-class Scripted(nn.Module):
+class Scripted(Head):
     """A head that answers with its parameter and remembers what it was given."""
 
     def __init__(self, logits: torch.Tensor) -> None:
@@ -54,3 +55,26 @@ def test_nothing_but_void_is_finite():
         {}, {}, None, torch.zeros(1, 2, 2, 2)
     )
     assert all(torch.isfinite(value) for value in found.values())
+
+
+class Helped(Scripted):
+    """Scores its own logits once more: against the query's truth and against another target."""
+
+    def learn(self, query, support, masks):
+        target = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1).expand(2, 2, 5, 5)
+        return self.logits, (
+            Auxiliary("again", 2 * self.logits, 0.5),
+            Auxiliary("other", self.logits, 0.25, target),
+        )
+
+
+def test_auxiliary_predictions_add_their_weighted_loss_against_their_own_target():
+    g = torch.Generator().manual_seed(0)
+    logits, truth = torch.randn(2, 2, 3, 3, generator=g), torch.rand(2, 2, 9, 9, generator=g).softmax(1)
+    found = MetaModule(Helped(logits), losses.cross_entropy, corners=False)({}, {}, "masks", truth)
+    alone = MetaModule(Scripted(logits), losses.cross_entropy, corners=False)({}, {}, "masks", truth)["loss"]
+    again = losses.cross_entropy(enlarge(2 * logits, (9, 9), False), truth)
+    background = torch.stack([torch.ones(2, 5, 5), torch.zeros(2, 5, 5)], dim=1)
+    other = losses.cross_entropy(enlarge(logits, (5, 5), False), background)
+    assert torch.allclose(found["loss"], alone + 0.5 * again + 0.25 * other)
+    assert torch.allclose(torch.stack([found["loss_again"], found["loss_other"]]), torch.stack([again, other]))

@@ -1,0 +1,151 @@
+"""How a head is meta-trained: its optimiser, its batches, its label-free validation and its export."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load
+from torch import nn
+from torch.utils.data import DataLoader
+
+from cluster import publish
+from cluster.backbone import BackboneSpec
+from cluster.config_train import TrainConfig
+from cluster.training import candidates
+from cluster.training import loop as training
+from cluster.training.candidates import Candidate
+from fss import losses, models, segmenter, tasks
+from fss.bank import FeatureBank, batch_features
+from fss.meta import MetaModule
+
+logger = logging.getLogger(__name__)
+
+#: Cells a side in which the loss compares logits with masks.
+LOSS_CELLS = 65
+#: What `train.select=holdout` compares.
+HOLDOUT = "holdout_iou"
+_NO_DECAY = ("gain", "marker", "bias", "norm")
+
+
+class Tasks(Protocol):
+    """Where episodes come from: tasks in numbered shards, as `fss.tasks.Batches` reads them. Picklable."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tasks in each shard."""
+
+    def __call__(self, number: int, epoch: int) -> Sequence[tasks.Task]:
+        """The tasks of shard `number` in an epoch, always the same ones."""
+
+
+@dataclass
+class MetaRecipe:
+    """How a head is meta-trained; a `cluster.training.loop.Recipe`."""
+
+    train: Tasks
+    holdout: Tasks | None
+    spec: BackboneSpec
+    model: Mapping[str, Any]
+    settings: TrainConfig
+    seed: int
+    facts: Mapping[str, Any]
+
+    @functools.cached_property
+    def bank(self) -> FeatureBank:
+        """This worker's features."""
+        return FeatureBank(self.spec.load(), int(self.settings.cache_gib * 2**30))
+
+    def module(self, device: torch.device) -> nn.Module:
+        """The head with its loss."""
+        training.warn_of_slow(self.settings.precision, device)
+        channels = self.bank.extractor.backbone.channels
+        head = models.build(self.model["name"], channels, seed=self.seed, **self.model["options"])
+        return MetaModule(head, losses.by_name(self.settings.loss), self.bank.extractor.backbone.corners)
+
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """AdamW; gains, markers, biases and norms are not decayed."""
+        kept: list[nn.Parameter] = []
+        decayed: list[nn.Parameter] = []
+        for name, parameter in module.named_parameters():
+            (kept if parameter.ndim < 2 or any(n in name for n in _NO_DECAY) else decayed).append(parameter)
+        groups = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.settings.lr)
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
+        """Features and masks of this rank's share of each batch."""
+        views = self.settings.views if self.settings.features == "cached" else 0
+        for batch in self._load(self.train, start, stop, rank, world, self.settings.batch, views):
+            query, support = batch_features(self.bank, batch)
+            device = self.bank.extractor.device
+            yield query, support, batch.support.to(device), batch.truth.to(device)
+
+    def _load(
+        self, files: Tasks, start: int, stop: int, rank: int, world: int, size: int, views: int
+    ) -> Iterator[tasks.Batch]:
+        schedule = tasks.Schedule(files.counts, self.seed)
+        extractor = self.bank.extractor
+        data = tasks.Batches(
+            schedule, files, size, self.seed, views, LOSS_CELLS, extractor.grid, extractor.backbone.corners, rank, world
+        )
+        numbers = range(start, stop)
+        workers = self.settings.loader_workers
+        return iter(DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers))  # type: ignore[arg-type]
+
+    def after_step(self, module: nn.Module) -> None:
+        """Nothing to do."""
+
+    @torch.inference_mode()
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Loss, IoU and area ratio on held-out pseudo-tasks, unaugmented: no label is looked at."""
+        if self.holdout is None:
+            return {}
+        size = min(sum(self.holdout.counts), self.settings.holdout)
+        module.eval()
+        (batch,) = self._load(self.holdout, 0, 1, 0, 1, size, 1)
+        query, support = batch_features(self.bank, batch)
+        device = self.bank.extractor.device
+        figures = module(query, support, batch.support.to(device), batch.truth.to(device))
+        module.train()
+        sums = {f"holdout_{name}": float(value) for name, value in figures.items()}
+        if sums["holdout_area_ratio"] < 0.05:
+            logger.warning("the model predicts almost only background; lower train.lr or use train.loss=dice")
+        return sums
+
+    def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
+        """Keep the head as it is now, with its figures."""
+        candidates.write(folder, step, segmenter.weights_bytes(_head(module)), figures)
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write the folder of the selected candidate's model, model.json last."""
+        chosen, how = select(candidates.read(folder), self.settings.select)
+        head = _head(module)
+        head.load_state_dict(load(chosen.path.read_bytes()))
+        facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
+        for name, data in segmenter.export(head, self.bank.extractor, self.model, facts).items():
+            publish.write_bytes(folder / "model" / name, data)
+
+
+def _head(module: nn.Module) -> nn.Module:
+    return module.head if isinstance(module, MetaModule) else module
+
+
+def select(found: Sequence[Candidate], by: str) -> tuple[Candidate, str]:
+    """The candidate to export, and how it was selected in the end: `holdout` or `last`.
+
+    By `holdout` it is the one of the best IoU on held-out pseudo-tasks, the earliest of equals; where nothing was held
+    out, or no figure is a number, the last one.
+    """
+    measured = [one for one in found if math.isfinite(one.figures.get(HOLDOUT, math.nan))]
+    if by == "holdout" and measured:
+        return max(measured, key=lambda one: (one.figures[HOLDOUT], -one.step)), "holdout"
+    return max(found, key=lambda one: one.step), "last"
