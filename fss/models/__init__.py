@@ -33,7 +33,7 @@ TRAINING_FREE = {
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return (*TRAINING_FREE, "correlation", "umtfss")
+    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "correlation", "umtfss")
 
 
 def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: Any) -> Head:
@@ -46,7 +46,10 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: A
 
     from fss.models.cluster_match import ClusterMatch
     from fss.models.correlation import CorrelationHead
+    from fss.models.cyctr import CyCTR
     from fss.models.nearest import NearestReadout
+    from fss.models.panet import PANet
+    from fss.models.pfenet import PFENet
     from fss.models.prototype import PrototypeReadout, SmoothedReadout
     from fss.models.saliency import Saliency
     from fss.models.segment_select import SegmentSelection
@@ -59,6 +62,9 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: A
         "segments": SegmentSelection,
         "saliency": Saliency,
         "cluster_match": ClusterMatch,
+        "panet": PANet,
+        "pfenet": PFENet,
+        "cyctr": CyCTR,
         "correlation": CorrelationHead,
         "umtfss": UMTFSS,
     }
