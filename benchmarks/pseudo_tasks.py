@@ -172,7 +172,7 @@ def meta_train(corpus: Corpus, made: Sequence[tasks.Task], options: argparse.Nam
     """The head after `options.steps` steps, and the mean area ratio on training tasks of the last quarter."""
     extractor = corpus.bank.extractor
     torch.manual_seed(corpus.seed)
-    head = models.build("correlation", extractor.backbone.channels, seed=corpus.seed, dim=48, residual=True)
+    head = models.build("correlation", extractor.backbone.channels, seed=corpus.seed, dim=48, residual="smoothed")
     module = MetaModule(head, losses.by_name("cross_entropy_dice"), extractor.backbone.corners)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=1e-2)
     schedule = tasks.Schedule((len(made),), corpus.seed)
