@@ -32,6 +32,7 @@ from fss.imaging import images
 from fss.models.head import Head
 
 MIN_AREA = 2048
+SHOTS = (1, 5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +159,7 @@ class Study:
         begin = time.perf_counter()
         head = self.trained(row, seed)
         trained = time.perf_counter()
-        figures = {shots: self.exam(head, shots) for shots in (1, 5)}
+        figures = {str(shots): self.exam(head, shots) for shots in SHOTS}
         spent = {"train_seconds": trained - begin, "test_seconds": time.perf_counter() - trained}
         return {"name": row.name, "seed": seed, "figures": figures, **spent}
 
@@ -174,9 +175,9 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         by_name[one["name"]].append(one)
     for name, runs in by_name.items():
         cells = [
-            _spread([run["figures"][shots][key] for run in runs], digits)
+            _spread([run["figures"][str(shots)][key] for run in runs], digits)
             for key, digits in (("miou", 1), ("fb_iou", 1), ("area_ratio", 2))
-            for shots in (1, 5)
+            for shots in SHOTS
         ]
         seconds = statistics.median(run["train_seconds"] for run in runs)
         lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} | {seconds:.0f} |")
@@ -204,7 +205,9 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=250, help="of each fold")
     parser.add_argument("--only", nargs="+", help="names of rows; all by default")
     parser.add_argument("--heads", default="heads", help="folder for the unsupervised heads")
-    parser.add_argument("--json", help="file for the measurements, rewritten after every row")
+    parser.add_argument(
+        "--json", help="file for the measurements, added to after every row; what it has is not measured again"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     unknown = set(options.only or ()) - {row.name for row in ROWS}
@@ -212,16 +215,19 @@ def main() -> None:
         raise SystemExit(f"--only: expected names of {[row.name for row in ROWS]}, got {sorted(unknown)}")
     study = Study(options)
     print(f"{study.about}", flush=True)
-    found: list[dict[str, Any]] = []
+    kept = Path(options.json) if options.json else None
+    found: list[dict[str, Any]] = json.loads(kept.read_text())["rows"] if kept and kept.is_file() else []
     for row in ROWS:
         if options.only and row.name not in options.only:
             continue
         for seed in options.seeds[:1] if row in FLOORS else options.seeds:
+            if any((one["name"], one["seed"]) == (row.name, seed) for one in found):
+                continue
             found.append(study.measure(row, seed))
             print(table(found[-1:]).splitlines()[-1], flush=True)
-            if options.json:
+            if kept:
                 about = {"options": vars(options), "tasks": study.about, "rows": found}
-                Path(options.json).write_text(json.dumps(about, indent=1) + "\n")
+                kept.write_text(json.dumps(about, indent=1) + "\n")
     print("\n" + table(found))
 
 

@@ -28,7 +28,7 @@ from fss.imaging import images
 from fss.pairing import pairs
 from fss.pairing.rules import Rules
 
-HEAD = {"dim": 48, "residual": True}
+HEAD = {"dim": 48, "residual": "smoothed"}
 
 
 @dataclasses.dataclass(frozen=True)

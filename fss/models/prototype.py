@@ -37,12 +37,14 @@ class PrototypeReadout(Head):
 class SmoothedReadout(Head):
     """The prototype read-out of levels mid and high together, smoothed by `steps` of the query's own affinity walk.
 
-    Nothing learned either: the residual heads start here, so what training adds is the difference to this.
+    Nothing learned either: residual heads start here, so what training adds is the difference to this.
     """
 
-    def __init__(self, channels: dict[str, int], levels: Sequence[str] = ("mid", "high"), steps: int = 3):
+    def __init__(
+        self, channels: dict[str, int], levels: Sequence[str] = ("mid", "high"), steps: int = 3, scale: float = 20.0
+    ):
         super().__init__()
-        self.plain = PrototypeReadout(channels, levels)
+        self.plain = PrototypeReadout(channels, levels, scale)
         self.steps = steps
 
     def embed(self, features: Features) -> Features:

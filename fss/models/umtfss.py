@@ -9,8 +9,9 @@ paper or its released code:
   shots, so an empty support weighs nothing;
 * hash planes and first centroids are fixed by the head's seed instead of drawn anew in every forward pass, so that
   equal inputs give equal masks;
-* `residual` adds the logit of a training-free read-out (`fss.models.correlation`) with a learned gain: training starts
-  there instead of below the floor.
+* `maps` gives the query the correlation maps (`fss.models.correlation`) next to the prior mask;
+* with `residual: smoothed` (`fss.models.residual`), its preset, training starts at the training-free read-out instead
+  of below the floor.
 
 Letters: B episodes, K shots, h x w grid, d = dim.
 """
@@ -23,8 +24,8 @@ from torch import nn
 
 from fss.backbones import Features
 from fss.models import hamming
-from fss.models.correlation import LEVELS, correlation_maps, zero
-from fss.models.head import Head
+from fss.models.correlation import LEVELS, correlation_maps
+from fss.models.head import Head, zero
 from fss.models.prototype import affinity_walk, flat_masks, flat_tokens, unit_grid
 
 _BITS = 32
@@ -32,7 +33,9 @@ _ROUNDS = 10
 
 
 class UMTFSS(Head):
-    """See the module's docstring; `residual` adds the read-out, `blocks` are repetitions of both attentions."""
+    """See the module's docstring; `maps` are further inputs, `blocks` are repetitions of both attentions."""
+
+    transformers = ("self_attention", "cross_attention")
 
     def __init__(
         self,
@@ -42,58 +45,56 @@ class UMTFSS(Head):
         blocks: int = 1,
         foreground_prototypes: int = 20,
         background_prototypes: int = 50,
-        residual: bool = True,
+        maps: bool = True,
     ):
         super().__init__()
         self.planes: torch.Tensor
+        self.embeds_smoothed = maps
         self.prototypes = (background_prototypes, foreground_prototypes)
         middle = channels["low"] + channels["mid"]
         self.reduce = nn.Sequential(nn.Conv2d(middle, dim, 1), nn.GroupNorm(8, dim), nn.ReLU())
-        self.merge_query = nn.Conv2d(2 * dim + 1 + 8 * residual, dim, 1)
+        self.merge_query = nn.Conv2d(2 * dim + 1 + 8 * maps, dim, 1)
         self.merge_support = nn.Conv2d(2 * dim, dim, 1)
         self.self_attention = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
         self.cross_attention = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
         self.marker = nn.Parameter(torch.zeros(2, dim))
-        last = nn.Conv2d(dim, 2, 1)
-        self.classify = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), last)
-        self.gain = nn.Parameter(torch.tensor([15.0])) if residual else None
+        self.classify = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, 2, 1))
         self.register_buffer("planes", torch.randn(_BITS, dim))
-        if residual:
-            zero(last)
+
+    def silence(self) -> None:
+        """Start the last layer at zero; the first step moves it, and with it the others."""
+        zero(self.classify[-1])
 
     def embed(self, features: Features) -> Features:
-        """`middle`: (B, dim, h, w); `high` for the prior mask, and with `residual` the read-out's `tokens`."""
+        """`middle`: (B, dim, h, w); `high` for the prior mask, and with `maps` their `tokens`."""
         kind = self.merge_query.weight.dtype
         found = {"middle": self.reduce(middle_features(features).to(kind)), "high": features["high"]}
-        return found if self.gain is None else found | {"tokens": unit_grid(features, LEVELS)}
+        return found | {"tokens": unit_grid(features, LEVELS)} if self.embeds_smoothed else found
 
     def focus(self, query: Features) -> Features:
-        """With `residual`, `walk`: (B, N, N), one step of the query's own affinity walk."""
-        return query if self.gain is None else query | {"walk": affinity_walk(query["tokens"].flatten(2))}
+        """With `maps`, `walk`: (B, N, N), one step of the query's own affinity walk."""
+        return query | {"walk": affinity_walk(query["tokens"].flatten(2))} if self.embeds_smoothed else query
 
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits; see `Head.match`."""
         size, x_query, x_support = query["high"].shape[-2:], query["middle"], support["middle"]
         kind = x_query.dtype
-        extra, readout = self._readouts(query, support, masks)
+        extra = self._readouts(query, support, masks)
         globe = masked_average(x_support, masks[:, :, 1].to(kind))
         wide = globe[..., None, None].expand(-1, -1, *size)
         x_query = self.merge_query(torch.cat([x_query, wide, extra.to(kind)], dim=1))
         wide = globe[:, None, :, None, None].expand_as(x_support)
         x_support = self.merge_support(torch.cat([x_support, wide], dim=2).flatten(0, 1))
-        logits = self.classify(self._attend(x_query, x_support, masks)).float()
-        if self.gain is None:
-            return logits
-        return logits + self.gain * torch.stack([-readout / 2, readout / 2], dim=1)
+        return self.classify(self._attend(x_query, x_support, masks)).float()
 
-    def _readouts(self, query: Features, support: Features, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The prior mask, with `residual` also the correlation maps, (B, 1 or 9, h, w); and the smoothed read-out."""
+    def _readouts(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """The prior mask, with `maps` also the correlation maps: (B, 1 or 9, h, w)."""
         prior = prior_mask(query["high"], support["high"], masks[:, :, 1])
-        if self.gain is None:
-            return prior, prior[:, 0]
+        if not self.embeds_smoothed:
+            return prior
         q, s = query["tokens"].flatten(2), flat_tokens(support["tokens"])
         maps = correlation_maps(q, s, flat_masks(masks), query["walk"]).unflatten(2, query["high"].shape[-2:])
-        return torch.cat([prior, maps], dim=1), maps[:, 6] / 3
+        return torch.cat([prior, maps], dim=1)
 
     def _attend(self, query: torch.Tensor, support: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Self-attention in query and supports, then attention from the query to the supports' prototypes."""

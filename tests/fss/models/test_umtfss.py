@@ -97,9 +97,3 @@ def test_a_side_without_cells_has_no_prototype():
     found, used = module.support_prototypes(points, faint)
     assert used[:, 6:].sum() == 1
     assert torch.allclose(found[:, 6:][used[:, 6:]][0], points[0, 3] + module.marker[1], atol=1e-6)
-
-
-def test_the_untrained_head_starts_at_the_correlation_heads_readout():
-    inputs = episode(shots=2)
-    ours, theirs = head("umtfss")(*inputs), head("correlation")(*inputs)
-    assert torch.allclose(ours[:, 1] - ours[:, 0], theirs[:, 1] - theirs[:, 0], atol=1e-4)
