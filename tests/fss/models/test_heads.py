@@ -183,8 +183,8 @@ def test_prototypes_of_the_foreground_are_averages_over_cells_not_over_supports(
     points = torch.randn(1, 30, 16, generator=torch.Generator().manual_seed(0))
     shares = torch.zeros(1, 30, 2)
     shares[:, :10, 1], shares[:, 10:, 0] = 1, 1
-    alone, used = bare.support_prototypes(points[:, :20], shares[:, :20])
-    found, _ = bare.support_prototypes(points, shares)
+    alone, used = bare.summary(points[:, :20], shares[:, :20])
+    found, _ = bare.summary(points, shares)
     background = OPTIONS["umtfss"]["background_prototypes"]
     assert torch.allclose(found[:, background:], alone[:, background:], atol=1e-5)
     assert used[:, background:].any()
