@@ -33,7 +33,7 @@ TRAINING_FREE = {
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return (*TRAINING_FREE, "correlation", "umtfss")
+    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "correlation", "umtfss")
 
 
 def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: str = "none", **options: Any) -> Head:
@@ -48,7 +48,10 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
 
     from fss.models.cluster_match import ClusterMatch
     from fss.models.correlation import CorrelationHead
+    from fss.models.cyctr import CyCTR
     from fss.models.nearest import NearestReadout
+    from fss.models.panet import PANet
+    from fss.models.pfenet import PFENet
     from fss.models.prototype import PrototypeReadout, SmoothedReadout
     from fss.models.residual import wrapped
     from fss.models.saliency import Saliency
@@ -62,6 +65,9 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
         "segments": SegmentSelection,
         "saliency": Saliency,
         "cluster_match": ClusterMatch,
+        "panet": PANet,
+        "pfenet": PFENet,
+        "cyctr": CyCTR,
         "correlation": CorrelationHead,
         "umtfss": UMTFSS,
     }

@@ -85,11 +85,15 @@ class Head(nn.Module):
         """What training scores: the logits of `forward`, and further predictions with targets of their own."""
         return self(query, support, masks), ()
 
-    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
-        """(B, 2, h, w) float32 logits of features; see `fss.models` for the arguments."""
+    def prepare(self, query: Features, support: Features, masks: torch.Tensor) -> tuple[Features, Features]:
+        """What `match` takes of query and support, from their features: `focus` of the one, `embed` of the other."""
         flat = self.embed({name: values.flatten(0, 1) for name, values in support.items()})
         shots = {name: values.unflatten(0, masks.shape[:2]) for name, values in flat.items()}
-        return self.match(self.focus(self.embed(query)), shots, masks)
+        return self.focus(self.embed(query)), shots
+
+    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) float32 logits of features; see `fss.models` for the arguments."""
+        return self.match(*self.prepare(query, support, masks), masks)
 
 
 def zero(last: nn.Module) -> None:

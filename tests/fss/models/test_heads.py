@@ -17,8 +17,12 @@ OPTIONS = {
     "cluster_match": {"clusters": 2},
     "correlation": {"dim": 16},
     "umtfss": {"dim": 16, "heads": 2, "foreground_prototypes": 4, "background_prototypes": 6},
+    "panet": {"dim": 12},
+    "pfenet": {"dim": 16, "bins": [1.0, 0.5, 0.2]},
+    "cyctr": {"dim": 16, "heads": 2, "points": 3, "foreground_tokens": 30, "background_tokens": 30},
 }
 TRAINED = ["correlation", "umtfss"]
+LEARNED = [name for name in models.names() if name not in models.TRAINING_FREE]
 
 
 def episode(episodes: int = 3, shots: int = 1, grid: int = 5, seed: int = 0):
@@ -40,7 +44,7 @@ def head(name: str, *, steps: int = 0, seed: int = 0, **options: object) -> nn.M
     if module.needs_fit:
         module.fit(module.describe(module.embed(episode(8, seed=300)[0])).numpy(), seed=0)
     module.eval()  # no dropout: it would draw from the global generator
-    for step in range(steps if name in TRAINED else 0):
+    for step in range(steps if name in LEARNED else 0):
         train_step(module, seed=step)
     return module
 
@@ -143,7 +147,7 @@ def test_plain_supports_give_finite_logits_and_gradients(name, value):
     module = head(name, steps=1)
     found = module(query, support, masks)
     assert found.isfinite().all()
-    if name in TRAINED:
+    if name in LEARNED:
         module.zero_grad()
         found.sum().backward()
         assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
