@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from benchmarks.learning import Corpus, Course, Exam, choose, meta_train, network
@@ -31,56 +32,61 @@ from fss.datasets import Dataset, areas, open_dataset
 from fss.imaging import images
 from fss.models.head import Head
 
+ROOT = Path(__file__).parents[1]
 MIN_AREA = 2048
 SHOTS = (1, 5)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A head and what it learns from."""
+    """A head, as its preset of conf/model has it but for `changes`, and what it learns from."""
 
     name: str
-    model: str
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preset: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ratio: float | None = None
     """Share of the labelled images; none = pseudo-tasks."""
     start: str | None = None
     """Unsupervised row whose head training starts from."""
 
+    def head(self, channels: Mapping[str, int], seed: int) -> Head:
+        """The head with its first weights."""
+        preset = yaml.safe_load((ROOT / f"conf/model/{self.preset}.yaml").read_text())
+        options = preset.get("options", {}) | self.changes
+        return models.build(preset["name"], channels, seed=seed, **options)
 
-def _umtfss(residual: str, maps: bool = False, **others: Any) -> dict[str, Any]:
-    return {"dim": 64, "heads": 4, "residual": residual, "maps": maps, **others}
+
+_ALONE = {"residual": "none", "maps": False}
 
 
 def _labelled(ratio: float) -> tuple[Row, Row]:
-    options, name = _umtfss("smoothed", maps=True), f"umtfss, {ratio:.0%} of the labels"
-    return Row(name, "umtfss", options, ratio), Row(f"{name}, fine-tuned", "umtfss", options, ratio, "umtfss")
+    name = f"umtfss, {ratio:.0%} of the labels"
+    return Row(name, "umtfss", ratio=ratio), Row(f"{name}, fine-tuned", "umtfss", ratio=ratio, start="umtfss")
 
 
 FLOORS = (Row("prototype read-out", "prototype"), Row("smoothed read-out", "smoothed"))
 UNSUPERVISED = (
-    Row("umtfss", "umtfss", _umtfss("smoothed", maps=True)),
-    Row("umtfss, no residual", "umtfss", _umtfss("none")),
+    Row("umtfss", "umtfss"),
+    Row("umtfss, no residual", "umtfss", _ALONE),
     Row("panet", "panet"),
     Row("pfenet", "pfenet"),
     Row("cyctr", "cyctr"),
-    Row("umtfss, vanilla attention, no residual", "umtfss", _umtfss("none", attention="vanilla")),
-    Row("umtfss, residual prototype", "umtfss", _umtfss("prototype")),
-    Row("umtfss, residual smoothed", "umtfss", _umtfss("smoothed")),
+    Row("umtfss, no residual, vanilla attention", "umtfss", _ALONE | {"attention": "vanilla"}),
+    Row("umtfss, residual prototype", "umtfss", {"residual": "prototype", "maps": False}),
+    Row("umtfss, residual smoothed", "umtfss", {"maps": False}),
+    Row("panet, residual smoothed", "panet", {"residual": "smoothed"}),
     Row("pfenet, residual smoothed", "pfenet", {"residual": "smoothed"}),
     Row("cyctr, residual smoothed", "cyctr", {"residual": "smoothed"}),
-    Row("panet, residual smoothed", "panet", {"residual": "smoothed"}),
-    Row("correlation, residual smoothed", "correlation", {"dim": 48, "residual": "smoothed"}),
-    Row(
-        "umtfss, 50/100 prototypes, no residual",
-        "umtfss",
-        _umtfss("none", foreground_prototypes=50, background_prototypes=100),
+    Row("correlation, residual smoothed", "correlation"),
+    *(
+        Row(
+            f"umtfss, no residual, {foreground}/{background} prototypes",
+            "umtfss",
+            _ALONE | {"foreground_prototypes": foreground, "background_prototypes": background},
+        )
+        for foreground, background in ((50, 100), (5, 10))
     ),
-    Row(
-        "umtfss, 5/10 prototypes, no residual",
-        "umtfss",
-        _umtfss("none", foreground_prototypes=5, background_prototypes=10),
-    ),
+    Row("umtfss, no residual, shots averaged", "umtfss", _ALONE | {"shots": "average"}),
 )
 ROWS = (*FLOORS, *UNSUPERVISED, *(row for ratio in (1.0, 0.05, 0.2) for row in _labelled(ratio)))
 
@@ -131,7 +137,7 @@ class Study:
 
     def head(self, row: Row, seed: int) -> Head:
         """The row's head as training finds it."""
-        head = models.build(row.model, self.extractor.backbone.channels, seed=seed, **row.options)
+        head = row.head(self.extractor.backbone.channels, seed)
         if row.start is not None:
             head.load_state_dict(load_file(self._file(row.start, seed)))
         return head
