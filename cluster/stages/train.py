@@ -45,8 +45,6 @@ def _settings(run: Run) -> dict[str, Any]:
     if not _labelled(run):
         del chosen["ratio"]
     del chosen["images"]  # a place; what lies there is below
-    if chosen["init_from"]:
-        chosen["init_from"] = segmenter.read_about(segmenter.find(chosen["init_from"]))["sha256"]
     if _labelled(run):
         chosen["labelled"] = labelled.settings(run)
     if _streams(run):

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load
+from safetensors.torch import load as load_weights
 from torch import nn
-from torch.utils.data import DataLoader
 
 from cluster import publish
 from cluster.backbone import BackboneSpec
@@ -21,8 +20,9 @@ from cluster.config_train import TrainConfig
 from cluster.training import candidates
 from cluster.training import loop as training
 from cluster.training.candidates import Candidate
+from cluster.training.feed import Feed, load
 from fss import losses, models, segmenter, tasks
-from fss.bank import FeatureBank, batch_features
+from fss.bank import FeatureBank, batch_features, batch_pixels
 from fss.meta import MetaModule
 
 logger = logging.getLogger(__name__)
@@ -82,24 +82,38 @@ class MetaRecipe:
         return torch.optim.AdamW(groups, lr=self.settings.lr)
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
-        """Features and masks of this rank's share of each batch."""
+        """What the module takes of this rank's share of each batch; see `Feed` for what counts as waiting."""
         views = self.settings.views if self.settings.features == "cached" else 0
-        for batch in self._load(self.train, start, stop, rank, world, self.settings.batch, views):
+        return Feed(self._load(self.train, start, stop, rank, world, self.settings.batch, views), self._inputs)
+
+    def _inputs(self, batch: tasks.Batch) -> tuple[Any, ...]:
+        """Query, support, masks and truth for the module: features, or pixels if the backbone is trained with it."""
+        device = self.bank.extractor.device
+        if self.settings.tune:
+            pixels = batch_pixels(batch, self.bank.extractor.size, device)
+            query: Any = pixels[:, 0]
+            support: Any = pixels[:, 1:]
+        else:
             query, support = batch_features(self.bank, batch)
-            device = self.bank.extractor.device
-            yield query, support, batch.support.to(device), batch.truth.to(device)
+        return query, support, batch.support.to(device), batch.truth.to(device)
 
     def _load(
         self, files: Tasks, start: int, stop: int, rank: int, world: int, size: int, views: int
     ) -> Iterator[tasks.Batch]:
-        schedule = tasks.Schedule(files.counts, self.seed)
-        extractor = self.bank.extractor
-        data = tasks.Batches(
-            schedule, files, size, self.seed, views, LOSS_CELLS, extractor.grid, extractor.backbone.corners, rank, world
+        """Batches of `views` fixed views or, with 0, of fresh ones, read ahead."""
+        extractor, chosen = self.bank.extractor, self.settings
+        pixels = views == 0 or bool(chosen.tune)
+        layout = tasks.Layout(
+            loss=LOSS_CELLS,
+            grid=extractor.grid,
+            corners=extractor.backbone.corners,
+            size=extractor.size,
+            pixels=pixels,
+            changed=extractor.device.type == "cpu",
         )
-        numbers = range(start, stop)
-        workers = self.settings.loader_workers
-        return iter(DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers))  # type: ignore[arg-type]
+        schedule = tasks.Schedule(files.counts, self.seed)
+        data = tasks.Batches(schedule, files, size, self.seed, views, layout, chosen.augment, rank, world)
+        return load(data, range(start, stop), chosen.loader_workers)
 
     def after_step(self, module: nn.Module) -> None:
         """Nothing to do."""
@@ -112,9 +126,7 @@ class MetaRecipe:
         size = min(sum(self.holdout.counts), self.settings.holdout)
         module.eval()
         (batch,) = self._load(self.holdout, 0, 1, 0, 1, size, 1)
-        query, support = batch_features(self.bank, batch)
-        device = self.bank.extractor.device
-        figures = module(query, support, batch.support.to(device), batch.truth.to(device))
+        figures = module(*self._inputs(batch))
         module.train()
         sums = {f"holdout_{name}": float(value) for name, value in figures.items()}
         if sums["holdout_area_ratio"] < 0.05:
@@ -129,7 +141,7 @@ class MetaRecipe:
         """Write the folder of the selected candidate's model, model.json last."""
         chosen, how = select(candidates.read(folder), self.settings.select)
         head = _head(module)
-        head.load_state_dict(load(chosen.path.read_bytes()))
+        head.load_state_dict(load_weights(chosen.path.read_bytes()))
         facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
         for name, data in segmenter.export(head, self.bank.extractor, self.model, facts).items():
             publish.write_bytes(folder / "model" / name, data)
