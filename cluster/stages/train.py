@@ -19,7 +19,7 @@ from cluster.stage import File, Stage
 from cluster.tasks.groups import groups
 from cluster.tasks.stream import Streams
 from cluster.tasks.written import TaskFiles
-from cluster.training import candidates
+from cluster.training import candidates, start
 from cluster.training import loop as training
 from cluster.training.recipe import HOLDOUT, MetaRecipe, Tasks
 from fss import models, segmenter, shards
@@ -42,7 +42,7 @@ def _settings(run: Run) -> dict[str, Any]:
     chosen = {key: value for key, value in plain(run.config.train).items() if key not in _OPERATIONAL}
     if _streams(run):
         chosen["pair"] = {key: value for key, value in vars(run.config.pair).items() if key != "tasks_per_shard"}
-    chosen["seed"] = _seed(run)
+    chosen |= {"seed": _seed(run), **start.settings_of_start(run.config.train)}
     return {"model": model_options(run), "backbone": backbone.settings(run), **chosen}
 
 
@@ -79,7 +79,7 @@ def job(run: Run, folder: Path) -> training.Job:
         holdout=holdout if config.train.holdout and sum(holdout.counts) else None,
         spec=backbone.spec(run),
         model=model_options(run),
-        settings=dataclasses.replace(config.train),
+        settings=dataclasses.replace(config.train, init_from=start.located(config.train.init_from)),
         seed=_seed(run),
         facts={"run": config.name, "fingerprint": folder.name, "steps": config.train.steps},
     )
@@ -94,6 +94,8 @@ def job(run: Run, folder: Path) -> training.Job:
         steps=config.train.steps,
         batch=config.train.batch,
         warmup=config.train.warmup,
+        schedule=config.train.schedule,
+        accumulate=config.train.accumulate,
         clip=config.train.clip,
         ema=config.train.ema,
         precision=config.train.precision,
@@ -131,6 +133,8 @@ def _tell(run: Run, folder: Path) -> None:
         journal.tags({"selected_by": how})
         journal.metrics({"train/selected_step": step} | ({} if value is None else {f"train/selected_{HOLDOUT}": value}))
         journal.artifact(folder / "model", "model")
+        if run.config.train.register:
+            journal.register(run.config.train.register, run.config.train.alias, folder / "model", "model")
 
 
 def exported_files(folder: Path) -> list[File]:
