@@ -21,7 +21,7 @@ from cluster.tasks import labelled
 from cluster.tasks.groups import groups
 from cluster.tasks.stream import Streams
 from cluster.tasks.written import TaskFiles
-from cluster.training import candidates
+from cluster.training import candidates, start
 from cluster.training import loop as training
 from cluster.training.recipe import HOLDOUT, MetaRecipe, Tasks
 from fss import models, segmenter, shards
@@ -49,7 +49,7 @@ def _settings(run: Run) -> dict[str, Any]:
         chosen["labelled"] = labelled.settings(run)
     if _streams(run):
         chosen["pair"] = {key: value for key, value in vars(run.config.pair).items() if key != "tasks_per_shard"}
-    chosen["seed"] = _seed(run)
+    chosen |= {"seed": _seed(run), **start.settings_of_start(run.config.train)}
     return {"model": model_options(run), "backbone": backbone.settings(run), **chosen}
 
 
@@ -93,7 +93,7 @@ def job(run: Run, folder: Path) -> training.Job:
         holdout=holdout if config.train.holdout and sum(holdout.counts) else None,
         spec=backbone.spec(run),
         model=model_options(run),
-        settings=dataclasses.replace(config.train),
+        settings=dataclasses.replace(config.train, init_from=start.located(config.train.init_from)),
         seed=_seed(run),
         facts=facts | (labelled.facts(run) if _labelled(run) else {}),
     )
@@ -108,6 +108,8 @@ def job(run: Run, folder: Path) -> training.Job:
         steps=config.train.steps,
         batch=config.train.batch,
         warmup=config.train.warmup,
+        schedule=config.train.schedule,
+        accumulate=config.train.accumulate,
         clip=config.train.clip,
         ema=config.train.ema,
         precision=config.train.precision,
@@ -150,6 +152,8 @@ def _tell(run: Run, folder: Path) -> None:
         journal.artifact(folder / "model", "model")
         if _labelled(run):
             journal.artifact(folder / labelled.LIST)
+        if run.config.train.register:
+            journal.register(run.config.train.register, run.config.train.alias, folder / "model", "model")
 
 
 def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:

@@ -74,6 +74,13 @@ class Head(nn.Module):
         """What training scores: the logits of `forward`, and further predictions with targets of their own."""
         return self(query, support, masks), ()
 
+    def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
+        """Figures of the head's inner life on the arguments of `forward`, which validation logs; none by default.
+
+        `dead_prototypes`, a share in [0, 1], is watched: see `cluster.training.health`.
+        """
+        return {}
+
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits of features; see `fss.models` for the arguments."""
         flat = self.embed({name: values.flatten(0, 1) for name, values in support.items()})
