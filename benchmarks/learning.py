@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fss import backbones, episodes, evaluation, losses, pseudo, rng, tasks, views
-from fss.bank import FeatureBank, batch_features
+from fss.bank import FeatureBank, batch_features, inputs
 from fss.datasets import areas, open_dataset
 from fss.evaluation import Photos
 from fss.extract import Extractor
@@ -36,9 +36,9 @@ class Corpus:
         self.bank = FeatureBank(extractor, 8 << 30)
         self.seed, self.num_views = seed, num_views
         for key, jpeg in self.jpegs.items():
-            picture = images.decode(jpeg)
-            chosen = [views.draw(seed, key, number) for number in range(num_views)]
-            self.bank.get({(key, view): view.of_image(picture) for view in chosen})
+            width, height = images.upright_size(jpeg)
+            chosen = [views.draw(seed, key, number, views.Augment(), (height, width)) for number in range(num_views)]
+            self.bank.get({(key, view): inputs(jpeg, view, extractor.size) for view in chosen})
 
     @property
     def corners(self) -> bool:
@@ -88,10 +88,9 @@ def meta_train(corpus: Corpus, made: Sequence[tasks.Task], head: Head, course: C
     torch.manual_seed(seed)
     module = MetaModule(head.train(), losses.by_name(course.loss), extractor.backbone.corners)
     optimizer = torch.optim.AdamW(module.parameters(), lr=course.lr, weight_decay=1e-2)
-    data = tasks.Batches(
-        tasks.Schedule((len(made),), seed), lambda *_: made, course.batch, corpus.seed, corpus.num_views, LOSS_CELLS,
-        extractor.grid, extractor.backbone.corners,
-    )  # fmt: skip
+    layout = tasks.Layout(LOSS_CELLS, extractor.grid, extractor.backbone.corners, extractor.size)
+    schedule = tasks.Schedule((len(made),), seed)
+    data = tasks.Batches(schedule, lambda *_: made, course.batch, corpus.seed, corpus.num_views, layout)
     average = torch.optim.swa_utils.AveragedModel(
         module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(course.decay), use_buffers=False
     )

@@ -85,6 +85,13 @@ class Head(nn.Module):
         """What training scores: the logits of `forward`, and further predictions with targets of their own."""
         return self(query, support, masks), ()
 
+    def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
+        """Figures of the head's inner life on the arguments of `forward`, which validation logs; none by default.
+
+        `dead_prototypes`, a share in [0, 1], is watched: see `cluster.training.health`.
+        """
+        return {}
+
     def prepare(self, query: Features, support: Features, masks: torch.Tensor) -> tuple[Features, Features]:
         """What `match` takes of query and support, from their features: `focus` of the one, `embed` of the other."""
         flat = self.embed({name: values.flatten(0, 1) for name, values in support.items()})

@@ -112,6 +112,36 @@ WRONG = {
         ["pair.repeats=2", "train.tasks=stream"],
         "pair.repeats: expected null with train.tasks=stream, which pairs anew in every epoch, got 2",
     ),
+    "parts of a batch": (
+        "train.accumulate=3",
+        "train.batch: expected a multiple of cluster.train_workers=1 times train.accumulate=3, got 4",
+    ),
+    "SGD's rate": ("train.sgd_lr=0", "train.sgd_lr: expected a positive number, got 0"),
+    "negative clip": ("train.clip=-1", "train.clip: expected a number from 0, got -1"),
+    "optimiser": ("train.optimizer=adam", "train.optimizer: expected one of adamw, sgd, mixed, got 'adam'"),
+    "schedule": ("train.schedule=linear", "train.schedule: expected one of cosine, poly, constant, got 'linear'"),
+    "tuning of cached features": (
+        ["train.tune=[net]", "train.features=cached"],
+        "train.features: expected fresh with train.tune",
+    ),
+    "tuning and labels": (
+        ["train.tune=[net]", "train.features=fresh", "select=test_classes"],
+        "select: expected holdout with train.tune, got test_classes",
+    ),
+    "checkpointing of nothing": (
+        "train.gradient_checkpointing=true",
+        "train.gradient_checkpointing: expected false without train.tune",
+    ),
+    "registered path": ("train.register=a/b", "train.register: expected a name without / and :, got 'a/b'"),
+    "registry without tracking": (
+        ["train.register=fss", "tracking.enabled=false"],
+        "train.register: expected tracking.enabled=true",
+    ),
+    "alias of nothing": ("train.alias=best", "train.alias: expected train.register beside it, got 'best' alone"),
+    "reserved alias": (
+        ["train.register=fss", "train.alias=v3"],
+        "train.alias: expected letters, digits, _ and -, and neither latest nor a v with a number, got 'v3'",
+    ),
     "uneven batch": ("cluster.train_workers=3", "train.batch: expected a multiple of cluster.train_workers=3, got 4"),
 }
 
