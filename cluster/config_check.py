@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
 from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
 from fss.backbones import padding
 from fss.episodes import ORDERS
 from fss.pairing.rules import BALANCES, SIMILARITIES
+from fss.views import Augment
 
 SOURCES = ("clusters",)
 UNITS = ("segments", "pixels")
@@ -115,7 +117,12 @@ def _ranges(config: Config) -> list[str]:
         **{f"source.granularities[{i}]": n for i, n in enumerate(config.source.granularities)},
     }
     found = [f"{key}: expected at least 1, got {value}" for key, value in at_least_one.items() if value < 1]
-    positive = {"train.lr": config.train.lr, "pretrain.lr": config.pretrain.lr}
+    positive = {
+        "train.lr": config.train.lr,
+        "train.sgd_lr": config.train.sgd_lr,
+        "train.tune_factor": config.train.tune_factor,
+        "pretrain.lr": config.pretrain.lr,
+    }
     found += [f"{key}: expected a positive number, got {value}" for key, value in positive.items() if not value > 0]
     return [
         *found,
@@ -123,6 +130,8 @@ def _ranges(config: Config) -> list[str]:
         *_source_problems(config.source),
         *_pair_problems(config.pair),
         *_stream_problems(config),
+        *_labelled_problems(config),
+        *_augment_problems(config.train.augment),
         *_training_problems(config),
         *_shots_problems(config),
     ]
@@ -185,6 +194,30 @@ def _stream_problems(config: Config) -> list[str]:
     return []
 
 
+def _augment_problems(chosen: Augment) -> list[str]:
+    limits = {"crop": 1, "keep": 1, "rotation": 180, "flip": 1, "colour": 1, "blur": 1}
+    found = [
+        f"train.augment.{name}: expected a number from 0 to {most}, got {getattr(chosen, name)}"
+        for name, most in limits.items()
+        if not 0 <= getattr(chosen, name) <= most
+    ]
+    return found + (
+        ["train.augment.crop: expected a share above 0, or 1 for no crops, got 0"] if not chosen.crop else []
+    )
+
+
+def _labelled_problems(config: Config) -> list[str]:
+    found = []
+    if not 0 < config.train.ratio <= 1:
+        found.append(f"train.ratio: expected a share in (0, 1], got {config.train.ratio}")
+    if config.train.tasks == "labelled" and config.fold == "all":
+        found.append(
+            "fold: expected the number of the fold to be tested with train.tasks=labelled, as a model is measured on "
+            "classes that it was not trained on, got all; set fold=0, then 1, 2 and 3"
+        )
+    return found
+
+
 def _training_problems(config: Config) -> list[str]:
     found = []
     if config.backbone.weights == "pretrain" and (config.backbone.name != "small" or config.backbone.size % 32):
@@ -198,10 +231,51 @@ def _training_problems(config: Config) -> list[str]:
         )  # moments are out of reach
     if not 0 <= config.train.ema < 1:
         found.append(f"train.ema: expected a decay in [0, 1), got {config.train.ema}")
-    if config.train.batch % config.cluster.train_workers:
+    parts = config.cluster.train_workers * config.train.accumulate
+    if min(parts, config.train.accumulate) >= 1 and config.train.batch % parts:
         found.append(
-            f"train.batch: expected a multiple of cluster.train_workers={config.cluster.train_workers}, "
+            f"train.batch: expected a multiple of cluster.train_workers={config.cluster.train_workers}"
+            f"{'' if config.train.accumulate == 1 else f' times train.accumulate={config.train.accumulate}'}, "
             f"got {config.train.batch}"
+        )
+    from_zero = {key: getattr(config.train, key) for key in ("warmup", "clip", "holdout", "examples", "weight_decay")}
+    from_zero |= {"sgd_weight_decay": config.train.sgd_weight_decay}
+    found += [f"train.{k}: expected a number from 0, got {v}" for k, v in from_zero.items() if not v >= 0]
+    return [*found, *_tuning_problems(config), *_registry_problems(config)]
+
+
+def _tuning_problems(config: Config) -> list[str]:
+    found = []
+    if config.train.tune and config.train.features != "fresh":
+        found.append(
+            "train.features: expected fresh with train.tune, because features of a backbone that changes cannot be "
+            f"kept, got {config.train.features}; set train.features=fresh"
+        )
+    if config.train.tune and config.select != "holdout":
+        found.append(
+            f"select: expected holdout with train.tune, got {config.select}; candidates differ in their backbones"
+        )
+    if config.train.gradient_checkpointing and not config.train.tune:
+        found.append(
+            "train.gradient_checkpointing: expected false without train.tune, because a frozen backbone keeps no "
+            "activations, got true; set train.tune=[PREFIX,...]"
+        )
+    return found
+
+
+def _registry_problems(config: Config) -> list[str]:
+    found, name, alias = [], config.train.register, config.train.alias
+    if name is not None and (not name.strip() or set(name) & set("/:")):
+        found.append(f"train.register: expected a name without / and :, got {name!r}")
+    if name is not None and not config.tracking.enabled:
+        found.append("train.register: expected tracking.enabled=true, got false; MLflow keeps the registry")
+    if alias is not None and name is None:
+        found.append(f"train.alias: expected train.register beside it, got {alias!r} alone; set train.register=NAME")
+    if alias is not None and (
+        not re.fullmatch(r"[\w-]+", alias, re.ASCII) or re.fullmatch(r"latest|v\d+", alias, re.I)
+    ):
+        found.append(
+            f"train.alias: expected letters, digits, _ and -, and neither latest nor a v with a number, got {alias!r}"
         )
     return found
 

@@ -104,10 +104,13 @@ class Progress:
         self.done += parts
         self._before += parts
 
+    def remaining(self) -> float | None:
+        """Seconds to go, see `remaining`."""
+        return remaining(self.done - self._before, self.total - self._before, self._clock() - self._begin)
+
     def line(self) -> str:
         """The state as one line."""
-        seconds = self._clock() - self._begin
-        left = remaining(self.done - self._before, self.total - self._before, seconds)
+        seconds, left = self._clock() - self._begin, self.remaining()
         fields = [
             self.stage,
             f"{self.done}/{self.total} {self.parts}",

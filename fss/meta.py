@@ -23,7 +23,10 @@ class MetaModule(nn.Module):
     def forward(
         self, query: Features, support: Features, masks: torch.Tensor, truth: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Scalars `loss`, `iou` and `area_ratio` of B episodes, and `loss_NAME` of each auxiliary prediction.
+        """Scalars of B episodes: `loss`, `loss_NAME` of each auxiliary prediction, and figures without gradient.
+
+        `iou`, mean of the episodes; `area_ratio`, predicted over true foreground; `predicted_share` of what is not
+        void; `empty_share` of the episodes show nothing in the query or in all supports.
 
         Args:
             query: levels (B, C, h, w).
@@ -39,17 +42,23 @@ class MetaModule(nn.Module):
             target = truth if part.target is None else part.target
             parts[f"loss_{part.name}"] = self.loss(self._enlarged(part.logits, target), target)
             total = total + part.weight * parts[f"loss_{part.name}"]
-        return {"loss": total, **parts, **_figures(logits.detach(), truth)}
+        return {"loss": total, **parts, **_figures(logits.detach(), truth), "empty_share": _empty(masks, truth)}
 
     def _enlarged(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return enlarge(logits, (target.shape[-2], target.shape[-1]), self.corners)
 
 
 def _figures(logits: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Mean IoU of the episodes and predicted over true area, on the cells of the loss."""
+    """Mean IoU of the episodes, predicted over true area, and its share of all, on the cells of the loss."""
     predicted = (logits[:, 1] > logits[:, 0]).float() * truth.sum(dim=1)
     real = truth[:, 1]
     both = torch.minimum(predicted, real).flatten(1).sum(1)
     union = torch.maximum(predicted, real).flatten(1).sum(1)
     area = predicted.sum() / real.sum().clamp_min(1e-6)
-    return {"iou": (both / union.clamp_min(1e-6)).mean(), "area_ratio": area}
+    share = predicted.sum() / truth.sum().clamp_min(1e-6)
+    return {"iou": (both / union.clamp_min(1e-6)).mean(), "area_ratio": area, "predicted_share": share}
+
+
+def _empty(masks: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    nothing = (masks[:, :, 1].flatten(1).sum(1) == 0) | (truth[:, 1].flatten(1).sum(1) == 0)
+    return nothing.float().mean()

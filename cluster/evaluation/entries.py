@@ -9,10 +9,12 @@ from typing import Any
 from cluster import backbone
 from cluster.backbone import BackboneSpec
 from cluster.config import Config, baselines
+from cluster.evaluation.episode_list import Item
 from cluster.evaluation.measure import DataSpec, Entry
 from cluster.run import Run
 from cluster.training import candidates
 from fss import models, segmenter
+from fss.datasets import Dataset
 
 FLOORS = ("prototype", "smoothed")
 """What a trained head has to beat: the field's floor, and the read-out that residual heads start from."""
@@ -57,6 +59,24 @@ def entries(run: Run) -> tuple[Entry, ...]:
             0, Entry(f"{models.TRAINING_FREE['prototype']}, random backbone", backbone.untrained(run), "prototype")
         )
     return (*found, *_trained(config, f"{name}, meta-trained", spec, run.manifest("train").folder / "model"))
+
+
+def refuse_seen(found: Sequence[Entry], dataset: Dataset, items: Sequence[Item]) -> None:
+    """Refuse to measure a model on classes whose labels it was trained on (train.tasks=labelled).
+
+    Raises:
+        ValueError: naming the model, some of the classes and the fold that it was trained for.
+    """
+    tested = {dataset.class_names[way.class_id - 1] for item in items for way in item.episode.ways}
+    for entry in found:
+        facts = segmenter.read_about(Path(entry.folder))["facts"] if entry.folder else {}
+        seen = sorted(tested & set(facts.get("classes", ())))
+        if seen:
+            raise ValueError(
+                f"{entry.label}: expected classes that it was not trained on with labels, got {', '.join(seen[:5])}"
+                f"{' ...' if len(seen) > 5 else ''}; it was trained for fold {facts['fold']} of {facts['dataset']}: "
+                f"set fold={facts['fold']}"
+            )
 
 
 def _free(

@@ -96,6 +96,10 @@ class PretrainRecipe:
         """Nothing: there is no label, and the loss itself is logged."""
         return {}
 
+    def examples(self, module: nn.Module) -> bytes | None:
+        """None: there is nothing to see."""
+        return None
+
     def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
         """Nothing: the last weights are exported."""
 

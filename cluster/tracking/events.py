@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Event = dict[str, Any]
 SCALARS = ("metrics", "params", "tags")
-FILES = ("image", "artifact", "text")
+FILES = ("image", "artifact", "text", "register")
 
 
 class RefusedError(Exception):
@@ -99,12 +99,15 @@ def send_dataset(client: "MlflowClient", run_id: str, event: Event) -> None:
 
 
 def send_file(client: "MlflowClient", run_id: str, event: Event, folder: Path) -> None:
-    """Upload a text, a picture (kept under `folder`, the journal's) or an artifact.
+    """Upload a text, a picture (kept under `folder`, the journal's) or an artifact, or register one.
 
     Raises RefusedError if the file is gone or the picture cannot be read.
     """
     if event["kind"] == "text":
         client.log_text(run_id, event["content"], event["name"])
+        return
+    if event["kind"] == "register":
+        register(client, run_id, event)
         return
     path = folder / event["file"] if event["kind"] == "image" else Path(event["path"])
     if not path.exists():
@@ -116,6 +119,42 @@ def send_file(client: "MlflowClient", run_id: str, event: Event, folder: Path) -
         client.log_artifacts(run_id, str(path), "/".join(filter(None, (event["folder"], path.name))))
     else:
         client.log_artifact(run_id, str(path), event["folder"])
+
+
+def register(client: "MlflowClient", run_id: str, event: Event) -> None:
+    """Make an uploaded folder a version in the model registry, and give it its alias; done again, it changes nothing.
+
+    Raises:
+        RefusedError: if the folder never arrived.
+    """
+    name, run = event["name"], client.get_run(run_id)
+    version = _version(client, run_id, event)
+    if version is None:
+        if not client.list_artifacts(run_id, event["artifact"]):
+            raise RefusedError(f"artifact {event['artifact']} is not there")
+        _make_name(client, name)
+        tags = {"journal.digest": event["digest"], **{k: run.data.tags[k] for k in ("pipeline",) if k in run.data.tags}}
+        source = f"{run.info.artifact_uri}/{event['artifact']}"
+        version = client.create_model_version(name, source, run_id, tags).version
+    if event["alias"]:
+        client.set_registered_model_alias(name, event["alias"], str(version))
+
+
+def _version(client: "MlflowClient", run_id: str, event: Event) -> str | None:
+    """The version that an earlier attempt made; its answer may have been lost."""
+    found = client.search_model_versions(f"run_id = '{run_id}'")
+    same = [v for v in found if v.name == event["name"] and v.tags.get("journal.digest") == event["digest"]]
+    return str(same[0].version) if same else None
+
+
+def _make_name(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _read(path: Path) -> Image.Image:

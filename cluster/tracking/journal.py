@@ -6,6 +6,7 @@ system: any one process writes a run (the driver, or a worker on another node), 
 """
 
 import getpass
+import hashlib
 import json
 import logging
 import os
@@ -143,6 +144,16 @@ class Journal:
     def artifact(self, path: Path | str, folder: str | None = None) -> None:
         """A file or folder to upload. It is read when it is sent: leave it in place until then."""
         self._append("artifact", path=str(Path(path).absolute()), folder=folder)
+
+    def register(self, name: str, alias: str | None, path: Path | str, folder: str | None = None) -> None:
+        """Make the folder `path`, journaled before as an artifact in `folder`, a version of model `name`.
+
+        The version gets `alias`, which moves to it from an older one. Its `model.json` tells what it holds, so that the
+        same model registered twice by one run stays one version.
+        """
+        digest = hashlib.sha256((Path(path) / "model.json").read_bytes()).hexdigest()
+        artifact = "/".join(filter(None, (folder, Path(path).name)))
+        self._append("register", name=name, alias=alias, artifact=artifact, digest=digest)
 
     def text(self, name: str, content: str) -> None:
         """A text to store under the artifact name `name`, such as ``results.md``."""

@@ -195,6 +195,8 @@ class Sender:
 
     def _send_file(self, event: Event) -> bool:
         """False if the file cannot be sent although the server is well; one that never can be counts as done."""
+        if event["kind"] == "register" and any(other["kind"] == "artifact" for other in self.state.deferred):
+            return False  # it may be the one that is to be registered
         try:
             send_file(self.client, self.state.run_id, event, self.path.parent)
         except Exception as error:

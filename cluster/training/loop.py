@@ -8,90 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
+from cluster import publish
 from cluster.config import ClusterConfig
 from cluster.progress import Progress
 from cluster.stage import StageError
 from cluster.tracking.journal import Journal
 from cluster.training import checkpoint
 from cluster.training.averaging import Average
+from cluster.training.health import Health, check_finite
+from cluster.training.job import Job
 from cluster.training.meter import Figures, Meter
+from cluster.training.optimizers import learning_rate
 
 logger = logging.getLogger(__name__)
-
-
-class Recipe(Protocol):
-    """What the loop needs of the thing that is trained. Picklable; one instance in each worker."""
-
-    def module(self, device: torch.device) -> nn.Module:
-        """The trainable module; `module(*batch)` returns scalars, among them `loss`."""
-
-    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        """Its optimiser, with the full learning rate in each group."""
-
-    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
-        """This rank's share of batches start..stop-1, ready for the module."""
-
-    def after_step(self, module: nn.Module) -> None:
-        """Called after each optimiser step (momentum networks, queues)."""
-
-    def validate(self, module: nn.Module) -> Figures:
-        """Label-free validation with the averaged weights, the same on all ranks; may be empty."""
-
-    def candidate(self, module: nn.Module, folder: Path, step: int, figures: Figures) -> None:
-        """Keep the averaged weights of `step` and what `validate` found, on rank 0; a step done twice comes twice."""
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        """Write the trained result into `folder`, on rank 0, with the averaged weights in place; the last call."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training run: the recipe and how the loop is to run it.
-
-    `identity` marks whose checkpoints these are; `journal`, child of `parent` in folder `tracking`, takes the metrics.
-    """
-
-    name: str
-    recipe: Recipe
-    folder: Path
-    tracking: Path
-    journal: str
-    parent: str
-    identity: Mapping[str, Any]
-    steps: int
-    batch: int
-    warmup: int = 0
-    clip: float = 0.0
-    ema: float = 0.0
-    precision: str = "fp32"
-    zero_stage: int = 0
-    log_every: int = 20
-    validate_every: int = 0
-    checkpoint_every: int = 200
-    keep_checkpoints: int = 2
-    moments: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
-    threads: int = 1
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def due(self, step: int, every: int) -> bool:
-        """Whether what happens every so many steps (0: never), and after the last one, happens after `step`."""
-        return every > 0 and (step % every == 0 or step == self.steps)
-
-    def validations(self) -> list[int]:
-        """The steps after which the averaged weights are validated and kept as a candidate."""
-        return [step for step in range(1, self.steps + 1) if self.due(step, self.validate_every)]
 
 
 def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
@@ -129,13 +67,6 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def learning_rate(step: int, steps: int, warmup: int) -> float:
-    """Factor of the learning rate at `step`: linear over `warmup` steps, then a cosine down to zero at `steps`."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
 def warn_of_slow(precision: str, device: torch.device, key: str = "precision") -> None:
     """Say so if `precision` is one that this processor can only emulate."""
     if precision == "bf16" and device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
@@ -170,12 +101,15 @@ class _Loop:
         self.engine = _engine(job, module, job.recipe.optimizer(module), world)
         self.base_rates = [group["lr"] for group in self._groups()]
         self.average = Average(self.engine.module, job.ema)
+        self.health = Health(job.folder, job.steps)
         self.step = self._resume()
 
     def run(self, report: Callable[[Figures], None]) -> None:
         """Train to the last step; rank 0 logs, writes checkpoints and exports."""
         job = self.job
         with self._journal() as journal:
+            if self.step == 0 and job.validate_every:
+                self._tell(journal, report, self._validate(journal))
             progress = (
                 Progress(job.name, job.steps, "samples", parts="steps", done=self.step) if self.rank == 0 else None
             )
@@ -185,15 +119,13 @@ class _Loop:
                 self.step += 1
                 if progress:
                     progress.update(items=job.batch)
-                figures = self._figures(meter) if job.due(self.step, job.log_every) else {}
+                figures = self._figures(meter, progress) if job.due(self.step, job.log_every) else {}
                 if job.due(self.step, job.validate_every):
-                    figures |= self._validate()
+                    figures |= self._validate(journal)
                 if figures:
-                    if journal:
-                        journal.metrics({f"{job.name}/{k}": v for k, v in figures.items()}, step=self.step)
-                    report(figures)
+                    self._tell(journal, report, figures)
                 if job.due(self.step, job.checkpoint_every):  # after the candidate, which a resumed run finds
-                    self._checkpoint()
+                    self._checkpoint(meter)
             if progress:
                 progress.close()
             with self.average.in_place(self.engine.module):
@@ -201,42 +133,65 @@ class _Loop:
                     job.recipe.export(self.engine.module, job.folder)
 
     def _step(self, batch: tuple[Any, ...]) -> dict[str, torch.Tensor]:
-        factor = learning_rate(self.step, self.job.steps, self.job.warmup)
+        """One update from a batch, in parts; the figures are the means over the parts."""
+        job = self.job
+        factor = learning_rate(self.step, job.steps, job.warmup, job.schedule)
         for group, rate in zip(self._groups(), self.base_rates, strict=True):
             group["lr"] = rate * factor
-        figures = self.engine(*batch)
-        self.engine.backward(figures["loss"])
-        self.engine.step()
-        self.job.recipe.after_step(self.engine.module)
+        means: dict[str, torch.Tensor] = {}
+        for index in range(job.accumulate):
+            figures = self.engine(*part_of(batch, index, job.accumulate))
+            self.engine.backward(figures["loss"])
+            self.engine.step()  # DeepSpeed updates after the last part
+            for name, value in figures.items():
+                share = value.detach() / job.accumulate
+                means[name] = means[name] + share if name in means else share
+        job.recipe.after_step(self.engine.module)
         self.average.update(self.engine.module, self.step)
-        return {name: value.detach() for name, value in figures.items()}
+        return means
 
     def _groups(self) -> list[dict[str, Any]]:
         return self.engine.optimizer.param_groups
 
-    def _figures(self, meter: Meter) -> Figures:
+    def _figures(self, meter: Meter, progress: Progress | None) -> Figures:
         """Means over the steps since the last log and over all ranks, with the speed."""
+        figures = self._means(meter)
+        rates = {f"lr/{group['name']}" if "name" in group else "lr": group["lr"] for group in self._groups()}
+        eta = {} if progress is None else {"eta_seconds": progress.remaining() or 0.0}
+        return {**figures, **rates, **meter.speed(self.device), **eta}
+
+    def _means(self, meter: Meter) -> Figures:
         means = meter.means()
         values = torch.tensor([*means.values()], dtype=torch.float64)
         if self.world > 1:
             torch.distributed.all_reduce(values)
         figures = dict(zip(means, (values / self.world).tolist(), strict=True))
-        if not math.isfinite(figures["loss"]):
-            raise RuntimeError(
-                f"{self.job.name}: the loss is {figures['loss']} at step {self.step}; lower the learning rate, "
-                "or train in fp32 (precision=fp32)"
-            )
-        return {**figures, "lr": self._groups()[0]["lr"], **meter.speed()}
-
-    def _validate(self) -> Figures:
-        """What validation finds with the averaged weights, which rank 0 keeps as a candidate."""
-        with self.average.in_place(self.engine.module):  # on all ranks: under ZeRO-3 a forward pass is collective
-            figures = self.job.recipe.validate(self.engine.module)
-            if self.rank == 0:
-                self.job.recipe.candidate(self.engine.module, self.job.folder, self.step, figures)
+        check_finite(self.job.name, self.step, figures.get("loss", 0.0))
         return figures
 
-    def _checkpoint(self) -> None:
+    def _tell(self, journal: Journal | None, report: Callable[[Figures], None], figures: Figures) -> None:
+        if journal:
+            journal.metrics({f"{self.job.name}/{k}": v for k, v in figures.items()}, step=self.step)
+            for name, words in self.health.check(self.step, figures).items():
+                logger.warning("%s: %s", self.job.name, words)
+                journal.tags({f"warning.{name}": words})
+        report(figures)
+
+    def _validate(self, journal: Journal | None) -> Figures:
+        """What validation finds with the averaged weights, which rank 0 keeps as a candidate after the first step."""
+        job, module = self.job, self.engine.module
+        with self.average.in_place(module):  # on all ranks: under ZeRO-3 a forward pass is collective
+            figures = job.recipe.validate(module)
+            picture = job.recipe.examples(module)
+            if self.rank == 0 and self.step:
+                job.recipe.candidate(module, job.folder, self.step, figures)
+        if journal and picture:
+            publish.write_bytes(job.folder / "examples" / f"step-{self.step:08d}.png", picture)
+            journal.image(f"{job.name}/examples", picture, step=self.step)
+        return figures
+
+    def _checkpoint(self, meter: Meter) -> None:
+        self._means(meter)  # what is broken is not kept: the run would go on from there for ever
         state = checkpoint.collect(self.engine, self.job.moments)
         if self.rank == 0:
             state |= {f"average/{name}": value for name, value in self.average.state().items()}
@@ -269,8 +224,8 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     settings = {
         "train_batch_size": job.batch,
-        "train_micro_batch_size_per_gpu": job.batch // world,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": job.batch // world // job.accumulate,
+        "gradient_accumulation_steps": job.accumulate,
         "gradient_clipping": job.clip,
         "zero_optimization": {"stage": job.zero_stage},
         "bf16": {"enabled": job.precision == "bf16"},
@@ -283,3 +238,13 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
         model=module, optimizer=optimizer, model_parameters=parameters, config=settings, dist_init_required=False
     )
     return engine
+
+
+def part_of(batch: Any, index: int, number: int) -> Any:
+    """Part `index` of `number` equal ones of every tensor in a batch of tuples and mappings, along the first axis."""
+    if isinstance(batch, torch.Tensor):
+        size = len(batch) // number
+        return batch[index * size : (index + 1) * size]
+    if isinstance(batch, Mapping):
+        return {key: part_of(value, index, number) for key, value in batch.items()}
+    return tuple(part_of(value, index, number) for value in batch)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+
+from cluster.training.feed import Feed
 
 Figures = dict[str, float]
 
@@ -20,17 +23,19 @@ class Meter:
 
     def _reset(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
-        self.steps, self.waited, self.start = 0, 0.0, time.perf_counter()
+        self.steps, self.waited = 0, 0.0
+        self.start, self.busy = time.perf_counter(), time.process_time()
 
     def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches, counting how long each is waited for."""
+        """The batches, counting how long each is waited for: as a `Feed` says, or all of the time until it comes."""
+        clock = (lambda: batches.waited) if isinstance(batches, Feed) else time.perf_counter
         while True:
-            before = time.perf_counter()
+            before = clock()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
-            self.waited += time.perf_counter() - before
+            self.waited += clock() - before
             yield batch
 
     def add(self, figures: Mapping[str, torch.Tensor]) -> None:
@@ -43,13 +48,27 @@ class Meter:
         """Means over the steps since the last reset."""
         return {name: float(value) / max(self.steps, 1) for name, value in self.sums.items()}
 
-    def speed(self) -> Figures:
-        """Samples a second, seconds a step and the share of time spent waiting for data; then starts over."""
+    def speed(self, device: torch.device | None = None) -> Figures:
+        """Samples a second, seconds a step, the shares of time and of the machine; then starts over.
+
+        `data_wait_share` of the time was spent waiting for data; `cpu_cores` were busy in this process on average; of
+        a GPU, `gpu_memory_gib` is the most that was in use and `gpu_use` the share of time it was busy, in [0, 1].
+        """
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        steps, waited = max(self.steps, 1), self.waited
+        steps, waited, busy = max(self.steps, 1), self.waited, time.process_time() - self.busy
         self._reset()
         return {
             "samples_per_second": self.batch * steps / seconds,
             "seconds_per_step": seconds / steps,
             "data_wait_share": waited / seconds,
+            "cpu_cores": busy / seconds,
+            **(_gpu(device) if device is not None and device.type == "cuda" else {}),
         }
+
+
+def _gpu(device: torch.device) -> Figures:
+    found = {"gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(Exception):  # NVML may be missing or forbidden, which is no reason to stop
+        found["gpu_use"] = torch.cuda.utilization(device) / 100
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,27 +10,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load
+from safetensors.torch import load as load_weights
 from torch import nn
-from torch.utils.data import DataLoader
 
 from cluster import publish
 from cluster.backbone import BackboneSpec
 from cluster.config_train import TrainConfig
-from cluster.training import candidates
+from cluster.training import candidates, examples, optimizers, start
 from cluster.training import loop as training
 from cluster.training.candidates import Candidate
-from fss import losses, models, segmenter, tasks
-from fss.bank import FeatureBank, batch_features
+from cluster.training.feed import Feed, load
+from fss import backbones, losses, models, segmenter, tasks
+from fss.bank import FeatureBank, batch_features, batch_pixels
+from fss.imaging import images
 from fss.meta import MetaModule
-
-logger = logging.getLogger(__name__)
+from fss.models.head import Head
 
 #: Cells a side in which the loss compares logits with masks.
 LOSS_CELLS = 65
 #: What `train.select=holdout` compares.
 HOLDOUT = "holdout_iou"
-_NO_DECAY = ("gain", "marker", "bias", "norm")
 
 
 class Tasks(Protocol):
@@ -65,41 +63,51 @@ class MetaRecipe:
     def module(self, device: torch.device) -> nn.Module:
         """The head with its loss."""
         training.warn_of_slow(self.settings.precision, device)
-        channels = self.bank.extractor.backbone.channels
-        head = models.build(self.model["name"], channels, seed=self.seed, **self.model["options"])
-        return MetaModule(head, losses.by_name(self.settings.loss), self.bank.extractor.backbone.corners)
+        backbone, chosen = self.bank.extractor.backbone, self.settings
+        head = models.build(self.model["name"], backbone.channels, seed=self.seed, **self.model["options"])
+        if chosen.init_from:
+            start.fill(head, chosen.init_from, self.model, backbones.fingerprint(backbone))
+        module = MetaModule(head, losses.by_name(chosen.loss), backbone.corners)
+        if chosen.compile:
+            module.compile()
+        return module
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        """AdamW; gains, markers, biases and norms are not decayed."""
-        kept: list[nn.Parameter] = []
-        decayed: list[nn.Parameter] = []
-        for name, parameter in module.named_parameters():
-            (kept if parameter.ndim < 2 or any(n in name for n in _NO_DECAY) else decayed).append(parameter)
-        groups = [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
-            {"params": kept, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=self.settings.lr)
+        """As `train.optimizer` says, see `optimizers.build`."""
+        return optimizers.build(module, self.settings, _head(module).transformers)
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
-        """Features and masks of this rank's share of each batch."""
+        """What the module takes of this rank's share of each batch; see `Feed` for what counts as waiting."""
         views = self.settings.views if self.settings.features == "cached" else 0
-        for batch in self._load(self.train, start, stop, rank, world, self.settings.batch, views):
+        return Feed(self._load(self.train, start, stop, rank, world, self.settings.batch, views), self._inputs)
+
+    def _inputs(self, batch: tasks.Batch) -> tuple[Any, ...]:
+        """Query, support, masks and truth for the module: features, or pixels if the backbone is trained with it."""
+        device = self.bank.extractor.device
+        if self.settings.tune:
+            pixels = batch_pixels(batch, self.bank.extractor.size, device)
+            query: Any = pixels[:, 0]
+            support: Any = pixels[:, 1:]
+        else:
             query, support = batch_features(self.bank, batch)
-            device = self.bank.extractor.device
-            yield query, support, batch.support.to(device), batch.truth.to(device)
+        return query, support, batch.support.to(device), batch.truth.to(device)
 
     def _load(
         self, files: Tasks, start: int, stop: int, rank: int, world: int, size: int, views: int
     ) -> Iterator[tasks.Batch]:
-        schedule = tasks.Schedule(files.counts, self.seed)
-        extractor = self.bank.extractor
-        data = tasks.Batches(
-            schedule, files, size, self.seed, views, LOSS_CELLS, extractor.grid, extractor.backbone.corners, rank, world
+        """Batches of `views` fixed views or, with 0, of fresh ones, read ahead."""
+        extractor, chosen = self.bank.extractor, self.settings
+        layout = tasks.Layout(
+            loss=LOSS_CELLS,
+            grid=extractor.grid,
+            corners=extractor.backbone.corners,
+            size=extractor.size,
+            pixels=views == 0,
+            changed=extractor.device.type == "cpu",
         )
-        numbers = range(start, stop)
-        workers = self.settings.loader_workers
-        return iter(DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers))  # type: ignore[arg-type]
+        schedule = tasks.Schedule(files.counts, self.seed)
+        data = tasks.Batches(schedule, files, size, self.seed, views, layout, chosen.augment, rank, world)
+        return load(data, range(start, stop), 0 if stop - start == 1 else chosen.loader_workers)
 
     def after_step(self, module: nn.Module) -> None:
         """Nothing to do."""
@@ -109,17 +117,30 @@ class MetaRecipe:
         """Loss, IoU and area ratio on held-out pseudo-tasks, unaugmented: no label is looked at."""
         if self.holdout is None:
             return {}
-        size = min(sum(self.holdout.counts), self.settings.holdout)
         module.eval()
-        (batch,) = self._load(self.holdout, 0, 1, 0, 1, size, 1)
-        query, support = batch_features(self.bank, batch)
-        device = self.bank.extractor.device
-        figures = module(query, support, batch.support.to(device), batch.truth.to(device))
+        _, (query, support, masks, truth) = self._held(self.settings.holdout)
+        figures = module(query, support, masks, truth)
+        about = _head(module).diagnose(query, support, masks)
         module.train()
-        sums = {f"holdout_{name}": float(value) for name, value in figures.items()}
-        if sums["holdout_area_ratio"] < 0.05:
-            logger.warning("the model predicts almost only background; lower train.lr or use train.loss=dice")
-        return sums
+        return {f"holdout_{name}": float(value) for name, value in {**figures, **about}.items()}
+
+    @torch.inference_mode()
+    def examples(self, module: nn.Module) -> bytes | None:
+        """The first `train.examples` held-out tasks and what the head makes of them, as a PNG."""
+        if self.holdout is None or not self.settings.examples:
+            return None
+        module.eval()
+        batch, (query, support, masks, truth) = self._held(self.settings.examples)
+        logits = _head(module)(query, support, masks)
+        module.train()
+        rows = [[images.decode(batch.jpegs[key]) for key, _ in row] for row in batch.images]  # unaugmented
+        return examples.draw(rows, masks, truth, logits, self.bank.extractor.backbone.corners)
+
+    def _held(self, count: int) -> tuple[tasks.Batch, tuple[Any, ...]]:
+        """The first `count` held-out tasks, as they are stored and as the module takes them."""
+        assert self.holdout is not None
+        (batch,) = self._load(self.holdout, 0, 1, 0, 1, min(sum(self.holdout.counts), count), 1)
+        return batch, self._inputs(batch)
 
     def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
         """Keep the head as it is now, with its figures."""
@@ -129,14 +150,15 @@ class MetaRecipe:
         """Write the folder of the selected candidate's model, model.json last."""
         chosen, how = select(candidates.read(folder), self.settings.select)
         head = _head(module)
-        head.load_state_dict(load(chosen.path.read_bytes()))
+        head.load_state_dict(load_weights(chosen.path.read_bytes()))
         facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
         for name, data in segmenter.export(head, self.bank.extractor, self.model, facts).items():
             publish.write_bytes(folder / "model" / name, data)
 
 
-def _head(module: nn.Module) -> nn.Module:
-    return module.head if isinstance(module, MetaModule) else module
+def _head(module: nn.Module) -> Head:
+    assert isinstance(module, MetaModule)
+    return module.head
 
 
 def select(found: Sequence[Candidate], by: str) -> tuple[Candidate, str]:

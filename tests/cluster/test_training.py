@@ -21,19 +21,25 @@ from cluster.stages import train
 from cluster.tracking.journal import read_events
 from cluster.training import candidates, checkpoint
 from cluster.training import loop as training
+from cluster.training.optimizers import learning_rate
 from cluster.training.recipe import MetaRecipe, select
 
 # The learning rate
 
 
 def test_learning_rate_by_hand():
-    rates = [training.learning_rate(step, 10, 4) for step in range(11)]
+    rates = [learning_rate(step, 10, 4) for step in range(11)]
     np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
     np.testing.assert_allclose(rates[5:], [(1 + np.cos(np.pi * k / 6)) / 2 for k in range(1, 7)])
     assert rates[7] == pytest.approx(0.5)
     assert rates[10] == pytest.approx(0)
-    assert training.learning_rate(0, 10, 0) == 1
-    assert training.learning_rate(3, 3, 3) == 1  # all warm-up
+    assert learning_rate(0, 10, 0) == 1
+    assert learning_rate(3, 3, 3) == 1  # all warm-up
+
+
+def test_other_schedules_by_hand():
+    assert [learning_rate(step, 10, 4, "poly") for step in (3, 4, 7, 10)] == pytest.approx([0.8, 1, 0.5**0.9, 0])
+    assert [learning_rate(step, 10, 4, "constant") for step in (3, 4, 7, 10)] == pytest.approx([0.8, 1, 1, 1])
 
 
 # Checkpoints
@@ -67,6 +73,18 @@ def test_state_of_one_zero_stage_goes_on_under_another_to_the_bit(by_zero, pair)
 def test_zero_stages_agree(by_zero, precision):
     losses = {tuple(found["undisturbed"]) for pair, found in by_zero.items() if pair.endswith(precision)}
     np.testing.assert_allclose(np.array(sorted(losses)), np.array(sorted(losses))[:1].repeat(len(losses), 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_a_batch_in_parts_teaches_the_same(by_zero, stage):
+    np.testing.assert_allclose(by_zero[f"{stage} in parts"], by_zero[f"{stage} whole"], rtol=1e-5)
+
+
+def test_the_parts_of_a_batch_are_the_batch():
+    batch = ({"high": torch.arange(12).reshape(6, 2)}, torch.arange(6))
+    parts = [training.part_of(batch, index, 3) for index in range(3)]
+    assert torch.equal(torch.cat([features["high"] for features, _ in parts]), batch[0]["high"])
+    assert [numbers.tolist() for _, numbers in parts] == [[0, 1], [2, 3], [4, 5]]
 
 
 @pytest.mark.parametrize(("count", "ranks"), [(1, 2), (1, 3), (5, 2), (6, 2), (4, 3)])
@@ -213,7 +231,7 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(tiny_run, t
     assert kept(job.folder) == kept(undisturbed)
     again = {one.step for one in candidates.read(job.folder) if one.path.stat().st_mtime_ns != before.get(one.step)}
     assert again == {5, 6, 7, 8}
-    for kind in ("loss", "iou", "lr", "holdout_iou", "holdout_loss"):
+    for kind in ("loss", "iou", "lr/head", "holdout_iou", "holdout_loss"):
         assert metrics(job.tracking, job, f"train/{kind}") == metrics(tiny_run.tracking_folder, job, f"train/{kind}")
     assert not (job.folder / ".ray").exists()
 

@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from cluster.training import checkpoint
+from cluster.training.loop import part_of
+from fss.optim import Mixed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 SAVED, ALL = 3, 5
 
 
 class Net(nn.Module):
-    """Two parameter groups, a buffer, and a frozen part that no checkpoint holds."""
+    """Two parameter groups of different rules, a buffer, and a frozen part that no checkpoint holds."""
 
     def __init__(self):
         super().__init__()
@@ -32,18 +34,19 @@ class Net(nn.Module):
         return (self.last(self.first(x) * self.frozen).float() ** 2).mean() * self.gain.float()[0]
 
 
-def engine(stage, bf16):
+def engine(stage, bf16, parts=1):
     import deepspeed
 
     net = Net()
     matrices = [net.first.weight, net.last.weight]
     groups = [
         {"params": matrices, "weight_decay": 0.1},
-        {"params": [net.first.bias, net.gain], "weight_decay": 0.0},
+        {"params": [net.first.bias, net.gain], "rule": "sgd", "lr": 0.01},
     ]
     config = {
         "train_batch_size": 4,
-        "train_micro_batch_size_per_gpu": 4,
+        "train_micro_batch_size_per_gpu": 4 // parts,
+        "gradient_accumulation_steps": parts,
         "zero_optimization": {"stage": stage},
         "bf16": {"enabled": bf16},
         "zero_allow_untested_optimizer": True,
@@ -51,21 +54,23 @@ def engine(stage, bf16):
         "steps_per_print": 10**9,
     }
     parameters = [p for p in net.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    optimizer = Mixed(groups, lr=0.1)
     return deepspeed.initialize(
         model=net, optimizer=optimizer, model_parameters=parameters, config=config, dist_init_required=False
     )[0]
 
 
-def steps(network, start, stop, bf16):
-    """Losses of some steps; batch n is a function of n."""
+def steps(network, start, stop, bf16, parts=1):
+    """Losses of some steps; batch n is a function of n, computed in so many parts."""
     losses = []
     for number in range(start, stop):
         batch = torch.randn(4, 5, generator=torch.Generator().manual_seed(number))
-        loss = network(batch.bfloat16() if bf16 else batch)
-        network.backward(loss)
-        network.step()
-        losses.append(float(loss.detach()))
+        batch, found = (batch.bfloat16() if bf16 else batch), []
+        for index in range(parts):
+            found.append(network(part_of(batch, index, parts)))
+            network.backward(found[-1])
+            network.step()
+        losses.append(float(sum(found).detach()) / parts)
     return losses
 
 
@@ -81,6 +86,9 @@ def main():
             network = engine(stage, bf16)
             steps(network, 0, SAVED, bf16)
             saved[stage] = (checkpoint.collect(network, MOMENTS), steps(network, SAVED, ALL, bf16))
+            if not bf16:
+                found[f"{stage} in parts"] = steps(engine(stage, bf16, 2), 0, ALL, bf16, 2)
+                found[f"{stage} whole"] = steps(engine(stage, bf16), 0, ALL, bf16)
         for target in stages:
             network = engine(target, bf16)  # one for all: what it held before must not matter
             for source, (state, undisturbed) in saved.items():

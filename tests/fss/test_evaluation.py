@@ -20,8 +20,8 @@ from tests.fss.conftest import noise_image
 SIZES = {f"n{i}": (40 + 7 * i, 63 - 2 * i) for i in range(8)}
 CLASSES = (1, 2, 3)
 OPTIONS = {
-    "correlation": {"dim": 8},
-    "umtfss": {"dim": 16, "heads": 2, "foreground_prototypes": 4, "background_prototypes": 6},
+    "correlation": {"residual": "smoothed", "dim": 8},
+    "umtfss": {"residual": "smoothed", "dim": 16, "heads": 2, "foreground_prototypes": 4, "background_prototypes": 6},
     "pfenet": {"dim": 16},
     "cyctr": {"dim": 16, "heads": 2, "foreground_tokens": 20, "background_tokens": 20},
 }

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from cluster.config import baselines, episodes, seeds, shots
+from fss import models
 from jobs._config import CONF, load, load_predict
 
 PRESETS = [
@@ -25,7 +26,7 @@ def test_every_preset_loads(preset):
     group, name = preset.split("=")
     config = load([preset])
     if group in ("backbone", "model", "dataset", "protocol"):
-        assert name.removesuffix("_tiny") == getattr(config, group).name
+        assert name.startswith(getattr(config, group).name)
     else:
         assert hasattr(config, group)
 
@@ -111,6 +112,36 @@ WRONG = {
         ["pair.repeats=2", "train.tasks=stream"],
         "pair.repeats: expected null with train.tasks=stream, which pairs anew in every epoch, got 2",
     ),
+    "parts of a batch": (
+        "train.accumulate=3",
+        "train.batch: expected a multiple of cluster.train_workers=1 times train.accumulate=3, got 4",
+    ),
+    "SGD's rate": ("train.sgd_lr=0", "train.sgd_lr: expected a positive number, got 0"),
+    "negative clip": ("train.clip=-1", "train.clip: expected a number from 0, got -1"),
+    "optimiser": ("train.optimizer=adam", "train.optimizer: expected one of adamw, sgd, mixed, got 'adam'"),
+    "schedule": ("train.schedule=linear", "train.schedule: expected one of cosine, poly, constant, got 'linear'"),
+    "tuning of cached features": (
+        ["train.tune=[net]", "train.features=cached"],
+        "train.features: expected fresh with train.tune",
+    ),
+    "tuning and labels": (
+        ["train.tune=[net]", "train.features=fresh", "select=test_classes"],
+        "select: expected holdout with train.tune, got test_classes",
+    ),
+    "checkpointing of nothing": (
+        "train.gradient_checkpointing=true",
+        "train.gradient_checkpointing: expected false without train.tune",
+    ),
+    "registered path": ("train.register=a/b", "train.register: expected a name without / and :, got 'a/b'"),
+    "registry without tracking": (
+        ["train.register=fss", "tracking.enabled=false"],
+        "train.register: expected tracking.enabled=true",
+    ),
+    "alias of nothing": ("train.alias=best", "train.alias: expected train.register beside it, got 'best' alone"),
+    "reserved alias": (
+        ["train.register=fss", "train.alias=v3"],
+        "train.alias: expected letters, digits, _ and -, and neither latest nor a v with a number, got 'v3'",
+    ),
     "uneven batch": ("cluster.train_workers=3", "train.batch: expected a multiple of cluster.train_workers=3, got 4"),
 }
 
@@ -149,6 +180,12 @@ def test_options_of_the_tiny_model_are_its_own():
     assert load(["experiment=tiny"]).model.options["dim"] == 16
     assert load(["experiment=tiny", "model=prototype"]).model.options == {}
     assert load(["experiment=tiny", "model=correlation"]).model.options["dim"] == 48
+
+
+@pytest.mark.parametrize("preset", sorted({path.stem for path in CONF.glob("model/*.yaml")} - {"trained"}))
+def test_every_model_preset_can_be_built(preset):
+    model = load([f"model={preset}"]).model
+    assert models.build(model.name, {"low": 8, "mid": 8, "high": 8}, **model.options)
 
 
 def test_numbers_and_lists_of_them():

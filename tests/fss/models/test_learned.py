@@ -94,7 +94,7 @@ def test_auxiliary_losses_are_shown_and_finite(name):
     module = head(name).train()
     found = figures(module)
     expected = {f"loss_{part.name}" for part in module.learn(*episode(shots=2))[1]}
-    assert set(found) == {"loss", "iou", "area_ratio"} | expected
+    assert {key for key in found if key.startswith("loss_")} == expected
     assert all(value.isfinite() for value in found.values())
 
 
