@@ -1,7 +1,7 @@
 """CyCTR: attention from the query to single support cells, of which those that mislead are shut out.
 
-Source: CyCTR (Zhang et al., NeurIPS 2021): self-alignment and cross-alignment blocks (section 4.2), cycle-consistent
-attention (section 4.1, Eqs. 3-5), around them PFENet's reduction, masked average pooling and prior mask. Departures:
+Source: CyCTR (Zhang et al., NeurIPS 2021): self-alignment and cross-alignment blocks with cycle-consistent
+attention, around them PFENet's reduction, masked average pooling and prior mask. Departures:
 
 * 300 cells of each side and shot are drawn at random as published; in training from torch's generator, like dropout.
   Outside of training the draw is a fixed one, by the cells' numbers, so that equal inputs give equal masks;
@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
-from fss.models.deformable import DeformableAttention, sine_positions
+from fss.models.attention import sine_places
+from fss.models.deformable import DeformableAttention
 from fss.models.head import Auxiliary, Head
 from fss.models.pfenet import Join, classifier, kind, reduction, silence, two_convolutions
 from fss.models.prototype import flat_masks
@@ -134,7 +135,7 @@ class CyCTR(Head):
         x_support = x_support.unflatten(0, (-1, shots))
         tokens, labels, used = self._drawn(x_support, masks)
         size = (x_query.shape[2], x_query.shape[3])
-        x, positions = to_tokens(x_query), sine_positions(size, x_query.shape[1], x_query.device).to(x_query.dtype)
+        x, positions = to_tokens(x_query), sine_places(*size, x_query.shape[1], x_query.device).to(x_query.dtype)
         for layer in self.transformer:
             x = layer(x, positions, size, tokens, labels, used)
         return x.transpose(1, 2).unflatten(2, size), x_support
@@ -227,7 +228,7 @@ class Attention(nn.Module):
 
 @torch.no_grad()
 def consistent(q: torch.Tensor, k: torch.Tensor, labels: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
-    """Eqs. 3 and 4: which support cells are led back to their own side, (B, H, S) bool.
+    """Which support cells are led back to their own side, (B, H, S) bool.
 
     From a support cell to the query cell of the largest affinity to it, and from there to the support cell of the
     largest affinity: the cell is consistent if both support cells have one label. There is always one that is.

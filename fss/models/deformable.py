@@ -80,15 +80,3 @@ def sample(values: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """(B, C, h, w) maps at (B, N, P, 2) coordinates (x, y) in cells, bilinear, zero outside: (B, C, N, P)."""
     sides = torch.tensor([values.shape[3], values.shape[2]], device=points.device)
     return F.grid_sample(values, (2 * points + 1) / sides - 1, "bilinear", "zeros", align_corners=False)
-
-
-def sine_positions(size: tuple[int, int], dim: int, device: torch.device | None = None) -> torch.Tensor:
-    """(N, d) float32 sines and cosines of the cells' relative places: half of the channels for y, half for x.
-
-    (DETR, Carion et al. 2020: places scaled to (0, 2 pi], temperature 10000.) `dim` is a multiple of 4.
-    """
-    sides = torch.tensor([size[1], size[0]], device=device)
-    places = (centres(size, device) + 1) / sides * (2 * math.pi)
-    rates = 10000.0 ** (-torch.arange(dim // 4, device=device) / (dim / 4))
-    angles = places.flip(1)[:, :, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)

@@ -1,14 +1,15 @@
 """PANet: cosine to prototypes, trained with prototype alignment.
 
-Source: PANet (Wang et al., ICCV 2019): masked average pooling (section 3.2, Eqs. 1-2), cosine times alpha = 20
-(section 3.3, Eq. 3), prototype alignment regularisation (section 3.4, Eqs. 6-8) of weight 1. Where this departs:
+Source: PANet (Wang et al., ICCV 2019): "Prototype learning" (masked average pooling), "Non-parametric
+metric learning" (cosine times alpha = 20) and "Prototype alignment regularization (PAR)", of weight 1.
+Where this departs:
 
 * the paper trains the backbone; ours is frozen, so that a 1x1 projection of its features learns in its stead. It starts
   as an isometry as far as `dim` allows it, so that training starts near the prototype read-out;
 * alpha is 20 times a learned gain that starts at 1, for `residual` needs something that starts at 0;
 * masks are pooled as shares of cells, where the paper enlarges the features to the image; a boundary that is void
   belongs to neither side, where the released code has it in the support's background;
-* a support without foreground weighs nothing.
+* a support without foreground has no say in the foreground's prototype and is not aligned; its background counts.
 """
 
 from __future__ import annotations

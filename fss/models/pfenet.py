@@ -1,8 +1,8 @@
 """PFENet: a prior mask without training, and features enriched at several scales.
 
-Source: PFENet (Tian et al., TPAMI 2020): prior mask (section 4.2, Eqs. 3-5), feature enrichment module of inter-source
-enrichment, inter-scale interaction and information concentration (section 4.3, Eqs. 6-10), loss (Eq. 11: the mean of
-the scales' losses has weight 1). Where this departs:
+Source: PFENet (Tian et al., TPAMI 2020): prior mask, feature enrichment module of inter-source enrichment,
+inter-scale interaction and information concentration, and the mean of the scales' losses with weight 1.
+Where this departs:
 
 * levels low and mid stand for ResNet's layer2 and layer3, each of length 1; the backbone never moves (in the released
   code the statistics of its batch normalisation do);
@@ -102,7 +102,7 @@ class PFENet(Head):
         silence(self.classify)
 
     def _enrich(self, query: Features, support: Features, masks: torch.Tensor) -> list[torch.Tensor]:
-        """Eqs. 6-9: the merged features (B, dim, side, side) of each scale, from fine to coarse."""
+        """Inter-source and inter-scale enrichment: (B, dim, side, side) of each scale, from fine to coarse."""
         vector = shot_means(support["support"], masks[:, :, 1])
         prior = shot_priors(query["high"], support["high"], masks[:, :, 1]).to(vector.dtype)
         maps: list[torch.Tensor] = []
@@ -111,7 +111,7 @@ class PFENet(Head):
         return maps
 
     def _answer(self, maps: list[torch.Tensor], query: Features) -> torch.Tensor:
-        """Eq. 10 and the classifier: (B, 2, h, w) float32 logits."""
+        """Information concentration and the classifier: (B, 2, h, w) float32 logits."""
         x = self.concentrate(torch.cat([resized(m, query["high"].shape) for m in maps], dim=1))
         return self.classify(x + self.residual(x)).float()
 

@@ -52,7 +52,7 @@ def shot_priors(query: torch.Tensor, support: torch.Tensor, share: torch.Tensor)
 
 
 def cosine_logits(tokens: torch.Tensor, prototypes: torch.Tensor, alpha: float = 20.0) -> torch.Tensor:
-    """`alpha` times the cosine of (B, C, h, w) tokens to (B, 2, C) prototypes: (B, 2, h, w) float32 (PANet, Eq. 3)."""
+    """`alpha` times the cosine of (B, C, h, w) tokens to (B, 2, C) prototypes: (B, 2, h, w) float32 (PANet)."""
     unit = F.normalize(prototypes.float(), dim=2) @ F.normalize(tokens.float().flatten(2), dim=1)
     return alpha * unit.unflatten(2, tokens.shape[-2:])
 
@@ -60,7 +60,7 @@ def cosine_logits(tokens: torch.Tensor, prototypes: torch.Tensor, alpha: float =
 def aligned(
     query: torch.Tensor, support: torch.Tensor, predicted: torch.Tensor, masks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Segment the supports by the query's prototypes under its prediction: PANet's alignment, Eqs. 6-8.
+    """Segment the supports by the query's prototypes under its prediction: PANet's alignment (PAR).
 
     Args:
         query: (B, C, h, w) tokens.

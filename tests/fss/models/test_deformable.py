@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from fss.models.deformable import DeformableAttention, centres, rays, sample, sine_positions
+from fss.models.deformable import DeformableAttention, centres, rays, sample
 
 
 def bilinear(values: torch.Tensor, x: float, y: float) -> torch.Tensor:
@@ -85,9 +85,5 @@ def test_eight_rays_are_the_eight_neighbours():
     assert torch.allclose(rays(8, 3)[:, 2], 3 * rays(8, 3)[:, 0])
 
 
-def test_positions_by_hand():
+def test_centres_by_hand():
     assert centres((2, 3)).tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
-    found = sine_positions((2, 3), 8)
-    y, x = 2 * math.pi * 2 / 2, 2 * math.pi * 1 / 3  # of cell 3: second row, first column
-    expected = [f(a * r) for a in (y, x) for f in (math.sin, math.cos) for r in (1, 0.01)]
-    assert torch.allclose(found[3], torch.tensor(expected), atol=1e-5)

@@ -79,11 +79,11 @@ def test_what_is_kept_of_images_makes_the_same_prediction(name):
     assert torch.allclose(found, module(query, support, masks), atol=1e-4)
 
 
-@pytest.mark.parametrize("shots", [1, 2])
+@pytest.mark.parametrize(("shots", "residual"), [(1, "none"), (2, "none"), (2, "smoothed")])
 @pytest.mark.parametrize("name", LEARNED)
-def test_every_parameter_gets_a_gradient_in_training(name, shots):
+def test_every_parameter_gets_a_gradient_in_training(name, shots, residual):
     """Within two steps, for a last layer of zeros lets nothing through before it has moved."""
-    module = head(name).train()
+    module = head(name, residual=residual).train()
     for step in range(2):
         descend(module, figures(module, step, shots)["loss"])
     assert silent_parameters(module) == []

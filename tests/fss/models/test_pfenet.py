@@ -26,7 +26,7 @@ def test_a_join_is_one_convolution_of_all_side_by_side():
 
 
 def test_the_enrichment_equals_the_published_steps():
-    """Merge, inter-scale interaction from fine to coarse, and concentration, written out (Eqs. 6-10)."""
+    """Merge, inter-scale interaction from fine to coarse, and concentration, written out."""
     module, (query, support, masks) = head("pfenet", steps=2, bins=[1.0, 0.6]), episode(shots=2)
     q = module.reduce_query(middle_features(query))
     s = module.embed({k: v.flatten(0, 1) for k, v in support.items()})["support"].unflatten(0, (3, 2))

@@ -10,7 +10,7 @@ from fss.backbones import Features
 from fss.models.head import Auxiliary, Head
 from fss.models.residual import Residual, wrapped
 from fss.segmenter import Segmenter
-from tests.fss.models.test_heads import CHANNELS, TRAINED, episode, head, train_step, without_gradient
+from tests.fss.models.test_heads import CHANNELS, LEARNED, TRAINED, episode, head, train_step, without_gradient
 from tests.fss.test_segmenter import MASKS, SUPPORTS, noise_image, write
 
 
@@ -44,7 +44,7 @@ def seeded(kind: type[Head]) -> Head:
 
 
 @pytest.mark.parametrize("readout", ["prototype", "smoothed"])
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", LEARNED)
 def test_the_untrained_residual_head_decides_as_its_readout(name, readout):
     """Whatever its random weights are; and without the read-out it would decide otherwise."""
     inputs = episode(shots=2)
@@ -68,7 +68,7 @@ def test_every_parameter_gets_a_gradient_after_one_step(name, readout):
 
 
 @pytest.mark.parametrize("readout", ["prototype", "smoothed"])
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", LEARNED)
 def test_the_logits_are_the_heads_plus_the_gained_readouts(name, readout):
     """Image by image as evaluation calls it, and of the trained head."""
     module, (query, support, masks) = head(name, residual=readout), episode(shots=2)
@@ -105,7 +105,7 @@ def test_training_scores_the_sum_and_the_heads_further_predictions():
     assert isinstance(module.get_submodule(module.transformers[0]), nn.Conv2d)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", LEARNED)
 def test_exported_and_loaded_it_gives_the_same_masks(name, tmp_path):
     original, extractor = write(tmp_path, name, residual="smoothed")
     query = noise_image(0, (70, 45))
