@@ -2,7 +2,7 @@
 
     python -m benchmarks.meta_train --root voc2012 --weights FILE --json FILE [--only ROW ...] [--seeds 0 1]
 
-One process, the library alone: features of two fixed views of every train image once, pseudo-tasks once, then every
+The library alone, no stages: features of two fixed views of every train image once, pseudo-tasks once, then every
 row trains its head from scratch (or from the unsupervised head of the same name and seed, which lies in --heads) and is
 measured on the same one-shot and five-shot episodes of the val images. A labelled row trains four heads, each on the
 classes that its fold does not test. A seed sets first weights and the order of tasks; the tasks are the same.
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
+import multiprocessing
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,8 @@ UNSUPERVISED = (
     ),
     Row("umtfss, no residual, shots averaged", "umtfss", _ALONE | {"shots": "average"}),
 )
-ROWS = (*FLOORS, *UNSUPERVISED, *(row for ratio in (1.0, 0.05, 0.2) for row in _labelled(ratio)))
+LABELLED = tuple(row for ratio in (1.0, 0.05, 0.2) for row in _labelled(ratio))
+ROWS = FLOORS + UNSUPERVISED + LABELLED
 
 
 class Labels:
@@ -170,6 +173,38 @@ class Study:
         return {"name": row.name, "seed": seed, "figures": figures, **spent}
 
 
+def jobs(rows: Sequence[Row], options: argparse.Namespace) -> list[tuple[Row, int]]:
+    """What is to be measured: rows with their seeds, one seed after the other; floors have nothing to draw."""
+    return [
+        (row, seed)
+        for place, seed in enumerate(options.seeds)
+        for row in rows
+        if (not options.only or row.name in options.only) and not (place and row in FLOORS)
+    ]
+
+
+def known(found: Sequence[Mapping[str, Any]], row: Row, seed: int) -> bool:
+    """Whether this was measured before."""
+    return any((one["name"], one["seed"]) == (row.name, seed) for one in found)
+
+
+def measured(study: Study, chosen: Sequence[tuple[Row, int]], processes: int) -> Iterator[dict[str, Any]]:
+    """Figures as they come; forked processes of one thread share the features."""
+    if processes == 1:
+        yield from itertools.starmap(study.measure, chosen)
+        return
+    _study.append(study)
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        yield from pool.imap_unordered(_measure, chosen)
+
+
+_study: list[Study] = []
+
+
+def _measure(job: tuple[Row, int]) -> dict[str, Any]:
+    return _study[-1].measure(*job)
+
+
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """The measurements as Markdown: means over the seeds, and the range where there are several."""
     lines = [
@@ -210,6 +245,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--episodes", type=int, default=250, help="of each fold")
     parser.add_argument("--only", nargs="+", help="names of rows; all by default")
+    parser.add_argument("--processes", type=int, default=1, help="that measure rows at once, one thread each")
     parser.add_argument("--heads", default="heads", help="folder for the unsupervised heads")
     parser.add_argument(
         "--json", help="file for the measurements, added to after every row; what it has is not measured again"
@@ -223,13 +259,9 @@ def main() -> None:
     print(f"{study.about}", flush=True)
     kept = Path(options.json) if options.json else None
     found: list[dict[str, Any]] = json.loads(kept.read_text())["rows"] if kept and kept.is_file() else []
-    for row in ROWS:
-        if options.only and row.name not in options.only:
-            continue
-        for seed in options.seeds[:1] if row in FLOORS else options.seeds:
-            if any((one["name"], one["seed"]) == (row.name, seed) for one in found):
-                continue
-            found.append(study.measure(row, seed))
+    for chosen in (FLOORS + UNSUPERVISED, LABELLED):  # the latter may start from heads of the former
+        for one in measured(study, [job for job in jobs(chosen, options) if not known(found, *job)], options.processes):
+            found.append(one)
             print(table(found[-1:]).splitlines()[-1], flush=True)
             if kept:
                 about = {"options": vars(options), "tasks": study.about, "rows": found}
