@@ -31,14 +31,31 @@ LOSS_CELLS = 65
 class Corpus:
     """The unlabelled images: bytes, features of their fixed views, and the embeddings that are cut up."""
 
-    def __init__(self, folder: Path, names: Sequence[str], extractor: Extractor, seed: int, num_views: int):
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        extractor: Extractor,
+        seed: int,
+        num_views: int,
+        store: FeatureStore | None = None,
+    ):
         self.jpegs = {name.lower(): (folder / f"{name}.jpg").read_bytes() for name in names}
         self.bank = FeatureBank(extractor, 8 << 30)
         self.seed, self.num_views = seed, num_views
         for key, jpeg in self.jpegs.items():
             width, height = images.upright_size(jpeg)
             chosen = [views.draw(seed, key, number, views.Augment(), (height, width)) for number in range(num_views)]
-            self.bank.get({(key, view): inputs(jpeg, view, extractor.size) for view in chosen})
+            for number, view in enumerate(chosen):
+                self._add(store or FeatureStore(None, 0), f"{seed}-{number}-{key}", (key, view), jpeg)
+
+    def _add(self, store: FeatureStore, name: str, place: tuple[str, views.View], jpeg: bytes) -> None:
+        """Put a view into the bank, from the store if that has it."""
+        found = store.get(name)
+        if found is None:
+            store.put(name, self.bank.get({place: inputs(jpeg, place[1], self.bank.extractor.size)})[place])
+        else:
+            self.bank.put(place, found)
 
     @property
     def corners(self) -> bool:
@@ -111,10 +128,11 @@ def meta_train(corpus: Corpus, made: Sequence[tasks.Task], head: Head, course: C
 class Exam:
     """The labelled images of PASCAL-5i's layout and the same episodes of every fold for whoever is measured."""
 
-    def __init__(self, root: Path, extractor: Extractor, count: int):
+    def __init__(self, root: Path, extractor: Extractor, count: int, store: FeatureStore | None = None):
         self.dataset, self.count, self.side = open_dataset("pascal5i", str(root), None), count, extractor.size
         self._folder = tempfile.TemporaryDirectory()
-        self.photos = Photos(self.dataset, extractor, FeatureStore(Path(self._folder.name), 8 << 30), Memory(1 << 30))
+        store = store or FeatureStore(Path(self._folder.name), 8 << 30)
+        self.photos = Photos(self.dataset, extractor, store, Memory(1 << 30))
         self._areas = {name: areas(self.dataset, name) for name in self.dataset.names}
 
     def __call__(self, head: Head | Sequence[Head], shots: int = 1) -> dict[str, float]:

@@ -33,6 +33,7 @@ from fss import models, rng, tasks
 from fss.datasets import Dataset, areas, open_dataset
 from fss.imaging import images
 from fss.models.head import Head
+from fss.store import FeatureStore
 
 ROOT = Path(__file__).parents[1]
 MIN_AREA = 2048
@@ -130,9 +131,10 @@ class Study:
     def __init__(self, options: argparse.Namespace):
         root = Path(options.root)
         self.extractor = network(options.weights, options.size, options.padding)
-        self.exam = Exam(root, self.extractor, options.episodes)
+        store = FeatureStore(Path(options.features), 16 << 30) if options.features else None
+        self.exam = Exam(root, self.extractor, options.episodes, store)
         names = choose(root, options.images, seed=0)
-        self.corpus = Corpus(root / "JPEGImages", names, self.extractor, seed=0, num_views=options.views)
+        self.corpus = Corpus(root / "JPEGImages", names, self.extractor, 0, options.views, store)
         variant = next(one for one in VARIANTS if one.name == options.tasks)
         self.pseudo, self.about = make_tasks(self.corpus, variant)
         self.labels = Labels(root, self.corpus, shots=1)
@@ -246,6 +248,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=250, help="of each fold")
     parser.add_argument("--only", nargs="+", help="names of rows; all by default")
     parser.add_argument("--processes", type=int, default=1, help="that measure rows at once, one thread each")
+    parser.add_argument("--features", help="folder that keeps the features for the next run")
     parser.add_argument("--heads", default="heads", help="folder for the unsupervised heads")
     parser.add_argument(
         "--json", help="file for the measurements, added to after every row; what it has is not measured again"
