@@ -107,6 +107,7 @@ def job(run: Run, folder: Path) -> training.Job:
         identity={"run": folder.name},
         steps=config.train.steps,
         batch=config.train.batch,
+        seed=_seed(run),
         warmup=config.train.warmup,
         schedule=config.train.schedule,
         accumulate=config.train.accumulate,

@@ -28,6 +28,7 @@ from cluster.training.health import Health, check_finite
 from cluster.training.job import Job
 from cluster.training.meter import Figures, Meter
 from cluster.training.optimizers import learning_rate
+from fss import rng
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +141,9 @@ class _Loop:
             group["lr"] = rate * factor
         means: dict[str, torch.Tensor] = {}
         for index in range(job.accumulate):
+            torch.manual_seed(
+                rng.mix(job.seed, "step", self.step, self.rank, index)
+            )  # dropout goes on as it would have
             figures = self.engine(*part_of(batch, index, job.accumulate))
             self.engine.backward(figures["loss"])
             self.engine.step()  # DeepSpeed updates after the last part
