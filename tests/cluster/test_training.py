@@ -260,3 +260,16 @@ def test_two_workers_see_the_same_episodes_and_learn_the_same(tiny_run, tmp_path
             np.testing.assert_allclose(models[1][name], value, atol=1e-4, err_msg=f"step {ours.step}: {name}")
     chosen, _ = select(candidates.read(job.folder), "holdout")
     assert (job.folder / "model/model.safetensors").read_bytes() == chosen.path.read_bytes()
+
+
+def test_dropout_goes_on_as_it_would_have(tiny_run, tmp_path):
+    """A head that draws at random, killed before batch 6 and resumed, ends as one that nothing disturbed."""
+    ends = []
+    for name, trouble in (("undisturbed", {}), ("resumed", {"at": 6, "how": "killed"})):
+        (tmp_path / name).mkdir()
+        job = troubled_job(tiny_run, tmp_path / name, **trouble)
+        job.recipe.model = {"name": "pfenet", "options": {"dim": 16, "dropout": 0.5}}
+        training.train(job, tiny_run.config.cluster, max_failures=1)
+        ends.append((job.folder / "model/model.safetensors").read_bytes())
+    assert (tmp_path / "resumed" / "failed").exists()
+    assert ends[0] == ends[1]
