@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from fss import backbones, episodes, evaluation, losses, models, pseudo, rng, tasks, views
-from fss.bank import FeatureBank, batch_features
+from fss.bank import FeatureBank, batch_features, inputs
 from fss.clustering import kmeans
 from fss.datasets import Dataset, areas, open_dataset
 from fss.evaluation import Photos
@@ -77,9 +77,9 @@ class Corpus:
         self.bank = FeatureBank(extractor, 8 << 30)
         self.seed, self.num_views = seed, num_views
         for key, jpeg in self.jpegs.items():
-            picture = images.decode(jpeg)
-            chosen = [views.draw(seed, key, number) for number in range(num_views)]
-            self.bank.get({(key, view): view.of_image(picture) for view in chosen})
+            width, height = images.upright_size(jpeg)
+            chosen = [views.draw(seed, key, number, views.Augment(), (height, width)) for number in range(num_views)]
+            self.bank.get({(key, view): inputs(jpeg, view, extractor.size) for view in chosen})
 
     @property
     def corners(self) -> bool:
@@ -176,10 +176,8 @@ def meta_train(corpus: Corpus, made: Sequence[tasks.Task], options: argparse.Nam
     module = MetaModule(head, losses.by_name("cross_entropy_dice"), extractor.backbone.corners)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=1e-2)
     schedule = tasks.Schedule((len(made),), corpus.seed)
-    data = tasks.Batches(
-        schedule, lambda *_: made, options.batch, corpus.seed, corpus.num_views, LOSS_CELLS, extractor.grid,
-        extractor.backbone.corners,
-    )  # fmt: skip
+    layout = tasks.Layout(LOSS_CELLS, extractor.grid, extractor.backbone.corners, extractor.size)
+    data = tasks.Batches(schedule, lambda *_: made, options.batch, corpus.seed, corpus.num_views, layout)
     average = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.98))
     ratios = []
     for step in range(options.steps):

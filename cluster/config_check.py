@@ -129,6 +129,7 @@ def _ranges(config: Config) -> list[str]:
         *_source_problems(config.source),
         *_pair_problems(config.pair),
         *_stream_problems(config),
+        *_labelled_problems(config),
         *_training_problems(config),
         *_shots_problems(config),
     ]
@@ -189,6 +190,18 @@ def _stream_problems(config: Config) -> list[str]:
             f"got {config.pair.repeats}; set train.tasks=shards"
         ]
     return []
+
+
+def _labelled_problems(config: Config) -> list[str]:
+    found = []
+    if not 0 < config.train.ratio <= 1:
+        found.append(f"train.ratio: expected a share in (0, 1], got {config.train.ratio}")
+    if config.train.tasks == "labelled" and config.fold == "all":
+        found.append(
+            "fold: expected the number of the fold to be tested with train.tasks=labelled, as a model is measured on "
+            "classes that it was not trained on, got all; set fold=0, then 1, 2 and 3"
+        )
+    return found
 
 
 def _training_problems(config: Config) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from fss.views import Augment
+
 
 @dataclass
 class PretrainConfig:
@@ -33,28 +35,6 @@ class ModelConfig:
     """Folder of an exported model (name=trained); `model=PATH` on the command line sets both."""
     options: dict[str, Any] = field(default_factory=dict)
     """The head's own arguments, as its class in fss/models takes them; presets in conf/model show them."""
-
-
-@dataclass
-class AugmentConfig:
-    """Random changes of a training image, drawn for query and supports independently; 0 turns one off.
-
-    With train.features=cached the first two views of an image are itself and its mirror image, and only later ones
-    are changed like this; a cached view cannot know which object a task asks for, so it is cropped blindly.
-    """
-
-    crop: float = 0.5
-    """Smallest share of the image's area that a crop keeps; 1 = no crops."""
-    keep: float = 0.6
-    """Share of the object that a crop must keep (features=fresh)."""
-    rotation: float = 10.0
-    """Largest angle, degrees."""
-    flip: float = 0.5
-    """Probability of mirroring left to right."""
-    colour: float = 0.2
-    """Largest relative change of brightness, contrast and saturation."""
-    blur: float = 0.2
-    """Probability of a Gaussian blur."""
 
 
 @dataclass
@@ -110,7 +90,7 @@ class TrainConfig:
     for every use, through the backbone every time."""
     views: int = 2
     """Fixed views of each image (features=cached)."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: Augment = field(default_factory=Augment)
     cache_gib: float = 4.0
     """Memory for cached features of each worker, GiB; what does not fit is computed again."""
     checkpoint_every: int = 200

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from fss import grid, rng, shards, views
+from fss import augment, grid, rng, shards, views
 from fss.imaging import images
 
 
@@ -107,19 +107,38 @@ class Batch:
 
     images: list[list[tuple[str, views.View]]]
     jpegs: dict[str, bytes]
+    """The images' files by key, or none of them where `pixels` are."""
     truth: torch.Tensor
     """(B, 2, M, M) float32 in [0, 1]: the query's shares of background and foreground in each cell of the loss."""
     support: torch.Tensor
     """(B, K, 2, h, w) float32 in [0, 1]: the same of the supports, in each cell of the features."""
+    pixels: torch.Tensor | None = None
+    """(B, 1 + K, 3, S, S): the views, ImageNet-normalised float32, or uint8 images of which they still are to be made
+    (`fss.augment`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a batch is for: masks in `loss` and `grid` cells a side, of geometry `corners` (see `fss.grid`).
+
+    With `pixels`, images come decoded and squeezed to `size` pixels a side, `changed` into views or to be changed
+    later, on a GPU; without, as files.
+    """
+
+    loss: int
+    grid: int
+    corners: bool
+    size: int
+    pixels: bool = False
+    changed: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """Batch number n of a schedule, as a pure function; a map-style data set for `torch.utils.data.DataLoader`.
 
-    `num_views` fixed views an image (0: a fresh one each time); the truth in `loss_size` cells a side, supports in
-    `grid_size`, of geometry `corners` (see `fss.grid`); this process takes the episodes `rank, rank + world, ...` of
-    every batch of `batch` episodes.
+    `num_views` fixed views an image, or 0: a fresh one each time, which keeps the object of its task; changed by
+    `augment`. This process takes the episodes `rank, rank + world, ...` of every batch of `batch` episodes.
     """
 
     schedule: Schedule
@@ -128,28 +147,63 @@ class Batches:
     batch: int
     seed: int
     num_views: int
-    loss_size: int
-    grid_size: int
-    corners: bool
+    layout: Layout
+    augment: views.Augment = dataclasses.field(default_factory=views.Augment)
     rank: int = 0
     world: int = 1
 
     def __getitem__(self, number: int) -> Batch:
         episodes = range(number * self.batch + self.rank, (number + 1) * self.batch, self.world)
-        rows, truth, support = [], [], []
+        rows: list[list[tuple[str, views.View]]] = []
         jpegs: dict[str, bytes] = {}
+        found: list[np.ndarray] = []
         for episode in episodes:
             epoch, shard, position = self.schedule.locate(episode)
             task = self.read_shard(shard, epoch)[position]
-            chosen = [self._view(key, episode, place) for place, key in enumerate(task.keys)]
+            decoded = [images.decode_labels(mask) for mask in task.masks]
+            chosen = [
+                self._view(*one, episode, place) for place, one in enumerate(zip(task.keys, decoded, strict=True))
+            ]
             rows.append(list(zip(task.keys, chosen, strict=True)))
             jpegs.update(zip(task.keys, task.jpegs, strict=True))
-            query, *others = (v.of_mask(images.decode_labels(m)) for m, v in zip(task.masks, chosen, strict=True))
-            truth.append(grid.cells(query, self.loss_size, self.corners))
-            support.append(torch.stack([grid.cells(mask, self.grid_size, self.corners) for mask in others]))
-        return Batch(rows, jpegs, torch.stack(truth), torch.stack(support))
+            found += decoded
+        truth, support = self._masks(rows, found)
+        if not self.layout.pixels:
+            return Batch(rows, jpegs, truth, support)
+        return Batch(rows, {}, truth, support, self._pixels(rows, jpegs))
 
-    def _view(self, key: str, episode: int, place: int) -> views.View:
+    def _view(self, key: str, mask: np.ndarray, episode: int, place: int) -> views.View:
         draw = rng.mix(self.seed, "which view", episode, place)
         number = draw % self.num_views if self.num_views else 2 + draw % (1 << 30)
-        return views.draw(self.seed, key, number)
+        size = (mask.shape[0], mask.shape[1])
+        return views.draw(self.seed, key, number, self.augment, size, None if self.num_views else mask)
+
+    def _masks(
+        self, rows: list[list[tuple[str, views.View]]], found: list[np.ndarray]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`truth` and `support` of a batch, of its masks in the order of its images."""
+        layout, chosen = self.layout, [view for row in rows for _, view in row]
+        moved = iter(_moved(found, chosen, layout.size))
+        seen = [next(moved) if v.moved else v.mirrored(m) for m, v in zip(found, chosen, strict=True)]
+        shown = 1 + len(rows[0][1:])
+        truth = torch.stack([grid.cells(mask, layout.loss, layout.corners) for mask in seen[::shown]])
+        others = [mask for place, mask in enumerate(seen) if place % shown]
+        support = torch.stack([grid.cells(mask, layout.grid, layout.corners) for mask in others])
+        return truth, support.unflatten(0, (len(rows), shown - 1))
+
+    def _pixels(self, rows: list[list[tuple[str, views.View]]], jpegs: dict[str, bytes]) -> torch.Tensor:
+        layout, names = self.layout, [pair for row in rows for pair in row]
+        squeezed = {key: images.to_bytes(images.decode(data), layout.size) for key, data in jpegs.items()}
+        pixels = torch.stack([squeezed[key] for key, _ in names])
+        if layout.changed:
+            pixels = augment.images(pixels, [view for _, view in names])
+        return pixels.unflatten(0, (len(rows), -1))
+
+
+def _moved(found: list[np.ndarray], chosen: list[views.View], size: int) -> list[np.ndarray]:
+    """Of masks whose view is `moved`, the views, (size, size) uint8."""
+    some = [(m, view) for m, view in zip(found, chosen, strict=True) if view.moved]
+    if not some:
+        return []
+    squeezed = [augment.square(torch.from_numpy(mask.astype(np.uint8)), size) for mask, _ in some]
+    return list(augment.masks(torch.stack(squeezed), [view for _, view in some]).numpy())

@@ -9,10 +9,12 @@ from typing import Any
 from cluster import backbone
 from cluster.backbone import BackboneSpec
 from cluster.config import Config, baselines
+from cluster.evaluation.episode_list import Item
 from cluster.evaluation.measure import DataSpec, Entry
 from cluster.run import Run
 from cluster.training import candidates
 from fss import models, segmenter
+from fss.datasets import Dataset
 
 FLOORS = ("prototype", "smoothed")
 """What a trained head has to beat: the field's floor, and the read-out that residual heads start from."""
@@ -39,11 +41,9 @@ def entries(run: Run) -> tuple[Entry, ...]:
         if not config.model.path:
             raise ValueError("expected the folder of an exported model: give it as model=FOLDER")
         folder = segmenter.find(config.model.path)
-        about = segmenter.read_about(folder)
-        chosen = about["backbone"]
-        weights, padding = str(folder / "backbone.safetensors"), chosen.get("padding", "zeros")
-        spec = BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
-        return (*_free(config, spec, FLOORS), *_trained(config, about["model"]["name"], spec, folder))
+        spec = _exported(folder)
+        name = segmenter.read_about(folder)["model"]["name"]
+        return (*_free(config, spec, FLOORS), *_trained(config, name, spec, folder))
     spec = backbone.spec(run)
     if name in models.TRAINING_FREE:
         if config.select != "holdout":
@@ -56,7 +56,34 @@ def entries(run: Run) -> tuple[Entry, ...]:
         found.insert(
             0, Entry(f"{models.TRAINING_FREE['prototype']}, random backbone", backbone.untrained(run), "prototype")
         )
-    return (*found, *_trained(config, f"{name}, meta-trained", spec, run.manifest("train").folder / "model"))
+    folder = run.manifest("train").folder / "model"
+    spec = _exported(folder) if config.train.tune else spec
+    return (*found, *_trained(config, f"{name}, meta-trained", spec, folder))
+
+
+def _exported(folder: Path) -> BackboneSpec:
+    """The backbone of an exported model."""
+    chosen = segmenter.read_about(folder)["backbone"]
+    weights, padding = str(folder / "backbone.safetensors"), chosen.get("padding", "zeros")
+    return BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
+
+
+def refuse_seen(found: Sequence[Entry], dataset: Dataset, items: Sequence[Item]) -> None:
+    """Refuse to measure a model on classes whose labels it was trained on (train.tasks=labelled).
+
+    Raises:
+        ValueError: naming the model, some of the classes and the fold that it was trained for.
+    """
+    tested = {dataset.class_names[way.class_id - 1] for item in items for way in item.episode.ways}
+    for entry in found:
+        facts = segmenter.read_about(Path(entry.folder))["facts"] if entry.folder else {}
+        seen = sorted(tested & set(facts.get("classes", ())))
+        if seen:
+            raise ValueError(
+                f"{entry.label}: expected classes that it was not trained on with labels, got {', '.join(seen[:5])}"
+                f"{' ...' if len(seen) > 5 else ''}; it was trained for fold {facts['fold']} of {facts['dataset']}: "
+                f"set fold={facts['fold']}"
+            )
 
 
 def _free(

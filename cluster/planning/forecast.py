@@ -153,7 +153,8 @@ def _train(config: Config, measured: Measured, machines: Machines) -> list[Row]:
         return []
     steps, chosen = measured.training["train"], config.train
     looks = chosen.steps * steps.images
-    views = _inputs(config) * measured.accepted * chosen.views
+    fixed = chosen.views if chosen.features == "cached" else 0
+    views = _inputs(config) * measured.accepted * fixed
     different = views * -math.expm1(-looks / views) if views else looks
     room = chosen.cache_gib * _GIB / steps.bytes if steps.bytes else 0.0
     kept = min(1.0, room / different)

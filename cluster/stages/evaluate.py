@@ -21,7 +21,7 @@ from safetensors.torch import save
 from cluster import backbone, publish
 from cluster.config import baselines, episodes, seeds, shots
 from cluster.evaluation import episode_list, figures, measured
-from cluster.evaluation.entries import data_spec, entries
+from cluster.evaluation.entries import data_spec, entries, refuse_seen
 from cluster.evaluation.episode_list import Item
 from cluster.evaluation.measure import Cache, Describe, Draw, Entry, IndexImages, Picture, Prepare, RunBlock, slug
 from cluster.run import Run
@@ -94,6 +94,7 @@ class _Evaluation:
         items = self.items()
         if self.config.select == "base_classes" and len({item.fold for item in items}) < 2:
             raise ValueError("select=base_classes: expected several folds, the others' classes select; set fold=all")
+        refuse_seen(self.entries, self.dataset, items)
         self._prepare(items)
         self.entries = tuple(self._fitted(entry) for entry in self.entries)
         function = RunBlock(

@@ -1,6 +1,7 @@
 """train: meta-train the head on pseudo-tasks, the backbone frozen, under Ray Train and DeepSpeed; export the model.
 
-Tasks are those that the pair stage wrote, or (train.tasks=stream) made while training: then pair is not run.
+Tasks are those that the pair stage wrote, or made while training: paired of label maps (train.tasks=stream; pair is not
+run), or episodes of labelled images (train.tasks=labelled; no stage but those of the backbone is).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import backbone
+from cluster import backbone, publish
 from cluster.config import plain
 from cluster.run import Run
 from cluster.stage import File, Stage
+from cluster.tasks import labelled
 from cluster.tasks.groups import groups
 from cluster.tasks.stream import Streams
 from cluster.tasks.written import TaskFiles
@@ -40,6 +42,11 @@ def model_options(run: Run) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, Any]:
     chosen = {key: value for key, value in plain(run.config.train).items() if key not in _OPERATIONAL}
+    if not _labelled(run):
+        del chosen["ratio"]
+    del chosen["images"]  # a place; what lies there is below
+    if _labelled(run):
+        chosen["labelled"] = labelled.settings(run)
     if _streams(run):
         chosen["pair"] = {key: value for key, value in vars(run.config.pair).items() if key != "tasks_per_shard"}
     chosen |= {"seed": _seed(run), **start.settings_of_start(run.config.train)}
@@ -55,9 +62,15 @@ def _streams(run: Run) -> bool:
     return run.config.train.tasks == "stream"
 
 
-def _tasks(run: Run) -> tuple[Tasks, Tasks]:
+def _labelled(run: Run) -> bool:
+    return run.config.train.tasks == "labelled"
+
+
+def _tasks(run: Run, folder: Path) -> tuple[Tasks, Tasks]:
     """Those for training and those for validation."""
     config = run.config
+    if _labelled(run):
+        return labelled.open_tasks(run, folder)
     if _streams(run):
         corpus, labels = run.manifest("shard"), run.manifest("label")
         found = tuple(groups(corpus, labels, config.pair.group_shards))
@@ -73,7 +86,8 @@ def job(run: Run, folder: Path) -> training.Job:
     config = run.config
     if config.model.name in (*models.TRAINING_FREE, "trained"):
         raise ValueError(f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate")
-    train, holdout = _tasks(run)
+    train, holdout = _tasks(run, folder)
+    facts = {"run": config.name, "fingerprint": folder.name, "steps": config.train.steps}
     recipe = MetaRecipe(
         train=train,
         holdout=holdout if config.train.holdout and sum(holdout.counts) else None,
@@ -81,7 +95,7 @@ def job(run: Run, folder: Path) -> training.Job:
         model=model_options(run),
         settings=dataclasses.replace(config.train, init_from=start.located(config.train.init_from)),
         seed=_seed(run),
-        facts={"run": config.name, "fingerprint": folder.name, "steps": config.train.steps},
+        facts=facts | (labelled.facts(run) if _labelled(run) else {}),
     )
     return training.Job(
         name="train",
@@ -110,12 +124,15 @@ def job(run: Run, folder: Path) -> training.Job:
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, training_job = run.config.train, job(run, folder)
+    if _labelled(run):
+        publish.write_bytes(folder / labelled.LIST, "".join(f"{name}\n" for name in labelled.names(run)).encode())
     candidates.make_good(folder, training_job.validations())
     run.ray()
     run.release_pool()
     training.train(training_job, run.config.cluster, chosen.max_failures)
     _tell(run, folder)
-    return exported_files(folder), {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
+    own = [labelled.LIST] if _labelled(run) else []
+    return exported_files(folder, own), {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
 
 def _tell(run: Run, folder: Path) -> None:
@@ -124,10 +141,10 @@ def _tell(run: Run, folder: Path) -> None:
     asked, how, step, value = run.config.train.select, selection["by"], selection["step"], selection[HOLDOUT]
     if asked != how:
         logger.warning(
-            "train.select=%s: no pseudo-task was held out, so step %d, the last one, is exported; set train.holdout "
+            "train.select=%s: no task was held out, so step %d, the last one, is exported; set train.holdout "
             "above 0, or give more images", asked, step,
         )  # fmt: skip
-    measured = "" if value is None else f", IoU {100 * value:.1f} % on held-out pseudo-tasks"
+    measured = "" if value is None else f", IoU {100 * value:.1f} % on held-out tasks"
     logger.info("train: the model of step %d of %d, selected by %s%s", step, run.config.train.steps, how, measured)
     with run.journal("train") as journal:
         journal.tags({"selected_by": how})
@@ -135,22 +152,28 @@ def _tell(run: Run, folder: Path) -> None:
         journal.artifact(folder / "model", "model")
         if run.config.train.register:
             journal.register(run.config.train.register, run.config.train.alias, folder / "model", "model")
+        if _labelled(run):
+            journal.artifact(folder / labelled.LIST)
 
 
-def exported_files(folder: Path) -> list[File]:
-    """The files of the model that a training worker exported into `folder`, and of the candidates."""
+def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:
+    """The files of the model that a training worker exported into `folder`, of the candidates, and `others`."""
     kept = [one.path.relative_to(folder).parent for one in candidates.read(folder)]
     names = ["model/model.safetensors", "model/backbone.safetensors", "model/model.json"]
     names += [str(path / name) for path in kept for name in (candidates.WEIGHTS, candidates.FIGURES)]
     found = []
-    for name in names:
+    for name in (*names, *others):
         data = (folder / name).read_bytes()
         found.append(File(name, 0, len(data), shards.sha256(data)))
     return found
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
-    return (*(("shard", "label") if _streams(run) else ("pair",)), *backbone.needed(run))
+    if _labelled(run):
+        tasks: tuple[str, ...] = ("render",) if labelled.renders(run) else ()
+    else:
+        tasks = ("shard", "label") if _streams(run) else ("pair",)
+    return (*tasks, *backbone.needed(run))
 
 
 STAGE = Stage("train", _inputs, _settings, _work)

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from cluster.training.feed import Feed
+
 Figures = dict[str, float]
 
 
@@ -25,14 +27,15 @@ class Meter:
         self.start, self.busy = time.perf_counter(), time.process_time()
 
     def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches, counting how long each is waited for."""
+        """The batches, counting how long each is waited for: as a `Feed` says, or all of the time until it comes."""
+        clock = (lambda: batches.waited) if isinstance(batches, Feed) else time.perf_counter
         while True:
-            before = time.perf_counter()
+            before = clock()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
-            self.waited += time.perf_counter() - before
+            self.waited += clock() - before
             yield batch
 
     def add(self, figures: Mapping[str, torch.Tensor]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load
+from safetensors.torch import load as load_weights
 from torch import nn
-from torch.utils.data import DataLoader
 
 from cluster import publish
 from cluster.backbone import BackboneSpec
@@ -20,12 +21,11 @@ from cluster.config_train import TrainConfig
 from cluster.training import candidates, examples, optimizers, start
 from cluster.training import loop as training
 from cluster.training.candidates import Candidate
+from cluster.training.feed import Feed, load
 from fss import backbones, losses, models, segmenter, tasks
-from fss.backbones import Features
-from fss.bank import FeatureBank, batch_features
-from fss.imaging import images
+from fss.bank import FeatureBank, batch_features, batch_pixels
 from fss.meta import MetaModule
-from fss.models.head import Head
+from fss.tuning import Tuned, TunedModule
 
 #: Cells a side in which the loss compares logits with masks.
 LOSS_CELLS = 65
@@ -69,33 +69,54 @@ class MetaRecipe:
         if chosen.init_from:
             start.fill(head, chosen.init_from, self.model, backbones.fingerprint(backbone))
         module = MetaModule(head, losses.by_name(chosen.loss), backbone.corners)
+        if chosen.tune:
+            tuned = Tuned(copy.deepcopy(backbone), chosen.tune, chosen.gradient_checkpointing, self.spec.precision)
+            module = TunedModule(head, module.loss, backbone.corners, tuned)
         if chosen.compile:
             module.compile()
         return module
 
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint does not hold and must fit: the backbone as it was before anything of it was tuned."""
+        return {"backbone": backbones.fingerprint(self.bank.extractor.backbone)}
+
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """As `train.optimizer` says, see `optimizers.build`."""
-        return optimizers.build(module, self.settings, _head(module).transformers)
+        return optimizers.build(module, self.settings, _meta(module).head.transformers)
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
-        """Features and masks of this rank's share of each batch."""
+        """What the module takes of this rank's share of each batch; see `Feed` for what counts as waiting."""
         views = self.settings.views if self.settings.features == "cached" else 0
-        for batch in self._load(self.train, start, stop, rank, world, self.settings.batch, views):
+        return Feed(self._load(self.train, start, stop, rank, world, self.settings.batch, views), self._inputs)
+
+    def _inputs(self, batch: tasks.Batch) -> tuple[Any, ...]:
+        """Query, support, masks and truth for the module: features, or pixels if the backbone is trained with it."""
+        device = self.bank.extractor.device
+        if self.settings.tune:
+            pixels = batch_pixels(batch, self.bank.extractor.size, device)
+            query: Any = pixels[:, 0]
+            support: Any = pixels[:, 1:]
+        else:
             query, support = batch_features(self.bank, batch)
-            device = self.bank.extractor.device
-            yield query, support, batch.support.to(device), batch.truth.to(device)
+        return query, support, batch.support.to(device), batch.truth.to(device)
 
     def _load(
         self, files: Tasks, start: int, stop: int, rank: int, world: int, size: int, views: int
     ) -> Iterator[tasks.Batch]:
-        schedule = tasks.Schedule(files.counts, self.seed)
-        extractor = self.bank.extractor
-        data = tasks.Batches(
-            schedule, files, size, self.seed, views, LOSS_CELLS, extractor.grid, extractor.backbone.corners, rank, world
+        """Batches of `views` fixed views or, with 0, of fresh ones, read ahead."""
+        extractor, chosen = self.bank.extractor, self.settings
+        pixels = views == 0 or bool(chosen.tune)
+        layout = tasks.Layout(
+            loss=LOSS_CELLS,
+            grid=extractor.grid,
+            corners=extractor.backbone.corners,
+            size=extractor.size,
+            pixels=pixels,
+            changed=extractor.device.type == "cpu",
         )
-        numbers = range(start, stop)
-        workers = self.settings.loader_workers
-        return iter(DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers))  # type: ignore[arg-type]
+        schedule = tasks.Schedule(files.counts, self.seed)
+        data = tasks.Batches(schedule, files, size, self.seed, views, layout, chosen.augment, rank, world)
+        return load(data, range(start, stop), chosen.loader_workers)
 
     def after_step(self, module: nn.Module) -> None:
         """Nothing to do."""
@@ -108,7 +129,7 @@ class MetaRecipe:
         module.eval()
         _, (query, support, masks, truth) = self._held(self.settings.holdout)
         figures = module(query, support, masks, truth)
-        about = _head(module).diagnose(query, support, masks)
+        about = _meta(module).head.diagnose(*_meta(module).features(query, support), masks)
         module.train()
         return {f"holdout_{name}": float(value) for name, value in {**figures, **about}.items()}
 
@@ -119,35 +140,40 @@ class MetaRecipe:
             return None
         module.eval()
         batch, (query, support, masks, truth) = self._held(self.settings.examples)
-        logits = _head(module)(query, support, masks)
+        logits = _meta(module).head(*_meta(module).features(query, support), masks)
         module.train()
-        rows = [[images.decode(batch.jpegs[key]) for key, _ in row] for row in batch.images]  # unaugmented
-        return examples.draw(rows, masks, truth, logits, self.bank.extractor.backbone.corners)
+        pixels = batch_pixels(batch, self.bank.extractor.size, torch.device("cpu"))
+        return examples.draw(pixels, masks, truth, logits, self.bank.extractor.backbone.corners)
 
-    def _held(self, count: int) -> tuple[tasks.Batch, tuple[Features, Features, torch.Tensor, torch.Tensor]]:
+    def _held(self, count: int) -> tuple[tasks.Batch, tuple[Any, ...]]:
         """The first `count` held-out tasks, as they are stored and as the module takes them."""
         assert self.holdout is not None
         (batch,) = self._load(self.holdout, 0, 1, 0, 1, min(sum(self.holdout.counts), count), 1)
-        device = self.bank.extractor.device
-        return batch, (*batch_features(self.bank, batch), batch.support.to(device), batch.truth.to(device))
+        return batch, self._inputs(batch)
 
     def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
-        """Keep the head as it is now, with its figures."""
-        candidates.write(folder, step, segmenter.weights_bytes(_head(module)), figures)
+        """Keep the head, and what is tuned of the backbone, as it is now, with its figures."""
+        own = _meta(module)
+        candidates.write(folder, step, segmenter.weights_bytes(own.head, own.tuned()), figures)
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write the folder of the selected candidate's model, model.json last."""
         chosen, how = select(candidates.read(folder), self.settings.select)
-        head = _head(module)
-        head.load_state_dict(load(chosen.path.read_bytes()))
+        head, extractor = _meta(module).head, self.bank.extractor
+        own, tuned = segmenter.parts(load_weights(chosen.path.read_bytes()))
+        head.load_state_dict(own)
+        if tuned:  # the others keep the very values they had, also after a training in bf16
+            network = copy.deepcopy(extractor.backbone)
+            network.load_state_dict(tuned, strict=False)
+            extractor = dataclasses.replace(extractor, backbone=network)
         facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
-        for name, data in segmenter.export(head, self.bank.extractor, self.model, facts).items():
+        for name, data in segmenter.export(head, extractor, self.model, facts).items():
             publish.write_bytes(folder / "model" / name, data)
 
 
-def _head(module: nn.Module) -> Head:
+def _meta(module: nn.Module) -> MetaModule:
     assert isinstance(module, MetaModule)
-    return module.head
+    return module
 
 
 def select(found: Sequence[Candidate], by: str) -> tuple[Candidate, str]:

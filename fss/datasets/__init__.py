@@ -33,6 +33,8 @@ class Dataset:
     """Where an image lies."""
     read_mask: Callable[[str], np.ndarray]
     void: int = VOID
+    mask_path: Callable[[str], Path] | None = None
+    """The file that a mask is read from, perhaps with others."""
 
     def image(self, name: str) -> Image.Image:
         """RGB image `name` at its own size."""

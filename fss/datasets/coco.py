@@ -40,13 +40,22 @@ def coco20i(root: str, list_file: str | None = None, folds: str = "interleaved",
     Raises:
         ValueError: if images or masks are not there, both years are and none is chosen, or a choice is unknown.
     """
+    return _opened(root, "val", list_file, folds, year)
+
+
+def training(root: str, folds: str = "interleaved", year: int | None = None) -> Dataset:
+    """As `coco20i`, all train images of `year` that have a mask."""
+    return _opened(root, "train", None, folds, year)
+
+
+def _opened(root: str, split: str, list_file: str | None, folds: str, year: int | None) -> Dataset:
     base = Path(root)
     chosen = find_year(base, year)
     part = functools.cache(functools.partial(open_part, base))
     if list_file:
         names = files.distinct(_name(line, chosen) for line in files.read_list(base, list_file))
     else:
-        names = tuple(f"val{chosen}/{stem}" for stem in part(f"val{chosen}").labelled())
+        names = tuple(f"{split}{chosen}/{stem}" for stem in part(f"{split}{chosen}").labelled())
     for used in dict.fromkeys(name.partition("/")[0] for name in names):
         part(used)
 
@@ -58,12 +67,18 @@ def coco20i(root: str, list_file: str | None = None, folds: str = "interleaved",
         folder, _, stem = name.partition("/")
         return part(folder).mask(stem)
 
+    def mask_file(name: str) -> Path:
+        folder, _, stem = name.partition("/")
+        found = part(folder)
+        return found.masks / f"{stem}.png" if found.masks else found.instances
+
     return Dataset(
         names=names,
         class_names=COCO_CLASSES,
         folds=fold_classes(folds),
         path=photo,
         read_mask=mask,
+        mask_path=mask_file,
     )
 
 

@@ -50,6 +50,7 @@ def folder(root: str, list_file: str | None = None, num_folds: int = 1) -> Datas
         path=lambda name: photos[name],
         read_mask=lambda name: read(masks[name]),
         void=void,
+        mask_path=lambda name: masks[name],
     )
 
 

@@ -43,6 +43,7 @@ def fss1000(root: str, list_file: str | None = None, split: str | None = None) -
         path=lambda name: base / f"{name}.jpg",
         read_mask=mask,
         void=void,
+        mask_path=lambda name: base / f"{name}.png",
     )
 
 

@@ -42,6 +42,7 @@ def _open(root: str, list_file: str, class_names: tuple[str, ...]) -> Dataset:
         folds=files.equal_folds(len(class_names), 4),
         path=lambda name: photos / f"{name}.jpg",
         read_mask=lambda name: files.read_mask(masks / f"{name}.png"),
+        mask_path=lambda name: masks / f"{name}.png",
     )
 
 

@@ -228,10 +228,15 @@ def to_tensor(image: Image.Image, size: int) -> torch.Tensor:
     Stretching keeps the map between pixels and features one scale per axis, with no padding that could be clustered
     or segmented along with the picture (the released UMTFSS code pads, and its masks come back displaced).
     """
+    pixels = to_bytes(image, size).float().div_(255)
+    return pixels.sub_(pixels.new_tensor(MEAN).view(3, 1, 1)).div_(pixels.new_tensor(STD).view(3, 1, 1))
+
+
+def to_bytes(image: Image.Image, size: int) -> torch.Tensor:
+    """The same, (3, size, size) uint8, before it is normalised."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous().float().div_(255)
-    return pixels.sub_(pixels.new_tensor(MEAN).view(3, 1, 1)).div_(pixels.new_tensor(STD).view(3, 1, 1))
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:

@@ -210,7 +210,7 @@ def test_features_that_fit_are_computed_once():
     new = steps_of("corpus_size=1e6", "train.steps=800")["train"]
     assert new.seconds == pytest.approx(800 * 0.5 + 3200 * 0.1, rel=0.01)
     assert steps_of("corpus_size=10", "train.steps=800")["train"].seconds == pytest.approx(800 * 0.5 + 10 * 0.1)
-    fresh = steps_of("corpus_size=10", "train.steps=800", "train.views=0")["train"]
+    fresh = steps_of("corpus_size=10", "train.steps=800", "train.features=fresh")["train"]
     assert fresh.seconds == pytest.approx(800 * 0.5 + 3200 * 0.1)
     small = steps_of("corpus_size=10", "train.steps=800", "train.cache_gib=0")["train"]
     assert small.seconds == pytest.approx(800 * 0.5 + 3200 * 0.1)

@@ -15,7 +15,7 @@ from cluster.tasks.stream import Streams
 from fss import shards
 from fss.imaging import images
 from fss.pairing import pairs
-from fss.tasks import Batches, Schedule
+from fss.tasks import Batches, Layout, Schedule
 
 
 class Here:
@@ -82,7 +82,7 @@ def test_a_task_holds_its_regions_and_an_empty_mask(streams, opened):
 
 
 def batches(stream, rank=0, world=1):
-    return Batches(Schedule(stream.counts, 0), stream, 4, 0, 2, 9, 5, True, rank, world)
+    return Batches(Schedule(stream.counts, 0), stream, 4, 0, 2, Layout(9, 5, True, 33), rank=rank, world=world)
 
 
 def test_any_process_that_starts_anywhere_sees_the_same_batches(streams, opened):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fss import grid, shards, tasks, views
+from fss import augment, bank, grid, shards, tasks, views
 from fss.imaging import images
 from fss.tasks import Batches, Schedule, Task
 
@@ -32,7 +32,8 @@ def task(number: int, shots: int = 1) -> Task:
 
 
 def batches(counts: tuple[int, ...] = (3, 2), **options: object) -> Batches:
-    chosen = {"batch": 4, "seed": 0, "num_views": 2, "loss_size": 9, "grid_size": 5, "corners": True} | options
+    layout = tasks.Layout(9, 5, True, 33, **{key: options.pop(key) for key in ("pixels", "changed") if key in options})
+    chosen = {"batch": 4, "seed": 0, "num_views": 2, "layout": layout} | options
     starts = np.cumsum([0, *counts])
     shots = chosen.pop("shots", 1)
     read = [[task(int(starts[s]) + i, shots) for i in range(n)] for s, n in enumerate(counts)]
@@ -109,8 +110,8 @@ def test_a_batch_by_hand():
         number = 3 * shard + place
         assert [key for key, _ in found.images[row]] == [f"key{3 * number}", f"key{3 * number + 1}"]
         (_, query_view), (_, support_view) = found.images[row]
-        query = query_view.of_mask(mask(3 * number).astype(np.int32))
-        support = support_view.of_mask(mask(3 * number + 1).astype(np.int32))
+        query = query_view.mirrored(mask(3 * number).astype(np.int32))
+        support = support_view.mirrored(mask(3 * number + 1).astype(np.int32))
         assert torch.equal(found.truth[row], grid.cells(query, 9, True))
         assert torch.equal(found.support[row, 0], grid.cells(support, 5, True))
         assert found.jpegs[f"key{3 * number}"] == jpeg(3 * number)
@@ -140,6 +141,31 @@ def test_views_are_a_few_fixed_ones_or_always_fresh():
     assert {v for n in range(5) for row in batches(num_views=1)[n].images for _, v in row} == {views.View()}
     fresh = [view for n in range(5) for row in batches(num_views=0)[n].images for _, view in row]
     assert len(set(fresh)) == len(fresh) == 40
+
+
+def test_pixels_and_masks_of_fresh_views_by_hand():
+    found = batches(num_views=0, pixels=True, shots=2)[3]
+    assert (found.pixels.shape, found.pixels.dtype, found.jpegs) == ((4, 3, 3, 33, 33), torch.float32, {})
+    for row in range(4):
+        for place, (key, view) in enumerate(found.images[row]):
+            number = int(key.removeprefix("key"))
+            assert view.aspect == 40 / 30
+            squeezed = images.to_bytes(images.decode(jpeg(number)), 33)
+            assert torch.equal(found.pixels[row, place], augment.images(squeezed[None], [view])[0])
+            labels = augment.square(torch.from_numpy(mask(number)), 33)
+            moved = augment.masks(labels[None], [view])[0].numpy() if view.moved else view.mirrored(mask(number))
+            if place:
+                assert torch.equal(found.support[row, place - 1], grid.cells(moved, 5, True))
+            else:
+                assert torch.equal(found.truth[row], grid.cells(moved, 9, True))
+
+
+def test_views_made_later_are_the_same():
+    """On a GPU: the batch brings bytes, a quarter of the size."""
+    ready, later = (batches(num_views=0, pixels=True, changed=changed)[1] for changed in (True, False))
+    assert later.pixels.dtype == torch.uint8
+    assert torch.equal(later.truth, ready.truth)
+    assert torch.equal(bank.batch_pixels(later, 33, torch.device("cpu")), ready.pixels)
 
 
 def test_shots_are_read_from_the_tasks():

@@ -1,4 +1,6 @@
-"""Views: the same cut and mirror for image and mask, and a pure function of (seed, key, number)."""
+"""Views: pure functions of (seed, image, number), and crops that keep the object."""
+
+import math
 
 import numpy as np
 import pytest
@@ -7,54 +9,50 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fss import views
-from fss.views import View
+from fss.views import Augment, View
 
-SHARES = st.tuples(st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0.5, 1), st.floats(0.5, 1))
+NOTHING = Augment(crop=1, rotation=0, flip=0, colour=0, blur=0)
 
 
 def numbered(height: int, width: int) -> np.ndarray:
     """A mask in which every pixel has its own number."""
-    return np.arange(height * width, dtype=np.uint16).reshape(height, width)
+    return np.arange(height * width, dtype=np.uint8).reshape(height, width)
 
 
-def picture(mask: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.stack([mask >> 8, mask & 255, mask * 0], 2).astype(np.uint8))
+@pytest.mark.parametrize("flip", [False, True])
+def test_image_and_mask_of_a_plain_view_stay_together(flip):
+    mask = numbered(9, 13)
+    image = Image.fromarray(np.stack([mask] * 3, 2))
+    view = View(flip, aspect=1.3)
+    assert np.array_equal(np.asarray(view.of_image(image))[..., 0], view.mirrored(mask))
+    assert np.array_equal(view.mirrored(mask), mask[:, ::-1] if flip else mask)
+    assert view.mirrored(mask).flags.c_contiguous
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.booleans(), SHARES, st.integers(1, 40), st.integers(1, 40))
-def test_image_and_mask_stay_together(flip, box, height, width):
-    mask = numbered(height, width)
-    view = View(flip, box)
-    pixels = np.asarray(view.of_image(picture(mask))).astype(np.uint16)
-    assert np.array_equal(pixels[..., 0] * 256 + pixels[..., 1], view.of_mask(mask))
-    assert min(view.of_mask(mask).shape) >= 1
-
-
-def test_crop_and_mirror_by_hand():
-    mask = numbered(4, 8)
-    assert View(box=(0.25, 0.5, 0.75, 1.0)).of_mask(mask).tolist() == [[18, 19, 20, 21], [26, 27, 28, 29]]
-    assert View(True, (0.25, 0.5, 0.75, 1.0)).of_mask(mask).tolist() == [[21, 20, 19, 18], [29, 28, 27, 26]]
-    assert np.array_equal(View().of_mask(mask), mask)
-    assert np.array_equal(View(flip=True).of_mask(mask), mask[:, ::-1])
-
-
-def test_a_mirrored_mask_can_become_a_tensor():
-    assert View(flip=True).of_mask(numbered(3, 3)).flags.c_contiguous
+def test_other_views_are_not_made_of_pictures():
+    with pytest.raises(ValueError, match=r"expected the image or its mirror image, got View\(.*angle=3"):
+        View(angle=3).of_image(Image.new("RGB", (2, 2)))
 
 
 def test_views_0_and_1_are_the_image_and_its_mirror_image():
-    assert views.draw(0, "a", 0) == View()
-    assert views.draw(9, "b", 1) == View(flip=True)
+    assert views.draw(0, "a", 0, Augment(), (3, 4)) == View()
+    assert views.draw(9, "b", 1, Augment(), (3, 4), np.ones((3, 4))) == View(flip=True)
 
 
 def test_a_view_is_a_function_of_seed_key_and_number():
-    assert views.draw(1, "a", 5) == views.draw(1, "a", 5)
-    assert len({views.draw(1, "a", 5), views.draw(2, "a", 5), views.draw(1, "b", 5), views.draw(1, "a", 6)}) == 4
+    def one(seed, key, number):
+        return views.draw(seed, key, number, Augment())
+
+    assert one(1, "a", 5) == one(1, "a", 5)
+    assert len({one(1, "a", 5), one(2, "a", 5), one(1, "b", 5), one(1, "a", 6)}) == 4
 
 
-def test_crops_keep_half_to_all_of_the_area_and_nearly_the_aspect():
-    drawn = [views.draw(0, "a", number) for number in range(2, 500)]
+def test_0_turns_every_change_off():
+    assert {views.draw(0, "a", n, NOTHING, (2, 3)) for n in range(2, 50)} == {View(aspect=1.5)}
+
+
+def test_changes_stay_within_their_limits_and_reach_them_nearly():
+    drawn = [views.draw(0, "a", number, Augment()) for number in range(2, 500)]
     for view in drawn:
         left, top, right, bottom = view.box
         assert 0 <= left < right <= 1 + 1e-9
@@ -62,4 +60,59 @@ def test_crops_keep_half_to_all_of_the_area_and_nearly_the_aspect():
         width, height = right - left, bottom - top
         assert 0.49 < width * height <= 1 + 1e-9
         assert 0.79 < width / height < 1.26
-    assert sum(view.flip for view in drawn) == pytest.approx(249, abs=45)
+    for values, low, high in (
+        ([v.angle for v in drawn], -10, 10),
+        ([v.brightness for v in drawn], 0.8, 1.2),
+        ([v.contrast for v in drawn], 0.8, 1.2),
+        ([v.saturation for v in drawn], 0.8, 1.2),
+    ):
+        assert low <= min(values) < low + 0.05 * (high - low)
+        assert high >= max(values) > high - 0.05 * (high - low)
+    assert sum(v.flip for v in drawn) == pytest.approx(249, abs=45)
+    assert sum(v.blur > 0 for v in drawn) == pytest.approx(100, abs=36)
+
+
+def test_places_by_hand():
+    """The right half of an image of 2 by 1, turned by 90 degrees: its top is the view's right."""
+    matrix = View(box=(0.5, 0, 1, 1), aspect=2).affine()
+    assert matrix @ [-1, -1, 1] == pytest.approx([0, -1])
+    assert matrix @ [1, 1, 1] == pytest.approx([1, 1])
+    turned = View(box=(0.5, 0, 1, 1), aspect=2, angle=90).affine()
+    assert turned @ [1, 0, 1] == pytest.approx([0.5, -1])  # right of the view: top of the picture
+    assert turned @ [0, 1, 1] == pytest.approx([1, 0])  # bottom of the view: right of the picture
+    mirrored = View(flip=True, box=(0.5, 0, 1, 1), aspect=2, angle=90).affine()
+    assert mirrored @ [-1, 0, 1] == pytest.approx([0.5, -1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-180, 180), st.floats(0.5, 2), st.booleans())
+def test_a_turn_keeps_distances_in_pixels(angle, aspect, flip):
+    """A view of a whole image is squeezed like the image: undone, it must be a rotation."""
+    pixels = np.diag([aspect, 1.0])
+    turn = pixels @ View(flip, angle=angle, aspect=aspect).affine()[:, :2] @ np.linalg.inv(pixels)
+    np.testing.assert_allclose(turn @ turn.T, np.eye(2), atol=1e-9)
+    assert np.linalg.det(turn) == pytest.approx(-1 if flip else 1)
+    assert turn[1, 1] == pytest.approx(math.cos(math.radians(angle)))
+
+
+def test_crops_keep_the_object_and_blind_ones_do_not():
+    mask = np.zeros((60, 80), np.int32)
+    mask[2:20, 2:20] = 1
+    mask[40:, 40:] = 255
+    rules = Augment(crop=0.25, keep=0.7)
+    ys, xs = np.nonzero(mask == 1)
+    points = np.stack([(xs + 0.5) / 40 - 1, (ys + 0.5) / 30 - 1], 1)
+    kept = [views.draw(0, "a", n, rules, mask.shape, mask).keeps(points) for n in range(2, 200)]
+    blind = [views.draw(0, "a", n, rules, mask.shape).keeps(points) for n in range(2, 200)]
+    assert min(kept) > 0.68  # what is looked at is a sample
+    assert sum(value < 1 for value in kept) > 10
+    assert min(blind) < 0.2
+
+
+def test_without_a_crop_that_keeps_it_the_whole_image_is_taken():
+    mask = np.ones((40, 40), np.uint8)
+    found = views.draw(0, "a", 7, Augment(crop=0.3, keep=0.999), mask.shape, mask)
+    assert not found.moved
+    assert found.brightness != 1
+    empty = views.draw(0, "a", 7, Augment(crop=0.3, keep=0.999), mask.shape, mask * 0)
+    assert empty.moved  # a distractor has nothing to lose
