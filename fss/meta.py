@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -13,6 +15,9 @@ from fss.models.head import Head
 
 class MetaModule(nn.Module):
     """Wraps a head so that `forward` gives the loss of a batch of episodes and figures of its health."""
+
+    #: Beginnings of the names of buffers that training never changes: checkpoints leave them out.
+    unchanging: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, head: Head, loss: Loss, corners: bool):
         super().__init__()
@@ -34,7 +39,7 @@ class MetaModule(nn.Module):
             masks: (B, K, 2, h, w) shares of background and foreground of the supports' cells, in [0, 1].
             truth: (B, 2, M, M), the same of the query, in the cells of the loss.
         """
-        coarse, auxiliary = self.head.learn(query, support, masks)
+        coarse, auxiliary = self.head.learn(*self.features(query, support), masks)
         logits = self._enlarged(coarse, truth)
         total = self.loss(logits, truth)
         parts: dict[str, torch.Tensor] = {}
@@ -43,6 +48,14 @@ class MetaModule(nn.Module):
             parts[f"loss_{part.name}"] = self.loss(self._enlarged(part.logits, target), target)
             total = total + part.weight * parts[f"loss_{part.name}"]
         return {"loss": total, **parts, **_figures(logits.detach(), truth), "empty_share": _empty(masks, truth)}
+
+    def features(self, query: Features, support: Features) -> tuple[Features, Features]:
+        """What the head takes, of what `forward` was given: here the features themselves."""
+        return query, support
+
+    def tuned(self) -> dict[str, torch.Tensor]:
+        """Parameters of the backbone that are trained, by their names in a `fss.backbones.Backbone`: none here."""
+        return {}
 
     def _enlarged(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return enlarge(logits, (target.shape[-2], target.shape[-1]), self.corners)

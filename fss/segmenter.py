@@ -29,6 +29,7 @@ from fss.grid import cells, enlarge
 from fss.models.head import Head
 
 FORMAT = 1
+_BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
 def export(
@@ -60,9 +61,19 @@ def export(
     return files | {"model.json": (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()}
 
 
-def weights_bytes(module: nn.Module) -> bytes:
-    """The weights and buffers of `module` as a safetensors file; equal weights make equal bytes."""
-    return save({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()})
+def weights_bytes(module: nn.Module, tuned: Mapping[str, torch.Tensor] | None = None) -> bytes:
+    """The weights and buffers of `module` as a safetensors file; equal weights make equal bytes.
+
+    `tuned` parameters of the backbone go with those of a candidate's head; see `parts`.
+    """
+    state = module.state_dict() | {_BACKBONE + name: value for name, value in (tuned or {}).items()}
+    return save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+
+
+def parts(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The head's weights and the backbone's tuned ones of a candidate."""
+    tuned = {n.removeprefix(_BACKBONE): value for n, value in state.items() if n.startswith(_BACKBONE)}
+    return {name: value for name, value in state.items() if not name.startswith(_BACKBONE)}, tuned
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class Segmenter:
         Args:
             folder: holds model.json and what it names.
             device: cpu, cuda, or auto for the GPU if there is one.
-            weights: safetensors file of another candidate of the same training, for the head in place of its own.
+            weights: safetensors file of another candidate of the same training, in place of its own.
 
         Raises:
             ValueError: if the folder is none, a file is damaged or of another version, or `weights` do not fit.
@@ -96,7 +107,7 @@ class Segmenter:
         weights_file = str(base / "backbone.safetensors")
         backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=padding)
         head = models.build(about["model"]["name"], backbone.channels, **about["model"]["options"])
-        _fill(head, base / "model.safetensors" if weights is None else Path(weights))
+        _fill(head, backbone, base / "model.safetensors" if weights is None else Path(weights))
         where = device_by_name(device)
         return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)
 
@@ -133,9 +144,11 @@ class Segmenter:
         return (self.probabilities(query, supports, masks) > threshold).astype(np.uint8)
 
 
-def _fill(head: nn.Module, path: Path) -> None:
+def _fill(head: nn.Module, backbone: nn.Module, path: Path) -> None:
     try:
-        head.load_state_dict(load(path.read_bytes()))
+        own, tuned = parts(load(path.read_bytes()))
+        head.load_state_dict(own)
+        backbone.load_state_dict(tuned, strict=False)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{path}: expected the weights of this model's head, got {error}; give a candidate of the same training"

@@ -41,11 +41,9 @@ def entries(run: Run) -> tuple[Entry, ...]:
         if not config.model.path:
             raise ValueError("expected the folder of an exported model: give it as model=FOLDER")
         folder = segmenter.find(config.model.path)
-        about = segmenter.read_about(folder)
-        chosen = about["backbone"]
-        weights, padding = str(folder / "backbone.safetensors"), chosen.get("padding", "zeros")
-        spec = BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
-        return (*_free(config, spec, FLOORS), *_trained(config, about["model"]["name"], spec, folder))
+        spec = _exported(folder)
+        name = segmenter.read_about(folder)["model"]["name"]
+        return (*_free(config, spec, FLOORS), *_trained(config, name, spec, folder))
     spec = backbone.spec(run)
     if name in models.TRAINING_FREE:
         if config.select != "holdout":
@@ -58,7 +56,16 @@ def entries(run: Run) -> tuple[Entry, ...]:
         found.insert(
             0, Entry(f"{models.TRAINING_FREE['prototype']}, random backbone", backbone.untrained(run), "prototype")
         )
-    return (*found, *_trained(config, f"{name}, meta-trained", spec, run.manifest("train").folder / "model"))
+    folder = run.manifest("train").folder / "model"
+    spec = _exported(folder) if config.train.tune else spec
+    return (*found, *_trained(config, f"{name}, meta-trained", spec, folder))
+
+
+def _exported(folder: Path) -> BackboneSpec:
+    """The backbone of an exported model."""
+    chosen = segmenter.read_about(folder)["backbone"]
+    weights, padding = str(folder / "backbone.safetensors"), chosen.get("padding", "zeros")
+    return BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
 
 
 def refuse_seen(found: Sequence[Entry], dataset: Dataset, items: Sequence[Item]) -> None:

@@ -96,6 +96,10 @@ class PretrainRecipe:
         """Nothing: there is no label, and the loss itself is logged."""
         return {}
 
+    def identity(self) -> dict[str, str]:
+        """Nothing: checkpoints hold all of the network."""
+        return {}
+
     def examples(self, module: nn.Module) -> bytes | None:
         """None: there is nothing to see."""
         return None

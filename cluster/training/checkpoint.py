@@ -37,7 +37,7 @@ def collect(engine: Any, moments: tuple[str, ...]) -> State:
     for name, parameter in _trained(engine):
         values = _gather(parameter, moments) if zero else _local(engine.optimizer, parameter, moments)
         state |= {f"{kind}/{name}": value for kind, value in values.items()}
-    state |= {f"buffer/{name}": buffer for name, buffer in engine.module.named_buffers()}
+    state |= {f"buffer/{name}": buffer for name, buffer in _buffers(engine)}
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
@@ -60,7 +60,7 @@ def restore(engine: Any, state: Mapping[str, torch.Tensor], moments: tuple[str, 
         if "step" in entry:
             entry["step"] = torch.full_like(torch.as_tensor(entry["step"]), step)
     with torch.no_grad():
-        for name, buffer in engine.module.named_buffers():
+        for name, buffer in _buffers(engine):
             buffer.copy_(state[f"buffer/{name}"])
 
 
@@ -117,9 +117,18 @@ def newest(folder: Path, identity: Mapping[str, Any]) -> tuple[int, State] | Non
             continue
         other = {key: meta.get(key) for key in identity if meta.get(key) != identity[key]}
         if other:
-            raise ValueError(f"checkpoint {path} belongs to another run: expected {dict(identity)}, got {other}")
+            raise ValueError(
+                f"checkpoint {path} belongs to another run: expected {dict(identity)}, got {other}; set the backbone "
+                "and options that it was made with, or start anew under another name=..."
+            )
         return int(meta["step"]), load(data)
     return None
+
+
+def _buffers(engine: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Those that training changes: not a frozen backbone's."""
+    frozen = getattr(engine.module, "unchanging", ())
+    return ((name, buffer) for name, buffer in engine.module.named_buffers() if not name.startswith(tuple(frozen)))
 
 
 def _trained(engine: Any) -> Iterator[tuple[str, nn.Parameter]]:

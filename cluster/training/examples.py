@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from PIL import Image
@@ -16,7 +14,7 @@ _CELL = 200
 
 
 def draw(
-    rows: Sequence[Sequence[Image.Image]],
+    pixels: torch.Tensor,
     support: torch.Tensor,
     truth: torch.Tensor,
     logits: torch.Tensor,
@@ -25,7 +23,7 @@ def draw(
     """PNG with one episode a row: the query, its supports with their masks, the truth and the prediction.
 
     Args:
-        rows: B episodes of 1 + K images of any sizes, the query's first.
+        pixels: (B, 1 + K, 3, S, S) ImageNet-normalised images on the CPU, the query's first.
         support: (B, K, 2, h, w) shares of background and foreground, see `fss.models`.
         truth: (B, 2, M, M), the same of the query.
         logits: (B, 2, h, w) of the head.
@@ -33,7 +31,7 @@ def draw(
     """
     drawn: list[list[pictures.Picture]] = []
     captions = []
-    for row, masks, real, answer in zip(rows, support, truth, logits, strict=True):
+    for row, masks, real, answer in zip(_visible(pixels), support, truth, logits, strict=True):
         query, *others = (Image.fromarray(pictures.fit(image, _CELL)) for image in row)
         shown = [_over(image, mask, corners, pictures.ORANGE) for image, mask in zip(others, masks, strict=True)]
         drawn.append(
@@ -41,6 +39,12 @@ def draw(
         )
         captions.append(["query", *["support"] * len(shown), "truth", "prediction"])
     return images.encode_png(pictures.contact_sheet(drawn, captions, cell=_CELL))
+
+
+def _visible(pixels: torch.Tensor) -> np.ndarray:
+    """(..., 3, S, S) normalised to (..., S, S, 3) float in [0, 1]."""
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (images.MEAN, images.STD))
+    return (pixels * std + mean).movedim(-3, -1).numpy()
 
 
 def _over(image: Image.Image, sides: torch.Tensor, corners: bool, colour: pictures.Colour) -> np.ndarray:

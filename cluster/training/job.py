@@ -19,6 +19,9 @@ class Recipe(Protocol):
     def module(self, device: torch.device) -> nn.Module:
         """The trainable module; `module(*batch)` returns scalars, among them `loss`."""
 
+    def identity(self) -> Mapping[str, str]:
+        """What a checkpoint does not hold and must fit, such as the hash of frozen weights."""
+
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """Its optimiser, with the full learning rate in each group."""
 

@@ -102,6 +102,7 @@ class _Loop:
         self.engine = _engine(job, module, job.recipe.optimizer(module), world)
         self.base_rates = [group["lr"] for group in self._groups()]
         self.average = Average(self.engine.module, job.ema)
+        self.identity = {**job.identity, **job.recipe.identity()}
         self.health = Health(job.folder, job.steps)
         self.step = self._resume()
 
@@ -139,6 +140,7 @@ class _Loop:
         factor = learning_rate(self.step, job.steps, job.warmup, job.schedule)
         for group, rate in zip(self._groups(), self.base_rates, strict=True):
             group["lr"] = rate * factor
+        torch.manual_seed(rng.mix(self.step, self.rank))  # dropout is the same when a step is done again
         means: dict[str, torch.Tensor] = {}
         for index in range(job.accumulate):
             torch.manual_seed(
@@ -200,10 +202,10 @@ class _Loop:
         if self.rank == 0:
             state |= {f"average/{name}": value for name, value in self.average.state().items()}
             folder = self.job.folder / "checkpoints"
-            checkpoint.write(folder, self.step, state, self.job.identity, self.job.keep_checkpoints)
+            checkpoint.write(folder, self.step, state, self.identity, self.job.keep_checkpoints)
 
     def _resume(self) -> int:
-        found = checkpoint.newest(self.job.folder / "checkpoints", self.job.identity)
+        found = checkpoint.newest(self.job.folder / "checkpoints", self.identity)
         if found is None:
             return 0
         step, state = found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +24,8 @@ from cluster.training.candidates import Candidate
 from cluster.training.feed import Feed, load
 from fss import backbones, losses, models, segmenter, tasks
 from fss.bank import FeatureBank, batch_features, batch_pixels
-from fss.imaging import images
 from fss.meta import MetaModule
-from fss.models.head import Head
+from fss.tuning import Tuned, TunedModule
 
 #: Cells a side in which the loss compares logits with masks.
 LOSS_CELLS = 65
@@ -68,13 +69,20 @@ class MetaRecipe:
         if chosen.init_from:
             start.fill(head, chosen.init_from, self.model, backbones.fingerprint(backbone))
         module = MetaModule(head, losses.by_name(chosen.loss), backbone.corners)
+        if chosen.tune:
+            tuned = Tuned(copy.deepcopy(backbone), chosen.tune, chosen.gradient_checkpointing, self.spec.precision)
+            module = TunedModule(head, module.loss, backbone.corners, tuned)
         if chosen.compile:
             module.compile()
         return module
 
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint does not hold and must fit: the backbone as it was before anything of it was tuned."""
+        return {"backbone": backbones.fingerprint(self.bank.extractor.backbone)}
+
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """As `train.optimizer` says, see `optimizers.build`."""
-        return optimizers.build(module, self.settings, _head(module).transformers)
+        return optimizers.build(module, self.settings, _meta(module).head.transformers)
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
         """What the module takes of this rank's share of each batch; see `Feed` for what counts as waiting."""
@@ -120,7 +128,7 @@ class MetaRecipe:
         module.eval()
         _, (query, support, masks, truth) = self._held(self.settings.holdout)
         figures = module(query, support, masks, truth)
-        about = _head(module).diagnose(query, support, masks)
+        about = _meta(module).head.diagnose(*_meta(module).features(query, support), masks)
         module.train()
         return {f"holdout_{name}": float(value) for name, value in {**figures, **about}.items()}
 
@@ -131,10 +139,10 @@ class MetaRecipe:
             return None
         module.eval()
         batch, (query, support, masks, truth) = self._held(self.settings.examples)
-        logits = _head(module)(query, support, masks)
+        logits = _meta(module).head(*_meta(module).features(query, support), masks)
         module.train()
-        rows = [[images.decode(batch.jpegs[key]) for key, _ in row] for row in batch.images]  # unaugmented
-        return examples.draw(rows, masks, truth, logits, self.bank.extractor.backbone.corners)
+        pixels = batch_pixels(batch, self.bank.extractor.size, torch.device("cpu"))
+        return examples.draw(pixels, masks, truth, logits, self.bank.extractor.backbone.corners)
 
     def _held(self, count: int) -> tuple[tasks.Batch, tuple[Any, ...]]:
         """The first `count` held-out tasks, as they are stored and as the module takes them."""
@@ -143,22 +151,28 @@ class MetaRecipe:
         return batch, self._inputs(batch)
 
     def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
-        """Keep the head as it is now, with its figures."""
-        candidates.write(folder, step, segmenter.weights_bytes(_head(module)), figures)
+        """Keep the head, and what is tuned of the backbone, as it is now, with its figures."""
+        own = _meta(module)
+        candidates.write(folder, step, segmenter.weights_bytes(own.head, own.tuned()), figures)
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write the folder of the selected candidate's model, model.json last."""
         chosen, how = select(candidates.read(folder), self.settings.select)
-        head = _head(module)
-        head.load_state_dict(load_weights(chosen.path.read_bytes()))
+        head, extractor = _meta(module).head, self.bank.extractor
+        own, tuned = segmenter.parts(load_weights(chosen.path.read_bytes()))
+        head.load_state_dict(own)
+        if tuned:  # the others keep the very values they had, also after a training in bf16
+            network = copy.deepcopy(extractor.backbone)
+            network.load_state_dict(tuned, strict=False)
+            extractor = dataclasses.replace(extractor, backbone=network)
         facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
-        for name, data in segmenter.export(head, self.bank.extractor, self.model, facts).items():
+        for name, data in segmenter.export(head, extractor, self.model, facts).items():
             publish.write_bytes(folder / "model" / name, data)
 
 
-def _head(module: nn.Module) -> Head:
+def _meta(module: nn.Module) -> MetaModule:
     assert isinstance(module, MetaModule)
-    return module.head
+    return module
 
 
 def select(found: Sequence[Candidate], by: str) -> tuple[Candidate, str]:

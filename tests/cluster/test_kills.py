@@ -6,8 +6,10 @@ Slow (two minutes on two free cores): two of the tests start a Ray of their own,
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from cluster import publish
 from cluster.session import ROOT
 from cluster.stage import Publisher, Unit, read_file
+from cluster.tracking.journal import read_events
 from tests.cluster.crashes import CRASHES, WORKERS
 
 pytestmark = pytest.mark.timeout(600)
@@ -115,6 +118,69 @@ def test_a_node_killed_while_it_labels(overrides, configure, start, tmp_path):
     undisturbed.ensure("pair")
     assert published(tmp_path / "killed" / "tiny") == published(undisturbed.folder)
     check_ledger(tmp_path / "killed" / "tiny")
+
+
+@pytest.fixture
+def before_training(tiny_run, tmp_path):
+    """A copy of the tiny run's folder without what training wrote."""
+    left_out = shutil.ignore_patterns("train", "tracking")
+    return shutil.copytree(tiny_run.folder, tmp_path / tiny_run.config.name, ignore=left_out)
+
+
+def losses(folder):
+    """Step -> training loss, which a step done twice must have twice."""
+    (path,) = (folder / "tracking").glob("train-*.jsonl")
+    points = [e for e in read_events(path)[0] if e["kind"] == "metrics" and "train/loss" in e["values"]]
+    found = {}
+    for point in points:
+        assert found.setdefault(point["step"], point["values"]["train/loss"]) == pytest.approx(
+            point["values"]["train/loss"], rel=1e-4
+        )
+    return found
+
+
+def test_a_killed_training_job_goes_on_in_the_same_mlflow_run(tiny_run, before_training, overrides):
+    """kill -9 of the driver after the checkpoint of step 4; the same command again: the same bytes, one MLflow run."""
+    import mlflow
+
+    root = before_training.parent
+    arguments = ("-m", "jobs.train", *overrides, f"root={root}", "tracking.enabled=true")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FSS_"))}
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as driver:
+        deadline = time.monotonic() + 240
+        while not list(before_training.glob("train/*/checkpoints/step-00000004")) and driver.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        driver.kill()
+    assert not list(before_training.glob("train/*/manifest.json"))
+    done = python(*arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("model/model.safetensors", "model/model.json"):
+        (found,) = before_training.glob(f"train/*/{name}")
+        assert found.read_bytes() == (tiny_run.manifest("train").folder / name).read_bytes(), name
+    assert losses(before_training) == losses(tiny_run.folder)
+    client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    runs = [one for one in client.search_runs(experiments) if one.info.run_name.startswith("train ")]
+    assert [one.info.status for one in runs] == ["FINISHED"]
+    history = client.get_metric_history(runs[0].info.run_id, "train/loss")
+    assert {point.step for point in history} == {2, 4, 6, 8}
+
+
+def test_a_training_node_killed_is_made_good_from_the_last_checkpoint(tiny_run, before_training, overrides):
+    root = before_training.parent
+    done = python("-m", "tests.cluster.crashes", "train_node", root, *overrides, f"root={root}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told == {"done_before": ["step-00000004"], "nodes": [False, True, True]}
+    expected, found = losses(tiny_run.folder), losses(before_training)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_second_command_on_one_folder_refuses(tiny_run, configure, start, tmp_path):

@@ -93,3 +93,11 @@ def test_an_unknown_loss_is_refused_with_a_hint():
         losses.by_name("dise")
     with pytest.raises(ValueError, match=r"got 'focal'$"):
         losses.by_name("focal")
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES.values(), ids=losses.LOSSES)
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts_whatever_is_void(loss):
+    logits, shares = random_case()
+    shares[1, :, 1:] = 0
+    parts = [loss(logits[i : i + 1], shares[i : i + 1]) for i in (0, 1)]
+    assert float(loss(logits, shares)) == pytest.approx(float(sum(parts)) / 2, rel=1e-6)
