@@ -247,10 +247,11 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
 
 
 def part_of(batch: Any, index: int, number: int) -> Any:
-    """Part `index` of `number` equal ones of every tensor in a batch of tuples and mappings, along the first axis."""
+    """Part `index` of `number` equal ones of every tensor in a batch of (named) tuples and mappings, along the first axis."""
     if isinstance(batch, torch.Tensor):
         size = len(batch) // number
         return batch[index * size : (index + 1) * size]
     if isinstance(batch, Mapping):
         return {key: part_of(value, index, number) for key, value in batch.items()}
-    return tuple(part_of(value, index, number) for value in batch)
+    parts = (part_of(value, index, number) for value in batch)
+    return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
