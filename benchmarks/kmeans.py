@@ -203,7 +203,7 @@ def main() -> None:
         points = directions(arguments.points, arguments.dims, 2 * arguments.clusters)
         found = {"settings": vars(arguments), "iteration": iterations(arguments, points)}
         print(table(found["iteration"]), flush=True)
-        found["workers"] = workers(arguments, points[: arguments.points // 4])
+        found["workers"] = workers(arguments, points)
         seconds = {f"{size} [s]": value for size, value in found["workers"]["seconds"].items()}
         print("\n" + table([{"side": "workers", **seconds, "1 / 2": found["workers"]["speed_up"]}]))
     if arguments.json:

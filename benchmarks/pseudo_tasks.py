@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,20 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fss import backbones, episodes, evaluation, losses, models, pseudo, rng, tasks, views
-from fss.bank import FeatureBank, batch_features, inputs
+from benchmarks.learning import Corpus, Course, Exam, choose, meta_train, network
+from fss import models, pseudo, rng, tasks
 from fss.clustering import kmeans
-from fss.datasets import Dataset, areas, open_dataset
-from fss.evaluation import Photos
-from fss.extract import Extractor
 from fss.imaging import images
-from fss.meta import MetaModule
-from fss.models.head import Head
 from fss.pairing import pairs
 from fss.pairing.rules import Rules
-from fss.store import FeatureStore, Memory
 
-LOSS_CELLS = 65
+HEAD = {"dim": 48, "residual": "smoothed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,42 +59,6 @@ VARIANTS = (
     Variant("agglomerate 2,3,5; inner half", pseudo.Recipe("agglomerate", "segments", (2, 3, 5)), rules=_INNER),
     Variant("agglomerate 3,5,8", pseudo.Recipe("agglomerate", "segments", (3, 5, 8))),
 )
-
-
-class Corpus:
-    """The unlabelled images: bytes, features of their fixed views, and the embeddings that are cut up."""
-
-    def __init__(self, folder: Path, names: Sequence[str], extractor: Extractor, seed: int, num_views: int):
-        self.jpegs = {name.lower(): (folder / f"{name}.jpg").read_bytes() for name in names}
-        self.bank = FeatureBank(extractor, 8 << 30)
-        self.seed, self.num_views = seed, num_views
-        for key, jpeg in self.jpegs.items():
-            width, height = images.upright_size(jpeg)
-            chosen = [views.draw(seed, key, number, views.Augment(), (height, width)) for number in range(num_views)]
-            self.bank.get({(key, view): inputs(jpeg, view, extractor.size) for view in chosen})
-
-    @property
-    def corners(self) -> bool:
-        """The geometry of the grid."""
-        return self.bank.extractor.backbone.corners
-
-    def cut(self, key: str, recipe: pseudo.Recipe) -> tuple[torch.Tensor, np.ndarray]:
-        """The image's (h, w, D) embeddings, and its superpixels where the recipe wants them."""
-        superpixel = recipe.segments == "superpixel"
-        return self.field(key, recipe.levels), pseudo.cut_up(
-            images.decode(self.jpegs[key]), recipe
-        ) if superpixel else None
-
-    def enlarge(self, key: str, labels: np.ndarray, recipe: pseudo.Recipe) -> np.ndarray:
-        """One layer of labels at the image's own size."""
-        size = images.upright_size(self.jpegs[key])[::-1]
-        return pseudo.enlarge(labels[None], size, recipe, self.corners)[0]
-
-    def field(self, key: str, levels: Sequence[str]) -> torch.Tensor:
-        """(h, w, D) embeddings of the image as it is."""
-        name = (key, views.View())
-        features = {level: values.float() for level, values in self.bank.get({name: None})[name].items()}
-        return pseudo.tokens(features, levels)
 
 
 @dataclasses.dataclass
@@ -168,53 +124,6 @@ def _table(found: dict[str, list[pseudo.Region]]) -> pairs.Table:
     return pairs.Table(**{name: np.array(values) for name, values in columns.items()})
 
 
-def meta_train(corpus: Corpus, made: Sequence[tasks.Task], options: argparse.Namespace) -> tuple[Head, float]:
-    """The head after `options.steps` steps, and the mean area ratio on training tasks of the last quarter."""
-    extractor = corpus.bank.extractor
-    torch.manual_seed(corpus.seed)
-    head = models.build("correlation", extractor.backbone.channels, seed=corpus.seed, dim=48, residual=True)
-    module = MetaModule(head, losses.by_name("cross_entropy_dice"), extractor.backbone.corners)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=1e-2)
-    schedule = tasks.Schedule((len(made),), corpus.seed)
-    layout = tasks.Layout(LOSS_CELLS, extractor.grid, extractor.backbone.corners, extractor.size)
-    data = tasks.Batches(schedule, lambda *_: made, options.batch, corpus.seed, corpus.num_views, layout)
-    average = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.98))
-    ratios = []
-    for step in range(options.steps):
-        batch = data[step]
-        query, support = batch_features(corpus.bank, batch)
-        figures = module(query, support, batch.support, batch.truth)
-        warm = min(1.0, (step + 1) / 30)
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * warm * 0.5 * (1 + math.cos(math.pi * step / options.steps))
-        optimizer.zero_grad()
-        figures["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        average.update_parameters(module)
-        ratios.append(float(figures["area_ratio"]))
-    return average.module.head.eval(), float(np.mean(ratios[-options.steps // 4 :]))
-
-
-def measure(head: Head, photos: Photos, dataset: Dataset, options: argparse.Namespace) -> dict[str, float]:
-    """mIoU, FB-IoU and predicted over true area, in percent, of one-shot episodes of all folds."""
-    found = {name: areas(dataset, name) for name in dataset.names}
-    fold_ious, fb, predicted, true = [], np.zeros(4, np.int64), 0, 0
-    for classes in dataset.folds:
-        per_class: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
-        chosen = episodes.draw(
-            episodes.pool(found, classes, episodes.Rules(min_area=2048)), count=options.episodes, seed=0
-        )
-        for result in evaluation.run(head, photos, chosen, side=options.size):
-            (c,) = result.counts
-            per_class[result.episode.ways[0].class_id] += (c.intersection, c.union)
-            fb += (c.intersection, c.union, c.background_intersection, c.background_union)
-            predicted, true = predicted + c.predicted, true + c.true
-        fold_ious.append(np.mean([i / u for i, u in per_class.values()]))
-    fb_iou = (fb[0] / fb[1] + fb[2] / fb[3]) / 2
-    return {"miou": 100 * float(np.mean(fold_ious)), "fb_iou": 100 * float(fb_iou), "area_ratio": predicted / true}
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The measurements as Markdown."""
     lines = [
@@ -248,19 +157,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     root = Path(options.root)
-    names = (root / "ImageSets/Segmentation/train.txt").read_text().split()
-    chosen = sorted(names, key=lambda name: rng.mix(options.seed, "which", name))[: options.images]
-    network = backbones.build("mobilenet_v2", options.weights, stride=16, padding=options.padding)
-    extractor = Extractor(network, options.size)
-    dataset = open_dataset("pascal5i", str(root), None)
-    features = tempfile.TemporaryDirectory()
-    photos = Photos(dataset, extractor, FeatureStore(Path(features.name), 8 << 30), Memory(1 << 30))
+    extractor = network(options.weights, options.size, options.padding)
+    exam = Exam(root, extractor, options.episodes)
+    chosen = choose(root, options.images, options.seed)
     corpus = Corpus(root / "JPEGImages", chosen, extractor, options.seed, options.views)
+    course = Course(options.steps, options.batch)
     rows: list[dict[str, Any]] = []
     for name in ("prototype", "smoothed"):
         start = time.perf_counter()
         head = models.build(name, extractor.backbone.channels).eval()
-        rows.append({"name": models.TRAINING_FREE[name], **measure(head, photos, dataset, options)})
+        rows.append({"name": models.TRAINING_FREE[name], **exam(head)})
         rows[-1]["seconds"] = time.perf_counter() - start
         print(table(rows).splitlines()[-1], flush=True)
     for variant in VARIANTS:
@@ -268,8 +174,9 @@ def main() -> None:
             continue
         start = time.perf_counter()
         made, about = make_tasks(corpus, variant)
-        head, _ = meta_train(corpus, made, options)
-        row = {"name": variant.name, **about, **measure(head, photos, dataset, options)}
+        start_head = models.build("correlation", extractor.backbone.channels, seed=options.seed, **HEAD)
+        head = meta_train(corpus, made, start_head, course, options.seed)
+        row = {"name": variant.name, **about, **exam(head)}
         rows.append({**row, "seconds": time.perf_counter() - start})
         print(table(rows).splitlines()[-1], flush=True)
         if options.json:

@@ -10,6 +10,7 @@ from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
 from fss.backbones import padding
 from fss.episodes import ORDERS
 from fss.pairing.rules import BALANCES, SIMILARITIES
+from fss.views import Augment
 
 SOURCES = ("clusters",)
 UNITS = ("segments", "pixels")
@@ -130,6 +131,7 @@ def _ranges(config: Config) -> list[str]:
         *_pair_problems(config.pair),
         *_stream_problems(config),
         *_labelled_problems(config),
+        *_augment_problems(config.train.augment),
         *_training_problems(config),
         *_shots_problems(config),
     ]
@@ -190,6 +192,18 @@ def _stream_problems(config: Config) -> list[str]:
             f"got {config.pair.repeats}; set train.tasks=shards"
         ]
     return []
+
+
+def _augment_problems(chosen: Augment) -> list[str]:
+    limits = {"crop": 1, "keep": 1, "rotation": 180, "flip": 1, "colour": 1, "blur": 1}
+    found = [
+        f"train.augment.{name}: expected a number from 0 to {most}, got {getattr(chosen, name)}"
+        for name, most in limits.items()
+        if not 0 <= getattr(chosen, name) <= most
+    ]
+    return found + (
+        ["train.augment.crop: expected a share above 0, or 1 for no crops, got 0"] if not chosen.crop else []
+    )
 
 
 def _labelled_problems(config: Config) -> list[str]:

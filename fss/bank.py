@@ -59,6 +59,10 @@ class FeatureBank:
         parts = [self.extractor.features(part) for part in pixels.split(self.extractor.batch)]
         return {level: torch.cat([part[level] for part in parts]) for level in parts[0]}
 
+    def put(self, name: Hashable, features: Features) -> None:
+        """Keep features that were computed before: float16, each level (C, h, w)."""
+        self._keep(name, features)
+
     def __contains__(self, name: Hashable) -> bool:
         return name in self._kept
 

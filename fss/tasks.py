@@ -194,9 +194,10 @@ class Batches:
     def _pixels(self, rows: list[list[tuple[str, views.View]]], jpegs: dict[str, bytes]) -> torch.Tensor:
         layout, names = self.layout, [pair for row in rows for pair in row]
         squeezed = {key: images.to_bytes(images.decode(data), layout.size) for key, data in jpegs.items()}
-        pixels = torch.stack([squeezed[key] for key, _ in names])
-        if layout.changed:
-            pixels = augment.images(pixels, [view for _, view in names])
+        if layout.changed:  # one by one: a processor's cache holds an image, not a batch
+            pixels = torch.cat([augment.images(squeezed[key][None], [view]) for key, view in names])
+        else:
+            pixels = torch.stack([squeezed[key] for key, _ in names])
         return pixels.unflatten(0, (len(rows), -1))
 
 

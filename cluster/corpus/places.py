@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple, NoReturn
 
 import fsspec
@@ -16,6 +15,7 @@ from fss.imaging.images import EXTENSIONS, UNDECODED
 _AHEAD = 1 << 16
 #: How the error of an entry begins that stands for a folder.
 FOLDER = "folder"
+_SUFFIXES = EXTENSIONS | UNDECODED
 _NO_FILE = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -48,8 +48,8 @@ def is_url(place: str) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Whether a name ends as an image's does and no part of it is hidden."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in EXTENSIONS | UNDECODED and not any(map(is_hidden, path.parts))
+    suffix = os.path.splitext(name)[1].lower()  # pathlib takes ten times as long, for each of a billion names
+    return suffix in _SUFFIXES and not any(map(is_hidden, name.split("/")))
 
 
 def is_hidden(name: str) -> bool:

@@ -96,4 +96,4 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"backbone": backbone.settings(run), **recipe_settings(run)}
 
 
-STAGE = Stage("label", lambda run: ("shard", "kmeans", *backbone.needed(run)), _settings, _work, version=3)
+STAGE = Stage("label", lambda run: ("shard", "kmeans", *backbone.needed(run)), _settings, _work, version=4)

@@ -125,4 +125,4 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     return files, counts | _peaks(folder, files)
 
 
-STAGE = Stage("pair", lambda run: ("shard", "label"), _settings, _work, version=2)
+STAGE = Stage("pair", lambda run: ("shard", "label"), _settings, _work, version=3)

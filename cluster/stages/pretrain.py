@@ -133,6 +133,7 @@ def job(run: Run, folder: Path) -> training.Job:
         parent=run.pipeline_name,
         identity={"run": folder.name},
         steps=chosen.steps,
+        seed=run.config.seed,
         batch=chosen.batch,
         warmup=chosen.warmup,
         ema=0.0,

@@ -107,6 +107,7 @@ def job(run: Run, folder: Path) -> training.Job:
         identity={"run": folder.name},
         steps=config.train.steps,
         batch=config.train.batch,
+        seed=_seed(run),
         warmup=config.train.warmup,
         schedule=config.train.schedule,
         accumulate=config.train.accumulate,
@@ -150,10 +151,10 @@ def _tell(run: Run, folder: Path) -> None:
         journal.tags({"selected_by": how})
         journal.metrics({"train/selected_step": step} | ({} if value is None else {f"train/selected_{HOLDOUT}": value}))
         journal.artifact(folder / "model", "model")
-        if run.config.train.register:
-            journal.register(run.config.train.register, run.config.train.alias, folder / "model", "model")
         if _labelled(run):
             journal.artifact(folder / labelled.LIST)
+        if run.config.train.register:
+            journal.register(run.config.train.register, run.config.train.alias, folder / "model", "model")
 
 
 def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:

@@ -53,6 +53,7 @@ class Job:
 
     `identity` marks whose checkpoints these are; `journal`, child of `parent` in folder `tracking`, takes the metrics.
     Each worker computes its share of a batch in `accumulate` parts; `schedule` is one of `optimizers.learning_rate`.
+    What the module draws at random (dropout) is a function of `seed`, step, rank and part.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Job:
     identity: Mapping[str, Any]
     steps: int
     batch: int
+    seed: int = 0
     warmup: int = 0
     schedule: str = "cosine"
     accumulate: int = 1

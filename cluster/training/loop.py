@@ -140,9 +140,9 @@ class _Loop:
         factor = learning_rate(self.step, job.steps, job.warmup, job.schedule)
         for group, rate in zip(self._groups(), self.base_rates, strict=True):
             group["lr"] = rate * factor
-        torch.manual_seed(rng.mix(self.step, self.rank))  # dropout is the same when a step is done again
         means: dict[str, torch.Tensor] = {}
         for index in range(job.accumulate):
+            torch.manual_seed(rng.mix(job.seed, "step", self.step, self.rank, index))  # dropout as it would have been
             figures = self.engine(*part_of(batch, index, job.accumulate))
             self.engine.backward(figures["loss"])
             self.engine.step()  # DeepSpeed updates after the last part

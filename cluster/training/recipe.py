@@ -105,18 +105,17 @@ class MetaRecipe:
     ) -> Iterator[tasks.Batch]:
         """Batches of `views` fixed views or, with 0, of fresh ones, read ahead."""
         extractor, chosen = self.bank.extractor, self.settings
-        pixels = views == 0 or bool(chosen.tune)
         layout = tasks.Layout(
             loss=LOSS_CELLS,
             grid=extractor.grid,
             corners=extractor.backbone.corners,
             size=extractor.size,
-            pixels=pixels,
+            pixels=views == 0,
             changed=extractor.device.type == "cpu",
         )
         schedule = tasks.Schedule(files.counts, self.seed)
         data = tasks.Batches(schedule, files, size, self.seed, views, layout, chosen.augment, rank, world)
-        return load(data, range(start, stop), chosen.loader_workers)
+        return load(data, range(start, stop), 0 if stop - start == 1 else chosen.loader_workers)
 
     def after_step(self, module: nn.Module) -> None:
         """Nothing to do."""

@@ -33,21 +33,27 @@ TRAINING_FREE = {
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return (*TRAINING_FREE, "correlation", "umtfss")
+    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "correlation", "umtfss")
 
 
-def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: Any) -> Head:
+def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: str = "none", **options: Any) -> Head:
     """Head `name` for a backbone of `channels` (by level), its weights drawn from `seed`.
 
+    `residual` adds a learned head to a read-out that needs no training: none, prototype or smoothed.
+
     Raises:
-        ValueError: for an unknown name or option.
+        ValueError: for an unknown name, option or residual, and for the residual of a head that learns nothing.
     """
     import torch
 
     from fss.models.cluster_match import ClusterMatch
     from fss.models.correlation import CorrelationHead
+    from fss.models.cyctr import CyCTR
     from fss.models.nearest import NearestReadout
+    from fss.models.panet import PANet
+    from fss.models.pfenet import PFENet
     from fss.models.prototype import PrototypeReadout, SmoothedReadout
+    from fss.models.residual import wrapped
     from fss.models.saliency import Saliency
     from fss.models.segment_select import SegmentSelection
     from fss.models.umtfss import UMTFSS
@@ -59,6 +65,9 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: A
         "segments": SegmentSelection,
         "saliency": Saliency,
         "cluster_match": ClusterMatch,
+        "panet": PANet,
+        "pfenet": PFENet,
+        "cyctr": CyCTR,
         "correlation": CorrelationHead,
         "umtfss": UMTFSS,
     }
@@ -69,6 +78,6 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, **options: A
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: fork_rng keeps no other
-            return heads[name](dict(channels), **options)
+            return wrapped(heads[name](dict(channels), **options), residual, dict(channels))
     except TypeError as error:
         raise ValueError(f"model {name}: {error}") from error

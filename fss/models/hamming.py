@@ -47,18 +47,21 @@ def cluster(
     first = order[members[:, order].int().argsort(dim=1, descending=True, stable=True)[:, :k]]
     used = members.gather(1, first)
     centroids = bits.gather(1, first[..., None].expand(-1, -1, bits.shape[2]))
-    labels = _nearest(bits, centroids, used)
+    closed = torch.where(used, 0.0, -torch.inf)[:, None]
+    labels = _nearest(bits, centroids, closed)
     for _ in range(rounds):
         votes, counts = totals(bits, labels, members, k)
         majority = torch.where(votes >= 0, 1.0, -1.0)
         centroids = torch.where((counts > 0)[..., None], majority, centroids)
-        labels = _nearest(bits, centroids, used)
+        before, labels = labels, _nearest(bits, centroids, closed)
+        if torch.equal(before, labels):  # nothing moves from here on
+            break
     return labels, used & (totals(bits, labels, members, k)[1] > 0)
 
 
-def _nearest(bits: torch.Tensor, centroids: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
-    similarity = bits @ centroids.transpose(1, 2)
-    return similarity.masked_fill(~used[:, None], -torch.inf).argmax(dim=2)
+def _nearest(bits: torch.Tensor, centroids: torch.Tensor, closed: torch.Tensor) -> torch.Tensor:
+    """(B, N) indices of the most similar centroids; `closed`, (B, 1, k), is added: 0, or -inf for those not in use."""
+    return torch.baddbmm(closed, bits, centroids.transpose(1, 2)).argmax(dim=2)
 
 
 def totals(

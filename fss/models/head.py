@@ -36,6 +36,8 @@ class Head(nn.Module):
     """
 
     needs_fit = False
+    #: Its embeddings hold what the smoothed read-out needs (`fss.models.prototype`), under the same names.
+    embeds_smoothed = False
     #: Names of the submodules that are transformers: `train.optimizer=mixed` gives them AdamW, the rest SGD.
     transformers: ClassVar[tuple[str, ...]] = ()
 
@@ -68,6 +70,15 @@ class Head(nn.Module):
         """Set the buffers from (n, D) float32 descriptions of n unlabelled images; of heads that `needs_fit`."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
 
+    def silence(self) -> None:
+        """Make the logits zero, and keep every gradient alive: none may stay zero after one step.
+
+        `fss.models.residual` asks for it: what a silent head is added to is heard alone at first.
+        """
+        raise NotImplementedError(
+            f"expected a head that can start silent, got {type(self).__name__}: set model.options.residual=none"
+        )
+
     def learn(
         self, query: Features, support: Features, masks: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[Auxiliary, ...]]:
@@ -81,8 +92,18 @@ class Head(nn.Module):
         """
         return {}
 
-    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
-        """(B, 2, h, w) float32 logits of features; see `fss.models` for the arguments."""
+    def prepare(self, query: Features, support: Features, masks: torch.Tensor) -> tuple[Features, Features]:
+        """What `match` takes of query and support, from their features: `focus` of the one, `embed` of the other."""
         flat = self.embed({name: values.flatten(0, 1) for name, values in support.items()})
         shots = {name: values.unflatten(0, masks.shape[:2]) for name, values in flat.items()}
-        return self.match(self.focus(self.embed(query)), shots, masks)
+        return self.focus(self.embed(query)), shots
+
+    def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) float32 logits of features; see `fss.models` for the arguments."""
+        return self.match(*self.prepare(query, support, masks), masks)
+
+
+def zero(last: nn.Module) -> None:
+    """Set the weights of a head's last layer to zero: what most heads do to be silent."""
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)

@@ -37,12 +37,14 @@ class PrototypeReadout(Head):
 class SmoothedReadout(Head):
     """The prototype read-out of levels mid and high together, smoothed by `steps` of the query's own affinity walk.
 
-    Nothing learned either: the residual heads start here, so what training adds is the difference to this.
+    Nothing learned either: residual heads start here, so what training adds is the difference to this.
     """
 
-    def __init__(self, channels: dict[str, int], levels: Sequence[str] = ("mid", "high"), steps: int = 3):
+    def __init__(
+        self, channels: dict[str, int], levels: Sequence[str] = ("mid", "high"), steps: int = 3, scale: float = 20.0
+    ):
         super().__init__()
-        self.plain = PrototypeReadout(channels, levels)
+        self.plain = PrototypeReadout(channels, levels, scale)
         self.steps = steps
 
     def embed(self, features: Features) -> Features:
@@ -72,8 +74,13 @@ def known_levels(levels: Sequence[str], channels: Mapping[str, int]) -> tuple[st
 
 def unit_grid(features: Features, levels: Sequence[str]) -> torch.Tensor:
     """Levels (B, C, h, w) of one grid, each of length 1, side by side and of length 1: (B, C, h, w) float32."""
-    joint = torch.cat([F.normalize(features[level].float(), dim=1) for level in levels], dim=1)
-    return F.normalize(joint, dim=1) if len(levels) > 1 else joint
+    joint = torch.cat([unit(features[level].float()) for level in levels], dim=1)
+    return unit(joint) if len(levels) > 1 else joint
+
+
+def unit(features: torch.Tensor) -> torch.Tensor:
+    """(B, C, ...) at length 1 along C; zeros stay zeros. Thrice as fast on a CPU as `F.normalize` across rows."""
+    return features / features.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
 
 
 def flat_tokens(support: torch.Tensor) -> torch.Tensor:
@@ -95,12 +102,12 @@ def prototype_cosines(query: torch.Tensor, support: torch.Tensor, weights: torch
     return torch.einsum("bcn,bpc->bpn", query, prototypes)
 
 
-def affinity_walk(tokens: torch.Tensor, power: int = 4) -> torch.Tensor:
-    """One step of a random walk among (B, C, N) unit tokens, by max(cosine, 0) ** power: (B, N, N), rows sum to 1.
+def affinity_walk(tokens: torch.Tensor) -> torch.Tensor:
+    """One step of a random walk among (B, C, N) unit tokens, by max(cosine, 0) ** 4: (B, N, N), rows sum to 1.
 
     Multiplying a map by it replaces each cell by the mean of those that look alike.
     """
-    affinity = (tokens.transpose(1, 2) @ tokens).clamp_min(0) ** power
+    affinity = (tokens.transpose(1, 2) @ tokens).clamp_min(0).square().square()  # a general power takes 8 times as long
     return affinity / affinity.sum(dim=2, keepdim=True)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cluster.stage import File
 from cluster.tasks import labelled
+from cluster.tracking.journal import read_events
 from fss.datasets.voc import scenes
 from fss.imaging import images
 from fss.tasks import Batches, Layout, Schedule
@@ -86,6 +87,10 @@ def test_all_folds_at_once_are_refused(photos):
         load(["experiment=tiny", "train.tasks=labelled", f"dataset.root={photos}"])
     with pytest.raises(ValueError, match=r"train\.ratio: expected a share in \(0, 1\], got 0"):
         load(["experiment=tiny", "train.ratio=0"])
+    with pytest.raises(
+        ValueError, match=r"augment\.flip: expected a number from 0 to 1, got 2\.0.*\n.*crop: .* above 0"
+    ):
+        load(["experiment=tiny", "train.augment.flip=2", "train.augment.crop=0"])
 
 
 def test_what_shapes_the_result_and_what_does_not(configure, start, tmp_path, photos, run):
@@ -99,6 +104,20 @@ def test_what_shapes_the_result_and_what_does_not(configure, start, tmp_path, ph
     (tmp_path / "same.txt").write_text((photos / "ImageSets/val.txt").read_text())
     assert fingerprint(f"train.images={tmp_path}/same.txt") == first
     assert run.order("train") == ["train"]
+
+
+def test_fresh_views_are_decoded_ahead_and_give_the_same_training(configure, start, tmp_path):
+    """By a thread and by two processes; the wait for data is journaled."""
+    weights, waits = [], []
+    for workers in (0, 2):
+        fresh = (*OPTIONS, "train.features=fresh", f"train.loader_workers={workers}", "train.log_every=1")
+        run = start(configure(tmp_path / str(workers), *fresh))
+        manifest = run.ensure("train")
+        weights.append((manifest.folder / "model/model.safetensors").read_bytes())
+        events, _ = read_events(run.tracking_folder / f"{run.journal_name('train')}.jsonl")
+        waits.append([e["values"]["train/data_wait_share"] for e in events if "train/data_wait_share" in str(e)])
+    assert weights[0] == weights[1]
+    assert all(len(found) == 4 and 0 <= min(found) <= max(found) < 1 for found in waits)
 
 
 def test_training_writes_its_list_and_is_measured_on_its_own_fold_only(run, configure, start, tmp_path):

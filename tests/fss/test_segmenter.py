@@ -21,17 +21,18 @@ MASKS[1][20:50, 10:] = 1
 MASKS[1][:5] = 255
 
 
-def write(folder, name: str = "correlation"):
+def write(folder, name: str = "correlation", **more: object):
     """A model with random weights in `folder`, and the head and extractor it was made of."""
     extractor = Extractor(backbones.build("small", seed=1), size=64)
-    head = models.build(name, extractor.backbone.channels, seed=1, **OPTIONS.get(name, {})).eval()
+    options = OPTIONS.get(name, {}) | more
+    head = models.build(name, extractor.backbone.channels, seed=1, **options).eval()
     if head.needs_fit:
         head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=g))
-    files = segmenter.export(head, extractor, {"name": name, "options": OPTIONS.get(name, {})}, {"steps": 7})
+    files = segmenter.export(head, extractor, {"name": name, "options": options}, {"steps": 7})
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in files.items():
         (folder / file).write_bytes(data)

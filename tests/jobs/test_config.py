@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from cluster.config import baselines, episodes, seeds, shots
+from fss import models
 from jobs._config import CONF, load, load_predict
 
 PRESETS = [
@@ -25,7 +26,7 @@ def test_every_preset_loads(preset):
     group, name = preset.split("=")
     config = load([preset])
     if group in ("backbone", "model", "dataset", "protocol"):
-        assert name.removesuffix("_tiny") == getattr(config, group).name
+        assert name.startswith(getattr(config, group).name)
     else:
         assert hasattr(config, group)
 
@@ -179,6 +180,12 @@ def test_options_of_the_tiny_model_are_its_own():
     assert load(["experiment=tiny"]).model.options["dim"] == 16
     assert load(["experiment=tiny", "model=prototype"]).model.options == {}
     assert load(["experiment=tiny", "model=correlation"]).model.options["dim"] == 48
+
+
+@pytest.mark.parametrize("preset", sorted({path.stem for path in CONF.glob("model/*.yaml")} - {"trained"}))
+def test_every_model_preset_can_be_built(preset):
+    model = load([f"model={preset}"]).model
+    assert models.build(model.name, {"low": 8, "mid": 8, "high": 8}, **model.options)
 
 
 def test_numbers_and_lists_of_them():
