@@ -140,12 +140,9 @@ class _Loop:
         factor = learning_rate(self.step, job.steps, job.warmup, job.schedule)
         for group, rate in zip(self._groups(), self.base_rates, strict=True):
             group["lr"] = rate * factor
-        torch.manual_seed(rng.mix(self.step, self.rank))  # dropout is the same when a step is done again
         means: dict[str, torch.Tensor] = {}
         for index in range(job.accumulate):
-            torch.manual_seed(
-                rng.mix(job.seed, "step", self.step, self.rank, index)
-            )  # dropout goes on as it would have
+            torch.manual_seed(rng.mix(job.seed, "step", self.step, self.rank, index))  # dropout as it would have been
             figures = self.engine(*part_of(batch, index, job.accumulate))
             self.engine.backward(figures["loss"])
             self.engine.step()  # DeepSpeed updates after the last part
@@ -247,7 +244,7 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
 
 
 def part_of(batch: Any, index: int, number: int) -> Any:
-    """Part `index` of `number` equal ones of every tensor in a batch of (named) tuples and mappings, along the first axis."""
+    """Part `index` of `number` equal ones, along the first axis, of each tensor in (named) tuples and mappings."""
     if isinstance(batch, torch.Tensor):
         size = len(batch) // number
         return batch[index * size : (index + 1) * size]

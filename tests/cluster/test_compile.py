@@ -8,20 +8,34 @@ import torch
 from cluster.backbone import BackboneSpec
 from cluster.config_train import TrainConfig
 from cluster.training.recipe import MetaRecipe
+from fss.models.head import Head
 
 SPEC = BackboneSpec("small", "random", 8, 32, 0)
 
 
+class Small(Head):
+    """As little as can be compiled: that takes most of the time."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weigh = torch.nn.Conv2d(channels["high"], 2, 1)
+        torch.nn.init.constant_(self.weigh.weight, 0.1)
+        torch.nn.init.zeros_(self.weigh.bias)
+
+    def match(self, query, support, masks):
+        return self.weigh(query["high"] * support["high"].mean(dim=1))
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
-def test_a_compiled_head_scores_the_same():
+def test_a_compiled_head_scores_the_same(monkeypatch):
+    monkeypatch.setattr("cluster.training.recipe.models.build", lambda name, channels, **options: Small(channels))
     found, g = [], torch.Generator().manual_seed(0)
     channels = SPEC.load().backbone.channels
     query = {level: torch.randn(2, c, 4, 4, generator=g) for level, c in channels.items()}
     support = {level: torch.randn(2, 1, c, 4, 4, generator=g) for level, c in channels.items()}
     masks, truth = torch.rand(2, 1, 2, 4, 4, generator=g), torch.rand(2, 2, 9, 9, generator=g).softmax(1)
     for compiled in (False, True):
-        settings = TrainConfig(compile=compiled)
-        recipe = MetaRecipe(None, None, SPEC, {"name": "correlation", "options": {"dim": 8}}, settings, 0, {})
+        recipe = MetaRecipe(None, None, SPEC, {"name": "small", "options": {}}, TrainConfig(compile=compiled), 0, {})
         module = recipe.module(torch.device("cpu")).eval()
         figures = module(query, support, masks, truth)
         figures["loss"].backward()
