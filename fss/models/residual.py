@@ -68,6 +68,10 @@ class Residual(Head):
         logits, auxiliary = self.head.learn(query, support, masks)
         return self._added(logits, self.readout(query, support, masks)), auxiliary
 
+    def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
+        """Those of the head."""
+        return self.head.diagnose(query, support, masks)
+
     def _added(self, logits: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
         """Half of the read-out's margin goes to the foreground, half is taken from the background."""
         half = self.gain * (cosines[:, 1] - cosines[:, 0]) / 2

@@ -52,15 +52,23 @@ class SupportPrototypes(nn.Module):
         start = order - order.floor()
         found, used = [], []
         for side, number in enumerate(self.numbers):
-            share = shares[..., side]
-            members = (share > 0) & ((share >= 0.5) | (share >= share.amax(dim=1, keepdim=True)))
+            members = _members(shares[..., side])
             labels, exists = self._labels(bits, members, start, number)
             sums, counts = hamming.totals(points, labels, members, exists.shape[1])
             means = sums / counts.clamp_min(1)[..., None]
             means = F.normalize(means, dim=2) if self.unit else means
             found.append(means if self.marker is None else means + self.marker[side])
-            used.append(exists)
+            used.append(exists & (counts > 0))  # clusters may lose all their tokens
         return torch.cat(found, dim=1), torch.cat(used, dim=1)
+
+    def dead_share(self, shares: torch.Tensor, used: torch.Tensor) -> float:
+        """Share in [0, 1] of the prototypes that there could be (no more than tokens) and that no token chose.
+
+        `shares` as of `forward`, `used` as it returned.
+        """
+        possible = sum(_members(shares[..., side]).sum(dim=1).clamp_max(n) for side, n in enumerate(self.numbers))
+        assert isinstance(possible, torch.Tensor)
+        return float((1 - used.sum(dim=1) / possible.clamp_min(1)).clamp_min(0).mean())
 
     def _labels(
         self, bits: torch.Tensor, members: torch.Tensor, start: torch.Tensor, number: int
@@ -72,6 +80,11 @@ class SupportPrototypes(nn.Module):
         rank = (members.cumsum(dim=1) - 1).clamp(0, max(slots - 1, 0))
         alone = torch.arange(slots, device=members.device) < counts
         return torch.where(counts <= slots, rank, labels), torch.where(counts <= slots, alone, exists)
+
+
+def _members(share: torch.Tensor) -> torch.Tensor:
+    """(B, M) bool: the tokens of a side with (B, M) shares."""
+    return (share > 0) & ((share >= 0.5) | (share >= share.amax(dim=1, keepdim=True)))
 
 
 class SupportTokens(nn.Module):

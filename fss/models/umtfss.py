@@ -165,6 +165,19 @@ class UMTFSS(Head):
             return self._averaged(query, support, masks)
         return self._joint(query, support, masks)
 
+    def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
+        """`dead_prototypes`, see `SupportPrototypes.dead_share`; nothing with attention to all tokens."""
+        if not isinstance(self.summary, SupportPrototypes):
+            return {}
+        found: list[float] = []
+        measure = self.summary.dead_share
+        handle = self.summary.register_forward_hook(lambda _, given, out: found.append(measure(given[1], out[1])))
+        try:
+            self(query, support, masks)
+        finally:
+            handle.remove()
+        return {"dead_prototypes": sum(found) / len(found)}
+
     def _averaged(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """Mean logits of the shots that show any foreground; of all, where none does."""
         episodes, shots = masks.shape[:2]

@@ -215,3 +215,17 @@ def test_places_are_sines_of_rows_and_columns():
             assert torch.allclose(places[row, column], torch.stack(expected), atol=1e-5)
     with pytest.raises(ValueError, match="expected a multiple of 4 for sine positions, got 6"):
         sine_places(2, 3, 6, torch.device("cpu"))
+
+
+def test_dead_prototypes_are_those_that_no_token_chose():
+    model = head("umtfss", foreground_prototypes=4, background_prototypes=6, residual="smoothed").eval()
+    query, support, masks = episode(1)
+    alike = {name: values[..., :1, :1].expand_as(values) for name, values in support.items()}
+    masks = torch.zeros_like(masks)
+    masks[:, :, 0, 1:], masks[:, :, 1, :1] = 1.0, 1.0
+    assert model.diagnose(query, support, masks)["dead_prototypes"] < 0.5
+    # Every token is the same but for what is merged, so that all of a side fall into one cluster: 2 of 4 + 6 are used.
+    width = masks.shape[-1]
+    possible = min(4, width) + 6
+    assert model.diagnose(query, alike, masks)["dead_prototypes"] == pytest.approx(1 - 2 / possible)
+    assert head("umtfss", attention="vanilla").diagnose(query, support, masks) == {}
