@@ -138,7 +138,7 @@ class Study:
         variant = next(one for one in VARIANTS if one.name == options.tasks)
         self.pseudo, self.about = make_tasks(self.corpus, variant)
         self.labels = Labels(root, self.corpus, shots=1)
-        self.course, self.heads = Course(options.steps, options.batch), Path(options.heads)
+        self.course, self.heads = Course(options.steps, options.batch, options.lr), Path(options.heads)
 
     def head(self, row: Row, seed: int) -> Head:
         """The row's head as training finds it."""
@@ -242,10 +242,11 @@ def main() -> None:
     parser.add_argument("--padding", default="reflect", help="of the backbone's convolutions")
     parser.add_argument("--tasks", default="agglomerate 2,3,5", help="row of benchmarks.pseudo_tasks that makes them")
     parser.add_argument("--views", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--episodes", type=int, default=250, help="of each fold")
+    parser.add_argument("--episodes", type=int, default=125, help="of each fold")
     parser.add_argument("--only", nargs="+", help="names of rows; all by default")
     parser.add_argument("--processes", type=int, default=1, help="that measure rows at once, one thread each")
     parser.add_argument("--features", help="folder that keeps the features for the next run")
