@@ -177,12 +177,9 @@ class Study:
 
 def jobs(rows: Sequence[Row], options: argparse.Namespace) -> list[tuple[Row, int]]:
     """What is to be measured: rows with their seeds, one seed after the other; floors have nothing to draw."""
-    return [
-        (row, seed)
-        for place, seed in enumerate(options.seeds)
-        for row in rows
-        if (not options.only or row.name in options.only) and not (place and row in FLOORS)
-    ]
+    by_name = {row.name: row for row in rows}
+    chosen = [by_name[name] for name in options.only or by_name if name in by_name]
+    return [(row, seed) for place, seed in enumerate(options.seeds) for row in chosen if not (place and row in FLOORS)]
 
 
 def known(found: Sequence[Mapping[str, Any]], row: Row, seed: int) -> bool:
@@ -247,7 +244,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--episodes", type=int, default=125, help="of each fold")
-    parser.add_argument("--only", nargs="+", help="names of rows; all by default")
+    parser.add_argument("--only", nargs="+", help="names of rows, in the order wanted; all by default")
     parser.add_argument("--processes", type=int, default=1, help="that measure rows at once, one thread each")
     parser.add_argument("--features", help="folder that keeps the features for the next run")
     parser.add_argument("--heads", default="heads", help="folder for the unsupervised heads")
