@@ -13,6 +13,7 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from typing import overload
 
 import numpy as np
 import torch
@@ -28,6 +29,27 @@ class Task:
     keys: tuple[str, ...]
     jpegs: tuple[bytes, ...]
     masks: tuple[bytes, ...]
+
+
+class LazyTasks(Sequence[Task]):
+    """`count` tasks, each made when it is asked for."""
+
+    def __init__(self, count: int, make: Callable[[int], Task]):
+        self.number, self.make = count, make
+
+    def __len__(self) -> int:
+        return self.number
+
+    @overload
+    def __getitem__(self, place: int) -> Task: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Task]: ...
+    def __getitem__(self, place: int | slice) -> Task | list[Task]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(self.number))]
+        if not 0 <= place < self.number:
+            raise IndexError(f"expected a task from 0 to {self.number - 1}, got {place}")
+        return self.make(place)
 
 
 def encode(

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from cluster.run import Run
 from cluster.stage import Output, Unit, map_units
@@ -180,28 +180,11 @@ class LabelledTasks:
 
     def __call__(self, number: int, epoch: int) -> Sequence[tasks.Task]:
         """The tasks of an epoch: drawn anew in each, but for those of validation."""
-        return _Epoch(self.source, self.episodes, 0 if self.held else epoch)
+        drawn_in = 0 if self.held else epoch
+        return tasks.LazyTasks(self.episodes.count, lambda place: self._task(place, drawn_in))
 
-
-@dataclass(frozen=True)
-class _Epoch(Sequence[tasks.Task]):
-    source: Source
-    episodes: labelled.Episodes
-    epoch: int
-
-    def __len__(self) -> int:
-        return self.episodes.count
-
-    @overload
-    def __getitem__(self, place: int) -> tasks.Task: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[tasks.Task]: ...
-    def __getitem__(self, place: int | slice) -> tasks.Task | list[tasks.Task]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        if not 0 <= place < len(self):
-            raise IndexError(f"expected a task from 0 to {len(self) - 1}, got {place}")
-        class_id, query, supports = self.episodes.draw(place, self.epoch)
+    def _task(self, place: int, epoch: int) -> tasks.Task:
+        class_id, query, supports = self.episodes.draw(place, epoch)
         keys = (query, *supports)
         dataset, _ = self.source.open()
         return tasks.Task(

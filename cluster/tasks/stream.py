@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 from cluster.pool import Failure, Pool
 from cluster.stage import StageError
@@ -73,7 +72,7 @@ class TaskStream:
         return self._drawn(number, 0 if self.held else epoch)
 
     @functools.cached_property
-    def _drawn(self) -> Callable[[int, int], Drawn]:
+    def _drawn(self) -> Callable[[int, int], tasks.LazyTasks]:
         return functools.lru_cache(_KEPT)(self._draw)
 
     @functools.cached_property
@@ -87,32 +86,27 @@ class TaskStream:
         one, group = self.source, self.source.groups[number]
         return Source(one.corpus, one.labels, group, read_regions(one.labels, group.regions))
 
-    def _draw(self, number: int, epoch: int) -> Drawn:
-        source, seed = self._opened(number), self.source.seed
-        held = held_out(source.table.key, seed)
+    def _draw(self, number: int, epoch: int) -> tasks.LazyTasks:
+        source, drawn = self._opened(number), self.pairings(number, epoch)
+        return tasks.LazyTasks(len(drawn), lambda place: _task(source, drawn[place]))
+
+    def pairings(self, number: int, epoch: int) -> Sequence[pairs.Pairing]:
+        """Which regions the tasks of group `number` in `epoch` pair.
+
+        Raises:
+            ValueError: if they are not as many as were counted.
+        """
+        table, seed = self._opened(number).table, self.source.seed
+        held = held_out(table.key, seed)
         drawn = pairs.draw(
-            source.table, self.source.rules, seed=rng.mix(seed, "epoch", epoch), queries=held if self.held else ~held
+            table, self.source.rules, seed=rng.mix(seed, "epoch", epoch), queries=held if self.held else ~held
         )
         if len(drawn) != self.counts[number]:
             raise ValueError(f"group {number}: expected {self.counts[number]} tasks, got {len(drawn)} in epoch {epoch}")
-        return Drawn(source, drawn)
+        return drawn
 
 
-class Drawn(Sequence[tasks.Task]):
-    """The tasks of pairings, each read from its images when it is asked for."""
-
-    def __init__(self, source: Source, pairings: Sequence[pairs.Pairing]):
-        self.source, self.pairings = source, pairings
-
-    def __len__(self) -> int:
-        return len(self.pairings)
-
-    @overload
-    def __getitem__(self, place: int) -> tasks.Task: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[tasks.Task]: ...
-    def __getitem__(self, place: int | slice) -> tasks.Task | list[tasks.Task]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        keys, jpegs, masks = self.source.task(self.pairings[place])
-        return tasks.Task(tuple(keys), tuple(jpegs), tuple(map(images.encode_png, masks)))
+def _task(source: Source, pairing: pairs.Pairing) -> tasks.Task:
+    """The task of a pairing, read from its images."""
+    keys, jpegs, masks = source.task(pairing)
+    return tasks.Task(tuple(keys), tuple(jpegs), tuple(map(images.encode_png, masks)))

@@ -54,7 +54,7 @@ def test_tasks_are_allowed_pairings_of_their_group(streams, opened):
         table = read_regions(streams.labels, group.regions)
         fine, held = pairs.Group(table, streams.rules), held_out(table.key, streams.seed)
         for stream in opened:
-            for pairing in stream(number, 1).pairings:
+            for pairing in stream.pairings(number, 1):
                 rows = [pairing.query, *pairing.supports]
                 assert fine.usable[rows].all()
                 assert len(set(table.label[rows])) == 1
@@ -71,8 +71,9 @@ def test_every_epoch_pairs_anew_but_for_validation(opened):
 
 def test_a_task_holds_its_regions_and_an_empty_mask(streams, opened):
     stream = opened[0]
-    pairing, task = stream(0, 0).pairings[0], stream(0, 0)[0]
-    table, maps = stream(0, 0).source.table, Members(streams.labels, streams.groups[0].labels)
+    pairing, task = stream.pairings(0, 0)[0], stream(0, 0)[0]
+    table = read_regions(streams.labels, streams.groups[0].regions)
+    maps = Members(streams.labels, streams.groups[0].labels)
     rows = (pairing.query, *pairing.supports, *pairing.distractors)
     assert task.keys == tuple(table.key[list(rows)])
     for row, png, shown in zip(rows, task.masks, (True, True, False), strict=True):
