@@ -470,7 +470,7 @@ def test_a_server_away_at_the_start_in_the_middle_and_at_the_end_loses_nothing(f
 
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    shipper = Shipper(folder, uri, "outages", timeout=5)
+    shipper = Shipper(folder, uri, "outages", timeout=30)
     journal = Journal(folder, "train")
     for up in (False, True, False, True, False):
         server = start_server(root, port) if up else None
