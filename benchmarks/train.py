@@ -37,7 +37,7 @@ from cluster.backbone import BackboneSpec
 from cluster.config_train import TrainConfig
 from cluster.tasks.labelled import LabelledTasks, Source
 from cluster.training.feed import Feed
-from cluster.training.loop import Job, _Loop
+from cluster.training.loop import Job, Loop
 from cluster.training.meter import Meter
 from cluster.training.recipe import MetaRecipe
 from fss import labelled
@@ -75,14 +75,14 @@ class Bench:
         about = {"name": chosen.name, "options": dict(chosen.options)}
         return MetaRecipe(self.tasks, None, spec, about, settings, 0, {})
 
-    def loop(self, recipe: MetaRecipe, zero_stage: int) -> _Loop:
+    def loop(self, recipe: MetaRecipe, zero_stage: int) -> Loop:
         """The training loop, at its first step."""
         folder = self.scratch / f"{self.model}-{zero_stage}-{time.perf_counter_ns()}"
         job = Job(
             "train", recipe, folder, folder, "train", "pipeline", {}, steps=10**6, batch=self.given.batch, clip=1.0,
             ema=0.99, zero_stage=zero_stage,
         )  # fmt: skip
-        return _Loop(job, self.rank, self.world)
+        return Loop(job, self.rank, self.world)
 
 
 class Ours:

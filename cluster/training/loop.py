@@ -83,13 +83,13 @@ def _worker(config: Mapping[str, Any]) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # or Ray prints a line for every report
     context = ray.train.get_context()
     torch.set_num_threads(job.threads)
-    loop = _Loop(job, context.get_world_rank(), context.get_world_size())
+    loop = Loop(job, context.get_world_rank(), context.get_world_size())
     loop.run(ray.train.report)
     if torch.distributed.is_initialized():  # nobody leaves while rank 0 exports; after an error nobody waits for others
         torch.distributed.barrier()
 
 
-class _Loop:
+class Loop:
     """One worker's training loop."""
 
     def __init__(self, job: Job, rank: int, world: int):
