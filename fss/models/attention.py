@@ -26,11 +26,19 @@ class Attention(nn.Module):
 
         Where none is in use, all count.
         """
-        q, k, v = (
-            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for layer, x in ((self.query, asking), (self.key, keys), (self.value, values))
-        )
         mask = None if used is None else (used | ~used.any(dim=1, keepdim=True))[:, None, None]
+        return self.joined(*self.split(asking, keys, values), mask)
+
+    def split(
+        self, asking: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries (B, H, N, d / H), keys and values (B, H, M, d / H) of the heads, from (B, N or M, d) tokens."""
+        layers = ((self.query, asking), (self.key, keys), (self.value, values))
+        q, k, v = (layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer, x in layers)
+        return q, k, v
+
+    def joined(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(B, N, d) from what `split` returned, with a bool or additive `mask` that expands to (B, H, N, M)."""
         dropped = self.dropout if self.training else 0.0
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropped)
         return self.out(found.transpose(1, 2).flatten(2))

@@ -23,13 +23,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
-from fss.models.attention import sine_places
+from fss.models.attention import Attention, sine_places
 from fss.models.deformable import DeformableAttention
-from fss.models.head import Auxiliary, Head
-from fss.models.pfenet import Join, classifier, kind, reduction, silence, two_convolutions
-from fss.models.prototype import flat_masks
+from fss.models.head import Auxiliary, Head, zero
+from fss.models.pfenet import Join, classifier, kind, reduction, two_convolutions
+from fss.models.prototype import flat_masks, members, middle_features, to_tokens
 from fss.models.shots import aligned, shot_means, shot_priors
-from fss.models.umtfss import middle_features, to_tokens
 
 #: Added to the affinity of a cell that is shut out.
 _SHUT = -1e4
@@ -122,7 +121,7 @@ class CyCTR(Head):
 
     def silence(self) -> None:
         """Start with logits of zero."""
-        silence(self.classify)
+        zero(self.classify[-1])
 
     def _attend(self, query: Features, support: Features, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The query after the transformer, (B, d, h, w), and the supports before it, (B, K, d, h, w)."""
@@ -166,7 +165,7 @@ class Layer(nn.Module):
     def __init__(self, dim: int, heads: int, points: int, dropout: float, release: float | None):
         super().__init__()
         self.own = DeformableAttention(dim, heads, points, dropout) if points else Attention(dim, heads)
-        self.cross = Attention(dim, heads, release)
+        self.cross = CycleAttention(dim, heads, release)
         self.networks = nn.ModuleList(
             nn.Sequential(nn.Linear(dim, 3 * dim), nn.ReLU(), nn.Linear(3 * dim, dim)) for _ in range(2)
         )
@@ -187,43 +186,33 @@ class Layer(nn.Module):
         own = self.own(x, placed, size) if isinstance(self.own, DeformableAttention) else self.own(placed, placed, x)
         x = self.norms[0](x + self.drop(own))
         x = self.norms[1](x + self.drop(self.networks[0](x)))
-        x = self.norms[2](x + self.drop(self.cross(x, tokens, tokens, labels, used)))
+        x = self.norms[2](x + self.drop(self.cross(x, tokens, labels, used)))
         return self.norms[3](x + self.drop(self.networks[1](x)))
 
 
-class Attention(nn.Module):
-    """Multi-head attention; with `release`, and labels given, cycle-consistent."""
+class CycleAttention(Attention):
+    """Multi-head attention from query cells to support cells that lead back to their own side; see `consistent`.
 
-    def __init__(self, dim: int, heads: int, release: float | None = None):
-        super().__init__()
-        self.heads, self.release = heads, release
-        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.out = nn.Linear(dim, dim)
+    `release` of none opens all of them.
+    """
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        used: torch.Tensor | None = None,
+    def __init__(self, dim: int, heads: int, release: float | None):
+        super().__init__(dim, heads)
+        self.release = release
+
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, tokens: torch.Tensor, labels: torch.Tensor, used: torch.Tensor
     ) -> torch.Tensor:
-        """(B, N, d) cells attend to (B, S, d) keys, those `used` (B, S), of the sides `labels` (S,)."""
-        q, k, v = (
-            layer(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for layer, tokens in ((self.query, x), (self.key, keys), (self.value, values))
-        )
-        bias = None
-        if used is not None and labels is not None:
-            open_ = used[:, None].expand(-1, self.heads, -1)
-            if self.release is not None:
-                kept = consistent(q, k, labels, used)
-                if self.training:
-                    kept = kept | (torch.rand(kept.shape, device=kept.device) < self.release)
-                open_ = open_ & kept
-            bias = torch.zeros_like(open_, dtype=q.dtype).masked_fill(~open_, _SHUT)[:, :, None]
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.out(found.transpose(1, 2).flatten(2))
+        """(B, N, d) cells attend to (B, S, d) support cells, those `used` (B, S) bool, of the sides `labels` (S,)."""
+        q, k, v = self.split(x, tokens, tokens)
+        open_ = used[:, None].expand(-1, self.heads, -1)
+        if self.release is not None:
+            kept = consistent(q, k, labels, used)
+            if self.training:
+                kept = kept | (torch.rand(kept.shape, device=kept.device) < self.release)
+            open_ = open_ & kept
+        bias = torch.zeros_like(open_, dtype=q.dtype).masked_fill(~open_, _SHUT)[:, :, None]
+        return self.joined(q, k, v, bias)
 
 
 @torch.no_grad()
@@ -250,7 +239,7 @@ def draw(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draw support cells of both sides: numbers of cells (B, S), labels (S,), and which are really drawn (B, S).
 
-    A cell belongs to the side that has more of it; the cell with the largest share of a side always belongs to it.
+    Which cells belong to a side says `members`.
 
     Args:
         shares: (B, 2, M) shares of background and foreground.
@@ -259,9 +248,7 @@ def draw(
     """
     found, labels, used = [], [], []
     for side, number in enumerate(numbers):
-        share = shares[:, side]
-        members = (share > 0) & ((share >= 0.5) | (share >= share.amax(dim=1, keepdim=True)))
-        best = scores.masked_fill(~members, -1.0).topk(min(number, shares.shape[2]), dim=1)
+        best = scores.masked_fill(~members(shares[:, side]), -1.0).topk(min(number, shares.shape[2]), dim=1)
         found.append(best.indices)
         used.append(best.values >= 0)
         labels.append(best.indices.new_full(best.indices.shape[1:], side))
@@ -271,15 +258,17 @@ def draw(
 def _check(dim: int, heads: int, self_attention: str, foreground_tokens: int, background_tokens: int) -> None:
     if dim % 4 or dim % heads:
         raise ValueError(
-            f"model cyctr: expected a dim that is a multiple of 4 and of heads={heads}, got {dim}; set options.dim"
+            f"model cyctr: expected a dim that is a multiple of 4 and of heads={heads}, got {dim}; "
+            "set model.options.dim"
         )
     if self_attention not in ("deformable", "dense"):
         raise ValueError(
             f"model cyctr: expected self_attention of deformable, dense, got {self_attention!r}; set "
-            "options.self_attention"
+            "model.options.self_attention"
         )
     if min(foreground_tokens, background_tokens) < 1:
         raise ValueError(
             f"model cyctr: expected at least 1 token of each side, got {foreground_tokens} of the foreground and "
-            f"{background_tokens} of the background; set options.foreground_tokens and options.background_tokens"
+            f"{background_tokens} of the background; "
+            "set model.options.foreground_tokens and model.options.background_tokens"
         )

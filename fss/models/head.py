@@ -74,8 +74,11 @@ class Head(nn.Module):
         """Make the logits zero, and keep every gradient alive: none may stay zero after one step.
 
         `fss.models.residual` asks for it: what a silent head is added to is heard alone at first.
+
+        Raises:
+            ValueError: by heads that cannot.
         """
-        raise NotImplementedError(
+        raise ValueError(
             f"expected a head that can start silent, got {type(self).__name__}: set model.options.residual=none"
         )
 

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
-from fss.models.head import Auxiliary, Head
+from fss.models.head import Auxiliary, Head, zero
+from fss.models.prototype import middle_features
 from fss.models.shots import shot_means, shot_priors
-from fss.models.umtfss import middle_features
 
 
 class PFENet(Head):
@@ -53,7 +53,9 @@ class PFENet(Head):
     ):
         super().__init__()
         if not bins or not all(0 < ratio <= 1 for ratio in bins):
-            raise ValueError(f"model pfenet: expected shares of the grid in (0, 1], got {[*bins]}; set options.bins")
+            raise ValueError(
+                f"model pfenet: expected shares of the grid in (0, 1], got {[*bins]}; set model.options.bins"
+            )
         self.bins = tuple(bins)
         self.inner_weight = inner
         middle = channels["low"] + channels["mid"]
@@ -99,7 +101,7 @@ class PFENet(Head):
 
     def silence(self) -> None:
         """Start with logits of zero."""
-        silence(self.classify)
+        zero(self.classify[-1])
 
     def _enrich(self, query: Features, support: Features, masks: torch.Tensor) -> list[torch.Tensor]:
         """Inter-source and inter-scale enrichment: (B, dim, side, side) of each scale, from fine to coarse."""
@@ -169,12 +171,6 @@ def two_convolutions(dim: int) -> nn.Sequential:
 def classifier(dim: int) -> nn.Sequential:
     """3x3, ReLU, dropout of channels, 1x1 to the two sides."""
     return nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(dim, 2, 1))
-
-
-def silence(classify: nn.Sequential) -> None:
-    """Let a classifier say zero, for any input."""
-    for parameter in classify[-1].parameters():
-        nn.init.zeros_(parameter)
 
 
 def kind(module: nn.Module) -> torch.dtype:

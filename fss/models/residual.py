@@ -31,7 +31,7 @@ class Residual(Head):
     smoothed read-out's tensors itself lends them.
 
     Args:
-        head: is silenced, see `Head.silence`; NotImplementedError if it cannot be.
+        head: is silenced, see `Head.silence`; ValueError if it cannot be.
         readout: without parameters, its logits cosines (`scale=1`).
     """
 
@@ -94,10 +94,7 @@ def wrapped(head: Head, residual: str, channels: dict[str, int]) -> Head:
             f"expected a head that learns for model.options.residual={residual}, got {type(head).__name__}, "
             "which needs no training: set model.options.residual=none"
         )
-    try:
-        return Residual(head, READOUTS[residual](channels, scale=1.0))
-    except NotImplementedError as error:
-        raise ValueError(str(error)) from error
+    return Residual(head, READOUTS[residual](channels, scale=1.0))
 
 
 def _prefixed(prefix: str, tensors: Features) -> Features:

@@ -1,4 +1,4 @@
-"""What K supports say together where the published rule is the mean over shots: prototypes and prior masks.
+"""What K supports say together: prior masks, and prototypes where the published rule is the mean over shots.
 
 PANet, PFENet and CyCTR average over the cells of one support first and over supports then, so that a support counts
 once however large the thing is in it. One that does not show it (a distractor) is left out instead of pulling the mean
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fss.models.umtfss import prior_mask
+from fss.models.prototype import flat_tokens, unit
 
 _NOTHING = 1e-12
 
@@ -32,6 +32,21 @@ def shot_means(features: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Masked average pooling: (B, C), mean over shots of the average of (B, K, C, h, w) under (B, K, h, w) shares."""
     weights = cell_weights(share).to(features.dtype).flatten(1)
     return (features.transpose(1, 2).flatten(2) @ weights[:, :, None])[..., 0]
+
+
+def prior_mask(query: torch.Tensor, support: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Largest cosine of every query cell to a foreground cell of the support, scaled to [0, 1]: (B, 1, h, w) float32.
+
+    (PFENet, Tian et al. 2020, Eqs. 3-5, on high-level features; min-max normalised over the query.) `share` is the
+    foreground of the support, (B, K, h, w); the cells with the largest share count even where none reaches a half.
+    """
+    foreground = share.float().flatten(1)
+    inside = foreground >= foreground.amax(dim=1, keepdim=True).clamp(max=0.5)
+    q, s = unit(query.float().flatten(2)), unit(flat_tokens(support.float()))
+    outside = torch.where(inside, 0.0, -3.0)[:, None]  # added, as filling by a mask takes thrice as long
+    cosine = torch.baddbmm(outside, q.transpose(1, 2), s).amax(dim=2)
+    low, high = cosine.amin(dim=1, keepdim=True), cosine.amax(dim=1, keepdim=True)
+    return ((cosine - low) / (high - low).clamp_min(1e-7)).reshape(-1, 1, *query.shape[-2:])
 
 
 @torch.no_grad()

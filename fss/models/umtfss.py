@@ -8,7 +8,7 @@ variants depart from both:
   weights as the query's;
 * self-attention is plain scaled dot product, not deformable; the backbone's grid is small enough;
 * K shots are averaged in the global prototype and the prior by cells, not by shots, so an empty support weighs nothing;
-* hash planes and first centroids are fixed, see `fss.models.summary`;
+* hash planes and first centroids are fixed, see `fss.models.support_prototypes`;
 * layers without a gradient there (two projections, the support's own attention, the keys' bias) do not exist here.
 
 With `residual: smoothed` (`fss.models.residual`), our preset, training starts at the training-free read-out instead of
@@ -23,15 +23,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
 from fss.models.attention import Block, sine_places
 from fss.models.correlation import LEVELS, correlation_maps
 from fss.models.head import Head, zero
-from fss.models.prototype import affinity_walk, flat_masks, flat_tokens, unit, unit_grid
-from fss.models.summary import SupportPrototypes, SupportTokens
+from fss.models.prototype import (
+    affinity_walk,
+    flat_masks,
+    flat_tokens,
+    middle_features,
+    to_tokens,
+    unit_grid,
+)
+from fss.models.shots import prior_mask
+from fss.models.support_prototypes import SupportPrototypes, SupportTokens
 
 
 @dataclass(frozen=True)
@@ -237,38 +244,7 @@ def _summary(chosen: Settings) -> SupportPrototypes | SupportTokens:
     return SupportPrototypes(chosen.dim, numbers, chosen.marker, chosen.unit_prototypes, chosen.raw_prototypes)
 
 
-def middle_features(features: Features, scaled: bool = True) -> torch.Tensor:
-    """Levels low and mid of (B, C, h, w), the finer brought to the coarser's grid by averaging, concatenated.
-
-    With `scaled` each level is scaled to length 1 first.
-    """
-    low, mid = features["low"], features["mid"]
-    if low.shape[-2:] != mid.shape[-2:]:
-        low = F.adaptive_avg_pool2d(low, (mid.shape[-2], mid.shape[-1]))
-    return torch.cat([unit(level) if scaled else level for level in (low, mid)], dim=1)
-
-
 def masked_average(features: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Average of (B, K, C, h, w) features under (B, K, h, w) weights, over cells and shots together: (B, C)."""
     total = (features * share[:, :, None]).sum(dim=(1, 3, 4))
     return total / share.sum(dim=(1, 2, 3)).clamp_min(1e-3)[:, None]
-
-
-def prior_mask(query: torch.Tensor, support: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Largest cosine of every query cell to a foreground cell of the support, scaled to [0, 1]: (B, 1, h, w) float32.
-
-    (PFENet, Tian et al. 2020, Eqs. 3-5, on high-level features; min-max normalised over the query.) `share` is the
-    foreground of the support, (B, K, h, w); the cells with the largest share count even where none reaches a half.
-    """
-    foreground = share.float().flatten(1)
-    inside = foreground >= foreground.amax(dim=1, keepdim=True).clamp(max=0.5)
-    q, s = unit(query.float().flatten(2)), unit(flat_tokens(support.float()))
-    outside = torch.where(inside, 0.0, -3.0)[:, None]  # added, as filling by a mask takes thrice as long
-    cosine = torch.baddbmm(outside, q.transpose(1, 2), s).amax(dim=2)
-    low, high = cosine.amin(dim=1, keepdim=True), cosine.amax(dim=1, keepdim=True)
-    return ((cosine - low) / (high - low).clamp_min(1e-7)).reshape(-1, 1, *query.shape[-2:])
-
-
-def to_tokens(grid: torch.Tensor) -> torch.Tensor:
-    """(B, d, h, w) to (B, h w, d)."""
-    return grid.flatten(2).transpose(1, 2)

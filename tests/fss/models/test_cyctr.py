@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fss import models
-from fss.models.cyctr import Attention, consistent, draw
+from fss.models.attention import Attention
+from fss.models.cyctr import CycleAttention, consistent, draw
 from tests.fss.models.learning import learns
 from tests.fss.models.test_heads import CHANNELS, episode, head
 
@@ -49,11 +50,11 @@ def test_some_cell_is_always_consistent():
 def test_what_is_shut_out_is_not_heard():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        cyclic, ordinary = Attention(8, 2, release=0.1).eval(), Attention(8, 2)
+        cyclic, ordinary = CycleAttention(8, 2, release=0.1).eval(), CycleAttention(8, 2, release=None)
     ordinary.load_state_dict(cyclic.state_dict())
     x, y = numbers(0, 1, 7, 8), numbers(1, 1, 6, 8)
     labels, used = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([[True] * 5 + [False]])
-    found = cyclic(x, y, y, labels, used)
+    found = cyclic(x, y, labels, used)
 
     q, k, v = (layer(t)[0].unflatten(1, (2, 4)) for layer, t in ((cyclic.query, x), (cyclic.key, y), (cyclic.value, y)))
     kept = consistent(q.transpose(0, 1)[None], k.transpose(0, 1)[None], labels, used)[0] & used
@@ -63,19 +64,19 @@ def test_what_is_shut_out_is_not_heard():
         weights = (q[:, h] @ k[kept[h], h].T / 2).softmax(1)
         heads.append(weights @ v[kept[h], h])
     assert torch.allclose(found[0], cyclic.out(torch.cat(heads, 1)), atol=1e-5)
-    assert torch.allclose(ordinary(x, y, y, labels, used), ordinary(x, y[:, :5], y[:, :5]), atol=1e-5)
+    assert torch.allclose(ordinary(x, y, labels, used), Attention.forward(ordinary, x, y[:, :5], y[:, :5]), atol=1e-5)
 
 
 def test_training_lets_some_in_again():
     """With a share of all, attention is as without cycles; with none, as in evaluation."""
     x, y, labels, used = numbers(0, 1, 7, 8), numbers(1, 1, 6, 8), torch.arange(6) % 2, torch.ones(1, 6).bool()
     with torch.random.fork_rng(devices=[]):
-        module = Attention(8, 2, release=1.0)
-        everything, shut = module(x, y, y, labels, used), module.eval()(x, y, y, labels, used)
+        module = CycleAttention(8, 2, release=1.0)
+        everything, shut = module(x, y, labels, used), module.eval()(x, y, labels, used)
         module.train().release = 0.0
-        assert torch.equal(module(x, y, y, labels, used), shut)
+        assert torch.equal(module(x, y, labels, used), shut)
         module.release = None
-        assert torch.equal(module(x, y, y, labels, used), everything)
+        assert torch.equal(module(x, y, labels, used), everything)
     assert not torch.allclose(everything, shut)
 
 
@@ -121,7 +122,7 @@ def test_cycles_and_dense_attention_are_options():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dim": 18, "heads": 3}, "multiple of 4 and of heads=3, got 18; set options.dim"),
+        ({"dim": 18, "heads": 3}, "multiple of 4 and of heads=3, got 18; set model.options.dim"),
         ({"dim": 16, "heads": 3}, "multiple of 4 and of heads=3, got 16"),
         ({"self_attention": "full"}, "self_attention of deformable, dense, got 'full'"),
         ({"foreground_tokens": 0}, "at least 1 token of each side, got 0 of the foreground"),

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fss import models
-from fss.models.shots import aligned, cell_weights, cosine_logits, shot_means, shot_priors
-from fss.models.umtfss import prior_mask
+from fss.models.shots import aligned, cell_weights, cosine_logits, prior_mask, shot_means, shot_priors
 from tests.fss.models.learning import learns
 from tests.fss.models.test_heads import CHANNELS, episode, head
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from fss import models
+from fss.models.prototype import middle_features
 from fss.models.shots import shot_means, shot_priors
-from fss.models.umtfss import middle_features
 from tests.fss.models.learning import learns
 from tests.fss.models.test_heads import CHANNELS, episode, head
 
@@ -70,7 +70,7 @@ def test_a_distractor_changes_nothing():
 
 def test_bins_are_shares_of_the_grid():
     for bins in ([], [0.0], [1.0, 2]):
-        with pytest.raises(ValueError, match=r"shares of the grid in \(0, 1\], got .*set options.bins"):
+        with pytest.raises(ValueError, match=r"shares of the grid in \(0, 1\], got .*set model.options.bins"):
             models.build("pfenet", CHANNELS, bins=bins)
 
 

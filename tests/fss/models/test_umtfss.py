@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from fss.models import umtfss
 from fss.models.attention import sine_places
+from fss.models.prototype import middle_features
+from fss.models.shots import prior_mask
 from tests.fss.models.test_heads import episode, head, train_step, without_gradient
 
 VARIANTS = ["ours", "paper", "released"]
@@ -31,13 +33,13 @@ def test_the_prior_mask_by_hand():
     query = torch.tensor([[1.0, 0.6, 0.0], [0.0, 0.8, 1.0]]).view(1, 2, 1, 3)
     support = torch.tensor([[3.0, 0.0], [0.0, 2.0]]).view(1, 1, 2, 1, 2)
     share = torch.tensor([0.9, 0.1]).view(1, 1, 1, 2)  # only the first support cell is foreground
-    assert torch.allclose(umtfss.prior_mask(query, support, share), torch.tensor([1.0, 0.6, 0.0]).view(1, 1, 1, 3))
+    assert torch.allclose(prior_mask(query, support, share), torch.tensor([1.0, 0.6, 0.0]).view(1, 1, 1, 3))
 
 
 def test_the_prior_mask_equals_a_loop():
     query, support, masks = episode(shots=2)
     share = masks[:, :, 1]
-    found = umtfss.prior_mask(query["high"], support["high"], share)
+    found = prior_mask(query["high"], support["high"], share)
     for b in range(3):
         tokens = [support["high"][b, k, :, i, j] for k in range(2) for i in range(5) for j in range(5)]
         inside = [t for t, w in zip(tokens, share[b].flatten(), strict=True) if w >= 0.5]
@@ -51,13 +53,13 @@ def test_without_a_half_the_fullest_cell_is_the_foreground():
     query, support, masks = episode()
     share = masks[:, :, 1] * 0.3
     top = (share == share.amax((1, 2, 3), keepdim=True)).float()
-    found = umtfss.prior_mask(query["high"], support["high"], share)
-    assert torch.equal(found, umtfss.prior_mask(query["high"], support["high"], top))
+    found = prior_mask(query["high"], support["high"], share)
+    assert torch.equal(found, prior_mask(query["high"], support["high"], top))
 
 
 def test_the_finer_level_is_averaged_to_the_coarser():
     query, _, _ = episode()
-    found = umtfss.middle_features(query)
+    found = middle_features(query)
     assert found.shape == (3, 14, 5, 5)
     mean = query["low"][1, :, 2:4, 6:8].mean((1, 2))
     assert torch.allclose(found[1, :6, 1, 3], F.normalize(mean, dim=0), atol=1e-6)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.models import hamming
+from fss.models.prototype import members
 
 _BITS = 32
 _ROUNDS = 10
@@ -40,8 +41,7 @@ class SupportPrototypes(nn.Module):
     def forward(self, points: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, P, d) prototypes, background first, and (B, P) bool, which of them exist.
 
-        A token belongs to the side that has more of it; the token with the largest share of a side always belongs to
-        it.
+        Which tokens belong to a side says `members`.
 
         Args:
             points: (B, M, d) support tokens.
@@ -52,9 +52,9 @@ class SupportPrototypes(nn.Module):
         start = order - order.floor()
         found, used = [], []
         for side, number in enumerate(self.numbers):
-            members = _members(shares[..., side])
-            labels, exists = self._labels(bits, members, start, number)
-            sums, counts = hamming.totals(points, labels, members, exists.shape[1])
+            own = members(shares[..., side])
+            labels, exists = self._labels(bits, own, start, number)
+            sums, counts = hamming.totals(points, labels, own, exists.shape[1])
             means = sums / counts.clamp_min(1)[..., None]
             means = F.normalize(means, dim=2) if self.unit else means
             found.append(means if self.marker is None else means + self.marker[side])
@@ -66,25 +66,20 @@ class SupportPrototypes(nn.Module):
 
         `shares` as of `forward`, `used` as it returned.
         """
-        possible = sum(_members(shares[..., side]).sum(dim=1).clamp_max(n) for side, n in enumerate(self.numbers))
+        possible = sum(members(shares[..., side]).sum(dim=1).clamp_max(n) for side, n in enumerate(self.numbers))
         assert isinstance(possible, torch.Tensor)
         return float((1 - used.sum(dim=1) / possible.clamp_min(1)).clamp_min(0).mean())
 
     def _labels(
-        self, bits: torch.Tensor, members: torch.Tensor, start: torch.Tensor, number: int
+        self, bits: torch.Tensor, own: torch.Tensor, start: torch.Tensor, number: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        labels, exists = hamming.cluster(bits, members, start, number, _ROUNDS)
+        labels, exists = hamming.cluster(bits, own, start, number, _ROUNDS)
         if not self.raw:
             return labels, exists
-        counts, slots = members.sum(dim=1, keepdim=True), exists.shape[1]
-        rank = (members.cumsum(dim=1) - 1).clamp(0, max(slots - 1, 0))
-        alone = torch.arange(slots, device=members.device) < counts
+        counts, slots = own.sum(dim=1, keepdim=True), exists.shape[1]
+        rank = (own.cumsum(dim=1) - 1).clamp(0, max(slots - 1, 0))
+        alone = torch.arange(slots, device=own.device) < counts
         return torch.where(counts <= slots, rank, labels), torch.where(counts <= slots, alone, exists)
-
-
-def _members(share: torch.Tensor) -> torch.Tensor:
-    """(B, M) bool: the tokens of a side with (B, M) shares."""
-    return (share > 0) & ((share >= 0.5) | (share >= share.amax(dim=1, keepdim=True)))
 
 
 class SupportTokens(nn.Module):
