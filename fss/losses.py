@@ -35,6 +35,15 @@ def dice(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     return (1 - 2 * overlap / size.clamp_min(1e-6)).mean()
 
 
+def nearness(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Minus the mean of exp(logit) of the right side, logits being negative distances to the sides' prototypes.
+
+    (Pixel-level meta-learner, Lee et al. 2022, Eq. 5 as printed; the mean as in `cross_entropy`.) In [-1, 0].
+    """
+    summed = -(shares * logits.float().exp()).flatten(1).sum(1)
+    return (summed / shares.flatten(1).sum(1).clamp_min(1e-6)).mean()
+
+
 def cross_entropy_dice(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """The sum of both: cross-entropy for calibrated probabilities, Dice so that small things count as much."""
     return cross_entropy(logits, shares) + dice(logits, shares)

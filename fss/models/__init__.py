@@ -33,7 +33,7 @@ TRAINING_FREE = {
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "correlation", "umtfss")
+    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "pixel_meta", "correlation", "umtfss")
 
 
 def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: str = "none", **options: Any) -> Head:
@@ -52,6 +52,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
     from fss.models.nearest import NearestReadout
     from fss.models.panet import PANet
     from fss.models.pfenet import PFENet
+    from fss.models.pixel_meta import PixelMeta
     from fss.models.prototype import PrototypeReadout, SmoothedReadout
     from fss.models.residual import wrapped
     from fss.models.saliency import Saliency
@@ -68,6 +69,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
         "panet": PANet,
         "pfenet": PFENet,
         "cyctr": CyCTR,
+        "pixel_meta": PixelMeta,
         "correlation": CorrelationHead,
         "umtfss": UMTFSS,
     }

@@ -9,19 +9,21 @@ import torch
 from torch import nn
 
 from fss.backbones import Features
+from fss.losses import Loss
 
 
 class Auxiliary(NamedTuple):
     """A further prediction that training scores: `weight` times the loss of `logits` (B, 2, h, w).
 
     Its target is `target`, (B, 2, m, m) shares of background and foreground in [0, 1], or the query's truth where that
-    is None. `name` is the figure under which its loss is shown.
+    is None. `name` is the figure under which its loss is shown; `loss` stands in for the trainer's where it is given.
     """
 
     name: str
     logits: torch.Tensor
     weight: float = 1.0
     target: torch.Tensor | None = None
+    loss: Loss | None = None
 
 
 class Head(nn.Module):
@@ -61,6 +63,16 @@ class Head(nn.Module):
             masks: (B, K, 2, h, w) shares of background and foreground, see `fss.models`.
         """
         raise NotImplementedError
+
+    def margins(self, query: Features, support: Features, masks: torch.Tensor, ways: int) -> torch.Tensor:
+        """(E, N, h, w) foreground minus background logit of every way of E episodes of N `ways`.
+
+        The arguments are those of `match`, a row for each way, an episode's one after the other. By default each way is
+        asked for alone, as the field extends two-class models; a head that knows several classes overrides it. The
+        answer is the way with the largest margin, or the background where none is above zero.
+        """
+        logits = self.match(query, support, masks)
+        return (logits[:, 1] - logits[:, 0]).unflatten(0, (-1, ways))
 
     def describe(self, embedded: Features) -> torch.Tensor:
         """(B, D) float32, what `fit` wants to know of images that `embed` has seen; of heads that `needs_fit`."""
