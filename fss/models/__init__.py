@@ -33,7 +33,7 @@ TRAINING_FREE = {
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "correlation", "umtfss")
+    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "correlation", "mining", "umtfss")
 
 
 def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: str = "none", **options: Any) -> Head:
@@ -49,6 +49,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
     from fss.models.cluster_match import ClusterMatch
     from fss.models.correlation import CorrelationHead
     from fss.models.cyctr import CyCTR
+    from fss.models.mining import MiningFSS
     from fss.models.nearest import NearestReadout
     from fss.models.panet import PANet
     from fss.models.pfenet import PFENet
@@ -69,6 +70,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
         "pfenet": PFENet,
         "cyctr": CyCTR,
         "correlation": CorrelationHead,
+        "mining": MiningFSS,
         "umtfss": UMTFSS,
     }
     if name not in heads:
