@@ -30,10 +30,13 @@ TRAINING_FREE = {
     "cluster_match": "cluster match",
 }
 
+#: Heads that take a gradient inside of their forward pass, which torch.compile does not follow.
+INNER_GRADIENT = ("sst",)
+
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "correlation", "umtfss")
+    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "correlation", "umtfss", "sst")
 
 
 def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: str = "none", **options: Any) -> Head:
@@ -56,6 +59,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
     from fss.models.residual import wrapped
     from fss.models.saliency import Saliency
     from fss.models.segment_select import SegmentSelection
+    from fss.models.sst import SST
     from fss.models.umtfss import UMTFSS
 
     heads: dict[str, type[Head]] = {
@@ -70,6 +74,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
         "cyctr": CyCTR,
         "correlation": CorrelationHead,
         "umtfss": UMTFSS,
+        "sst": SST,
     }
     if name not in heads:
         near = difflib.get_close_matches(name, heads, 1)

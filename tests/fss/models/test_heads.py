@@ -19,6 +19,7 @@ OPTIONS = {
     "umtfss": {"dim": 16, "heads": 2, "foreground_prototypes": 4, "background_prototypes": 6},
     "panet": {"dim": 12},
     "pfenet": {"dim": 16, "bins": [1.0, 0.5, 0.2]},
+    "sst": {"dim": 16},
     "cyctr": {"dim": 16, "heads": 2, "points": 3, "foreground_tokens": 30, "background_tokens": 30},
 }
 TRAINED = ["correlation", "umtfss"]
