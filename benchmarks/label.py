@@ -31,12 +31,14 @@ import numpy as np
 import torch
 
 from cluster.backbone import BackboneSpec
-from cluster.feature_pass import FeaturePass, Photo
+from cluster.feature_pass import FeaturePass
 from cluster.stage import Unit, write_file
 from cluster.stages import label, sample
 from fss import pseudo, shards
 from fss.clustering import kmeans
 from fss.imaging import images
+from fss.sources import Photo
+from fss.sources.clusters import ClusterLabeller
 
 GRANULARITIES = (3, 5, 8)
 #: What follows the backbone.
@@ -49,7 +51,9 @@ def photos(root: Path, number: int) -> list[shards.Sample]:
     if not paths:
         raise SystemExit(f"expected .jpg files below {root}, found none; set --root")
     found = (images.fit(images.decode(path.read_bytes()), 512) for path in paths)
-    return [(f"{i:06d}", {"jpg": images.encode_jpeg(picture)}) for i, picture in enumerate(found)]
+    return [
+        (f"{i:06d}", {"jpg": images.encode_jpeg(picture), "json": b'{"path":""}'}) for i, picture in enumerate(found)
+    ]
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, float]:
@@ -92,7 +96,8 @@ class Bench:
 
     def measure(self, rounds: int) -> dict[str, float]:
         """Milliseconds an image: medians over rounds in which the three take turns."""
-        stage = label.LabelShard(self.features, self.clusters())
+        clusters = self.clusters()
+        stage = label.LabelShard(self.features, ClusterLabeller(clusters, self.features.recipe))
         inputs = [photo.tensor for photo in self.decode()]
         times: dict[str, list[tuple[float, float]]] = {"decode": [], "backbone": [], "label": []}
         for _ in range(rounds):
@@ -103,10 +108,10 @@ class Bench:
         for name, each in times.items():
             wall, busy = (1e3 * statistics.median(column) / len(inputs) for column in zip(*each, strict=True))
             found |= {name: wall, f"{name}_cpu": busy}
-        return found | self.steps(stage)
+        return found | self.steps(clusters)
 
     @torch.inference_mode()
-    def steps(self, stage: label.LabelShard) -> dict[str, float]:
+    def steps(self, clusters: pseudo.Clusters) -> dict[str, float]:
         """Milliseconds of this thread an image in each step after the backbone, one after the other."""
         spent = dict.fromkeys(STEPS, 0.0)
         recipe, extractor = self.features.recipe, self.features.spec.load()
@@ -120,11 +125,12 @@ class Bench:
             cut = pseudo.cut_up(picture, recipe)
             watch("superpixels")
             cuts = None if cut is None else [cut]
-            ((layers, cells),) = pseudo.label_maps(field, cuts, stage.clusters, recipe, corners)
+            ((layers, cells),) = pseudo.label_maps(field, cuts, clusters, recipe, corners)
             watch("clusters")
-            regions = pseudo.regions(cells, field[0])
+            pseudo.regions(cells, field[0])
             watch("regions")
-            stage.finish(Photo("", features["high"], picture.size[::-1], cut), layers, regions)
+            maps = pseudo.enlarge(layers, picture.size[::-1], recipe, corners)
+            label.encoded(Photo("", features["high"], picture.size[::-1]), maps)
             watch("maps")
         return {name: 1e3 * total / len(self.samples) for name, total in spent.items()}
 

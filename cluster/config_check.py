@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
 from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
+from cluster.sources import SOURCES
 from fss.backbones import padding
 from fss.episodes import ORDERS
 from fss.pairing.rules import BALANCES, SIMILARITIES
 from fss.views import Augment
 
-SOURCES = ("clusters",)
 UNITS = ("segments", "pixels")
 LEVELS = ("low", "mid", "high")
 PRECISIONS = ("fp32", "bf16")
@@ -42,7 +41,7 @@ def _choices(config: Config) -> list[str]:
     allowed = {
         "corpus.kind": (config.corpus.kind, ("folder", "scenes")),
         "backbone.name": (config.backbone.name, backbones.names()),
-        "source.name": (config.source.name, SOURCES),
+        "source.name": (config.source.name, tuple(SOURCES)),
         "source.segments": (config.source.segments, segments.NAMES),
         "source.unit": (config.source.unit, UNITS),
         **{f"source.levels[{i}]": (level, LEVELS) for i, level in enumerate(config.source.levels)},
@@ -144,28 +143,7 @@ def _corpus_problems(corpus: CorpusConfig) -> list[str]:
 
 
 def _source_problems(source: SourceConfig) -> list[str]:
-    found = []
-    if source.segments == "spectral":
-        found.append("source.segments=spectral is called ncut now: set source.segments=ncut")
-    if source.segments == "none" and source.unit != "pixels":
-        found.append(
-            f"source.unit: expected pixels with source.segments=none, which has nothing to pool, got {source.unit}; "
-            "set source.unit=pixels, or source=pixels for both"
-        )
-    if not source.granularities or len(set(source.granularities)) != len(source.granularities):
-        found.append(
-            f"source.granularities: expected different numbers of segments, got {list(source.granularities)}; "
-            "set for example source.granularities=[3,5,8]"
-        )
-    levels = [*source.hierarchy, source.clusters]
-    if any(above >= below for below, above in itertools.pairwise(levels)):
-        found.append(
-            "source.hierarchy: expected falling numbers of clusters, all above "
-            f"source.clusters={source.clusters}, got {list(source.hierarchy)}"
-        )
-    if not 0 <= source.tolerance < 1:
-        found.append(f"source.tolerance: expected a share in [0, 1), got {source.tolerance}")
-    return found
+    return list(SOURCES[source.name].problems(source)) if source.name in SOURCES else []
 
 
 def _pair_problems(pair: PairConfig) -> list[str]:

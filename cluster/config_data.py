@@ -42,9 +42,13 @@ class CorpusConfig:
 
 @dataclass
 class SourceConfig:
-    """What makes pseudo-labels of images."""
+    """What makes pseudo-labels of images: each source has its keys, `levels` belongs to all."""
 
     name: str = "clusters"
+    """`clusters`, or `saliency`, which labels without clustering: jobs.sample and jobs.kmeans are not run."""
+    levels: list[str] = field(default_factory=lambda: ["mid", "high"])
+    """Backbone levels whose embeddings, side by side, are looked at and describe regions."""
+    # clusters
     clusters: int = 40
     segments: str = "ncut"
     """How images are cut up: `ncut` = normalised cut, `agglomerate` = neighbouring tokens merged, `superpixel` =
@@ -53,8 +57,6 @@ class SourceConfig:
     """What is clustered: mean embeddings of `segments`, or `pixels`, whose clusters then vote in each segment."""
     granularities: list[int] = field(default_factory=lambda: [3, 5, 8])
     """Segments an image at each granularity (segments=ncut or agglomerate)."""
-    levels: list[str] = field(default_factory=lambda: ["mid", "high"])
-    """Backbone levels whose embeddings, side by side, are clustered."""
     points_per_image: int = 64
     """Pixel embeddings kept of each image for k-means (unit=pixels)."""
     shards: int | None = None
@@ -68,6 +70,11 @@ class SourceConfig:
     """A k-means run ends once an iteration lowers the inertia by no more than this share."""
     hierarchy: list[int] = field(default_factory=list)
     """Numbers of clusters of the levels below `clusters`, the finest first: [30000, 5000] with clusters=500."""
+    # saliency
+    maps: str | None = None
+    """Folder of maps named as the images, PNG; none = the salient side of the backbone's own normalised cut."""
+    maps_kind: str = "saliency"
+    """What `maps` hold: `saliency` from 0 to 255, salient from 128 on, or `classes`: all but 0 and void (255)."""
 
 
 @dataclass

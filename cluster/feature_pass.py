@@ -7,12 +7,12 @@ result; on a GPU only rounding depends on the batch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cluster.backbone import BackboneSpec
@@ -20,30 +20,7 @@ from cluster.stage import File, read_file
 from fss import pseudo, shards
 from fss.ahead import ahead
 from fss.imaging import images
-
-
-@dataclass(frozen=True)
-class Photo:
-    """An image as the network takes it; its size (H, W) and its superpixels, if the recipe has any."""
-
-    key: str
-    tensor: torch.Tensor
-    size: tuple[int, int]
-    cut: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some images in their order and their (B, h, w, D) float32 embeddings, on the backbone's device."""
-
-    photos: Sequence[Photo]
-    fields: torch.Tensor
-
-    @property
-    def cut(self) -> list[np.ndarray] | None:
-        """The superpixels of every image, if the recipe has any."""
-        found = [photo.cut for photo in self.photos if photo.cut is not None]
-        return found or None
+from fss.sources import Block, Photo
 
 
 @dataclass(frozen=True)
@@ -54,6 +31,8 @@ class FeaturePass:
     spec: BackboneSpec
     recipe: pseudo.Recipe
     batch: int = 16
+    features: bool = False
+    """Whether blocks bring the backbone's levels beside the embeddings."""
 
     def blocks(self, file: File) -> Iterator[Block]:
         """The images of a shard, embedded block by block; as many threads as torch has decode ahead of the network."""
@@ -74,9 +53,12 @@ class FeaturePass:
         key, members = sample
         picture = images.decode(members["jpg"])
         tensor = images.to_tensor(picture, self.spec.size)
-        return Photo(key, tensor, picture.size[::-1], pseudo.cut_up(picture, self.recipe))
+        path = json.loads(members["json"])["path"]
+        return Photo(key, tensor, picture.size[::-1], pseudo.cut_up(picture, self.recipe), path)
 
     @torch.inference_mode()
     def _block(self, photos: Sequence[Photo]) -> Block:
-        features = self.spec.load().features(torch.stack([photo.tensor for photo in photos]))
-        return Block(photos, pseudo.tokens(features, self.recipe.levels))
+        extractor = self.spec.load()
+        features = extractor.features(torch.stack([photo.tensor for photo in photos]))
+        fields = pseudo.tokens(features, self.recipe.levels)
+        return Block(photos, fields, extractor.backbone.corners, features if self.features else None)

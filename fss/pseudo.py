@@ -270,20 +270,22 @@ def enlarge(layers: np.ndarray, size: tuple[int, int], recipe: Recipe, corners: 
     return np.stack([grid.enlarge_labels(layer, size, corners) for layer in layers])
 
 
-def regions(layers: np.ndarray, field: torch.Tensor) -> list[Region]:
+def regions(layers: np.ndarray, field: torch.Tensor, first: int = 0) -> list[Region]:
     """Every label of every layer of (G, h, w) maps as a region, described by the (h, w, D) embeddings in it.
 
-    A region that came out the same at an earlier granularity is left out.
+    A region that came out the same at an earlier granularity is left out, and so are labels below `first`.
     """
     names, masks, seen = [], [], set()
     for layer, labels in enumerate(layers):
         for label in np.unique(labels):
             mask = labels == label
             name = (int(label), mask.tobytes())
-            if name not in seen:
+            if label >= first and name not in seen:
                 seen.add(name)
                 names.append((layer, int(label)))
                 masks.append(mask)
+    if not masks:
+        return []
     every = np.stack(masks)
     members = torch.from_numpy(every).flatten(1).to(field)
     descriptors = F.normalize(members @ field.flatten(0, 1), dim=1).cpu().numpy()

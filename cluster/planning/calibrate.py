@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from cluster import backbone
+from cluster import backbone, sources
 from cluster.config import Config
 from cluster.corpus.hashing import Layout
 from cluster.corpus.inputs import Entry, Source
@@ -57,7 +57,7 @@ class Some(Source):
 
 @dataclass(frozen=True)
 class Sums:
-    """What k-means costs, in seconds."""
+    """What k-means costs, in seconds; where nothing is clustered all but `memory` is 0."""
 
     point: float
     """Of a point in one iteration."""
@@ -129,11 +129,16 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
         second = Trial.go(Run(_sized(small, -(-number // 2), groups=1), stages), pool, names)
         disk, publishing = probes.disk(root)
         costs = {cost.step: cost for name in names for cost in _costs(name, first, second, publishing)}
-        for step in ("sample", "label"):
+        for step in {"sample", "label"} & set(names):
             costs[step] = _explained(costs[step], second.run, pool)
-        corpus, sample = (second.run.manifest(name).counts for name in ("shard", "sample"))
-        sums, dimensions = _kmeans(config, second.run, pool)
-        sums = dataclasses.replace(sums, iteration=sums.iteration + publishing)
+        corpus, dimensions = second.run.manifest("shard").counts, _dimensions(second.run)
+        sums, fixed, points = Sums(0.0, 0.0, 0.0, costs["label"].base, 0.0), dict(second.fixed), 0.0
+        if "sample" in names:
+            sample = second.run.manifest("sample").counts
+            sums = _kmeans(config, second.run, pool, dimensions)
+            sums = dataclasses.replace(sums, iteration=sums.iteration + publishing)
+            fixed["kmeans"] = second.run.seconds(second.run.manifest("kmeans"))
+            points = sample["points"] / sample["images"]
         return Measured(
             costs=_held(costs, second.run, dimensions),
             passes=pool.one(probes.TimePasses(root / "passes"), layout(config))[0],
@@ -142,9 +147,9 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
             sums=sums,
             training=dict(_training(config, second.run, pool)),
             driver=probes.handing_out(run.pool),
-            fixed={**second.fixed, "kmeans": second.run.seconds(second.run.manifest("kmeans"))},
+            fixed=fixed,
             accepted=corpus["accepted"] / corpus["inputs"],
-            points=sample["points"] / sample["images"],
+            points=points,
             dimensions=dimensions,
             workers=pool.size,
             disk=disk,
@@ -154,8 +159,10 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
 
 def planned(config: Config) -> list[str]:
     """The stages whose units are planned, in order."""
-    quality = ["quality"] if config.quality.enabled else []
-    return ["shard", "sample", "label", *quality, *([] if config.train.tasks == "stream" else ["pair"])]
+    clusters = sources.chosen(config).clusters
+    quality = ["quality"] if config.quality.enabled and clusters else []
+    labels = [*(["sample"] if clusters else []), "label", *quality]
+    return ["shard", *labels, *([] if config.train.tasks == "stream" else ["pair"])]
 
 
 def layout(config: Config, *, bucket: bool = False) -> Layout:
@@ -263,14 +270,20 @@ def _explained(cost: Cost, run: Run, pool: TimedPool) -> Cost:
     return dataclasses.replace(cost, parts={"decode": decode, "backbone": network, "segments": rest})
 
 
-def _kmeans(config: Config, run: Run, pool: TimedPool) -> tuple[Sums, int]:
-    """What a point costs at the configured number of clusters, and the points' dimensions."""
+def _dimensions(run: Run) -> int:
+    """Of the embeddings, which a region's descriptor has too."""
+    labels = run.manifest("label")
+    tables = (pq.read_schema(labels.folder / file.path) for file in labels.named(".regions.parquet"))
+    return max(int(table.field("descriptor").type.list_size) for table in tables)  # 1 where there is no region
+
+
+def _kmeans(config: Config, run: Run, pool: TimedPool, dimensions: int) -> Sums:
+    """What a point of so many dimensions costs at the configured number of clusters."""
     sample, finest = run.manifest("sample"), (*config.source.hierarchy, config.source.clusters)[0]
     file = max(sample.named(".npy"), key=lambda file: file.count)
     (point, read), note = pool.one(probes.TimeSums(sample.folder, file), finest)
-    dimensions = round(file.bytes / file.count / 4)
     driver, iteration = probes.adding(pool.pool, (finest, dimensions))
-    return Sums(point, read, driver, note.memory, iteration), dimensions
+    return Sums(point, read, driver, note.memory, iteration)
 
 
 def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, Steps]]:

@@ -50,9 +50,10 @@ def _steps(config: Config, measured: Measured, workers: int) -> Iterator[tuple[C
     costs, kept = measured.costs, _inputs(config) * measured.accepted
     shard = config.corpus.shard_size * measured.accepted
     yield from _shard(config, measured)
-    sampled = min(kept, (config.source.shards or math.inf) * shard)
-    yield _timed(costs["sample"], measured), Amount(sampled, shard)
-    yield _kmeans(config, measured, sampled, workers)
+    if "sample" in costs:
+        sampled = min(kept, (config.source.shards or math.inf) * shard)
+        yield _timed(costs["sample"], measured), Amount(sampled, shard)
+        yield _kmeans(config, measured, sampled, workers)
     yield _timed(costs["label"], measured), Amount(kept, shard)
     if "sum" in costs:
         looked = min(kept, (config.quality.shards or math.inf) * shard)
@@ -185,8 +186,10 @@ def notes(config: Config, rows: list[Row], machines: Machines) -> Iterator[str]:
         yield f"the driver keeps {size(files)} of names and hashes of files; raise corpus.shard_size"
     if waiting > 4e9:
         yield f"listed inputs that wait for a worker take up to {size(waiting)} of the driver while it hashes"
-    points = next(one for one in rows if one.step == "kmeans")
-    if points.roof in ("driver", "disk") and config.source.shards is None and points.seconds > 3600:
+    points = next((one for one in rows if one.step == "kmeans"), None)
+    if points is None:
+        yield f"source.name={config.source.name} clusters nothing"
+    elif points.roof in ("driver", "disk") and config.source.shards is None and points.seconds > 3600:
         yield (
             f"k-means takes {points.items:.2g} points and waits for the {points.roof}; source.shards=N takes those of "
             "N corpus shards, which are uniform samples of the corpus"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from cluster.files import listing
 from cluster.run import Run
-from fss import shards
 from fss.datasets import files, voc
 
 
@@ -57,8 +56,7 @@ class Masks:
         masks = cls.of(run)
         if masks is None:
             return None
-        listing = sorted((str(p.relative_to(masks.folder)), p.stat().st_size) for p in masks.folder.rglob("*.png"))
-        return {"sha256": shards.sha256(shards.dumps(listing)), "names": list(masks.names)}
+        return {"sha256": listing(masks.folder, "*.png"), "names": list(masks.names)}
 
     def read(self, path: str, size: tuple[int, int]) -> np.ndarray | None:
         """The (H, W) class mask of the image that came from `path`, shrunk to `size` as the image was; None if there
@@ -67,28 +65,11 @@ class Masks:
         Raises:
             ValueError: for a damaged mask, or one of another shape than its image.
         """
-        name = PurePosixPath(path)
-        places = [self.folder / f"{stem}.png" for stem in dict.fromkeys((name.with_suffix(""), name.stem))]
-        place = next((one for one in places if one.is_file()), None)
-        if place is None:
-            return None
-        mask = files.read_mask(place)
-        (height, width), (rows, columns) = size, mask.shape
-        if abs(rows * width - columns * height) > max(rows, columns, height, width):
-            raise ValueError(
-                f"{place}: expected a mask of the shape of its image, {width}x{height} or larger, "
-                f"got {columns}x{rows}; check quality.masks"
-            )
-        return mask if mask.shape == size else np.asarray(_resized(mask, size))
+        return files.mask_named_as(self.folder, path, size, "quality.masks")
 
     def name(self, value: int) -> str:
         """What class `value` is called."""
         return self.names[value] if value < len(self.names) else f"class {value}"
-
-
-def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    small = Image.fromarray(mask.astype(np.int32)).resize(size[::-1], Image.Resampling.NEAREST)
-    return np.asarray(small)
 
 
 def _names(folder: Path) -> tuple[str, ...]:

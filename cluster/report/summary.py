@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cluster import publish
+from cluster import publish, sources
 from cluster.config import plain
 from cluster.evaluation import measured
 from cluster.evaluation.results import Result, means_markdown, results_markdown, results_table
@@ -29,9 +29,12 @@ _LOCAL = "http://127.0.0.1:5000"
 
 
 def stages(run: Run) -> list[str]:
-    """What the pipeline goes through, in order: evaluate and all it reads, and the report on clusters after label."""
+    """What the pipeline goes through, in order: evaluate and all it reads, and the report on clusters after label.
+
+    A source without clusters has nothing for that report.
+    """
     names = run.order("evaluate")
-    if run.config.quality.enabled and "label" in names:
+    if run.config.quality.enabled and "label" in names and sources.chosen(run.config).clusters:
         names.insert(names.index("label") + 1, "quality")
     return names
 
@@ -171,12 +174,15 @@ def _labels(run: Run) -> report.Gallery | None:
         shards.unpack(read_file(labels.folder, labels.named(".tar")[0])),
         strict=True,
     )
-    tiles = []
+    clusters, tiles = sources.chosen(run.config).clusters, []
     for (_, members), (_, maps) in list(first)[:6]:
         image = images.decode(members["jpg"])
         for layer, png in maps.items():
-            tiles.append(report.Tile(pictures.label_overlay(image, images.decode_labels(png)), f"layer {layer[0]}"))
-    return report.Gallery("Pseudo-labels", tiles, "One colour is one cluster, over all images.")
+            tinted = images.decode_labels(png)
+            tile = pictures.label_overlay(image, tinted, void=images.VOID if clusters else 0)
+            tiles.append(report.Tile(tile, f"layer {layer[0]}"))
+    of = "cluster" if clusters else "label"
+    return report.Gallery("Pseudo-labels", tiles, f"One colour is one {of}, over all images.")
 
 
 def _tasks(run: Run) -> report.Gallery | None:

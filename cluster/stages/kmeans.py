@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from cluster import publish
+from cluster import publish, sources
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.stage import File, Manifest, Stage, read_file, write_file
@@ -237,9 +237,9 @@ def _log(run: Run, history: Sequence[float], sizes: np.ndarray) -> None:
         journal.metrics({"kmeans/entropy": entropy, "kmeans/empty": float((sizes == 0).sum())})
 
 
-def read_clusters(manifest: Manifest) -> pseudo.Clusters:
-    """What a finished stage found."""
-    return pseudo.Clusters(**safetensors.numpy.load(manifest.path("clusters.safetensors").read_bytes()))
+def _inputs(run: Run) -> tuple[str, ...]:
+    sources.with_clusters(run.config, "kmeans")
+    return ("sample",)
 
 
-STAGE = Stage("kmeans", lambda run: ("sample",), _settings, _work, version=2)
+STAGE = Stage("kmeans", _inputs, _settings, _work, version=2)

@@ -1,7 +1,7 @@
-"""label: decode, backbone, segments, nearest centroid in one pass over the corpus; label maps and region descriptors.
+"""label: decode, backbone and the source's labels in one pass over the corpus; label maps and region descriptors.
 
-For each corpus shard a tar of label maps (`key.0.png`, `key.1.png`, ...: one layer a granularity, values are cluster
-numbers) and a Parquet table of regions.
+For each corpus shard a tar of label maps (`key.0.png`, `key.1.png`, ...: one layer each; what their values are is said
+by the source, `fss.sources`) and a Parquet table of regions.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cluster import backbone, publish
-from cluster.feature_pass import Block, FeaturePass, Photo
+from cluster import backbone, publish, sources
+from cluster.feature_pass import FeaturePass
 from cluster.run import Run
-from cluster.stage import File, Output, Stage, Unit, map_units
-from cluster.stages.kmeans import read_clusters
-from cluster.stages.sample import feature_pass, recipe_settings, units
+from cluster.stage import File, Output, Stage, StageError, Unit, map_units
+from cluster.stages.sample import feature_pass, units
 from fss import pseudo, shards
 from fss.ahead import ahead
 from fss.imaging import images
+from fss.sources import Block, Labeller, Photo
 
 Labelled = tuple[shards.Sample, Sequence[pseudo.Region]]
 
@@ -34,7 +34,7 @@ class LabelShard:
     """Labels the images of one corpus shard."""
 
     features: FeaturePass
-    clusters: pseudo.Clusters
+    labeller: Labeller
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the corpus shard's `File`."""
@@ -51,18 +51,13 @@ class LabelShard:
     @torch.inference_mode()
     def label(self, block: Block) -> list[Labelled]:
         """Everything after the network, image by image: work for a thread beside it."""
-        recipe, corners = self.features.recipe, self.features.spec.load().backbone.corners
-        found = pseudo.label_maps(block.fields, block.cut, self.clusters, recipe, corners)
-        return [
-            self.finish(photo, layers, pseudo.regions(cells, field))
-            for photo, (layers, cells), field in zip(block.photos, found, block.fields, strict=True)
-        ]
+        found = self.labeller.maps(block)
+        return [(encoded(photo, maps), regions) for photo, (maps, regions) in zip(block.photos, found, strict=True)]
 
-    def finish(self, photo: Photo, layers: np.ndarray, regions: Sequence[pseudo.Region]) -> Labelled:
-        """An image's label maps as files of its size, beside its regions."""
-        maps = pseudo.enlarge(layers, photo.size, self.features.recipe, self.features.spec.load().backbone.corners)
-        members = {f"{number}.png": images.encode_png(_narrow(each)) for number, each in enumerate(maps)}
-        return (photo.key, members), regions
+
+def encoded(photo: Photo, maps: np.ndarray) -> shards.Sample:
+    """An image's (G, H, W) label maps as files, one a layer."""
+    return photo.key, {f"{number}.png": images.encode_png(_narrow(each)) for number, each in enumerate(maps)}
 
 
 def _narrow(labels: np.ndarray) -> np.ndarray:
@@ -87,13 +82,24 @@ def _table(rows: Sequence[tuple[str, pseudo.Region]]) -> bytes:
 
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    function = LabelShard(feature_pass(run), read_clusters(run.manifest("kmeans")))
+    function = LabelShard(feature_pass(run), sources.chosen(run.config).labeller(run))
     every = units(run.manifest("shard"))
-    return map_units(run, folder, "label", function, every, total=len(every))
+    files, counts = map_units(run, folder, "label", function, every, total=len(every))
+    if not counts["regions"]:
+        raise StageError(
+            f"label: source.name={run.config.source.name} found nothing in any of {counts['images']} images; "
+            "check source.maps and source.maps_kind, or choose another source"
+        )
+    return files, counts
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {"backbone": backbone.settings(run), **recipe_settings(run)}
+    return {"backbone": backbone.settings(run), **sources.chosen(run.config).settings(run)}
 
 
-STAGE = Stage("label", lambda run: ("shard", "kmeans", *backbone.needed(run)), _settings, _work, version=4)
+def _inputs(run: Run) -> tuple[str, ...]:
+    source = sources.chosen(run.config)
+    return ("shard", *(("kmeans",) if source.clusters else ()), *source.inputs, *backbone.needed(run))
+
+
+STAGE = Stage("label", _inputs, _settings, _work, version=4)

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from cluster import publish
+from cluster import publish, sources
 from cluster.quality.masks import Masks
 from cluster.quality.parts import CROP, Central, CropShard, Found, Labelled, SumShard
 from cluster.run import Run
+from cluster.sources.clusters import read_clusters
 from cluster.stage import File, Stage, Unit, map_units, read_file, write_file
-from cluster.stages.kmeans import read_clusters
 from fss import atlas, quality, shards
 from fss.imaging import images
 from fss.pairing.rules import Rules
@@ -186,6 +186,7 @@ def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
+    sources.with_clusters(run.config, "quality")
     return ("shard", "kmeans", "label", *(("render",) if Masks.rendered(run) else ()))
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cluster import backbone
-from cluster.feature_pass import Block, FeaturePass
+from cluster import backbone, sources
+from cluster.feature_pass import FeaturePass
 from cluster.run import Run
 from cluster.stage import File, Manifest, Output, Stage, Unit, map_units
 from fss import pseudo, rng
-from fss.segments import GRADED
+from fss.sources import Block
 
 
 @dataclass(frozen=True)
@@ -36,31 +36,14 @@ class SampleShard:
 
     def _rows(self, block: Block) -> list[np.ndarray]:
         generators = [rng.numpy_rng(self.seed, "sample", photo.key) for photo in block.photos]
-        corners = self.features.spec.load().backbone.corners
-        return pseudo.embeddings(block.fields, block.cut, self.features.recipe, generators, corners)
+        return pseudo.embeddings(block.fields, block.cut, self.features.recipe, generators, block.corners)
 
 
 def feature_pass(run: Run) -> FeaturePass:
     """The pass over the corpus that this run's settings ask for."""
-    source = run.config.source
-    recipe = pseudo.Recipe(
-        segments=source.segments,
-        unit=source.unit,
-        granularities=tuple(source.granularities),
-        levels=tuple(source.levels),
-        points_per_image=source.points_per_image,
-    )
-    batch = run.config.cluster.images_per_batch
-    return FeaturePass(run.manifest("shard").folder, backbone.spec(run), recipe, batch)
-
-
-def recipe_settings(run: Run) -> dict[str, Any]:
-    """What of the source shapes embeddings and label maps."""
-    source = run.config.source
-    chosen: dict[str, Any] = {"segments": source.segments, "unit": source.unit, "levels": list(source.levels)}
-    if source.segments in GRADED:
-        chosen["granularities"] = list(source.granularities)
-    return chosen
+    source, batch = sources.chosen(run.config), run.config.cluster.images_per_batch
+    recipe = source.recipe(run.config.source)
+    return FeaturePass(run.manifest("shard").folder, backbone.spec(run), recipe, batch, source.features)
 
 
 def units(corpus: Manifest) -> list[Unit]:
@@ -71,7 +54,7 @@ def units(corpus: Manifest) -> list[Unit]:
 def _settings(run: Run) -> dict[str, Any]:
     source = run.config.source
     settings = {"seed": run.config.seed, "shards": source.shards, "backbone": backbone.settings(run)}
-    settings |= recipe_settings(run)
+    settings |= sources.chosen(run.config).settings(run)
     if source.unit == "pixels":
         return settings | {"points_per_image": source.points_per_image}
     return settings
@@ -83,4 +66,9 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     return map_units(run, folder, "sample", function, chosen, total=len(chosen))
 
 
-STAGE = Stage("sample", lambda run: ("shard", *backbone.needed(run)), _settings, _work, version=3)
+def _inputs(run: Run) -> tuple[str, ...]:
+    sources.with_clusters(run.config, "sample")
+    return ("shard", *backbone.needed(run))
+
+
+STAGE = Stage("sample", _inputs, _settings, _work, version=3)

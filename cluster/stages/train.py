@@ -42,11 +42,11 @@ def model_options(run: Run) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, Any]:
     chosen = {key: value for key, value in plain(run.config.train).items() if key not in _OPERATIONAL}
-    if not _labelled(run):
-        del chosen["ratio"]
     del chosen["images"]  # a place; what lies there is below
     if _labelled(run):
         chosen["labelled"] = labelled.settings(run)
+    else:
+        del chosen["ratio"]
     if _streams(run):
         chosen["pair"] = {key: value for key, value in vars(run.config.pair).items() if key != "tasks_per_shard"}
     chosen |= {"seed": _seed(run), **start.settings_of_start(run.config.train)}

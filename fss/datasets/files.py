@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -46,6 +46,33 @@ def read_mask(path: Path) -> np.ndarray:
         return narrow(images.decode_labels(data))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def mask_named_as(folder: Path, path: str, size: tuple[int, int], key: str) -> np.ndarray | None:
+    """The (H, W) mask of the image that came from `path`, shrunk to `size` as the image was; None if there is none.
+
+    It lies where the image lies below the corpus, or directly in `folder`, as NAME.png.
+
+    Raises:
+        ValueError: for a damaged mask, or one of another shape than its image, naming the setting `key`.
+    """
+    name = PurePosixPath(path)
+    places = [folder / f"{stem}.png" for stem in dict.fromkeys((name.with_suffix(""), name.stem))]
+    place = next((one for one in places if one.is_file()), None)
+    if place is None:
+        return None
+    mask = read_mask(place)
+    (height, width), (rows, columns) = size, mask.shape
+    if abs(rows * width - columns * height) > max(rows, columns, height, width):
+        raise ValueError(
+            f"{place}: expected a mask of the shape of its image, {width}x{height} or larger, "
+            f"got {columns}x{rows}; check {key}"
+        )
+    return mask if mask.shape == size else _resized(mask, size)
+
+
+def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(mask.astype(np.int32)).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def narrow(labels: np.ndarray) -> np.ndarray:

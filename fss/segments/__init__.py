@@ -17,10 +17,20 @@ from collections.abc import Callable, Sequence
 import torch
 
 from fss.segments.agglomerate import agglomerate
-from fss.segments.ncut import cut_embedding, ncut, normalised_cut
+from fss.segments.ncut import cut_embedding, ncut, normalised_cut, second_vector
 from fss.segments.superpixel import superpixels
 
-__all__ = ["GRADED", "NAMES", "agglomerate", "cut_embedding", "ncut", "normalised_cut", "segment", "superpixels"]
+__all__ = [
+    "GRADED",
+    "NAMES",
+    "agglomerate",
+    "cut_embedding",
+    "ncut",
+    "normalised_cut",
+    "second_vector",
+    "segment",
+    "superpixels",
+]
 
 _STEPS: dict[str, Callable[[torch.Tensor, Sequence[int]], torch.Tensor]] = {"agglomerate": agglomerate, "ncut": ncut}
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from cluster.config_check import check
+from cluster.sources.clusters import read_clusters
 from cluster.stage import File
 from cluster.stages import kmeans as stage
-from cluster.stages.kmeans import read_clusters
 from fss import pseudo
 from fss.clustering import kmeans
 from tests.fss.points import points

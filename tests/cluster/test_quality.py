@@ -13,9 +13,9 @@ from cluster.quality.masks import Masks
 from cluster.quality.parts import Found
 from cluster.report import page as report
 from cluster.report import summary
+from cluster.sources.clusters import read_clusters
 from cluster.stage import read_file
 from cluster.stages import STAGES
-from cluster.stages.kmeans import read_clusters
 from fss import quality, shards
 from fss.datasets import files
 from fss.imaging import images

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from cluster.session import ROOT
+from cluster.sources.clusters import read_clusters
 from cluster.stage import StageError, read_file
-from cluster.stages.kmeans import read_clusters
 from fss import pseudo, rng, shards, tasks
 from fss.clustering import kmeans
 from fss.imaging import images

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fss.segments import GRADED, cut_embedding, normalised_cut, segment, superpixels
+from fss.segments import GRADED, cut_embedding, normalised_cut, second_vector, segment, superpixels
 from fss.segments.superpixel import vote
 from tests.fss.test_pseudo import quadrants, same_partition, unit
 
@@ -83,6 +83,16 @@ def test_the_krylov_space_holds_the_leading_eigenvectors(seed):
     angle = torch.linalg.svdvals(torch.linalg.qr(exact).Q.T @ torch.linalg.qr(found).Q)
     assert angle.min() > 1 - 1e-6
     assert torch.allclose(found.std(dim=0, correction=0), 1 / torch.arange(1, 7).double().sqrt(), atol=1e-3)
+
+
+@pytest.mark.parametrize(("number", "width"), [(100, 8), (300, 64), (5, 4)])
+def test_the_second_vector_alone(number, width):
+    """Also of few dimensions, whose affinities are of low rank; up to its sign."""
+    tokens = unit(np.random.default_rng(number).standard_normal((number, width))).astype(np.float32)
+    tokens[: number // 3] = unit(tokens[: number // 3] + tokens[0])
+    exact, found = normalised_cut(tokens, 1, 1.0)[:, 0], second_vector(tokens)
+    assert np.abs(found - np.sign(found @ exact) * exact).max() < 1e-5
+    assert not second_vector(np.tile(tokens[:1], (number, 1))).any()
 
 
 def test_a_plain_image_is_one_segment():

@@ -210,6 +210,7 @@ def test_numbers_and_lists_of_them():
         ("pfenet", 5000, 20000, (321,)),
         ("mining", 1000, 4000, (0, 1, 2, 3, 4)),
         ("masksplit", 2500, 2500, (202, 203, 204, 205, 206)),
+        ("pixel_meta", 1000, 1000, (0, 1, 2, 3, 4)),
     ],
 )
 def test_protocols_say_how_many_episodes(protocol, pascal, coco, lists):
