@@ -102,8 +102,8 @@ def test_heat_by_hand():
     """Maps 0..2 and 0..4: alone each reaches 1; by the largest of the image the first reaches a half."""
     maps = torch.tensor([[[[-5.0, 2, 1]], [[4, 0, -1]]]])
     weights = torch.tensor([[0.5, 0.5], [1, 0]])
-    assert torch.allclose(cam.heat(maps, weights)[0, :, 0], torch.tensor([[0.5, 0.5, 0.25], [0, 1, 0.5]]))
-    assert torch.allclose(cam.heat(maps, weights, "image")[0, :, 0], torch.tensor([[0.5, 0.25, 0.125], [0, 0.5, 0.25]]))
+    assert torch.allclose(cam.heat(maps, weights, "each")[0, :, 0], torch.tensor([[0.5, 0.5, 0.25], [0, 1, 0.5]]))
+    assert torch.allclose(cam.heat(maps, weights)[0, :, 0], torch.tensor([[0.5, 0.25, 0.125], [0, 0.5, 0.25]]))
     assert cam.heat(-maps.abs(), weights).abs().max() == 0
 
 
