@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -127,6 +128,26 @@ def load(name: str, weights: str) -> Classifier:
         )
     net.load_state_dict(state, strict=False)
     return Classifier(name, net)
+
+
+def categories(name: str, file: str | Path | None = None) -> tuple[str, ...]:
+    """Names of a classifier's classes in its order: one a line of `file`, or those of torchvision's ImageNet weights.
+
+    Raises:
+        ValueError: if the file cannot be read, or torchvision knows no classifier `name`.
+    """
+    if file is not None:
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read source.classes={file} ({type(error).__name__}: {error})") from error
+        return tuple(line.strip() for line in lines if line.strip())
+    import torchvision
+
+    try:
+        return tuple(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
+    except ValueError as error:
+        raise ValueError(f"expected a classifier of torchvision, got {name!r}; set source.classifier") from error
 
 
 def weigh(similarity: np.ndarray, weighting: str, temperature: float = 0.1) -> np.ndarray:

@@ -46,17 +46,6 @@ def _of_masks(source: labelled.Source, images: tuple[str, ...]) -> ImageNames:
     return ImageNames.of(names_of_masks(dataset, images, classes))
 
 
-def _classes(source: SourceConfig) -> tuple[str, ...]:
-    """The classifier's classes in its order."""
-    if source.classes is None:
-        import torchvision
-
-        weights = torchvision.models.get_model_weights(source.classifier)
-        return tuple(weights.DEFAULT.meta["categories"])
-    lines = Path(source.classes).read_text(encoding="utf-8").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
-
-
 def _left_out(run: Run, classes: tuple[str, ...], names: ImageNames) -> list[int]:
     """Classes that are called like a name that is looked for, like one of the data set, or as source.exclude says."""
     source = run.config.source
@@ -73,7 +62,7 @@ def _similarity(run: Run, names: ImageNames) -> tuple[np.ndarray, list[str]]:
     source = run.config.source
     if source.words is None:
         raise ValueError("expected word vectors for source=cam: set source.words=FILE (.vec, .txt, .bin, .npz)")
-    classes = _classes(source)
+    classes = cam.categories(source.classifier, source.classes)
     every = words.vectors(source.words, [*names.names, *classes])
     cosines = words.similarities(every[: len(names.names)], every[len(names.names) :])
     gone = _left_out(run, classes, names)

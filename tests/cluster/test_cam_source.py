@@ -9,7 +9,7 @@ import pytest
 from cluster.config_check import check
 from cluster.sources import cam
 from cluster.stage import read_file
-from fss import shards
+from fss import shards, tasks
 from fss.datasets import open_dataset
 from fss.imaging import images
 from fss.scenes.scene import CLASSES
@@ -34,16 +34,13 @@ def files(tmp_path_factory):
         f"source.classes={folder}/classes.txt",
         "source.classifier=mobilenet_v2",
         "source.classifier_weights=random",
-        "pair.max_area=1",
-        "pair.max_border=1",
-        "pair.min_area=0",
     ]
 
 
 @pytest.fixture(scope="module")
 def labelled(configure, start, tmp_path_factory, files):
     run = start(configure(tmp_path_factory.mktemp("runs"), *files))
-    run.ensure("pair")
+    run.ensure("label")
     return run
 
 
@@ -69,6 +66,27 @@ def test_images_have_labels_of_the_names_they_show(labelled):
     assert len(seen) > 3
     regions = pq.read_table(labels.folder / labels.named(".regions.parquet")[0].path)
     assert set(regions["label"].to_pylist()) <= seen
+
+
+def test_images_of_one_name_make_tasks(configure, start, files, tmp_path):
+    """By a table of the names of all images, in which every one shows one thing of two."""
+    table = tmp_path / "names.csv"
+    table.write_text("".join(f"{number:06d}.jpg,{('cup', 'boat')[number % 2]}\n" for number in range(36)))
+    lenient = [f"pair.{key}" for key in ("min_area=0", "max_area=1", "max_border=1", "empty_lines=0", "nearest=1")]
+    run = start(configure(tmp_path / "runs", *files, "fold=all", f"source.names={table}", *lenient))
+    pair = run.ensure("pair")
+    assert pair.counts["tasks"] > 10
+    corpus = run.manifest("shard")
+    paths = {
+        key: json.loads(members["json"])["path"]
+        for file in corpus.named(".tar")
+        for key, members in shards.unpack(read_file(corpus.folder, file))
+    }
+    for file in pair.named(".tar"):
+        for sample in shards.unpack(read_file(pair.folder, file)):
+            first, second = (int(paths[key].removesuffix(".jpg")) for key in tasks.decode(sample).keys)
+            assert first != second
+            assert first % 2 == second % 2
 
 
 def test_the_manifest_says_what_was_left_out(labelled):

@@ -114,6 +114,16 @@ def test_classes_are_left_out_by_name():
     assert cam.excluded(classes, []) == []
 
 
+def test_names_of_a_classifiers_classes(tmp_path):
+    assert cam.categories("mobilenet_v2")[:2] == ("tench", "goldfish")
+    (tmp_path / "two.txt").write_text("tench, Tinca tinca\n\n goldfish \n")
+    assert cam.categories("any", tmp_path / "two.txt") == ("tench, Tinca tinca", "goldfish")
+    with pytest.raises(ValueError, match=r"cannot read source\.classes=nowhere"):
+        cam.categories("any", "nowhere")
+    with pytest.raises(ValueError, match="expected a classifier of torchvision, got 'vgg17'"):
+        cam.categories("vgg17")
+
+
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"expected source\.weighting of softmax, .*got 'max'"):
         cam.weigh(np.zeros((1, 2)), "max")
