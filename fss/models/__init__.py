@@ -6,7 +6,7 @@ backbone, and reads the number of shots from the shapes:
 * query: `Features`, levels (B, C, h, w);  support: `Features`, levels (B, K, C, h, w);
 * masks: (B, K, 2, h, w) float32, each cell's shares of background and of foreground in [0, 1], void in neither;
   a support may show no foreground (a distractor), then it says what is background and nothing of the foreground;
-* logits: (B, 2, h, w), background first.
+* logits: (B, 2, h, w), background first; a head that decodes may give a finer grid.
 
 A new head is one file here, one line in `build` and one preset in `conf/model`; one that needs no training is named in
 `TRAINING_FREE` as well.
@@ -33,11 +33,19 @@ TRAINING_FREE = {
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "correlation", "umtfss")
+    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "masksplit", "correlation", "umtfss")
 
 
-def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: str = "none", **options: Any) -> Head:
-    """Head `name` for a backbone of `channels` (by level), its weights drawn from `seed`.
+def build(
+    name: str,
+    channels: Mapping[str, int],
+    *,
+    seed: int = 0,
+    residual: str = "none",
+    corners: bool = True,
+    **options: Any,
+) -> Head:
+    """Head `name` for a backbone of `channels` (by level) and of geometry `corners`, its weights drawn from `seed`.
 
     `residual` adds a learned head to a read-out that needs no training: none, prototype or smoothed.
 
@@ -49,6 +57,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
     from fss.models.cluster_match import ClusterMatch
     from fss.models.correlation import CorrelationHead
     from fss.models.cyctr import CyCTR
+    from fss.models.masksplit import MaskSplit
     from fss.models.nearest import NearestReadout
     from fss.models.panet import PANet
     from fss.models.pfenet import PFENet
@@ -68,6 +77,7 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
         "panet": PANet,
         "pfenet": PFENet,
         "cyctr": CyCTR,
+        "masksplit": MaskSplit,
         "correlation": CorrelationHead,
         "umtfss": UMTFSS,
     }
@@ -78,6 +88,8 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: fork_rng keeps no other
-            return wrapped(heads[name](dict(channels), **options), residual, dict(channels))
+            head = heads[name](dict(channels), **options)
+            head.corners = corners
+            return wrapped(head, residual, dict(channels))
     except TypeError as error:
         raise ValueError(f"model {name}: {error}") from error

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fss.backbones import Features
+from fss.grid import enlarge
 from fss.models.head import Auxiliary, Head
 from fss.models.prototype import PrototypeReadout, SmoothedReadout
 
@@ -38,7 +39,7 @@ class Residual(Head):
     def __init__(self, head: Head, readout: Head):
         super().__init__()
         head.silence()
-        self.head, self.readout = head, readout
+        self.head, self.readout, self.corners = head, readout, head.corners
         self.gain = nn.Parameter(torch.tensor([_GAIN]))
         self.lent = head.embeds_smoothed and isinstance(readout, SmoothedReadout)
         self.transformers = tuple(f"head.{name}" for name in head.transformers)  # type: ignore[misc]
@@ -73,7 +74,9 @@ class Residual(Head):
         return self.head.diagnose(query, support, masks)
 
     def _added(self, logits: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
-        """Half of the read-out's margin goes to the foreground, half is taken from the background."""
+        """Half of the read-out's margin, on the head's grid, goes to the foreground, half comes off the background."""
+        if cosines.shape[-2:] != logits.shape[-2:]:
+            cosines = enlarge(cosines, (logits.shape[-2], logits.shape[-1]), self.corners)
         half = self.gain * (cosines[:, 1] - cosines[:, 0]) / 2
         return logits + torch.stack([-half, half], dim=1)
 
