@@ -40,6 +40,7 @@ class Corpus:
         num_views: int,
         store: FeatureStore | None = None,
     ):
+        store = store or FeatureStore(None, 0)
         self.jpegs = {name.lower(): (folder / f"{name}.jpg").read_bytes() for name in names}
         self.bank = FeatureBank(extractor, 8 << 30)
         self.seed, self.num_views = seed, num_views
@@ -47,7 +48,7 @@ class Corpus:
             width, height = images.upright_size(jpeg)
             chosen = [views.draw(seed, key, number, views.Augment(), (height, width)) for number in range(num_views)]
             for number, view in enumerate(chosen):
-                self._add(store or FeatureStore(None, 0), f"{seed}-{number}-{key}", (key, view), jpeg)
+                self._add(store, f"{seed}-{number}-{key}", (key, view), jpeg)
 
     def _add(self, store: FeatureStore, name: str, place: tuple[str, views.View], jpeg: bytes) -> None:
         """Put a view into the bank, from the store if that has it."""

@@ -29,8 +29,9 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.learning import Corpus, Course, Exam, choose, meta_train, network
 from benchmarks.pseudo_tasks import VARIANTS, make_tasks
-from fss import models, rng, tasks
-from fss.datasets import Dataset, areas, open_dataset
+from fss import labelled, models, tasks
+from fss.datasets import Dataset, areas
+from fss.datasets.training import open_training
 from fss.imaging import images
 from fss.models.head import Head
 from fss.store import FeatureStore
@@ -98,30 +99,25 @@ ROWS = FLOORS + UNSUPERVISED + LABELLED
 class Labels:
     """The labelled train images, as far as a corpus has them."""
 
-    def __init__(self, root: Path, corpus: Corpus, shots: int):
-        self.dataset: Dataset = open_dataset("pascal5i", str(root), "ImageSets/Segmentation/train.txt")
-        self.corpus, self.shots = corpus, shots
-        self.names = [name for name in self.dataset.names if name.lower() in corpus.jpegs]
-        self._areas = {name: areas(self.dataset, name) for name in self.names}
+    def __init__(self, root: Path, corpus: Corpus):
+        self.root, self.corpus = root, corpus
+        dataset, _ = self._open(0)
+        self.areas = {name: areas(dataset, name) for name in dataset.names if name.lower() in corpus.jpegs}
 
-    def tasks(self, ratio: float, fold: int, count: int, seed: int) -> list[tasks.Task]:
-        """`count` episodes of the classes that `fold` does not test, on a share of the images; nested in the ratio."""
-        kept = sorted(self.names, key=lambda name: rng.mix(seed, "labelled", name))
-        kept = kept[: max(1, round(ratio * len(kept)))]
-        novel = self.dataset.folds[fold]
-        shown: dict[int, list[str]] = defaultdict(list)
-        for name in kept:
-            for class_id, area in self._areas[name].items():
-                if area >= MIN_AREA and class_id not in novel:
-                    shown[class_id].append(name)
-        classes = sorted(class_id for class_id, names in shown.items() if len(names) > self.shots)
-        return [self._task(shown, classes, rng.numpy_rng(seed, "labelled task", fold, i)) for i in range(count)]
+    def tasks(self, ratio: float, fold: int, count: int, seed: int) -> Sequence[tasks.Task]:
+        """`count` one-shot episodes of the classes that `fold` does not test, on a share of the images."""
+        dataset, classes = self._open(fold)
+        kept = {name: self.areas[name] for name in labelled.subset(list(self.areas), ratio, seed)}
+        drawn, _ = labelled.episodes(kept, classes, shots=1, min_area=MIN_AREA, held=0, seed=seed)
+        return [self._task(dataset, *drawn.draw(i, i // drawn.count)) for i in range(count)]
 
-    def _task(self, shown: Mapping[int, list[str]], classes: Sequence[int], generator: Any) -> tasks.Task:
-        class_id = classes[generator.integers(len(classes))]
-        chosen = generator.choice(shown[class_id], self.shots + 1, replace=False)
-        keys = tuple(str(name).lower() for name in chosen)
-        masks = tuple(images.encode_png(self.dataset.binary_mask(str(name), class_id)) for name in chosen)
+    def _open(self, fold: int) -> tuple[Dataset, tuple[int, ...]]:
+        return open_training("pascal5i", str(self.root), "ImageSets/Segmentation/train.txt", fold)
+
+    def _task(self, dataset: Dataset, class_id: int, query: str, supports: tuple[str, ...]) -> tasks.Task:
+        names = (query, *supports)
+        keys = tuple(name.lower() for name in names)
+        masks = tuple(images.encode_png(dataset.binary_mask(name, class_id)) for name in names)
         return tasks.Task(keys, tuple(self.corpus.jpegs[key] for key in keys), masks)
 
 
@@ -137,7 +133,7 @@ class Study:
         self.corpus = Corpus(root / "JPEGImages", names, self.extractor, 0, options.views, store)
         variant = next(one for one in VARIANTS if one.name == options.tasks)
         self.pseudo, self.about = make_tasks(self.corpus, variant)
-        self.labels = Labels(root, self.corpus, shots=1)
+        self.labels = Labels(root, self.corpus)
         self.course, self.heads = Course(options.steps, options.batch, options.lr), Path(options.heads)
 
     def head(self, row: Row, seed: int) -> Head:

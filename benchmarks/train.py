@@ -69,7 +69,7 @@ class Bench:
 
     def recipe(self, **options: Any) -> MetaRecipe:
         """The training of the model with these settings."""
-        spec = BackboneSpec("mobilenet_v2", str(self.given.weights), 16, self.given.size, 0)
+        spec = BackboneSpec(self.given.backbone, str(self.given.weights), 16, self.given.size, 0)
         settings = TrainConfig(batch=self.given.batch, views=_VIEWS, **options)
         chosen = load([f"model={self.model}"]).model
         about = {"name": chosen.name, "options": dict(chosen.options)}
@@ -164,32 +164,30 @@ def features(recipe: MetaRecipe) -> Iterator[Any]:
 
 def alone(bench: Bench) -> list[Row]:
     """Our loop beside the bare ones, in turn, and cached under each ZeRO stage."""
-    given = bench.given
-    cached = {stage: Ours(bench, stage, features="cached") for stage in given.zero}
-    first = next(iter(cached.values()))
-    first.fill()
-    for other in cached.values():
-        other.recipe.bank, other.at = first.recipe.bank, first.at
+    stage = bench.given.zero[0]
     sides: dict[str, Ours | Bare] = {
         "bare, pixels": Bare(bench, pixels, lambda recipe, batch: recipe._inputs(batch), features="fresh"),
-        "streamed": Ours(bench, given.zero[0], features="fresh", loader_workers=1),
-        "streamed, thread": Ours(bench, given.zero[0], features="fresh"),
+        "streamed": Ours(bench, stage, features="fresh", loader_workers=1),
+        "streamed, thread": Ours(bench, stage, features="fresh"),
         "bare, features": Bare(bench, features, lambda _, batch: batch),
-        **{f"cached, ZeRO {stage}": one for stage, one in cached.items()},
     }
-    return rows(bench, sides)
+    return rows(bench, sides | cached(bench))
 
 
 def together(bench: Bench) -> list[Row]:
     """Several workers: streamed, and cached under each ZeRO stage."""
-    given = bench.given
-    cached = {stage: Ours(bench, stage, features="cached") for stage in given.zero}
-    first = next(iter(cached.values()))
+    streamed = Ours(bench, bench.given.zero[0], features="fresh", loader_workers=1)
+    return rows(bench, {"streamed": streamed} | cached(bench))
+
+
+def cached(bench: Bench) -> dict[str, Ours]:
+    """Our loop on cached features under each ZeRO stage; all share one full bank."""
+    found = {stage: Ours(bench, stage, features="cached") for stage in bench.given.zero}
+    first = next(iter(found.values()))
     first.fill()
-    for other in cached.values():
+    for other in found.values():
         other.recipe.bank, other.at = first.recipe.bank, first.at
-    streamed = Ours(bench, given.zero[0], features="fresh", loader_workers=1)
-    return rows(bench, {"streamed": streamed, **{f"cached, ZeRO {stage}": one for stage, one in cached.items()}})
+    return {f"cached, ZeRO {stage}": one for stage, one in found.items()}
 
 
 def rows(bench: Bench, sides: dict[str, Any]) -> list[Row]:
@@ -257,7 +255,8 @@ def main() -> None:
     """Measure, print one table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", required=True, help="file, or `random`")
+    parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--models", nargs="+", default=["umtfss", "correlation"])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--zero", type=int, nargs="+", default=[1, 0, 2, 3], help="stages; the first is streamed, too")

@@ -170,8 +170,7 @@ def _margins(head: Head, photos: Photos, query: Features, block: Sequence[Episod
     support = {k: torch.cat([f[k] for f in found]).unflatten(0, (len(ways), -1)) for k in found[0]}
     masks = torch.stack([photos.support(*pair) for pair in shown]).unflatten(0, (len(ways), -1))
     alike = {k: v.expand(len(ways), *v.shape[1:]) for k, v in query.items()}
-    logits = head.match(alike, support, masks.to(photos.device))
-    return (logits[:, 1] - logits[:, 0]).unflatten(0, (len(block), -1))
+    return head.margins(alike, support, masks.to(photos.device), len(ways) // len(block))
 
 
 def _scored(episode: Episode, margins: torch.Tensor, photos: Photos, side: int) -> Result:

@@ -15,9 +15,10 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def cross_entropy(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of (B, 2, M, M) logits against (B, 2, M, M) shares in [0, 1], over all that is not void.
+    """Mean cross-entropy of (B, C, M, M) logits against (B, C, M, M) shares in [0, 1], over all that is not void.
 
-    Of each episode, then of the batch: so a batch teaches the same in however many parts or workers it is computed.
+    C is 2 for background and foreground, any other number will do. Of each episode, then of the batch: so a batch
+    teaches the same in however many parts or workers it is computed.
     """
     summed = -(shares * F.log_softmax(logits.float(), dim=1)).flatten(1).sum(1)
     return (summed / shares.flatten(1).sum(1).clamp_min(1e-6)).mean()
@@ -33,6 +34,15 @@ def dice(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     overlap = (probability * shares[:, 1]).flatten(1).sum(1)
     size = (probability**2).flatten(1).sum(1) + (shares[:, 1] ** 2).flatten(1).sum(1)
     return (1 - 2 * overlap / size.clamp_min(1e-6)).mean()
+
+
+def nearness(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Minus the mean of exp(logit) of the right side, logits being negative distances to the sides' prototypes.
+
+    (Pixel-level meta-learner, Lee et al. 2022, Eq. 5 as printed; the mean as in `cross_entropy`.) In [-1, 0].
+    """
+    summed = -(shares * logits.float().exp()).flatten(1).sum(1)
+    return (summed / shares.flatten(1).sum(1).clamp_min(1e-6)).mean()
 
 
 def cross_entropy_dice(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:

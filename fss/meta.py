@@ -45,7 +45,7 @@ class MetaModule(nn.Module):
         parts: dict[str, torch.Tensor] = {}
         for part in auxiliary:
             target = truth if part.target is None else part.target
-            parts[f"loss_{part.name}"] = self.loss(self._enlarged(part.logits, target), target)
+            parts[f"loss_{part.name}"] = (part.loss or self.loss)(self._enlarged(part.logits, target), target)
             total = total + part.weight * parts[f"loss_{part.name}"]
         return {"loss": total, **parts, **_figures(logits.detach(), truth), "empty_share": _empty(masks, truth)}
 

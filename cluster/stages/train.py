@@ -46,12 +46,12 @@ def model_options(run: Run) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, Any]:
     chosen = {key: value for key, value in plain(run.config.train).items() if key not in _OPERATIONAL}
-    if not _labelled(run):
-        del chosen["ratio"]
     del chosen["images"]  # a place; what lies there is below
     chosen["augment"] = {k: v for k, v in chosen["augment"].items() if k not in _LATER or v != getattr(_USUAL, k)}
     if _labelled(run):
         chosen["labelled"] = labelled.settings(run)
+    else:
+        del chosen["ratio"]
     if _streams(run):
         rules = pairing_settings(run.config.pair)
         chosen["pair"] = {key: value for key, value in rules.items() if key != "tasks_per_shard"}

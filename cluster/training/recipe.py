@@ -18,13 +18,14 @@ from torch import nn
 from cluster import publish
 from cluster.backbone import BackboneSpec
 from cluster.config_train import TrainConfig
-from cluster.training import candidates, examples, optimizers, start
+from cluster.training import candidates, examples, optimizers, start, study
 from cluster.training import loop as training
 from cluster.training.candidates import Candidate
 from cluster.training.feed import Feed, load
 from fss import backbones, losses, models, segmenter, tasks
 from fss.bank import FeatureBank, batch_features, batch_pixels
 from fss.meta import MetaModule
+from fss.models.head import Head
 from fss.tuning import Tuned, TunedModule
 
 #: Cells a side in which the loss compares logits with masks.
@@ -69,6 +70,8 @@ class MetaRecipe:
         head = models.build(self.model["name"], backbone.channels, **about)
         if chosen.init_from:
             start.fill(head, chosen.init_from, self.model, backbones.fingerprint(backbone))
+        elif head.studies:
+            self._study(head.to(device))
         module = MetaModule(head, losses.by_name(chosen.loss), backbone.corners)
         if chosen.tune:
             tuned = Tuned(copy.deepcopy(backbone), chosen.tune, chosen.gradient_checkpointing, self.spec.precision)
@@ -76,6 +79,15 @@ class MetaRecipe:
         if chosen.compile:
             module.compile()
         return module
+
+    def _study(self, head: Head) -> None:
+        """Show the head training images, the same ones in every worker: the first ones of the first epoch."""
+        total, size = sum(self.train.counts), self.settings.batch
+        batches = self._load(self.train, 0, math.ceil(total / size), 0, 1, size, 1)
+        head.study(study.Album(study.distinct(batches, head.studies), self.bank), self.seed)
+        if torch.distributed.is_initialized():
+            for buffer in head.buffers():  # other processors may round otherwise
+                torch.distributed.broadcast(buffer, 0)
 
     def identity(self) -> dict[str, str]:
         """What a checkpoint does not hold and must fit: the backbone as it was before anything of it was tuned."""
@@ -119,7 +131,14 @@ class MetaRecipe:
         return load(data, range(start, stop), 0 if stop - start == 1 else chosen.loader_workers)
 
     def after_step(self, module: nn.Module) -> None:
-        """Nothing to do."""
+        """What the head noted of a step is added up over the workers, and settled by each alike."""
+        head = _meta(module).head
+        noted = head.noted()
+        if noted is None:
+            return
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(noted)
+        head.settle(noted)
 
     @torch.inference_mode()
     def validate(self, module: nn.Module) -> dict[str, float]:

@@ -230,8 +230,7 @@ def to_tensor(image: Image.Image, size: int) -> torch.Tensor:
     Stretching keeps the map between pixels and features one scale per axis, with no padding that could be clustered
     or segmented along with the picture (the released UMTFSS code pads, and its masks come back displaced).
     """
-    pixels = to_bytes(image, size).float().div_(255)
-    return pixels.sub_(pixels.new_tensor(MEAN).view(3, 1, 1)).div_(pixels.new_tensor(STD).view(3, 1, 1))
+    return normalise(to_bytes(image, size).float().div_(255))
 
 
 def to_bytes(image: Image.Image, size: int) -> torch.Tensor:

@@ -8,13 +8,14 @@ backbone, and reads the number of shots from the shapes:
   a support may show no foreground (a distractor), then it says what is background and nothing of the foreground;
 * logits: (B, 2, h, w), background first; a head that decodes may give a finer grid.
 
-A new head is one file here, one line in `build` and one preset in `conf/model`; one that needs no training is named in
+A new head is one file here, one line in `_HEADS` and one preset in `conf/model`; one that needs no training is named in
 `TRAINING_FREE` as well.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,11 +30,31 @@ TRAINING_FREE = {
     "saliency": "saliency mask",
     "cluster_match": "cluster match",
 }
+#: Module and class of each head; imported when one is built, for torch takes seconds.
+_HEADS = {
+    "prototype": "prototype.PrototypeReadout",
+    "smoothed": "prototype.SmoothedReadout",
+    "nearest": "nearest.NearestReadout",
+    "segments": "segment_select.SegmentSelection",
+    "saliency": "saliency.Saliency",
+    "cluster_match": "cluster_match.ClusterMatch",
+    "panet": "panet.PANet",
+    "pfenet": "pfenet.PFENet",
+    "cyctr": "cyctr.CyCTR",
+    "masksplit": "masksplit.MaskSplit",
+    "sst": "sst.SST",
+    "pixel_meta": "pixel_meta.PixelMeta",
+    "mining": "mining.MiningFSS",
+    "correlation": "correlation.CorrelationHead",
+    "umtfss": "umtfss.UMTFSS",
+}
+#: Heads that take a gradient inside of their forward pass, which torch.compile does not follow.
+INNER_GRADIENT = ("sst",)
 
 
 def names() -> tuple[str, ...]:
     """The heads there are."""
-    return (*TRAINING_FREE, "panet", "pfenet", "cyctr", "masksplit", "correlation", "umtfss")
+    return tuple(_HEADS)
 
 
 def build(
@@ -54,42 +75,19 @@ def build(
     """
     import torch
 
-    from fss.models.cluster_match import ClusterMatch
-    from fss.models.correlation import CorrelationHead
-    from fss.models.cyctr import CyCTR
-    from fss.models.masksplit import MaskSplit
-    from fss.models.nearest import NearestReadout
-    from fss.models.panet import PANet
-    from fss.models.pfenet import PFENet
-    from fss.models.prototype import PrototypeReadout, SmoothedReadout
     from fss.models.residual import wrapped
-    from fss.models.saliency import Saliency
-    from fss.models.segment_select import SegmentSelection
-    from fss.models.umtfss import UMTFSS
 
-    heads: dict[str, type[Head]] = {
-        "prototype": PrototypeReadout,
-        "smoothed": SmoothedReadout,
-        "nearest": NearestReadout,
-        "segments": SegmentSelection,
-        "saliency": Saliency,
-        "cluster_match": ClusterMatch,
-        "panet": PANet,
-        "pfenet": PFENet,
-        "cyctr": CyCTR,
-        "masksplit": MaskSplit,
-        "correlation": CorrelationHead,
-        "umtfss": UMTFSS,
-    }
-    if name not in heads:
-        near = difflib.get_close_matches(name, heads, 1)
+    if name not in _HEADS:
+        near = difflib.get_close_matches(name, _HEADS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"expected a model of {', '.join(heads)}, got {name!r}{hint}")
+        raise ValueError(f"expected a model of {', '.join(_HEADS)}, got {name!r}{hint}")
+    module, _, kind = _HEADS[name].partition(".")
+    head = getattr(importlib.import_module(f"fss.models.{module}"), kind)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: fork_rng keeps no other
-            head = heads[name](dict(channels), **options)
-            head.corners = corners
-            return wrapped(head, residual, dict(channels))
+            found = head(dict(channels), **options)
+            found.corners = corners
+            return wrapped(found, residual, dict(channels))
     except TypeError as error:
         raise ValueError(f"model {name}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -9,19 +10,22 @@ import torch
 from torch import nn
 
 from fss.backbones import Features
+from fss.losses import Loss
 
 
 class Auxiliary(NamedTuple):
-    """A further prediction that training scores: `weight` times the loss of `logits` (B, 2, h, w).
+    """A further prediction that training scores: `weight` times the loss of `logits` (B, C, h, w).
 
-    Its target is `target`, (B, 2, m, m) shares of background and foreground in [0, 1], or the query's truth where that
-    is None. `name` is the figure under which its loss is shown.
+    Its target is `target`, (B, C, m, m) shares of the classes in [0, 1], or the query's truth where that is None. What
+    scores it is `loss`, or the training's own where that is None; then C is 2, background and foreground. `name` is the
+    figure under which its loss is shown.
     """
 
     name: str
     logits: torch.Tensor
     weight: float = 1.0
     target: torch.Tensor | None = None
+    loss: Loss | None = None
 
 
 class Head(nn.Module):
@@ -36,6 +40,8 @@ class Head(nn.Module):
     """
 
     needs_fit = False
+    #: Images of training tasks that it wants to `study` before training starts; 0 = none.
+    studies = 0
     #: Its embeddings hold what the smoothed read-out needs (`fss.models.prototype`), under the same names.
     embeds_smoothed = False
     #: Names of the submodules that are transformers: `train.optimizer=mixed` gives them AdamW, the rest SGD.
@@ -64,6 +70,16 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
+    def margins(self, query: Features, support: Features, masks: torch.Tensor, ways: int) -> torch.Tensor:
+        """(E, N, h, w) foreground minus background logit of every way of E episodes of N `ways`.
+
+        The arguments are those of `match`, a row for each way, an episode's one after the other. By default each way is
+        asked for alone, as the field extends two-class models; a head that knows several classes overrides it. The
+        answer is the way with the largest margin, or the background where none is above zero.
+        """
+        logits = self.match(query, support, masks)
+        return (logits[:, 1] - logits[:, 0]).unflatten(0, (-1, ways))
+
     def describe(self, embedded: Features) -> torch.Tensor:
         """(B, D) float32, what `fit` wants to know of images that `embed` has seen; of heads that `needs_fit`."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
@@ -71,6 +87,23 @@ class Head(nn.Module):
     def fit(self, rows: np.ndarray, seed: int) -> None:
         """Set the buffers from (n, D) float32 descriptions of n unlabelled images; of heads that `needs_fit`."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
+
+    def study(self, images: Iterable[tuple[Features, torch.Tensor]], seed: int) -> None:
+        """Set buffers from images of training tasks with their masks, before training; of heads with `studies`.
+
+        Args:
+            images: levels (n, C, h, w) and (n, 2, h, w) shares of background and foreground, some at a time, always the
+                same ones, however often they are gone through.
+            seed: of what is drawn.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing to study")
+
+    def noted(self) -> torch.Tensor | None:
+        """What `learn` noted since the last `settle`, to be added up over workers; None if it notes nothing."""
+        return None
+
+    def settle(self, noted: torch.Tensor) -> None:
+        """Change buffers after a training step, by the sum of what all workers `noted`: so on all the same."""
 
     def silence(self) -> None:
         """Make the logits zero, and keep every gradient alive: none may stay zero after one step.

@@ -8,6 +8,8 @@ Letters: B episodes, K shots, h x w grid.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -41,6 +43,7 @@ class Residual(Head):
         head.silence()
         self.head, self.readout, self.corners = head, readout, head.corners
         self.gain = nn.Parameter(torch.tensor([_GAIN]))
+        self.studies = head.studies
         self.lent = head.embeds_smoothed and isinstance(readout, SmoothedReadout)
         self.transformers = tuple(f"head.{name}" for name in head.transformers)  # type: ignore[misc]
 
@@ -72,6 +75,18 @@ class Residual(Head):
     def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
         """Those of the head."""
         return self.head.diagnose(query, support, masks)
+
+    def study(self, images: Iterable[tuple[Features, torch.Tensor]], seed: int) -> None:
+        """The head's."""
+        self.head.study(images, seed)
+
+    def noted(self) -> torch.Tensor | None:
+        """The head's."""
+        return self.head.noted()
+
+    def settle(self, noted: torch.Tensor) -> None:
+        """The head's."""
+        self.head.settle(noted)
 
     def _added(self, logits: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
         """Half of the read-out's margin, on the head's grid, goes to the foreground, half comes off the background."""

@@ -102,6 +102,8 @@ def numbers(rows: list[Counts]) -> np.ndarray:
     "name", sorted({*models.names()} - {"saliency", "cluster_match"})
 )  # those answer all ways alike
 def test_results_equal_doing_it_by_hand(extractor, dataset, name, ways, shots):
+    if ways > 1 and name == "pixel_meta":
+        pytest.skip("it answers several ways in one vote: test_pixel_meta.py has that by hand")
     head, drawn, side = build(extractor, name), episodes(ways, shots), 65
     found = list(evaluation.run(head, open_photos(extractor, dataset), drawn, side, batch=4))
     assert [result.episode for result in found] == drawn

@@ -50,7 +50,7 @@ WRONG = {
     "wrong group": ("backbones=small", "did you mean"),
     "wrong option": (
         "backbone=resnet5",
-        "backbone: expected one of mobilenet_v2, resnet101, resnet18, resnet50, small, vgg16, vit_base, vit_small, "
+        "backbone: expected one of deeplabv3, mobilenet_v2, resnet101, resnet18, resnet50, small, vgg16, vit_base, vit_small, "
         "got 'resnet5'; did you mean 'resnet50'?",
     ),
     "wrong experiment": ("experiment=tinny", "got 'tinny'; did you mean 'tiny'?"),
@@ -132,6 +132,10 @@ WRONG = {
         "train.gradient_checkpointing=true",
         "train.gradient_checkpointing: expected false without train.tune",
     ),
+    "compiled inner gradient": (
+        ["model=sst", "train.compile=true"],
+        "train.compile: expected false with model=sst, which takes a gradient inside of its forward pass",
+    ),
     "registered path": ("train.register=a/b", "train.register: expected a name without / and :, got 'a/b'"),
     "registry without tracking": (
         ["train.register=fss", "tracking.enabled=false"],
@@ -206,6 +210,7 @@ def test_numbers_and_lists_of_them():
         ("pfenet", 5000, 20000, (321,)),
         ("mining", 1000, 4000, (0, 1, 2, 3, 4)),
         ("masksplit", 2500, 2500, (202, 203, 204, 205, 206)),
+        ("pixel_meta", 1000, 1000, (0, 1, 2, 3, 4)),
     ],
 )
 def test_protocols_say_how_many_episodes(protocol, pascal, coco, lists):

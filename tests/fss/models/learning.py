@@ -58,6 +58,9 @@ def learns(
         module = MetaModule(
             models.build(name, _CHANNELS, corners=False, **options), losses.cross_entropy_dice, corners=False
         )
+        if module.head.studies:
+            query, _, _, truth = episodes(2000, 64, nuisance)
+            module.head.study([(query, truth)], seed=0)
         before = _measured(module, nuisance)
         moments = [torch.zeros_like(p) for p in module.parameters()]
         module.train()
@@ -65,6 +68,8 @@ def learns(
             module.zero_grad()
             module(*episodes(step, 16, nuisance))["loss"].backward()
             _step(module, moments, lr)
+            if (noted := module.head.noted()) is not None:
+                module.head.settle(noted)
         return before, _measured(module, nuisance)
 
 

@@ -19,8 +19,11 @@ OPTIONS = {
     "correlation": {"dim": 16},
     "umtfss": {"dim": 16, "heads": 2, "foreground_prototypes": 4, "background_prototypes": 6},
     "panet": {"dim": 12},
+    "mining": {"dim": 12, "width": 8, "clusters": 3, "images": 6, "rectify": 2},
     "pfenet": {"dim": 16, "bins": [1.0, 0.5, 0.2]},
     "masksplit": {"dim": 32},
+    "sst": {"dim": 16},
+    "pixel_meta": {"hidden": 16, "dim": 8, "cells": 12, "k": 3},
     "cyctr": {"dim": 16, "heads": 2, "points": 3, "foreground_tokens": 30, "background_tokens": 30},
 }
 TRAINED = ["correlation", "umtfss"]
@@ -58,10 +61,18 @@ def head(name: str, *, steps: int = 0, seed: int = 0, **options: object) -> nn.M
     module = models.build(name, CHANNELS, seed=seed, **OPTIONS.get(name, {}) | options)
     if module.needs_fit:
         module.fit(module.describe(module.embed(episode(8, seed=300)[0])).numpy(), seed=0)
+    if module.studies:
+        module.study(studied(), seed=0)
     module.eval()  # no dropout: it would draw from the global generator
     for step in range(steps if name in LEARNED else 0):
         train_step(module, seed=step)
     return module
+
+
+def studied(number: int = 6) -> list[tuple[Features, torch.Tensor]]:
+    """Training images that a head may study, in two parts."""
+    images, _, masks = episode(number, seed=400)
+    return [({k: v[part] for k, v in images.items()}, masks[part, 0]) for part in (slice(0, 4), slice(4, None))]
 
 
 def train_step(module: nn.Module, seed: int = 0, lr: float = 5e-3) -> float:

@@ -13,7 +13,7 @@ from fss.meta import MetaModule
 from fss.models.head import Head
 from tests.fss.models.test_heads import CHANNELS, LEARNED, episode, finer, head
 
-SILENT = ["panet", "pfenet", "cyctr", "masksplit"]
+SILENT = ["panet", "pfenet", "cyctr", "masksplit", "sst", "pixel_meta", "mining"]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_learning_scores_the_prediction_of_forward(name):
     assert len({part.name for part in auxiliary}) == len(auxiliary)
     for part in auxiliary:
         assert part.logits.dtype == torch.float32
-        assert part.logits.shape[1] == 2
+        assert part.logits.shape[1] == 2 or part.loss is not None
         assert part.logits.requires_grad
         assert part.weight > 0
         if part.target is not None:
@@ -152,10 +152,10 @@ def test_a_silent_head_says_nothing_at_first_and_learns_all_the_same(name):
     module.silence()
     assert module(*inputs).abs().max() == 0
     module.train()
-    for step in range(2):
-        descend(module, figures(module, step)["loss"])
-    assert silent_parameters(module) == []
+    descend(module, figures(module, 0)["loss"])
     assert module(*inputs).abs().max() > 0
+    descend(module, figures(module, 1)["loss"])
+    assert silent_parameters(module) == []
 
 
 @pytest.mark.parametrize("name", LEARNED)
