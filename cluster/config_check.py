@@ -9,7 +9,7 @@ from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
 from cluster.sources import SOURCES
 from fss.backbones import padding
 from fss.episodes import ORDERS
-from fss.pairing.rules import BALANCES, SIMILARITIES
+from fss.pairing.rules import BALANCES, PAIRINGS, SIMILARITIES, SPLITS
 from fss.views import Augment
 
 UNITS = ("segments", "pixels")
@@ -46,6 +46,8 @@ def _choices(config: Config) -> list[str]:
         "source.unit": (config.source.unit, UNITS),
         **{f"source.levels[{i}]": (level, LEVELS) for i, level in enumerate(config.source.levels)},
         "source.init": (config.source.init, ("k-means++", "random")),
+        "pair.pairing": (config.pair.pairing, PAIRINGS),
+        "pair.split.kind": (config.pair.split.kind, SPLITS),
         "pair.similarity": (config.pair.similarity, SIMILARITIES),
         "pair.balance": (config.pair.balance, BALANCES),
         "train.tasks": (config.train.tasks, TASKS),
@@ -128,6 +130,7 @@ def _ranges(config: Config) -> list[str]:
         *_corpus_problems(config.corpus),
         *_source_problems(config.source),
         *_pair_problems(config.pair),
+        *_split_problems(config.pair),
         *_stream_problems(config),
         *_labelled_problems(config),
         *_augment_problems(config.train.augment),
@@ -163,6 +166,17 @@ def _pair_problems(pair: PairConfig) -> list[str]:
     return found
 
 
+def _split_problems(pair: PairConfig) -> list[str]:
+    shares = {"slope": pair.split.slope, "probability": pair.split.probability, "min_area": pair.split.min_area}
+    found = [f"pair.split.{k}: expected a share in [0, 1], got {v}" for k, v in shares.items() if not 0 <= v <= 1]
+    if pair.pairing == "mask_split" and pair.distractors:
+        found.append(
+            "pair.distractors: expected 0 with pair.pairing=mask_split, whose tasks are of one image, "
+            f"got {pair.distractors}; set pair.pairing=cross_image"
+        )
+    return found
+
+
 def _stream_problems(config: Config) -> list[str]:
     if config.train.tasks == "stream" and config.pair.repeats is not None:
         return [
@@ -173,12 +187,14 @@ def _stream_problems(config: Config) -> list[str]:
 
 
 def _augment_problems(chosen: Augment) -> list[str]:
-    limits = {"crop": 1, "keep": 1, "rotation": 180, "flip": 1, "colour": 1, "blur": 1}
+    limits = {"crop": 1, "keep": 1, "rotation": 180, "flip": 1, "colour": 1, "blur": 1, "gray": 1, "vertical_flip": 1}
     found = [
         f"train.augment.{name}: expected a number from 0 to {most}, got {getattr(chosen, name)}"
         for name, most in limits.items()
         if not 0 <= getattr(chosen, name) <= most
     ]
+    if not 1 <= chosen.widest <= 4:
+        found.append(f"train.augment.widest: expected a number from 1 to 4, got {chosen.widest}")
     return found + (
         ["train.augment.crop: expected a share above 0, or 1 for no crops, got 0"] if not chosen.crop else []
     )

@@ -106,7 +106,8 @@ class Segmenter:
         padding = chosen.get("padding", "zeros")  # models exported before there was a choice
         weights_file = str(base / "backbone.safetensors")
         backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=padding)
-        head = models.build(about["model"]["name"], backbone.channels, **about["model"]["options"])
+        options = {**about["model"]["options"], "corners": backbone.corners}
+        head = models.build(about["model"]["name"], backbone.channels, **options)
         _fill(head, backbone, base / "model.safetensors" if weights is None else Path(weights))
         where = device_by_name(device)
         return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)

@@ -44,6 +44,12 @@ class Augment:
     """Largest relative change of brightness, contrast and saturation."""
     blur: float = 0.2
     """Probability of a Gaussian blur."""
+    gray: float = 0.0
+    """Probability of no colour at all."""
+    vertical_flip: float = 0.0
+    """Probability of mirroring top to bottom."""
+    widest: float = 1.0
+    """Largest area that a view spans, share of the image's; above 1 it may show what is void around the image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +69,8 @@ class View:
     """Factors, in this order; 1 changes nothing."""
     blur: float = 0.0
     """Standard deviation of a Gaussian, share of the view's side; 0 = none."""
+    upside: bool = False
+    """Mirrored top to bottom."""
 
     @property
     def plain(self) -> bool:
@@ -72,7 +80,7 @@ class View:
     @property
     def moved(self) -> bool:
         """Whether pixels lie elsewhere than in the image or its mirror image."""
-        return self.angle != 0 or self.box != (0.0, 0.0, 1.0, 1.0)
+        return self.upside or self.angle != 0 or self.box != (0.0, 0.0, 1.0, 1.0)
 
     def of_image(self, image: Image.Image) -> Image.Image:
         """A `plain` view of an RGB image.
@@ -93,13 +101,13 @@ class View:
         left, top, right, bottom = self.box
         turn = math.radians(self.angle)
         cosine, sine = math.cos(turn), math.sin(turn)
-        mirror = -1.0 if self.flip else 1.0
+        mirror, upturn = -1.0 if self.flip else 1.0, -1.0 if self.upside else 1.0
         # From the view to the box, in units of the image's height; turned back; to shares of the image's sides.
         width, height = (right - left) * self.aspect, bottom - top
         return np.array(
             [
-                [mirror * cosine * width / self.aspect, sine * height / self.aspect, left + right - 1],
-                [-mirror * sine * width, cosine * height, top + bottom - 1],
+                [mirror * cosine * width / self.aspect, upturn * sine * height / self.aspect, left + right - 1],
+                [-mirror * sine * width, upturn * cosine * height, top + bottom - 1],
             ]
         )
 
@@ -132,24 +140,37 @@ def draw(
         saturation=float(generator.uniform(low, high)),
         blur=float(generator.uniform(*_BLUR)) if generator.random() < rules.blur else 0.0,
     )
+    if rules.gray and generator.random() < rules.gray:  # what is not used draws nothing: older views stay as they were
+        changed = dataclasses.replace(changed, saturation=0.0)
+    if rules.vertical_flip and generator.random() < rules.vertical_flip:
+        changed = dataclasses.replace(changed, upside=True)
     points = None if mask is None else _points(mask)
     for _ in range(1 if points is None else _TRIES):
         found = dataclasses.replace(
-            changed, box=_crop(generator, rules.crop), angle=float(generator.uniform(-rules.rotation, rules.rotation))
+            changed,
+            box=_crop(generator, rules.crop, rules.widest),
+            angle=float(generator.uniform(-rules.rotation, rules.rotation)),
         )
         if points is None or found.keeps(points) >= rules.keep:
             return found
     return changed
 
 
-def _crop(generator: np.random.Generator, least: float) -> tuple[float, float, float, float]:
-    """A box of `least` to all of the area, at an aspect within 4:5 of the image's own."""
-    if least >= 1:
+def _crop(generator: np.random.Generator, least: float, most: float) -> tuple[float, float, float, float]:
+    """A box of `least` to `most` of the area, at an aspect within 4:5 of the image's own; no side is longer than the
+    image's if `most` is 1, and otherwise a longer one holds all of it.
+    """
+    if least >= 1 and most <= 1:
         return (0.0, 0.0, 1.0, 1.0)
-    area, aspect = generator.uniform(least, 1.0), np.exp(generator.uniform(-_STRETCH, _STRETCH))
-    width, height = min(1.0, float(np.sqrt(area * aspect))), min(1.0, float(np.sqrt(area / aspect)))
-    left, top = float(generator.uniform(0, 1 - width)), float(generator.uniform(0, 1 - height))
+    area, aspect = generator.uniform(least, most), np.exp(generator.uniform(-_STRETCH, _STRETCH))
+    longest = 1.0 if most <= 1 else math.inf
+    width, height = min(longest, float(np.sqrt(area * aspect))), min(longest, float(np.sqrt(area / aspect)))
+    left, top = _offset(generator, width), _offset(generator, height)
     return (left, top, left + width, top + height)
+
+
+def _offset(generator: np.random.Generator, length: float) -> float:
+    return float(generator.uniform(min(0.0, 1 - length), max(0.0, 1 - length)))
 
 
 def _points(mask: np.ndarray) -> np.ndarray:

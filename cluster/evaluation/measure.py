@@ -59,7 +59,8 @@ def _load_head(entry: Entry) -> Head:
     if entry.folder:
         head = segmenter.Segmenter.load(entry.folder).head
     else:
-        head = models.build(entry.head, entry.spec.load().backbone.channels, **dict(entry.options))
+        backbone = entry.spec.load().backbone
+        head = models.build(entry.head, backbone.channels, corners=backbone.corners, **dict(entry.options))
     if entry.weights:
         head.load_state_dict(load(Path(entry.weights).read_bytes()))
     return head.eval().to(device)

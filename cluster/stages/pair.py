@@ -1,4 +1,5 @@
-"""pair: regions of one cluster, from images of one group of shards, become few-shot tasks in WebDataset shards.
+"""pair: regions of one cluster, from images of one group of shards, become few-shot tasks in WebDataset shards; or the
+two halves of one region do (pair.pairing=mask_split).
 
 A group is a uniform sample of the corpus, whose region table is held in memory by one worker; there is no global index.
 Tasks whose query image falls into the hold-out (by its key) go to files of their own, for label-free validation.
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from cluster import publish
 from cluster.run import Run
 from cluster.stage import File, Output, Stage, StageError, Unit, map_units
-from cluster.tasks.groups import Group, Source, groups, held_out, read_regions
+from cluster.tasks.groups import Group, Source, drawn, groups, held_out, read_regions, settings
 from fss import rng, shards, tasks
 from fss.pairing import pairs, usage
 from fss.pairing.rules import Rules
@@ -57,26 +58,29 @@ class PairGroup:
         """`unit.payload` is a `Group`."""
         group: Group = unit.payload
         table = read_regions(self.labels, group.regions)
-        source, held = Source(self.corpus, self.labels, group, table), held_out(table.key, self.seed)
-        drawn = {
-            kind: pairs.draw(table, self.rules, seed=self.seed, queries=queries)
+        source, held = Source(self.corpus, self.labels, group, table, self.rules), held_out(table.key, self.seed)
+        found = {
+            kind: drawn(table, self.rules, seed=self.seed, queries=queries)
             for kind, queries in (("tasks", ~held), ("holdout", held))
         }
+        made = {kind: [pairing for pairing in pairings if source.possible(pairing)] for kind, pairings in found.items()}
         files: dict[str, Callable[[], bytes]] = {}
         samples = {}
-        for kind, pairings in drawn.items():
+        for kind, pairings in made.items():
             order = rng.numpy_rng(self.seed, "order", unit.name, kind).permutation(len(pairings))
             for number, start in enumerate(range(0, len(pairings), self.tasks_per_shard)):
                 part = [pairings[i] for i in order[start : start + self.tasks_per_shard]]
                 name = f"{kind}-{unit.name}-{number:04d}.tar"
                 files[name] = functools.partial(_pack, source, part, start)
                 samples[name] = len(part)
-        every = drawn["tasks"] + drawn["holdout"]
+        every = made["tasks"] + made["holdout"]
         used = usage.count(table, every)
         files[f"usage-{unit.name}.parquet"] = functools.partial(_usage_table, used)
         samples[f"usage-{unit.name}.parquet"] = len(used)
         counts = {"images": source.pictures.count("jpg"), "regions": len(table), "usable": self._usable(table)}
-        counts |= {"tasks": len(every), "holdout": len(drawn["holdout"]), **usage.sums(used)}
+        counts |= {"tasks": len(every), "holdout": len(made["holdout"]), **usage.sums(used)}
+        if self.rules.pairing == "mask_split":
+            counts["rejected"] = sum(map(len, found.values())) - len(every)
         return Output(MadeLate(files), samples, counts)
 
     def _usable(self, table: pairs.Table) -> int:
@@ -109,7 +113,7 @@ def _peaks(folder: Path, files: Sequence[File]) -> dict[str, int]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {"seed": run.config.seed, **vars(run.config.pair)}
+    return {"seed": run.config.seed, **settings(run.config.pair)}
 
 
 def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:

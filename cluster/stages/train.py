@@ -19,12 +19,14 @@ from cluster.run import Run
 from cluster.stage import File, Stage
 from cluster.tasks import labelled
 from cluster.tasks.groups import groups
+from cluster.tasks.groups import settings as pairing_settings
 from cluster.tasks.stream import Streams
 from cluster.tasks.written import TaskFiles
 from cluster.training import candidates, start
 from cluster.training import loop as training
 from cluster.training.recipe import HOLDOUT, MetaRecipe, Tasks
 from fss import models, segmenter, shards
+from fss.views import Augment
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ _OPERATIONAL = frozenset(
     {"zero_stage", "accumulate", "gradient_checkpointing", "compile", "cache_gib", "checkpoint_every"}
     | {"keep_checkpoints", "log_every", "loader_workers", "examples", "register", "alias", "max_failures"}
 )
+#: Changes of views that came later: they count where they are used, so that models from before stay valid.
+_LATER, _USUAL = ("gray", "vertical_flip", "widest"), Augment()
 
 
 def model_options(run: Run) -> dict[str, Any]:
@@ -43,12 +47,14 @@ def model_options(run: Run) -> dict[str, Any]:
 def _settings(run: Run) -> dict[str, Any]:
     chosen = {key: value for key, value in plain(run.config.train).items() if key not in _OPERATIONAL}
     del chosen["images"]  # a place; what lies there is below
+    chosen["augment"] = {k: v for k, v in chosen["augment"].items() if k not in _LATER or v != getattr(_USUAL, k)}
     if _labelled(run):
         chosen["labelled"] = labelled.settings(run)
     else:
         del chosen["ratio"]
     if _streams(run):
-        chosen["pair"] = {key: value for key, value in vars(run.config.pair).items() if key != "tasks_per_shard"}
+        rules = pairing_settings(run.config.pair)
+        chosen["pair"] = {key: value for key, value in rules.items() if key != "tasks_per_shard"}
     chosen |= {"seed": _seed(run), **start.settings_of_start(run.config.train)}
     return {"model": model_options(run), "backbone": backbone.settings(run), **chosen}
 

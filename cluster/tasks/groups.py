@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +16,13 @@ import pyarrow.parquet as pq
 from cluster.stage import File, Manifest, read_file
 from fss import rng, shards
 from fss.imaging import images
-from fss.pairing import pairs
+from fss.pairing import mask_split, pairs
+from fss.pairing.rules import Rules
 
 #: One image in so many never is a training query.
 _HOLDOUT = 16
+#: Rules that came with mask_split: tasks across images do not depend on them.
+_SPLITTING = ("pairing", "split")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,24 @@ def held_out(keys: np.ndarray, seed: int) -> np.ndarray:
     return np.array(held, bool)[code]
 
 
+def settings(rules: Rules) -> dict[str, Any]:
+    """What of the rules shapes tasks: how regions are split only where they are."""
+    chosen = dataclasses.asdict(rules)
+    return chosen if rules.pairing == "mask_split" else {k: v for k, v in chosen.items() if k not in _SPLITTING}
+
+
+def drawn(table: pairs.Table, rules: Rules, *, seed: int, queries: np.ndarray | None = None) -> Sequence[pairs.Pairing]:
+    """A group's pairings, as `rules.pairing` makes them; see `pairs.draw` for the arguments."""
+    draw = mask_split.draw if rules.pairing == "mask_split" else pairs.draw
+    return draw(table, rules, seed=seed, queries=queries)
+
+
+def number_drawn(table: pairs.Table, rules: Rules, queries: np.ndarray) -> int:
+    """How many pairings `drawn` finds among `queries` (R,) bool, whatever the seed, without looking at descriptors."""
+    chosen = mask_split.same_image(rules) if rules.pairing == "mask_split" else rules
+    return pairs.Group(table, chosen).count(queries)
+
+
 class Members:
     """The members of shards by name, read one by one where an index says: no shard stays in memory."""
 
@@ -82,20 +105,38 @@ class Members:
 
 
 class Source:
-    """A group's regions with its images and label maps: makes tasks of pairings."""
+    """A group's regions with its images and label maps: makes tasks of pairings, by rules that say how to split."""
 
-    def __init__(self, corpus: Path, labels: Path, group: Group, table: pairs.Table):
-        self.table = table
+    def __init__(self, corpus: Path, labels: Path, group: Group, table: pairs.Table, rules: Rules):
+        self.table, self.rules = table, rules
         self.pictures = Members(corpus, group.corpus)
         self._maps = Members(labels, group.labels)
 
     def task(self, pairing: pairs.Pairing) -> tuple[list[str], list[bytes], list[np.ndarray]]:
-        """Keys, JPEGs and (H, W) uint8 masks in {0, 1}: the query's, its supports', its distractors' (all 0)."""
+        """Keys, JPEGs and (H, W) uint8 masks in {0, 1}: the query's, its supports', its distractors' (all 0).
+
+        Of `Halves` the masks hold void (255) too, and all images are the same one.
+
+        Raises:
+            ValueError: for a pairing that is not `possible`.
+        """
+        keys = [str(self.table.key[row]) for row in (pairing.query, *pairing.supports, *pairing.distractors)]
+        masks = self._masks(pairing)
+        if masks is None:
+            raise ValueError(f"{keys[0]}: expected a region that can be split, got one whose halves are too small")
+        return keys, [self.pictures[f"{key}.jpg"] for key in keys], masks
+
+    def possible(self, pairing: pairs.Pairing) -> bool:
+        """Whether a task comes of the pairing: a region may be too small, or of the wrong shape, to be split."""
+        return not isinstance(pairing, mask_split.Halves) or self._masks(pairing) is not None
+
+    def _masks(self, pairing: pairs.Pairing) -> list[np.ndarray] | None:
+        if isinstance(pairing, mask_split.Halves):
+            found = mask_split.split(self._mask(pairing.query, True) == 1, self.rules.split, pairing.seed)
+            return found and [found.query, *[found.support] * len(pairing.supports)]
         shown = (pairing.query, *pairing.supports)
         rows = (*shown, *pairing.distractors)
-        keys = [str(self.table.key[row]) for row in rows]
-        jpegs = [self.pictures[f"{key}.jpg"] for key in keys]
-        return keys, jpegs, [self._mask(row, number < len(shown)) for number, row in enumerate(rows)]
+        return [self._mask(row, number < len(shown)) for number, row in enumerate(rows)]
 
     def _mask(self, row: int, shown: bool) -> np.ndarray:
         labels = images.decode_labels(self._maps[f"{self.table.key[row]}.{self.table.layer[row]}.png"])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cluster.pool import Failure, Pool
 from cluster.stage import StageError
-from cluster.tasks.groups import Group, Source, held_out, read_regions
+from cluster.tasks.groups import Group, Source, drawn, held_out, number_drawn, read_regions
 from fss import rng, tasks
 from fss.imaging import images
 from fss.pairing import pairs
@@ -38,8 +38,8 @@ class Streams:
     def count(self, number: int) -> tuple[int, int]:
         """Tasks for training and for validation of one group, in any epoch; reads its region table only."""
         table = read_regions(self.labels, self.groups[number].regions, descriptors=False)
-        held, group = held_out(table.key, self.seed), pairs.Group(table, self.rules)
-        return group.count(~held), group.count(held)
+        held = held_out(table.key, self.seed)
+        return number_drawn(table, self.rules, ~held), number_drawn(table, self.rules, held)
 
     def open(self, pool: Pool) -> tuple[TaskStream, TaskStream]:
         """The tasks for training and those for validation; the workers of `pool` count them.
@@ -84,11 +84,11 @@ class TaskStream:
 
     def _open(self, number: int) -> Source:
         one, group = self.source, self.source.groups[number]
-        return Source(one.corpus, one.labels, group, read_regions(one.labels, group.regions))
+        return Source(one.corpus, one.labels, group, read_regions(one.labels, group.regions), one.rules)
 
     def _draw(self, number: int, epoch: int) -> tasks.LazyTasks:
-        source, drawn = self._opened(number), self.pairings(number, epoch)
-        return tasks.LazyTasks(len(drawn), lambda place: _task(source, drawn[place]))
+        source, found = self._opened(number), self.pairings(number, epoch)
+        return tasks.LazyTasks(len(found), lambda place: _task(source, found, place))
 
     def pairings(self, number: int, epoch: int) -> Sequence[pairs.Pairing]:
         """Which regions the tasks of group `number` in `epoch` pair.
@@ -98,15 +98,26 @@ class TaskStream:
         """
         table, seed = self._opened(number).table, self.source.seed
         held = held_out(table.key, seed)
-        drawn = pairs.draw(
+        found = drawn(
             table, self.source.rules, seed=rng.mix(seed, "epoch", epoch), queries=held if self.held else ~held
         )
-        if len(drawn) != self.counts[number]:
-            raise ValueError(f"group {number}: expected {self.counts[number]} tasks, got {len(drawn)} in epoch {epoch}")
-        return drawn
+        if len(found) != self.counts[number]:
+            raise ValueError(f"group {number}: expected {self.counts[number]} tasks, got {len(found)} in epoch {epoch}")
+        return found
 
 
-def _task(source: Source, pairing: pairs.Pairing) -> tasks.Task:
-    """The task of a pairing, read from its images."""
+def _task(source: Source, found: Sequence[pairs.Pairing], place: int) -> tasks.Task:
+    """The task of the pairing at `place`, read from its images; of the next one that is possible, if it is not.
+
+    Raises:
+        ValueError: if no region of the group can be split.
+    """
+    in_turn = (found[(place + step) % len(found)] for step in range(len(found)))
+    pairing = next((one for one in in_turn if source.possible(one)), None)
+    if pairing is None:
+        raise ValueError(
+            f"expected a region that can be split, found none in {len(found)} tasks of a group; lower "
+            "pair.split.min_area, or raise pair.min_area"
+        )
     keys, jpegs, masks = source.task(pairing)
     return tasks.Task(tuple(keys), tuple(jpegs), tuple(map(images.encode_png, masks)))

@@ -66,7 +66,8 @@ class MetaRecipe:
         """The head with its loss."""
         training.warn_of_slow(self.settings.precision, device)
         backbone, chosen = self.bank.extractor.backbone, self.settings
-        head = models.build(self.model["name"], backbone.channels, seed=self.seed, **self.model["options"])
+        about = {"seed": self.seed, "corners": backbone.corners, **self.model["options"]}
+        head = models.build(self.model["name"], backbone.channels, **about)
         if chosen.init_from:
             start.fill(head, chosen.init_from, self.model, backbones.fingerprint(backbone))
         elif head.studies:

@@ -6,7 +6,7 @@ backbone, and reads the number of shots from the shapes:
 * query: `Features`, levels (B, C, h, w);  support: `Features`, levels (B, K, C, h, w);
 * masks: (B, K, 2, h, w) float32, each cell's shares of background and of foreground in [0, 1], void in neither;
   a support may show no foreground (a distractor), then it says what is background and nothing of the foreground;
-* logits: (B, 2, h, w), background first.
+* logits: (B, 2, h, w), background first; a head that decodes may give a finer grid.
 
 A new head is one file here, one line in `_HEADS` and one preset in `conf/model`; one that needs no training is named in
 `TRAINING_FREE` as well.
@@ -41,6 +41,7 @@ _HEADS = {
     "panet": "panet.PANet",
     "pfenet": "pfenet.PFENet",
     "cyctr": "cyctr.CyCTR",
+    "masksplit": "masksplit.MaskSplit",
     "sst": "sst.SST",
     "pixel_meta": "pixel_meta.PixelMeta",
     "mining": "mining.MiningFSS",
@@ -56,8 +57,16 @@ def names() -> tuple[str, ...]:
     return tuple(_HEADS)
 
 
-def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: str = "none", **options: Any) -> Head:
-    """Head `name` for a backbone of `channels` (by level), its weights drawn from `seed`.
+def build(
+    name: str,
+    channels: Mapping[str, int],
+    *,
+    seed: int = 0,
+    residual: str = "none",
+    corners: bool = True,
+    **options: Any,
+) -> Head:
+    """Head `name` for a backbone of `channels` (by level) and of geometry `corners`, its weights drawn from `seed`.
 
     `residual` adds a learned head to a read-out that needs no training: none, prototype or smoothed.
 
@@ -77,6 +86,8 @@ def build(name: str, channels: Mapping[str, int], *, seed: int = 0, residual: st
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: fork_rng keeps no other
-            return wrapped(head(dict(channels), **options), residual, dict(channels))
+            found = head(dict(channels), **options)
+            found.corners = corners
+            return wrapped(found, residual, dict(channels))
     except TypeError as error:
         raise ValueError(f"model {name}: {error}") from error

@@ -46,6 +46,8 @@ class Head(nn.Module):
     embeds_smoothed = False
     #: Names of the submodules that are transformers: `train.optimizer=mixed` gives them AdamW, the rest SGD.
     transformers: ClassVar[tuple[str, ...]] = ()
+    #: The geometry of the backbone's cells, see `fss.grid`; `fss.models.build` sets it.
+    corners = True
 
     def embed(self, features: Features) -> Features:
         """What the head computes of an image on its own, in either role: levels (B, C, h, w) to tensors (B, ...).
@@ -59,7 +61,7 @@ class Head(nn.Module):
         return query
 
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
-        """(B, 2, h, w) float32 logits, background first.
+        """(B, 2, h, w) float32 logits, background first; on a finer grid of the same geometry if the head decodes.
 
         Args:
             query: tensors (B, ...) that `focus` returned.

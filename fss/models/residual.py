@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fss.backbones import Features
+from fss.grid import enlarge
 from fss.models.head import Auxiliary, Head
 from fss.models.prototype import PrototypeReadout, SmoothedReadout
 
@@ -40,7 +41,7 @@ class Residual(Head):
     def __init__(self, head: Head, readout: Head):
         super().__init__()
         head.silence()
-        self.head, self.readout = head, readout
+        self.head, self.readout, self.corners = head, readout, head.corners
         self.gain = nn.Parameter(torch.tensor([_GAIN]))
         self.studies = head.studies
         self.lent = head.embeds_smoothed and isinstance(readout, SmoothedReadout)
@@ -88,7 +89,9 @@ class Residual(Head):
         self.head.settle(noted)
 
     def _added(self, logits: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
-        """Half of the read-out's margin goes to the foreground, half is taken from the background."""
+        """Half of the read-out's margin, on the head's grid, goes to the foreground, half comes off the background."""
+        if cosines.shape[-2:] != logits.shape[-2:]:
+            cosines = enlarge(cosines, (logits.shape[-2], logits.shape[-1]), self.corners)
         half = self.gain * (cosines[:, 1] - cosines[:, 0]) / 2
         return logits + torch.stack([-half, half], dim=1)
 

@@ -8,12 +8,40 @@ import dataclasses
 BALANCES = ("images", "clusters")
 #: How the nearest share of a cluster is found, see `fss.pairing.partners`.
 SIMILARITIES = ("exact", "sampled")
+#: What tasks are made of: regions of several images, or the halves of one region.
+PAIRINGS = ("cross_image", "mask_split")
+#: How a region is split: by an upright line, a lying one, or either, as likely.
+SPLITS = ("vertical", "horizontal", "mixed")
+
+
+@dataclasses.dataclass
+class Split:
+    """How regions are split in two."""
+
+    kind: str = "vertical"
+    """`vertical` = by an upright line that halves the region (Vsplit), `horizontal` = a lying one, `mixed` = either."""
+    slope: float = 0.1
+    """Largest shift of the line's two ends in opposite directions, share of the side they lie on; 0 = no slope."""
+    alternate: bool = True
+    """Whether either half may be the support's; otherwise always the right or the lower one."""
+    probability: float = 1.0
+    """Share of the tasks that are split; the others see the whole region in both views."""
+    min_area: float = 0.0032
+    """Smallest share of the image that each half must cover (2 x 16 x 16 of 400 x 400 pixels)."""
+    ignore_support: bool = True
+    """Whether what is not the query's half of the region is void in the query's mask, not background."""
+    ignore_query: bool = False
+    """The same of the support's mask."""
 
 
 @dataclasses.dataclass
 class Rules:
     """Which regions make tasks, and how many."""
 
+    pairing: str = "cross_image"
+    """`cross_image` = regions of one cluster, `mask_split` = the two halves of a region, see `split`."""
+    split: Split = dataclasses.field(default_factory=Split)
+    """How regions are split (pairing=mask_split); what is about partners below then has no meaning."""
     tasks_per_image: int = 4
     shots: int = 1
     distractors: int = 0

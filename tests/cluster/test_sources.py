@@ -9,19 +9,35 @@ from cluster.planning import calibrate, forecast, plan
 from cluster.report import summary
 from cluster.stage import StageError, read_file
 from cluster.stages import STAGES
+from cluster.tasks.groups import groups
+from cluster.tasks.stream import Streams
 from fss import shards, tasks
 from fss.imaging import images
 from jobs._config import load
 
 
 @pytest.fixture(scope="module")
-def salient(configure, start, tmp_path_factory):
-    """Tasks across images of the classes' masks of the rendered photos."""
-    folder = configure("runs").dataset.root
+def labelled(configure, start, tmp_path_factory):
+    """A function (*overrides) -> Run whose labels are the classes' masks of the rendered photos."""
+    folder, root = configure("runs").dataset.root, tmp_path_factory.mktemp("runs")
     source = ["source=saliency", f"source.maps={folder}/SegmentationClass", "source.maps_kind=classes"]
-    run = start(configure(tmp_path_factory.mktemp("runs"), *source, "pair.max_area=0.9", "pair.max_border=1"))
+    return lambda *more: start(configure(root, *source, "pair.max_area=0.9", "pair.max_border=1", *more))
+
+
+@pytest.fixture(scope="module")
+def salient(labelled):
+    """Tasks across images."""
+    run = labelled()
     run.ensure("pair")
     return run
+
+
+def pair_tasks(run):
+    """Every task of the pair stage, decoded, with its masks as arrays."""
+    pair = run.manifest("pair")
+    files = [file for file in pair.named(".tar") if file.count]
+    found = [tasks.decode(sample) for file in files for sample in shards.unpack(read_file(pair.folder, file))]
+    return [(task, [images.decode_labels(mask) for mask in task.masks]) for task in found]
 
 
 def test_nothing_is_clustered(salient):
@@ -64,6 +80,53 @@ def test_the_backbones_own_maps_whoever_makes_them(configure, start, tmp_path):
         found.append([file.sha256 for file in run.ensure("label").files])
         assert run.manifest("label").counts["regions"] > 30  # of 36 images
     assert found[0] == found[1]
+
+
+def test_the_halves_of_a_mask_are_support_and_query_of_one_image(labelled, salient):
+    run = labelled("pair.pairing=mask_split", "pair.tasks_per_image=2", "pair.split.min_area=0.02")
+    run.ensure("pair")
+    assert run.manifest("label").fingerprint == salient.manifest("label").fingerprint
+    truth = {task.keys[0]: masks[0] for task, masks in pair_tasks(salient)}
+    found, counts = pair_tasks(run), run.manifest("pair").counts
+    assert len(found) == counts["tasks"] > 30
+    assert counts["rejected"] + counts["tasks"] == 2 * counts["used_images"] + counts["rejected"]
+    for task, (query, support) in found:
+        assert task.keys[0] == task.keys[1]
+        assert task.jpegs[0] == task.jpegs[1]
+        assert not ((query == 1) & (support == 1)).any()
+        assert ((query == 255) >= (support == 1)).all()
+        assert min((query == 1).mean(), (support == 1).mean()) >= 0.02
+        if task.keys[0] in truth:
+            assert np.array_equal(query != 0, truth[task.keys[0]] == 1)
+    lines = {(task.keys[0], mask.tobytes()) for task, (mask, _) in found}
+    assert len(lines) > 0.9 * len(found)
+
+
+def test_streamed_halves_are_split_anew_in_every_epoch(labelled, pools):
+    run = labelled("pair.pairing=mask_split", "train.tasks=stream", "pair.tasks_per_image=1")
+    for name in ("shard", "label"):
+        run.ensure(name)
+    corpus, labels, pair = run.manifest("shard"), run.manifest("label"), run.config.pair
+    streams = Streams(corpus.folder, labels.folder, tuple(groups(corpus, labels, pair.group_shards)), pair, seed=0)
+    train, held = streams.open(pools[2])
+    assert sum(train.counts) + sum(held.counts) > 25
+    first, again, later = train(0, 0)[:], train(0, 0)[:], train(0, 1)[:]
+    assert first == again
+    assert [task.keys for task in first] == [task.keys for task in later]
+    assert sum(a.masks != b.masks for a, b in zip(first, later, strict=True)) > 0.8 * len(first)
+    assert held(0, 0)[:] == held(0, 3)[:]
+
+
+def test_what_cannot_be_split(labelled):
+    for keys, said in (
+        (["pair.distractors=1"], "pair.distractors: expected 0 with pair.pairing=mask_split"),
+        (["pair.split.kind=diagonal"], "pair.split.kind: expected one of vertical, horizontal, mixed"),
+        (["pair.split.slope=40"], r"pair.split.slope: expected a share in \[0, 1\], got 40"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            labelled("pair.pairing=mask_split", *keys)
+    with pytest.raises(StageError, match="no tasks for training"):
+        labelled("pair.pairing=mask_split", "pair.split.min_area=0.6").ensure("pair")
 
 
 @pytest.mark.parametrize("stage", ["sample", "kmeans", "quality"])

@@ -63,6 +63,13 @@ def test_quarter_turns_of_a_square(angle, turns, flip):
     assert torch.equal(seen(labels(), view), mask)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_top_to_bottom(flip):
+    view, expected = View(flip, upside=True), shown(picture(), View()).flip(-2)
+    torch.testing.assert_close(shown(picture(), view), expected.flip(-1) if flip else expected, atol=1e-4, rtol=0)
+    assert torch.equal(seen(labels(), view), labels().flip(-2, -1) if flip else labels().flip(-2))
+
+
 def test_a_crop_enlarges_and_moves_the_mask_in_step():
     mask = torch.zeros(32, 32, dtype=torch.uint8)
     mask[8:16, 16:24] = 1

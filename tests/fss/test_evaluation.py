@@ -54,7 +54,8 @@ def episodes(ways: int, shots: int, count: int = 8, seed: int = 0) -> list[Episo
 
 
 def build(extractor, name: str) -> Head:
-    head = models.build(name, extractor.backbone.channels, **OPTIONS.get(name, {})).eval()
+    backbone = extractor.backbone
+    head = models.build(name, backbone.channels, corners=backbone.corners, **OPTIONS.get(name, {})).eval()
     if name in ("pfenet", "cyctr"):  # untrained, they hardly tell ways apart: let them speak up
         head.classify[-1].weight.data *= 100
     return head

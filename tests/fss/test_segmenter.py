@@ -25,7 +25,8 @@ def write(folder, name: str = "correlation", **more: object):
     """A model with random weights in `folder`, and the head and extractor it was made of."""
     extractor = Extractor(backbones.build("small", seed=1), size=64)
     options = OPTIONS.get(name, {}) | more
-    head = models.build(name, extractor.backbone.channels, seed=1, **options).eval()
+    backbone = extractor.backbone
+    head = models.build(name, backbone.channels, seed=1, corners=backbone.corners, **options).eval()
     if head.needs_fit:
         head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
     g = torch.Generator().manual_seed(0)

@@ -72,6 +72,28 @@ def test_changes_stay_within_their_limits_and_reach_them_nearly():
     assert sum(v.blur > 0 for v in drawn) == pytest.approx(100, abs=36)
 
 
+def test_new_changes_draw_nothing_where_they_are_not_used():
+    """So that views of before stay what they were: these figures are theirs."""
+    found = views.draw(3, "a", 5, Augment(), (3, 4))
+    assert found.box == pytest.approx(
+        (0.009826611504108584, 0.027337668521319487, 0.9837470705515546, 0.9433189351655596), abs=1e-12
+    )
+    assert found.angle == pytest.approx(1.7214069498243205, abs=1e-12)
+    more = views.draw(3, "a", 5, Augment(gray=1, vertical_flip=1), (3, 4))
+    assert (more.brightness, more.blur) == (found.brightness, found.blur)
+    assert (more.saturation, more.upside, more.moved, more.plain) == (0, True, True, False)
+
+
+def test_wide_views_hold_all_of_the_image():
+    drawn = [views.draw(0, "a", n, Augment(crop=1, rotation=0, widest=2.0)) for n in range(2, 300)]
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (view.box for view in drawn)]
+    assert 1 <= min(areas) < 1.05
+    assert 1.95 < max(areas) <= 2
+    for left, top, right, bottom in (view.box for view in drawn):
+        for low, high in ((left, right), (top, bottom)):
+            assert (low <= 0 and high >= 1) if high - low >= 1 else (low >= 0 and high <= 1)
+
+
 def test_places_by_hand():
     """The right half of an image of 2 by 1, turned by 90 degrees: its top is the view's right."""
     matrix = View(box=(0.5, 0, 1, 1), aspect=2).affine()

@@ -55,7 +55,9 @@ def learns(
     """Loss and IoU on episodes that are not trained on, before and after training on others."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = MetaModule(models.build(name, _CHANNELS, **options), losses.cross_entropy_dice, corners=False)
+        module = MetaModule(
+            models.build(name, _CHANNELS, corners=False, **options), losses.cross_entropy_dice, corners=False
+        )
         if module.head.studies:
             query, _, _, truth = episodes(2000, 64, nuisance)
             module.head.study([(query, truth)], seed=0)
@@ -83,7 +85,7 @@ def _step(module: torch.nn.Module, moments: list[torch.Tensor], lr: float) -> No
 def _measured(module: MetaModule, nuisance: float) -> Figures:
     module.eval()
     query, support, masks, truth = episodes(1000, 64, nuisance)
-    logits = module.head(query, support, masks)
+    logits = module._enlarged(module.head(query, support, masks), truth)
     predicted, real = logits[:, 1] > logits[:, 0], truth[:, 1] > 0
     iou = (predicted & real).flatten(1).sum(1) / (predicted | real).flatten(1).sum(1)
     return Figures(float(module.loss(logits, truth)), float(iou.mean()))

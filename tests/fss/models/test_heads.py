@@ -8,6 +8,7 @@ from torch import nn
 
 from fss import losses, models
 from fss.backbones import Features
+from fss.grid import enlarge
 from fss.models.umtfss import masked_average
 
 CHANNELS = {"low": 6, "mid": 8, "high": 9}
@@ -20,12 +21,26 @@ OPTIONS = {
     "panet": {"dim": 12},
     "mining": {"dim": 12, "width": 8, "clusters": 3, "images": 6, "rectify": 2},
     "pfenet": {"dim": 16, "bins": [1.0, 0.5, 0.2]},
+    "masksplit": {"dim": 32},
     "sst": {"dim": 16},
     "pixel_meta": {"hidden": 16, "dim": 8, "cells": 12, "k": 3},
     "cyctr": {"dim": 16, "heads": 2, "points": 3, "foreground_tokens": 30, "background_tokens": 30},
 }
 TRAINED = ["correlation", "umtfss"]
 LEARNED = [name for name in models.names() if name not in models.TRAINING_FREE]
+
+
+#: Heads that decode: cells a side, of those of the backbone.
+FINER = {"masksplit": lambda side: 8 * side - 7}
+
+
+def finer(name: str, *shape: int) -> tuple[int, ...]:
+    return tuple(FINER.get(name, int)(side) for side in shape)
+
+
+def on_grid(logits: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """(B, 2, h, w) logits on the grid of (..., h, w)."""
+    return logits if logits.shape[-2:] == like.shape[-2:] else enlarge(logits, (*like.shape[-2:],), corners=True)
 
 
 def episode(episodes: int = 3, shots: int = 1, grid: int = 5, seed: int = 0):
@@ -65,7 +80,7 @@ def train_step(module: nn.Module, seed: int = 0, lr: float = 5e-3) -> float:
     query, support, masks = episode(seed=100 + seed)
     truth = episode(seed=200 + seed)[2][:, 0]
     module.zero_grad()
-    loss = losses.cross_entropy_dice(module(query, support, masks), truth)
+    loss = losses.cross_entropy_dice(on_grid(module(query, support, masks), truth), truth)
     loss.backward()
     with torch.no_grad():
         for parameter in module.parameters():
@@ -78,7 +93,7 @@ def train_step(module: nn.Module, seed: int = 0, lr: float = 5e-3) -> float:
 @pytest.mark.parametrize("shots", [1, 3])
 def test_logits_are_on_the_grid_for_any_number_of_shots(name, shots):
     found = head(name)(*episode(shots=shots))
-    assert found.shape == (3, 2, 5, 5)
+    assert found.shape == (3, 2, *finer(name, 5, 5))
     assert found.dtype == torch.float32
     assert found.isfinite().all()
 

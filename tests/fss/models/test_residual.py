@@ -10,7 +10,7 @@ from fss.backbones import Features
 from fss.models.head import Auxiliary, Head
 from fss.models.residual import Residual, wrapped
 from fss.segmenter import Segmenter
-from tests.fss.models.test_heads import CHANNELS, LEARNED, TRAINED, episode, head, train_step, without_gradient
+from tests.fss.models.test_heads import CHANNELS, LEARNED, TRAINED, episode, head, on_grid, train_step, without_gradient
 from tests.fss.test_segmenter import MASKS, SUPPORTS, noise_image, write
 
 
@@ -48,9 +48,9 @@ def seeded(kind: type[Head]) -> Head:
 def test_the_untrained_residual_head_decides_as_its_readout(name, readout):
     """Whatever its random weights are; and without the read-out it would decide otherwise."""
     inputs = episode(shots=2)
-    expected = models.build(readout, CHANNELS)(*inputs).argmax(dim=1)
     for seed in range(2):
         found = head(name, seed=seed, residual=readout)(*inputs)
+        expected = on_grid(models.build(readout, CHANNELS)(*inputs), found).argmax(dim=1)
         assert torch.equal(found.argmax(dim=1), expected)
         assert torch.allclose(found[:, 0], -found[:, 1])
     assert not torch.equal(head(name)(*inputs).argmax(dim=1), expected)
@@ -77,7 +77,7 @@ def test_the_logits_are_the_heads_plus_the_gained_readouts(name, readout):
     shots = module.embed({k: v.flatten(0, 1) for k, v in support.items()})
     focused = module.focus(module.embed(query))
     found = module.match(focused, {k: v.unflatten(0, masks.shape[:2]) for k, v in shots.items()}, masks)
-    plain = models.build(readout, CHANNELS, scale=1.0)(query, support, masks)
+    plain = on_grid(models.build(readout, CHANNELS, scale=1.0)(query, support, masks), found)
     half = module.gain * (plain[:, 1] - plain[:, 0]) / 2
     expected = module.head(query, support, masks) + torch.stack([-half, half], 1)
     assert torch.allclose(found, expected, atol=1e-5)
