@@ -223,6 +223,8 @@ def _training_problems(config: Config) -> list[str]:
 
 
 def _tuning_problems(config: Config) -> list[str]:
+    from fss import models
+
     found = []
     if config.train.tune and config.train.features != "fresh":
         found.append(
@@ -232,6 +234,11 @@ def _tuning_problems(config: Config) -> list[str]:
     if config.train.tune and config.select != "holdout":
         found.append(
             f"select: expected holdout with train.tune, got {config.select}; candidates differ in their backbones"
+        )
+    if config.train.compile and config.model.name in models.INNER_GRADIENT:
+        found.append(
+            f"train.compile: expected false with model={config.model.name}, which takes a gradient inside of its "
+            "forward pass, got true; set train.compile=false"
         )
     if config.train.gradient_checkpointing and not config.train.tune:
         found.append(

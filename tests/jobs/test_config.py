@@ -132,6 +132,10 @@ WRONG = {
         "train.gradient_checkpointing=true",
         "train.gradient_checkpointing: expected false without train.tune",
     ),
+    "compiled inner gradient": (
+        ["model=sst", "train.compile=true"],
+        "train.compile: expected false with model=sst, which takes a gradient inside of its forward pass",
+    ),
     "registered path": ("train.register=a/b", "train.register: expected a name without / and :, got 'a/b'"),
     "registry without tracking": (
         ["train.register=fss", "tracking.enabled=false"],
