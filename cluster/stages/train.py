@@ -17,7 +17,7 @@ from cluster import backbone, publish
 from cluster.config import plain
 from cluster.run import Run
 from cluster.stage import File, Stage
-from cluster.tasks import labelled
+from cluster.tasks import labelled, unlabelled
 from cluster.tasks.groups import groups
 from cluster.tasks.stream import Streams
 from cluster.tasks.written import TaskFiles
@@ -42,14 +42,15 @@ def model_options(run: Run) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, Any]:
     chosen = {key: value for key, value in plain(run.config.train).items() if key not in _OPERATIONAL}
-    del chosen["images"]  # a place; what lies there is below
+    for place in ("images", "unlabelled_run"):  # what lies there is below
+        del chosen[place]
     if _labelled(run):
         chosen["labelled"] = labelled.settings(run)
     else:
         del chosen["ratio"]
     if _streams(run):
         chosen["pair"] = {key: value for key, value in vars(run.config.pair).items() if key != "tasks_per_shard"}
-    chosen |= {"seed": _seed(run), **start.settings_of_start(run.config.train)}
+    chosen |= {"seed": _seed(run), **unlabelled.settings(run), **start.settings_of_start(run.config.train)}
     return {"model": model_options(run), "backbone": backbone.settings(run), **chosen}
 
 
@@ -89,7 +90,7 @@ def job(run: Run, folder: Path) -> training.Job:
     train, holdout = _tasks(run, folder)
     facts = {"run": config.name, "fingerprint": folder.name, "steps": config.train.steps}
     recipe = MetaRecipe(
-        train=train,
+        train=unlabelled.wrapped(run, train),
         holdout=holdout if config.train.holdout and sum(holdout.counts) else None,
         spec=backbone.spec(run),
         model=model_options(run),
@@ -174,7 +175,7 @@ def _inputs(run: Run) -> tuple[str, ...]:
         tasks: tuple[str, ...] = ("render",) if labelled.renders(run) else ()
     else:
         tasks = ("shard", "label") if _streams(run) else ("pair",)
-    return (*tasks, *backbone.needed(run))
+    return tuple(dict.fromkeys((*tasks, *unlabelled.needed(run), *backbone.needed(run))))
 
 
 STAGE = Stage("train", _inputs, _settings, _work)
