@@ -240,6 +240,8 @@ def _unlabelled_problems(config: Config) -> list[str]:
 
 
 def _tuning_problems(config: Config) -> list[str]:
+    from fss import models
+
     found = []
     if config.train.tune and config.train.features != "fresh":
         found.append(
@@ -254,6 +256,11 @@ def _tuning_problems(config: Config) -> list[str]:
         found.append(
             "model.options.rectify: expected 0 with train.tune, because the index of training images is that of the "
             f"backbone before, got {config.model.options.get('rectify', 'none')}; set model.options.rectify=0"
+        )
+    if config.train.compile and config.model.name in models.INNER_GRADIENT:
+        found.append(
+            f"train.compile: expected false with model={config.model.name}, which takes a gradient inside of its "
+            "forward pass, got true; set train.compile=false"
         )
     if config.train.gradient_checkpointing and not config.train.tune:
         found.append(

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import backbone, publish
+from cluster import backbone, publish, sources
 from cluster.config import plain
 from cluster.run import Run
 from cluster.stage import File, Stage
@@ -96,7 +96,7 @@ def job(run: Run, folder: Path) -> training.Job:
         model=model_options(run),
         settings=dataclasses.replace(config.train, init_from=start.located(config.train.init_from)),
         seed=_seed(run),
-        facts=facts | (labelled.facts(run) if _labelled(run) else {}),
+        facts=facts | (labelled.facts(run) if _labelled(run) else sources.chosen(config).facts(run)),
     )
     return training.Job(
         name="train",

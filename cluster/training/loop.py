@@ -236,6 +236,9 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
         "steps_per_print": 10**9,
         **job.extra,
     }
+    for part in module.modules():
+        if getattr(part, "gathered_whole", False):  # ZeRO-3 keeps its parts' weights together
+            deepspeed.utils.set_z3_leaf_module(part, True)
     parameters = [p for p in module.parameters() if p.requires_grad]
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, model_parameters=parameters, config=settings, dist_init_required=False

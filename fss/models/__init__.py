@@ -41,11 +41,14 @@ _HEADS = {
     "panet": "panet.PANet",
     "pfenet": "pfenet.PFENet",
     "cyctr": "cyctr.CyCTR",
+    "sst": "sst.SST",
     "pixel_meta": "pixel_meta.PixelMeta",
     "mining": "mining.MiningFSS",
     "correlation": "correlation.CorrelationHead",
     "umtfss": "umtfss.UMTFSS",
 }
+#: Heads that take a gradient inside of their forward pass, which torch.compile does not follow.
+INNER_GRADIENT = ("sst",)
 
 
 def names() -> tuple[str, ...]:

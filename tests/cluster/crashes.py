@@ -1,8 +1,8 @@
 """Runs that are killed, as processes of their own: python -m tests.cluster.crashes HOW FOLDER override...
 
 `chain` forks a process for every failpoint of every stage, which dies there, one after the other on one folder, and
-then finishes the run. `node` kills a Ray node while the label stage is at work. Both print what happened as
-JSON.
+then finishes the run. `node` kills a Ray node while the label stage is at work, `train_node` one that trains. All print
+what happened as JSON.
 """
 
 import io
@@ -128,6 +128,39 @@ def node(folder, arguments):
     return told
 
 
+def train_node(folder, arguments):
+    """Kill one of two training nodes after the first checkpoint; a third one is free."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1"}
+    hasty = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": hasty}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    ray.init(address=cluster.address, runtime_env={"env_vars": variables}, logging_level="ERROR", log_to_driver=False)
+    run = here(load([*arguments, "cluster.train_workers=2", "train.max_failures=2"]))
+    told = {}
+
+    def kill():
+        while not list(run.folder.glob("train/*/checkpoints/step-*")):
+            time.sleep(0.01)
+        told["done_before"] = [path.name for path in run.folder.glob("train/*/checkpoints/step-*")]
+        free = ray._private.state.available_resources_per_node()
+        doomed = next(node for node in nodes if not free[node.node_id].get("CPU"))
+        cluster.remove_node(doomed, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run.ensure("train")
+    killer.join()
+    told["nodes"] = sorted(one["Alive"] for one in ray.nodes())
+    ray.shutdown()
+    cluster.shutdown()
+    return told
+
+
 if __name__ == "__main__":
     signal.alarm(400)
-    print(json.dumps({"chain": chain, "node": node}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])))
+    ways = {"chain": chain, "node": node, "train_node": train_node}
+    print(json.dumps(ways[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])))

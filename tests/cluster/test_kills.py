@@ -173,6 +173,16 @@ def test_a_killed_training_job_goes_on_in_the_same_mlflow_run(tiny_run, before_t
     assert {point.step for point in history} == {2, 4, 6, 8}
 
 
+def test_a_node_killed_while_it_trains(tiny_run, before_training, overrides):
+    root = before_training.parent
+    done = python("-m", "tests.cluster.crashes", "train_node", root, *overrides, f"root={root}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told == {"done_before": ["step-00000004"], "nodes": [False, True, True, True]}
+    expected, found = losses(tiny_run.folder), losses(before_training)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_second_command_on_one_folder_refuses(tiny_run, configure, start, tmp_path):
     """The first one is a process that holds the folder; killed, it holds nothing."""
     run = start(configure(tmp_path))

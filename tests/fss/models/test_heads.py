@@ -20,6 +20,7 @@ OPTIONS = {
     "panet": {"dim": 12},
     "mining": {"dim": 12, "width": 8, "clusters": 3, "images": 6, "rectify": 2},
     "pfenet": {"dim": 16, "bins": [1.0, 0.5, 0.2]},
+    "sst": {"dim": 16},
     "pixel_meta": {"hidden": 16, "dim": 8, "cells": 12, "k": 3},
     "cyctr": {"dim": 16, "heads": 2, "points": 3, "foreground_tokens": 30, "background_tokens": 30},
 }

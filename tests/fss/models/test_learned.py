@@ -13,7 +13,7 @@ from fss.meta import MetaModule
 from fss.models.head import Head
 from tests.fss.models.test_heads import CHANNELS, LEARNED, episode, head
 
-SILENT = ["panet", "pfenet", "cyctr", "pixel_meta", "mining"]
+SILENT = ["panet", "pfenet", "cyctr", "sst", "pixel_meta", "mining"]
 
 
 @pytest.fixture(autouse=True)
