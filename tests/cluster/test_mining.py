@@ -14,7 +14,7 @@ from cluster.tracking.journal import read_events
 from cluster.training import candidates, checkpoint
 from cluster.training import loop as training
 from cluster.training.recipe import MetaRecipe
-from fss import study, tasks
+from fss import study
 from fss.models.mined import annotate
 from jobs._config import load as configured
 from tests.cluster.test_training import kept, troubled_job
@@ -129,12 +129,3 @@ def test_the_preset_runs_on_a_users_photos(photos, start, tmp_path):
     figures = [e for e in read_events(run.tracking_folder / f"{run.journal_name('train')}.jsonl")[0] if "values" in e]
     names = {name for event in figures for name in event["values"]}
     assert names >= {"train/loss_mined", "train/holdout_mined_share", "train/holdout_background_cosine"}
-
-
-def test_supports_that_show_nothing_are_not_studied():
-    shares = torch.zeros(2, 2, 2, 3, 3)
-    shares[0, 0, 1], shares[1, 1, 1] = 1, 1
-    rows = [[("q", 0), ("a", 0), ("b", 0)], [("q", 0), ("b", 0), ("c", 0)]]
-    batch = tasks.Batch(rows, {"a": b"1", "b": b"2", "c": b"3"}, torch.zeros(2, 2, 5, 5), shares)
-    assert [one.jpeg for one in study.distinct([batch], 9)] == [b"1", b"3"]
-    assert len(study.distinct([batch, batch], 1)) == 1
