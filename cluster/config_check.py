@@ -235,7 +235,24 @@ def _training_problems(config: Config) -> list[str]:
     from_zero = {key: getattr(config.train, key) for key in ("warmup", "clip", "holdout", "examples", "weight_decay")}
     from_zero |= {"sgd_weight_decay": config.train.sgd_weight_decay}
     found += [f"train.{k}: expected a number from 0, got {v}" for k, v in from_zero.items() if not v >= 0]
-    return [*found, *_tuning_problems(config), *_registry_problems(config)]
+    return [*found, *_unlabelled_problems(config), *_tuning_problems(config), *_registry_problems(config)]
+
+
+def _unlabelled_problems(config: Config) -> list[str]:
+    found, number = [], config.train.unlabelled
+    if number < 0:
+        found.append(f"train.unlabelled: expected a number from 0, got {number}")
+    if number > 0 and not (config.model.name == "mining" and config.model.options.get("mine", 1)):
+        found.append(
+            "train.unlabelled: expected model=mining with model.options.mine above 0, other heads learn nothing of "
+            f"single images, got {number} with model={config.model.name}; set train.unlabelled=0"
+        )
+    if config.train.unlabelled_run is not None and not number:
+        found.append(
+            f"train.unlabelled_run: expected train.unlabelled above 0 beside it, got {config.train.unlabelled_run!r} "
+            "alone; set train.unlabelled=8"
+        )
+    return found
 
 
 def _tuning_problems(config: Config) -> list[str]:
@@ -250,6 +267,11 @@ def _tuning_problems(config: Config) -> list[str]:
     if config.train.tune and config.select != "holdout":
         found.append(
             f"select: expected holdout with train.tune, got {config.select}; candidates differ in their backbones"
+        )
+    if config.train.tune and config.model.name == "mining" and config.model.options.get("rectify", 1):
+        found.append(
+            "model.options.rectify: expected 0 with train.tune, because the index of training images is that of the "
+            f"backbone before, got {config.model.options.get('rectify', 'none')}; set model.options.rectify=0"
         )
     if config.train.compile and config.model.name in models.INNER_GRADIENT:
         found.append(

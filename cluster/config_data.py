@@ -45,7 +45,8 @@ class SourceConfig:
     """What makes pseudo-labels of images: each source has its keys, `levels` belongs to all."""
 
     name: str = "clusters"
-    """`clusters`, or `saliency` or `cam`, which label without clustering: jobs.sample and jobs.kmeans are not run."""
+    """`clusters`, or one that labels without clustering, so that jobs.sample and jobs.kmeans are not run: `saliency`,
+    `cam`, `mining`."""
     levels: list[str] = field(default_factory=lambda: ["mid", "high"])
     """Backbone levels whose embeddings, side by side, are looked at and describe regions."""
     # clusters
@@ -100,6 +101,9 @@ class SourceConfig:
     """Folder of maps named as the images, PNG; none = the salient side of the backbone's own normalised cut."""
     maps_kind: str = "saliency"
     """What `maps` hold: `saliency` from 0 to 255, salient from 128 on, or `classes`: all but 0 and void (255)."""
+    # mining
+    model: str | None = None
+    """Exported mining model, or run's folder, whose latent classes label the images; `levels` must be the model's."""
 
 
 @dataclass

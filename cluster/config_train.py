@@ -49,6 +49,10 @@ class TrainConfig:
     """The labelled images (tasks=labelled): a text file below dataset.root or any path; none = the set's train list."""
     ratio: float = 1.0
     """Share of the labelled images that is used (tasks=labelled): 0.05, 0.1, 0.2, 1."""
+    unlabelled: int = 0
+    """Unlabelled images beside each task, of which only a head's losses on single images learn (model=mining)."""
+    unlabelled_run: str | None = None
+    """Folder of a run whose corpus they come from; none = this run's."""
     seed: int | None = None
     """Of the head's first weights, the order of tasks and their augmentation; none = the run's seed."""
     init_from: str | None = None

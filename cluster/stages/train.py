@@ -17,7 +17,7 @@ from cluster import backbone, publish, sources
 from cluster.config import plain
 from cluster.run import Run
 from cluster.stage import File, Stage
-from cluster.tasks import labelled
+from cluster.tasks import labelled, unlabelled
 from cluster.tasks.groups import groups
 from cluster.tasks.groups import settings as pairing_settings
 from cluster.tasks.stream import Streams
@@ -26,7 +26,6 @@ from cluster.training import candidates, start
 from cluster.training import loop as training
 from cluster.training.recipe import HOLDOUT, MetaRecipe, Tasks
 from fss import models, segmenter, shards
-from fss.views import Augment
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +34,6 @@ _OPERATIONAL = frozenset(
     {"zero_stage", "accumulate", "gradient_checkpointing", "compile", "cache_gib", "checkpoint_every"}
     | {"keep_checkpoints", "log_every", "loader_workers", "examples", "register", "alias", "max_failures"}
 )
-#: Changes of views that came later: they count where they are used, so that models from before stay valid.
-_LATER, _USUAL = ("gray", "vertical_flip", "widest"), Augment()
 
 
 def model_options(run: Run) -> dict[str, Any]:
@@ -46,8 +43,8 @@ def model_options(run: Run) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, Any]:
     chosen = {key: value for key, value in plain(run.config.train).items() if key not in _OPERATIONAL}
-    del chosen["images"]  # a place; what lies there is below
-    chosen["augment"] = {k: v for k, v in chosen["augment"].items() if k not in _LATER or v != getattr(_USUAL, k)}
+    for place in ("images", "unlabelled_run"):  # what lies there is below
+        del chosen[place]
     if _labelled(run):
         chosen["labelled"] = labelled.settings(run)
     else:
@@ -55,7 +52,7 @@ def _settings(run: Run) -> dict[str, Any]:
     if _streams(run):
         rules = pairing_settings(run.config.pair)
         chosen["pair"] = {key: value for key, value in rules.items() if key != "tasks_per_shard"}
-    chosen |= {"seed": _seed(run), **start.settings_of_start(run.config.train)}
+    chosen |= {"seed": _seed(run), **unlabelled.settings(run), **start.settings_of_start(run.config.train)}
     return {"model": model_options(run), "backbone": backbone.settings(run), **chosen}
 
 
@@ -95,7 +92,7 @@ def job(run: Run, folder: Path) -> training.Job:
     train, holdout = _tasks(run, folder)
     facts = {"run": config.name, "fingerprint": folder.name, "steps": config.train.steps}
     recipe = MetaRecipe(
-        train=train,
+        train=unlabelled.wrapped(run, train),
         holdout=holdout if config.train.holdout and sum(holdout.counts) else None,
         spec=backbone.spec(run),
         model=model_options(run),
@@ -180,7 +177,7 @@ def _inputs(run: Run) -> tuple[str, ...]:
         tasks: tuple[str, ...] = ("render",) if labelled.renders(run) else ()
     else:
         tasks = ("shard", "label") if _streams(run) else ("pair",)
-    return (*tasks, *backbone.needed(run))
+    return tuple(dict.fromkeys((*tasks, *unlabelled.needed(run), *backbone.needed(run))))
 
 
 STAGE = Stage("train", _inputs, _settings, _work)

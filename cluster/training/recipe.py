@@ -18,11 +18,11 @@ from torch import nn
 from cluster import publish
 from cluster.backbone import BackboneSpec
 from cluster.config_train import TrainConfig
-from cluster.training import candidates, examples, optimizers, start, study
+from cluster.training import candidates, examples, optimizers, start
 from cluster.training import loop as training
 from cluster.training.candidates import Candidate
 from cluster.training.feed import Feed, load
-from fss import backbones, losses, models, segmenter, tasks
+from fss import backbones, losses, models, segmenter, study, tasks
 from fss.bank import FeatureBank, batch_features, batch_pixels
 from fss.meta import MetaModule
 from fss.models.head import Head
