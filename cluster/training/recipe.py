@@ -18,6 +18,7 @@ from torch import nn
 from cluster import publish
 from cluster.backbone import BackboneSpec
 from cluster.config_train import TrainConfig
+from cluster.tasks import mixed
 from cluster.training import candidates, examples, optimizers, start, study
 from cluster.training import loop as training
 from cluster.training.candidates import Candidate
@@ -81,7 +82,7 @@ class MetaRecipe:
 
     def _study(self, head: Head) -> None:
         """Show the head training images, the same ones in every worker: the first ones of the first epoch."""
-        total, size = sum(self.train.counts), self.settings.batch
+        total, size = mixed.order(self.train, self.seed).size, self.settings.batch
         batches = self._load(self.train, 0, math.ceil(total / size), 0, 1, size, 1)
         head.study(study.Album(study.distinct(batches, head.studies), self.bank), self.seed)
         if torch.distributed.is_initialized():
@@ -125,8 +126,9 @@ class MetaRecipe:
             pixels=views == 0,
             changed=extractor.device.type == "cpu",
         )
-        schedule = tasks.Schedule(files.counts, self.seed)
-        data = tasks.Batches(schedule, files, size, self.seed, views, layout, chosen.augment, rank, world)
+        data = tasks.Batches(
+            mixed.order(files, self.seed), files, size, self.seed, views, layout, chosen.augment, rank, world
+        )
         return load(data, range(start, stop), 0 if stop - start == 1 else chosen.loader_workers)
 
     def after_step(self, module: nn.Module) -> None:
@@ -166,7 +168,8 @@ class MetaRecipe:
     def _held(self, count: int) -> tuple[tasks.Batch, tuple[Any, ...]]:
         """The first `count` held-out tasks, as they are stored and as the module takes them."""
         assert self.holdout is not None
-        (batch,) = self._load(self.holdout, 0, 1, 0, 1, min(sum(self.holdout.counts), count), 1)
+        distinct = mixed.order(self.holdout, self.seed).size
+        (batch,) = self._load(self.holdout, 0, 1, 0, 1, min(distinct, count), 1)
         return batch, self._inputs(batch)
 
     def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
