@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import backbone, publish
+from cluster import backbone, publish, sources
 from cluster.config import plain
 from cluster.config_train import own_units
 from cluster.run import Run
@@ -89,6 +89,16 @@ def _own_tasks(run: Run, folder: Path) -> tuple[Tasks, Tasks]:
     return written(run.manifest("pair"))
 
 
+def _seen(run: Run) -> dict[str, Any]:
+    """What an exported model says of what its tasks were made of."""
+    config, own = run.config, {}
+    if own_units(config.train.mix):
+        own = labelled.facts(run) if _labelled(run) else sources.chosen(config).facts(run)
+    if not config.train.mix:
+        return own
+    return {"dataset": config.dataset.name, "fold": config.fold, **own, **mixed.facts(config.train.mix, own)}
+
+
 def job(run: Run, folder: Path) -> training.Job:
     """The training of this run, which writes into `folder`."""
     config = run.config
@@ -103,7 +113,7 @@ def job(run: Run, folder: Path) -> training.Job:
         model=model_options(run),
         settings=dataclasses.replace(config.train, init_from=start.located(config.train.init_from)),
         seed=_seed(run),
-        facts=facts | mixed.settings(config.train.mix) | (labelled.facts(run) if _labelled(run) else {}),
+        facts=facts | _seen(run),
     )
     return training.Job(
         name="train",

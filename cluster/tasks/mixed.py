@@ -103,6 +103,24 @@ def others(mix: Mapping[str, float]) -> list[tuple[str, Manifest, int]]:
     return found
 
 
+def facts(mix: Mapping[str, float], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The mixture, and as `classes` all whose names or labels any of the sources has seen: see `refuse_seen`.
+
+    Raises:
+        ValueError: see `others`; if the label maps that pairs were made of are gone, which say what they have seen.
+    """
+    seen = {*own.get("classes", ())}
+    for given, pair, _ in others(mix):
+        labels = read_manifest(pair.folder.parents[1] / "label" / pair.inputs["label"] / "manifest.json")
+        if labels is None:
+            raise ValueError(
+                f"train.mix: expected in {given}, beside its pairs, the label stage that they were made of, which says "
+                "what names its source has seen; run jobs.pair with that run's arguments again"
+            )
+        seen |= {*labels.settings.get("names", ())}
+    return settings(mix) | ({"labelled": own.get("labelled", "names"), "classes": sorted(seen)} if seen else {})
+
+
 def _pairs(given: str) -> Manifest:
     """The pair stage that finished last in a run's folder, or the one whose folder is given."""
     base = Path(given).resolve()

@@ -3,6 +3,7 @@
 | name | low, mid, high | strides | input size S | grid of side |
 |---|---|---|---|---|
 | `resnet18`, `resnet50`, `resnet101` | layer2, layer3, layer4 | 8, 16, 32 | 32k+1 | ceil(S / stride) |
+| `deeplabv3` | ResNet-50's layer2, layer3; its pyramid's last features | 8, 16 | 32k+1 | ceil(S / stride) |
 | `mobilenet_v2` | features[6], [13], [17] | 8, 16, 32 | 32k+1 | ceil(S / stride) |
 | `vgg16` | conv3_3, conv4_3, conv5_3 | 8, 16, 32 | 32k | floor(S / stride) |
 | `vit_small`, `vit_base` | blocks 6, 9, 12, normed | patch: 8, 14, 16 | multiple of the patch | S / stride |
@@ -46,6 +47,12 @@ def _resnet(name: str, stride: int | None, state: State | None) -> nn.Module:
     return ResNet(name, stride)
 
 
+def _deeplab(name: str, stride: int | None, state: State | None) -> nn.Module:
+    from fss.backbones.deeplab import DeepLabV3
+
+    return DeepLabV3(name, stride)
+
+
 def _vgg(name: str, stride: int | None, state: State | None) -> nn.Module:
     from fss.backbones.vgg import VGG16
 
@@ -77,6 +84,7 @@ NETWORKS: dict[str, Callable[[str, int | None, State | None], nn.Module]] = {
     "resnet18": _resnet,
     "resnet50": _resnet,
     "resnet101": _resnet,
+    "deeplabv3": _deeplab,
     "vgg16": _vgg,
     "mobilenet_v2": _mobilenet,
     "vit_small": _vit,

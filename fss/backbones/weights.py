@@ -47,7 +47,10 @@ HEADS = (
     "momentum_encoder.",
     "queue",
 )
-HEADS_OF = {"mobilenet_v2": ("features.18.",)}  # the 1x1 expansion before MobileNetV2's classifier
+HEADS_OF = {
+    "mobilenet_v2": ("features.18.",),  # the 1x1 expansion before MobileNetV2's classifier
+    "deeplabv3": ("aux_classifier.",),  # it helped to train the trunk
+}
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ def sample(name, number, shots):
     return tasks.encode(f"{number:08d}", keys, pictures, masks, {"distractors": 0})
 
 
-def made(root, name, counts=(5, 3), held=2, shots=1, corpus="c0"):
-    """A run's folder whose pair stage wrote so many tasks a shard."""
+def made(root, name, counts=(5, 3), held=2, shots=1, corpus="c0", names=()):
+    """A run's folder whose pair stage wrote so many tasks a shard, of labels of a source that has seen `names`."""
     folder = root / name / "pair" / f"fp-{name}"
     files, number = [], 0
     for shard, count in enumerate((*counts, held)):
@@ -35,8 +35,11 @@ def made(root, name, counts=(5, 3), held=2, shots=1, corpus="c0"):
         data = shards.pack(sample(name, number + place, shots) for place in range(count))
         files.append(write_file(folder, f"{kind}-{shard:05d}.tar", data, count))
         number += count
-    about = {"stage": "pair", "fingerprint": folder.name, "settings": {}, "inputs": {"shard": corpus}, "counts": {}}
-    publish.write_sealed(folder / "manifest.json", about | {"files": [dataclasses.asdict(file) for file in files]})
+    about = {"stage": "pair", "fingerprint": folder.name, "settings": {}, "counts": {}}
+    about |= {"inputs": {"shard": corpus, "label": "l0"}, "files": [dataclasses.asdict(file) for file in files]}
+    publish.write_sealed(folder / "manifest.json", about)
+    labels = {"stage": "label", "fingerprint": "l0", "settings": {"names": [*names]}, "inputs": {}, "counts": {}}
+    publish.write_sealed(root / name / "label" / "l0" / "manifest.json", labels | {"files": []})
     point_to(read_manifest(folder / "manifest.json"))
     return str(root / name)
 
@@ -90,6 +93,20 @@ def test_the_identity_is_the_pairs_and_their_shares_not_their_places(runs, tmp_p
     stage = str(tmp_path / "a" / "pair" / "fp-a")
     assert shards.dumps(mixed.settings({runs[1]: 0.6, stage: 0.4})) == shards.dumps(found)
     assert mixed.settings({}) == {}
+
+
+def test_a_model_says_which_names_any_of_its_sources_has_seen(runs, tmp_path):
+    """Evaluation refuses to test on `classes`, whichever source brought them in."""
+    named = made(tmp_path, "named", names=["dog", "cat"])
+    alone = mixed.facts({runs[0]: 0.5}, {})
+    assert alone == {"mix": {"fp-a": 500}}
+    found = mixed.facts({named: 0.5}, {})
+    assert found == {"mix": {"fp-named": 500}, "labelled": "names", "classes": ["cat", "dog"]}
+    both = mixed.facts({named: 0.5}, {"labelled": True, "classes": ["dog", "sheep"], "fold": 2})
+    assert both == {"mix": {"fp-named": 500}, "labelled": True, "classes": ["cat", "dog", "sheep"]}
+    (tmp_path / "named" / "label" / "l0" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"in .*/named, beside its pairs, the label stage .*; run jobs.pair"):
+        mixed.facts({named: 0.5}, {})
 
 
 def test_only_the_prefix_tells_pictures_of_another_corpus_apart(runs):

@@ -56,6 +56,7 @@ def noise(*shape, seed=0):
         ("mobilenet_v2", 8, 65, 9, 9, (32, 96, 320)),
         ("mobilenet_v2", 16, 65, 9, 5, (32, 96, 320)),
         ("mobilenet_v2", 32, 65, 9, 3, (32, 96, 320)),
+        ("deeplabv3", 16, 65, 9, 5, (512, 1024, 256)),
         ("vgg16", 8, 64, 8, 8, (256, 512, 512)),
         ("vgg16", 16, 64, 8, 4, (256, 512, 512)),
         ("vgg16", 32, 65, 8, 2, (256, 512, 512)),
@@ -123,6 +124,23 @@ def test_resnet_dilation_is_torchvisions_convention():
         for theirs, mine in zip(getattr(reference, stage).modules(), getattr(ours, stage).modules(), strict=True):
             if isinstance(theirs, nn.Conv2d) and theirs.kernel_size == (3, 3):
                 assert (theirs.stride, theirs.dilation, theirs.padding) == (mine.stride, mine.dilation, mine.padding)
+
+
+def test_deeplab_is_torchvisions_before_its_last_layer(tmp_path):
+    """Weights of the whole network; its classifier and its auxiliary one are left out without complaint."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        reference = torchvision.models.segmentation.deeplabv3_resnet50(
+            weights=None, weights_backbone=None, aux_loss=True, num_classes=3
+        ).eval()
+    torch.save(reference.state_dict(), tmp_path / "deeplab.pth")
+    ours = backbones.build("deeplabv3", str(tmp_path / "deeplab.pth"), stride=8)
+    images = noise(1, 3, 65, 65)
+    with torch.no_grad():
+        expected = nn.Sequential(*list(reference.classifier)[:-1])(reference.backbone(images)["out"])
+    assert_same_values(ours(images)["high"], expected)
+    assert ours.report.unexpected == ()
+    assert {key.partition(".")[0] for key in ours.report.ignored} == {"classifier", "aux_classifier"}
 
 
 def mirror_error(name, size, stride=16):
