@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
 from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
+from cluster.config_train import SHARES, own_units, units
 from cluster.sources import SOURCES
 from fss.backbones import padding
 from fss.episodes import ORDERS
@@ -133,6 +135,7 @@ def _ranges(config: Config) -> list[str]:
         *_split_problems(config.pair),
         *_stream_problems(config),
         *_labelled_problems(config),
+        *_mix_problems(config.train.mix),
         *_augment_problems(config.train.augment),
         *_training_problems(config),
         *_shots_problems(config),
@@ -198,6 +201,17 @@ def _augment_problems(chosen: Augment) -> list[str]:
     return found + (
         ["train.augment.crop: expected a share above 0, or 1 for no crops, got 0"] if not chosen.crop else []
     )
+
+
+def _mix_problems(mix: Mapping[str, float]) -> list[str]:
+    found = [
+        f"train.mix: expected a share in thousandths from 0.001 to 1 for {run}, got {share}"
+        for run, share in mix.items()
+        if not (0 < share <= 1 and abs(share * SHARES - units(share)) < 1e-6)
+    ]
+    if not found and own_units(mix) < 0:
+        found.append(f"train.mix: expected shares of at most 1 together, got {sum(mix.values()):g}")
+    return found
 
 
 def _labelled_problems(config: Config) -> list[str]:

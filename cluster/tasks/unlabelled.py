@@ -6,6 +6,7 @@ a step beside 4 episodes: `train.unlabelled=8` with batch=4.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from PIL import Image
 from cluster.files import File
 from cluster.manifest import Manifest, read_manifest
 from cluster.run import Run
+from cluster.tasks import Tasks
 from cluster.tasks.groups import Members
-from cluster.training.recipe import Tasks
+from cluster.tasks.mixed import MixedTasks
 from fss import rng, tasks
 from fss.imaging import images
 
@@ -84,6 +86,9 @@ def wrapped(run: Run, train: Tasks) -> Tasks:
     number = run.config.train.unlabelled
     if not number:
         return train
+    if isinstance(train, MixedTasks):
+        parts = (dataclasses.replace(part, tasks=wrapped(run, part.tasks)) for part in train.parts)
+        return MixedTasks(tuple(parts))
     corpus, prefix = _corpus(run), "unlabelled/" if run.config.train.unlabelled_run else ""
     files = tuple(file for file in corpus.named(".tar") if file.count)
     return WithUnlabelled(train, corpus.folder, files, number, run.config.seed, prefix)

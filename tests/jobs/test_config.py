@@ -136,6 +136,14 @@ WRONG = {
         ["model=sst", "train.compile=true"],
         "train.compile: expected false with model=sst, which takes a gradient inside of its forward pass",
     ),
+    "shares above 1": (
+        "train.mix={runs/a:0.7,runs/b:0.4}",
+        "train.mix: expected shares of at most 1 together, got 1.1",
+    ),
+    "share too fine": (
+        "train.mix={runs/a:0.33333}",
+        "train.mix: expected a share in thousandths from 0.001 to 1 for runs/a, got 0.33333",
+    ),
     "registered path": ("train.register=a/b", "train.register: expected a name without / and :, got 'a/b'"),
     "registry without tracking": (
         ["train.register=fss", "tracking.enabled=false"],
