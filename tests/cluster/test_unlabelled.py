@@ -8,6 +8,7 @@ import torch
 
 from cluster.stages import train
 from cluster.tasks import unlabelled
+from cluster.tasks.mixed import MixedTasks, Part
 from cluster.tasks.unlabelled import WithUnlabelled
 from fss import losses, models
 from fss.imaging import images
@@ -89,6 +90,17 @@ def test_another_runs_corpus_counts_by_its_content(tiny_run, configure, start, t
     assert all(key.startswith("unlabelled/") for key in tasks(0, 0)[0].keys[-2:])
     with pytest.raises(ValueError, match=r"train.unlabelled_run: expected the folder of a run with a corpus, there is"):
         run(f"train.unlabelled_run={tmp_path / 'nowhere'}")
+
+
+def test_a_mixture_stays_one(extended, tiny_run, configure, start, tmp_path):
+    """Each part gets images, the shares stay."""
+    run = start(configure(tmp_path, "model=mining", "train.unlabelled=2", f"train.unlabelled_run={tiny_run.folder}"))
+    _, own = extended
+    found = unlabelled.wrapped(run, MixedTasks((Part(own, 750, "a"), Part(own, 250, "b"))))
+    assert isinstance(found, MixedTasks)
+    assert [part.weight for part in found.parts] == [750, 250]
+    for number in range(len(found.counts)):
+        assert {len(task.keys) for task in found(number, 0)} == {len(own(0, 0)[0].keys) + 2}
 
 
 @pytest.mark.parametrize(
