@@ -131,7 +131,7 @@ class MetaRecipe:
             torch.distributed.all_reduce(noted)
         head.settle(noted)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: under ZeRO-3 training goes on with the weights that are gathered here
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Loss, IoU and area ratio on held-out pseudo-tasks, unaugmented: no label is looked at."""
         if self.holdout is None:
@@ -143,7 +143,7 @@ class MetaRecipe:
         module.train()
         return {f"holdout_{name}": float(value) for name, value in {**figures, **about}.items()}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def examples(self, module: nn.Module) -> bytes | None:
         """The first `train.examples` held-out tasks and what the head makes of them, as a PNG."""
         if self.holdout is None or not self.settings.examples:
