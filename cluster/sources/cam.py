@@ -27,7 +27,7 @@ def _names(run: Run) -> ImageNames:
     """
     table = run.config.source.names
     if table is not None:
-        return ImageNames.of(read_names(table))
+        return _of_table(table)
     _need_fold(run)
     return _of_masks(labelled.source(run), labelled.names(run))
 
@@ -38,6 +38,17 @@ def _need_fold(run: Run) -> None:
             "fold: expected the number of the fold to be tested with source=cam and no source.names, as the names of "
             "the classes that it tests are not to be seen, got all; set fold=0, then 1, 2 and 3, or source.names=FILE"
         )
+
+
+@functools.lru_cache(maxsize=2)
+def _of_table(table: str) -> ImageNames:
+    return ImageNames.of(read_names(table))
+
+
+@functools.lru_cache(maxsize=2)
+def _vectors(path: str, names: tuple[str, ...]) -> np.ndarray:
+    """Kept, for every stage after asks for the settings, and a file may hold millions of words."""
+    return words.vectors(path, names)
 
 
 @functools.lru_cache(maxsize=2)
@@ -63,7 +74,7 @@ def _similarity(run: Run, names: ImageNames) -> tuple[np.ndarray, list[str]]:
     if source.words is None:
         raise ValueError("expected word vectors for source=cam: set source.words=FILE (.vec, .txt, .bin, .npz)")
     classes = cam.categories(source.classifier, source.classes)
-    every = words.vectors(source.words, [*names.names, *classes])
+    every = _vectors(source.words, (*names.names, *classes))
     cosines = words.similarities(every[: len(names.names)], every[len(names.names) :])
     gone = _left_out(run, classes, names)
     cosines[:, gone] = -np.inf
