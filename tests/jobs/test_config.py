@@ -50,8 +50,8 @@ WRONG = {
     "wrong group": ("backbones=small", "did you mean"),
     "wrong option": (
         "backbone=resnet5",
-        "backbone: expected one of deeplabv3, mobilenet_v2, resnet101, resnet18, resnet50, small, vgg16, vit_base, vit_small, "
-        "got 'resnet5'; did you mean 'resnet50'?",
+        "backbone: expected one of deeplabv3, mobilenet_v2, resnet101, resnet18, resnet50, small, vgg16, vit_base, "
+        "vit_small, got 'resnet5'; did you mean 'resnet50'?",
     ),
     "wrong experiment": ("experiment=tinny", "got 'tinny'; did you mean 'tiny'?"),
     "text for a number": ("train.steps=many", "train.steps"),
