@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fss import backbones, episodes, evaluation, losses, pseudo, rng, tasks, views
+from fss import backbones, episodes, evaluation, losses, pseudo, rng, study, tasks, views
 from fss.bank import FeatureBank, batch_features, inputs
 from fss.datasets import areas, open_dataset
 from fss.evaluation import Photos
@@ -109,6 +109,10 @@ def meta_train(corpus: Corpus, made: Sequence[tasks.Task], head: Head, course: C
     layout = tasks.Layout(LOSS_CELLS, extractor.grid, extractor.backbone.corners, extractor.size)
     schedule = tasks.Schedule((len(made),), seed)
     data = tasks.Batches(schedule, lambda *_: made, course.batch, corpus.seed, corpus.num_views, layout)
+    if head.studies:
+        plain = dataclasses.replace(data, num_views=1)
+        looked = study.distinct((plain[number] for number in range(len(made) // course.batch)), head.studies)
+        head.study(study.Album(looked, corpus.bank), seed)
     average = torch.optim.swa_utils.AveragedModel(
         module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(course.decay), use_buffers=False
     )
@@ -122,6 +126,8 @@ def meta_train(corpus: Corpus, made: Sequence[tasks.Task], head: Head, course: C
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), course.clip)
         optimizer.step()
+        if (noted := head.noted()) is not None:
+            head.settle(noted)
         average.update_parameters(module)
     return average.module.head.eval()
 

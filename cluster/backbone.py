@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-
+from cluster.files import content_hash
 from cluster.run import Run
 from cluster.training.loop import warn_of_slow
 from fss import backbones
@@ -74,14 +72,9 @@ def settings(run: Run) -> dict[str, Any]:
     return found | ({"seed": run.config.seed} if weights == "random" else {})
 
 
-@functools.lru_cache
 def _hash(path: str) -> str:
     if "://" not in path and not os.path.isfile(path):
         raise ValueError(
             f"expected backbone.weights to be random, torchvision, pretrain or a file, there is no file {path}"
         )
-    digest = hashlib.sha256()
-    with fsspec.open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return content_hash(path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
 from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
+from cluster.config_train import SHARES, own_units, units
 from cluster.sources import SOURCES
 from fss.backbones import padding
 from fss.episodes import ORDERS
@@ -133,6 +135,7 @@ def _ranges(config: Config) -> list[str]:
         *_split_problems(config.pair),
         *_stream_problems(config),
         *_labelled_problems(config),
+        *_mix_problems(config.train.mix),
         *_augment_problems(config.train.augment),
         *_training_problems(config),
         *_shots_problems(config),
@@ -200,6 +203,17 @@ def _augment_problems(chosen: Augment) -> list[str]:
     )
 
 
+def _mix_problems(mix: Mapping[str, float]) -> list[str]:
+    found = [
+        f"train.mix: expected a share in thousandths from 0.001 to 1 for {run}, got {share}"
+        for run, share in mix.items()
+        if not (0 < share <= 1 and abs(share * SHARES - units(share)) < 1e-6)
+    ]
+    if not found and own_units(mix) < 0:
+        found.append(f"train.mix: expected shares of at most 1 together, got {sum(mix.values()):g}")
+    return found
+
+
 def _labelled_problems(config: Config) -> list[str]:
     found = []
     if not 0 < config.train.ratio <= 1:
@@ -235,7 +249,24 @@ def _training_problems(config: Config) -> list[str]:
     from_zero = {key: getattr(config.train, key) for key in ("warmup", "clip", "holdout", "examples", "weight_decay")}
     from_zero |= {"sgd_weight_decay": config.train.sgd_weight_decay}
     found += [f"train.{k}: expected a number from 0, got {v}" for k, v in from_zero.items() if not v >= 0]
-    return [*found, *_tuning_problems(config), *_registry_problems(config)]
+    return [*found, *_unlabelled_problems(config), *_tuning_problems(config), *_registry_problems(config)]
+
+
+def _unlabelled_problems(config: Config) -> list[str]:
+    found, number = [], config.train.unlabelled
+    if number < 0:
+        found.append(f"train.unlabelled: expected a number from 0, got {number}")
+    if number > 0 and not (config.model.name == "mining" and config.model.options.get("mine", 1)):
+        found.append(
+            "train.unlabelled: expected model=mining with model.options.mine above 0, other heads learn nothing of "
+            f"single images, got {number} with model={config.model.name}; set train.unlabelled=0"
+        )
+    if config.train.unlabelled_run is not None and not number:
+        found.append(
+            f"train.unlabelled_run: expected train.unlabelled above 0 beside it, got {config.train.unlabelled_run!r} "
+            "alone; set train.unlabelled=8"
+        )
+    return found
 
 
 def _tuning_problems(config: Config) -> list[str]:
@@ -250,6 +281,11 @@ def _tuning_problems(config: Config) -> list[str]:
     if config.train.tune and config.select != "holdout":
         found.append(
             f"select: expected holdout with train.tune, got {config.select}; candidates differ in their backbones"
+        )
+    if config.train.tune and config.model.name == "mining" and config.model.options.get("rectify", 1):
+        found.append(
+            "model.options.rectify: expected 0 with train.tune, because the index of training images is that of the "
+            f"backbone before, got {config.model.options.get('rectify', 'none')}; set model.options.rectify=0"
         )
     if config.train.compile and config.model.name in models.INNER_GRADIENT:
         found.append(

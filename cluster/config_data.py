@@ -45,7 +45,8 @@ class SourceConfig:
     """What makes pseudo-labels of images: each source has its keys, `levels` belongs to all."""
 
     name: str = "clusters"
-    """`clusters`, or `saliency`, which labels without clustering: jobs.sample and jobs.kmeans are not run."""
+    """`clusters`, or one that labels without clustering, so that jobs.sample and jobs.kmeans are not run: `saliency`,
+    `cam`, `mining`."""
     levels: list[str] = field(default_factory=lambda: ["mid", "high"])
     """Backbone levels whose embeddings, side by side, are looked at and describe regions."""
     # clusters
@@ -70,11 +71,39 @@ class SourceConfig:
     """A k-means run ends once an iteration lowers the inertia by no more than this share."""
     hierarchy: list[int] = field(default_factory=list)
     """Numbers of clusters of the levels below `clusters`, the finest first: [30000, 5000] with clusters=500."""
+    # cam
+    names: str | None = None
+    """Table of image-level names, .csv or .tsv: image, names; none = the class masks of the data set's training images
+    (train.images), reduced to the names of the classes that the fold does not test."""
+    words: str | None = None
+    """Word vectors of names and of the classifier's classes: .vec, .txt, fastText's .bin, .npz, .safetensors."""
+    classifier: str = "vgg16"
+    """An image classifier of torchvision, and the file of its weights, all layers (or torchvision, random)."""
+    classifier_weights: str | None = None
+    classes: str | None = None
+    """Names of its classes in its order, one a line; none = those of torchvision's ImageNet weights."""
+    exclude: list[str] = field(default_factory=list)
+    """Its classes that are called like these are not asked for."""
+    exclude_named: bool = True
+    """Nor are those called like an image-level name, or like a class of the data set that names come from."""
+    weighting: str = "softmax"
+    """Of its classes by word similarity: `softmax`, `inverse_distance`, or `paper` (Eq. 2 as printed)."""
+    temperature: float = 0.1
+    """Of the softmax."""
+    scale: str = "image"
+    """Largest value of a class's map: 1 of `each`, or 1 of all in the `image`."""
+    threshold: float = 0.15
+    """Share of a name's largest heat from which on a pixel belongs to it."""
+    gate: bool = True
+    """Whether only salient pixels do: as source=saliency finds them, `maps` included."""
     # saliency
     maps: str | None = None
     """Folder of maps named as the images, PNG; none = the salient side of the backbone's own normalised cut."""
     maps_kind: str = "saliency"
     """What `maps` hold: `saliency` from 0 to 255, salient from 128 on, or `classes`: all but 0 and void (255)."""
+    # mining
+    model: str | None = None
+    """Exported mining model, or run's folder, whose latent classes label the images; `levels` must be the model's."""
 
 
 @dataclass

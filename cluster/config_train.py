@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,13 @@ class TrainConfig:
     """The labelled images (tasks=labelled): a text file below dataset.root or any path; none = the set's train list."""
     ratio: float = 1.0
     """Share of the labelled images that is used (tasks=labelled): 0.05, 0.1, 0.2, 1."""
+    unlabelled: int = 0
+    """Unlabelled images beside each task, of which only a head's losses on single images learn (model=mining)."""
+    unlabelled_run: str | None = None
+    """Folder of a run whose corpus they come from; none = this run's."""
+    mix: dict[str, float] = field(default_factory=dict)
+    """Shares of the episodes that are tasks of other runs, in thousandths, by a run's folder (its pair stage that
+    finished last) or a pair stage's: {runs/splits: 0.5}; what they leave is of `tasks`. Held-out tasks mix alike."""
     seed: int | None = None
     """Of the head's first weights, the order of tasks and their augmentation; none = the run's seed."""
     init_from: str | None = None
@@ -112,3 +120,17 @@ class TrainConfig:
     """Alias that the registered version is given, e.g. champion."""
     max_failures: int = 2
     """Times that Ray Train restarts the workers after a crash, from the last checkpoint."""
+
+
+#: The parts of 1 in which the shares of train.mix are counted, so that they are exact.
+SHARES = 1000
+
+
+def units(share: float) -> int:
+    """A share of train.mix in `SHARES`."""
+    return round(share * SHARES)
+
+
+def own_units(mix: Mapping[str, float]) -> int:
+    """What of `SHARES` train.mix leaves to a run's own tasks."""
+    return SHARES - sum(map(units, mix.values()))

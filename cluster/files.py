@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import fsspec
+
 from cluster import publish
 from fss import shards
 
 _BLOCK = 1 << 20
+
+
+@functools.lru_cache
+def content_hash(path: str) -> str:
+    """Hex sha256 of a user's file, by path or fsspec address; read once a process."""
+    digest = hashlib.sha256()
+    with fsspec.open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

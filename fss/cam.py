@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -129,7 +130,27 @@ def load(name: str, weights: str) -> Classifier:
     return Classifier(name, net)
 
 
-def weigh(similarity: np.ndarray, weighting: str, temperature: float = 0.05) -> np.ndarray:
+def categories(name: str, file: str | Path | None = None) -> tuple[str, ...]:
+    """Names of a classifier's classes in its order: one a line of `file`, or those of torchvision's ImageNet weights.
+
+    Raises:
+        ValueError: if the file cannot be read, or torchvision knows no classifier `name`.
+    """
+    if file is not None:
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read source.classes={file} ({type(error).__name__}: {error})") from error
+        return tuple(line.strip() for line in lines if line.strip())
+    import torchvision
+
+    try:
+        return tuple(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
+    except ValueError as error:
+        raise ValueError(f"expected a classifier of torchvision, got {name!r}; set source.classifier") from error
+
+
+def weigh(similarity: np.ndarray, weighting: str, temperature: float = 0.1) -> np.ndarray:
     """Weights of the classifier's classes for each name: (T, N) float32, no less than 0, rows sum to 1.
 
     * `softmax` of the cosines over `temperature`: alike classes count, unlike ones do not;
@@ -160,12 +181,12 @@ def weigh(similarity: np.ndarray, weighting: str, temperature: float = 0.05) -> 
     return (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def heat(maps: torch.Tensor, weights: torch.Tensor, scale: str = "each") -> torch.Tensor:
+def heat(maps: torch.Tensor, weights: torch.Tensor, scale: str = "image") -> torch.Tensor:
     """Eq. 3: the names' heat maps, the weighted sums of T_k in [0, 1]: (B, T, h, w) float32 in [0, 1].
 
-    T_k is the evidence for class k, no less than 0, divided by its own maximum (`each`), or by the largest of all
-    classes in the image (`image`), so that classes of which the image shows nothing add little. The paper says only
-    that it is in [0, 1].
+    T_k is the evidence for class k, no less than 0, divided by the largest of all these classes in the image (`image`),
+    so that classes of which it shows nothing add little, or by its own maximum (`each`). The paper says only that it is
+    in [0, 1].
 
     Args:
         maps: (B, K, h, w) of `Classifier.maps`.

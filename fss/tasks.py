@@ -13,7 +13,7 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 import torch
@@ -102,6 +102,11 @@ class Schedule:
                 "pair.empty_lines, lower source.clusters, or give more images"
             )
 
+    @property
+    def size(self) -> int:
+        """Episodes of an epoch."""
+        return sum(self.counts)
+
     def locate(self, episode: int) -> tuple[int, int, int]:
         """(epoch, shard, position in the shard) of an episode."""
         epoch, offset = divmod(episode, sum(self.counts))
@@ -112,7 +117,7 @@ class Schedule:
         return epoch, shard, _positions(self.counts[shard], self.seed, epoch, shard)[within]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def _epoch(counts: tuple[int, ...], seed: int, epoch: int) -> tuple[list[int], list[int]]:
     order = rng.numpy_rng(seed, "shards", epoch).permutation(len(counts)).tolist()
     return order, list(itertools.accumulate(counts[shard] for shard in order))
@@ -121,6 +126,17 @@ def _epoch(counts: tuple[int, ...], seed: int, epoch: int) -> tuple[list[int], l
 @functools.lru_cache(maxsize=64)
 def _positions(count: int, seed: int, epoch: int, shard: int) -> list[int]:
     return rng.numpy_rng(seed, "tasks", epoch, shard).permutation(count).tolist()
+
+
+class Order(Protocol):
+    """Which task an episode is: a `Schedule`, or several in proportions (`fss.mixture.Mixture`)."""
+
+    @property
+    def size(self) -> int:
+        """Episodes from the first one before a task comes again."""
+
+    def locate(self, episode: int) -> tuple[int, int, int]:
+        """(epoch, shard, position in the shard) of an episode."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +179,7 @@ class Batches:
     `augment`. This process takes the episodes `rank, rank + world, ...` of every batch of `batch` episodes.
     """
 
-    schedule: Schedule
+    schedule: Order
     read_shard: Callable[[int, int], Sequence[Task]]
     """From the number of a shard and the epoch to its tasks."""
     batch: int

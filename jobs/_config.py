@@ -33,7 +33,7 @@ def load(arguments: Sequence[str]) -> Config:
         ValueError: for a wrong key, type, value or preset, naming what there is instead.
     """
     ConfigStore.instance().store(name="config_schema", node=Config)
-    overrides = [part for argument in arguments for part in _model_path(argument)]
+    overrides = [part for argument in arguments for part in _meant(argument)]
     _check_groups(overrides)
     config = cast(Config, _typed(Config, overrides, lambda: _compose(overrides)))
     check(config)
@@ -115,15 +115,17 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
     for key in node:
         name = f"{prefix}{key}"
         child = None if OmegaConf.is_missing(node, key) else node._get_node(key)
-        if OmegaConf.is_dict(child):
+        if OmegaConf.is_dict(child) and len(child):
             yield from _leaves(child, f"{name}.")
         else:
             yield name
 
 
-def _model_path(argument: str) -> list[str]:
-    """`model=FOLDER` means the exported model in that folder; `model=NAME` is a preset of conf/model."""
+def _meant(argument: str) -> list[str]:
+    """`model=FOLDER` is the exported model in that folder, `model=NAME` a preset of conf/model; train.mix adds keys."""
     key, _, value = argument.partition("=")
+    if key == "train.mix":
+        return [f"++{argument}"]
     preset = (CONF / "model" / f"{value}.yaml").is_file()
     if key == "model" and not preset and ("/" in value or Path(value).exists()):
         return ["model=trained", f"model.path={value}"]

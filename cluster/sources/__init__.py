@@ -5,10 +5,15 @@ what it computes, and a line in `SOURCES`.
 from __future__ import annotations
 
 from cluster.config import Config
-from cluster.sources import clusters, saliency
+from cluster.sources import cam, clusters, mining, saliency
 from cluster.sources.source import Source
 
-SOURCES: dict[str, Source] = {"clusters": clusters.SOURCE, "saliency": saliency.SOURCE}
+SOURCES: dict[str, Source] = {
+    "clusters": clusters.SOURCE,
+    "saliency": saliency.SOURCE,
+    "cam": cam.SOURCE,
+    "mining": mining.SOURCE,
+}
 
 
 def chosen(config: Config) -> Source:

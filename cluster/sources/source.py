@@ -24,6 +24,11 @@ def no_problems(source: SourceConfig) -> Sequence[str]:
     return ()
 
 
+def no_facts(run: Run) -> dict[str, Any]:
+    """Of a source that sees no labels."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Source:
     """How a source enters the stages."""
@@ -42,3 +47,5 @@ class Source:
     """Which embeddings it looks at, and what is cut in the picture."""
     problems: Callable[[SourceConfig], Sequence[str]] = no_problems
     """What is wrong with the keys of `source`, one sentence each."""
+    facts: Callable[[Run], dict[str, Any]] = no_facts
+    """What a model trained on its labels says of the classes that these name, as `cluster.tasks.labelled.facts`."""

@@ -1,7 +1,8 @@
 """train: meta-train the head on pseudo-tasks, the backbone frozen, under Ray Train and DeepSpeed; export the model.
 
 Tasks are those that the pair stage wrote, or made while training: paired of label maps (train.tasks=stream; pair is not
-run), or episodes of labelled images (train.tasks=labelled; no stage but those of the backbone is).
+run), or episodes of labelled images (train.tasks=labelled; no stage but those of the backbone is). With train.mix,
+tasks of other runs join them.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import backbone, publish
+from cluster import backbone, publish, sources
 from cluster.config import plain
+from cluster.config_train import own_units
 from cluster.run import Run
 from cluster.stage import File, Stage
-from cluster.tasks import labelled
+from cluster.tasks import Tasks, labelled, mixed, unlabelled
 from cluster.tasks.groups import groups
 from cluster.tasks.groups import settings as pairing_settings
 from cluster.tasks.stream import Streams
-from cluster.tasks.written import TaskFiles
+from cluster.tasks.written import written
 from cluster.training import candidates, start
 from cluster.training import loop as training
-from cluster.training.recipe import HOLDOUT, MetaRecipe, Tasks
+from cluster.training.recipe import HOLDOUT, MetaRecipe
 from fss import models, segmenter, shards
-from fss.views import Augment
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,6 @@ _OPERATIONAL = frozenset(
     {"zero_stage", "accumulate", "gradient_checkpointing", "compile", "cache_gib", "checkpoint_every"}
     | {"keep_checkpoints", "log_every", "loader_workers", "examples", "register", "alias", "max_failures"}
 )
-#: Changes of views that came later: they count where they are used, so that models from before stay valid.
-_LATER, _USUAL = ("gray", "vertical_flip", "widest"), Augment()
 
 
 def model_options(run: Run) -> dict[str, Any]:
@@ -46,8 +45,8 @@ def model_options(run: Run) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, Any]:
     chosen = {key: value for key, value in plain(run.config.train).items() if key not in _OPERATIONAL}
-    del chosen["images"]  # a place; what lies there is below
-    chosen["augment"] = {k: v for k, v in chosen["augment"].items() if k not in _LATER or v != getattr(_USUAL, k)}
+    for place in ("images", "unlabelled_run", "mix"):  # what lies there is below
+        del chosen[place]
     if _labelled(run):
         chosen["labelled"] = labelled.settings(run)
     else:
@@ -55,6 +54,7 @@ def _settings(run: Run) -> dict[str, Any]:
     if _streams(run):
         rules = pairing_settings(run.config.pair)
         chosen["pair"] = {key: value for key, value in rules.items() if key != "tasks_per_shard"}
+    chosen |= unlabelled.settings(run) | mixed.settings(run.config.train.mix)
     chosen |= {"seed": _seed(run), **start.settings_of_start(run.config.train)}
     return {"model": model_options(run), "backbone": backbone.settings(run), **chosen}
 
@@ -74,6 +74,14 @@ def _labelled(run: Run) -> bool:
 
 def _tasks(run: Run, folder: Path) -> tuple[Tasks, Tasks]:
     """Those for training and those for validation."""
+    mix = run.config.train.mix
+    if not mix:
+        return _own_tasks(run, folder)
+    corpus = run.identity("shard")[2] if "shard" in run.order("train") else None
+    return mixed.mixed(_own_tasks(run, folder) if own_units(mix) else None, mix, corpus)
+
+
+def _own_tasks(run: Run, folder: Path) -> tuple[Tasks, Tasks]:
     config = run.config
     if _labelled(run):
         return labelled.open_tasks(run, folder)
@@ -81,10 +89,17 @@ def _tasks(run: Run, folder: Path) -> tuple[Tasks, Tasks]:
         corpus, labels = run.manifest("shard"), run.manifest("label")
         found = tuple(groups(corpus, labels, config.pair.group_shards))
         return Streams(corpus.folder, labels.folder, found, config.pair, config.seed).open(run.pool)
-    pair = run.manifest("pair")
-    files = [file for file in pair.named(".tar") if file.count]
-    train, held = (tuple(f for f in files if f.path.startswith(kind)) for kind in ("tasks", "holdout"))
-    return TaskFiles(pair.folder, train), TaskFiles(pair.folder, held)
+    return written(run.manifest("pair"))
+
+
+def _seen(run: Run) -> dict[str, Any]:
+    """What an exported model says of what its tasks were made of."""
+    config, own = run.config, {}
+    if own_units(config.train.mix):
+        own = labelled.facts(run) if _labelled(run) else sources.chosen(config).facts(run)
+    if not config.train.mix:
+        return own
+    return {"dataset": config.dataset.name, "fold": config.fold, **own, **mixed.facts(config.train.mix, own)}
 
 
 def job(run: Run, folder: Path) -> training.Job:
@@ -95,13 +110,13 @@ def job(run: Run, folder: Path) -> training.Job:
     train, holdout = _tasks(run, folder)
     facts = {"run": config.name, "fingerprint": folder.name, "steps": config.train.steps}
     recipe = MetaRecipe(
-        train=train,
+        train=unlabelled.wrapped(run, train),
         holdout=holdout if config.train.holdout and sum(holdout.counts) else None,
         spec=backbone.spec(run),
         model=model_options(run),
         settings=dataclasses.replace(config.train, init_from=start.located(config.train.init_from)),
         seed=_seed(run),
-        facts=facts | (labelled.facts(run) if _labelled(run) else {}),
+        facts=facts | _seen(run),
     )
     return training.Job(
         name="train",
@@ -176,11 +191,14 @@ def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
-    if _labelled(run):
-        tasks: tuple[str, ...] = ("render",) if labelled.renders(run) else ()
+    tasks: tuple[str, ...]
+    if not own_units(run.config.train.mix):
+        tasks = ()
+    elif _labelled(run):
+        tasks = ("render",) if labelled.renders(run) else ()
     else:
         tasks = ("shard", "label") if _streams(run) else ("pair",)
-    return (*tasks, *backbone.needed(run))
+    return tuple(dict.fromkeys((*tasks, *unlabelled.needed(run), *backbone.needed(run))))
 
 
 STAGE = Stage("train", _inputs, _settings, _work)

@@ -1,1 +1,19 @@
-"""Groups of shards as pairing reads them, and tasks made while training."""
+"""Where episodes come from: written shards, label maps paired while training, labelled images, mixtures of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from fss import tasks
+
+
+class Tasks(Protocol):
+    """Tasks in numbered shards, as `fss.tasks.Batches` reads them. Picklable."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tasks in each shard."""
+
+    def __call__(self, number: int, epoch: int) -> Sequence[tasks.Task]:
+        """The tasks of shard `number` in an epoch, always the same ones."""

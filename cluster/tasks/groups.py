@@ -99,9 +99,13 @@ class Members:
             raise ValueError(f"{path} was cut short while it was read; delete it and run its stage again")
         return data
 
+    def names(self, extension: str) -> list[str]:
+        """The members with this extension, in the order of their shards."""
+        return [name for name in self._places if name.endswith(f".{extension}")]
+
     def count(self, extension: str) -> int:
         """How many members have this extension."""
-        return sum(name.endswith(f".{extension}") for name in self._places)
+        return len(self.names(extension))
 
 
 class Source:

@@ -1,6 +1,6 @@
 """Tasks of labelled images: episodes of the classes that a fold does not test, drawn while training.
 
-The same interface as pseudo-tasks (`cluster.training.recipe.Tasks`), one shard an epoch. The images that are used, a
+The same interface as pseudo-tasks (`cluster.tasks.Tasks`), one shard an epoch. The images that are used, a
 share of the data set's, are a pure function of the run's seed and of their names, and stand in `LIST`.
 """
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.files import File, read_file
+from cluster.manifest import Manifest
 from fss import shards, tasks
+
+#: Shards that are kept of a stage's tasks: a batch may begin in one and end in the next.
+_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -20,15 +24,28 @@ class TaskFiles:
 
     def __call__(self, number: int, epoch: int) -> Sequence[tasks.Task]:
         """The tasks of shard `number`, the same in every epoch."""
-        return _read_tasks(self.folder, self.files[number])
+        return self._read(number)
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Tasks in each shard."""
         return tuple(file.count for file in self.files)
 
+    @functools.cached_property
+    def _read(self) -> Callable[[int], list[tasks.Task]]:
+        return functools.lru_cache(_KEPT)(lambda number: _read_tasks(self.folder, self.files[number]))
 
-@functools.lru_cache(maxsize=4)
+    def __getstate__(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def written(pair: Manifest) -> tuple[TaskFiles, TaskFiles]:
+    """The tasks of a pair stage: those for training and those for validation."""
+    files = [file for file in pair.named(".tar") if file.count]
+    train, held = (tuple(f for f in files if f.path.startswith(kind)) for kind in ("tasks", "holdout"))
+    return TaskFiles(pair.folder, train), TaskFiles(pair.folder, held)
+
+
 def _read_tasks(folder: Path, file: File) -> list[tasks.Task]:
     found = [tasks.decode(sample) for sample in shards.unpack(read_file(folder, file))]
     if len(found) != file.count:

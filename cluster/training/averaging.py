@@ -33,13 +33,18 @@ class Average:
 
     @contextlib.contextmanager
     def in_place(self, module: nn.Module) -> Iterator[None]:
-        """The module whole and with averaged weights inside, its own ones afterwards; on all ranks together."""
-        with checkpoint.whole(list(module.parameters())):
+        """The module with averaged weights inside, its own ones afterwards; on all ranks together.
+
+        Under ZeRO-3 they are spread over the ranks as ever: a forward pass gathers what it needs, and parts it again.
+        """
+        parameters = list(module.parameters())
+        with checkpoint.whole(parameters, write=True):
             own = {name: parameter.detach().clone() for name, parameter in _trained(module)}
             _copy(module, self.values)
-            try:
-                yield
-            finally:
+        try:
+            yield
+        finally:
+            with checkpoint.whole(parameters, write=True):
                 _copy(module, own)
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -130,9 +130,10 @@ class Loop:
                     self._checkpoint(meter)
             if progress:
                 progress.close()
-            with self.average.in_place(self.engine.module):
+            module = self.engine.module
+            with self.average.in_place(module), checkpoint.whole(list(module.parameters())):
                 if self.rank == 0:
-                    job.recipe.export(self.engine.module, job.folder)
+                    job.recipe.export(module, job.folder)
 
     def _step(self, batch: tuple[Any, ...]) -> dict[str, torch.Tensor]:
         """One update from a batch, in parts; the figures are the means over the parts."""
@@ -186,8 +187,9 @@ class Loop:
         with self.average.in_place(module):  # on all ranks: under ZeRO-3 a forward pass is collective
             figures = job.recipe.validate(module)
             picture = job.recipe.examples(module)
-            if self.rank == 0 and self.step:
-                job.recipe.candidate(module, job.folder, self.step, figures)
+            with checkpoint.whole(list(module.parameters())):
+                if self.rank == 0 and self.step:
+                    job.recipe.candidate(module, job.folder, self.step, figures)
         if journal and picture:
             publish.write_bytes(job.folder / "examples" / f"step-{self.step:08d}.png", picture)
             journal.image(f"{job.name}/examples", picture, step=self.step)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_weights
@@ -18,11 +18,12 @@ from torch import nn
 from cluster import publish
 from cluster.backbone import BackboneSpec
 from cluster.config_train import TrainConfig
-from cluster.training import candidates, examples, optimizers, start, study
+from cluster.tasks import Tasks, mixed
+from cluster.training import candidates, examples, optimizers, start
 from cluster.training import loop as training
 from cluster.training.candidates import Candidate
 from cluster.training.feed import Feed, load
-from fss import backbones, losses, models, segmenter, tasks
+from fss import backbones, losses, models, segmenter, study, tasks
 from fss.bank import FeatureBank, batch_features, batch_pixels
 from fss.meta import MetaModule
 from fss.models.head import Head
@@ -32,17 +33,6 @@ from fss.tuning import Tuned, TunedModule
 LOSS_CELLS = 65
 #: What `train.select=holdout` compares.
 HOLDOUT = "holdout_iou"
-
-
-class Tasks(Protocol):
-    """Where episodes come from: tasks in numbered shards, as `fss.tasks.Batches` reads them. Picklable."""
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Tasks in each shard."""
-
-    def __call__(self, number: int, epoch: int) -> Sequence[tasks.Task]:
-        """The tasks of shard `number` in an epoch, always the same ones."""
 
 
 @dataclass
@@ -82,7 +72,7 @@ class MetaRecipe:
 
     def _study(self, head: Head) -> None:
         """Show the head training images, the same ones in every worker: the first ones of the first epoch."""
-        total, size = sum(self.train.counts), self.settings.batch
+        total, size = mixed.order(self.train, self.seed).size, self.settings.batch
         batches = self._load(self.train, 0, math.ceil(total / size), 0, 1, size, 1)
         head.study(study.Album(study.distinct(batches, head.studies), self.bank), self.seed)
         if torch.distributed.is_initialized():
@@ -126,8 +116,9 @@ class MetaRecipe:
             pixels=views == 0,
             changed=extractor.device.type == "cpu",
         )
-        schedule = tasks.Schedule(files.counts, self.seed)
-        data = tasks.Batches(schedule, files, size, self.seed, views, layout, chosen.augment, rank, world)
+        data = tasks.Batches(
+            mixed.order(files, self.seed), files, size, self.seed, views, layout, chosen.augment, rank, world
+        )
         return load(data, range(start, stop), 0 if stop - start == 1 else chosen.loader_workers)
 
     def after_step(self, module: nn.Module) -> None:
@@ -167,7 +158,8 @@ class MetaRecipe:
     def _held(self, count: int) -> tuple[tasks.Batch, tuple[Any, ...]]:
         """The first `count` held-out tasks, as they are stored and as the module takes them."""
         assert self.holdout is not None
-        (batch,) = self._load(self.holdout, 0, 1, 0, 1, min(sum(self.holdout.counts), count), 1)
+        distinct = mixed.order(self.holdout, self.seed).size
+        (batch,) = self._load(self.holdout, 0, 1, 0, 1, min(distinct, count), 1)
         return batch, self._inputs(batch)
 
     def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:

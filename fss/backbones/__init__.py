@@ -3,7 +3,7 @@
 | name | low, mid, high | strides | input size S | grid of side |
 |---|---|---|---|---|
 | `resnet18`, `resnet50`, `resnet101` | layer2, layer3, layer4 | 8, 16, 32 | 32k+1 | ceil(S / stride) |
-| `deeplabv3` | ResNet-50's layer2, layer3; its pyramid's last features | 8, 16 | 32k+1 | ceil(S / stride) |
+| `deeplabv3`, `deeplabv3plus` | layer2, layer3; what the classifier takes | 8, 16 | 32k+1 | ceil(S / stride) |
 | `mobilenet_v2` | features[6], [13], [17] | 8, 16, 32 | 32k+1 | ceil(S / stride) |
 | `vgg16` | conv3_3, conv4_3, conv5_3 | 8, 16, 32 | 32k | floor(S / stride) |
 | `vit_small`, `vit_base` | blocks 6, 9, 12, normed | patch: 8, 14, 16 | multiple of the patch | S / stride |
@@ -48,9 +48,9 @@ def _resnet(name: str, stride: int | None, state: State | None) -> nn.Module:
 
 
 def _deeplab(name: str, stride: int | None, state: State | None) -> nn.Module:
-    from fss.backbones.deeplab import DeepLabV3
+    from fss.backbones.deeplab import DeepLab
 
-    return DeepLabV3(name, stride)
+    return DeepLab(name, stride)
 
 
 def _vgg(name: str, stride: int | None, state: State | None) -> nn.Module:
@@ -85,6 +85,7 @@ NETWORKS: dict[str, Callable[[str, int | None, State | None], nn.Module]] = {
     "resnet50": _resnet,
     "resnet101": _resnet,
     "deeplabv3": _deeplab,
+    "deeplabv3plus": _deeplab,
     "vgg16": _vgg,
     "mobilenet_v2": _mobilenet,
     "vit_small": _vit,

@@ -25,9 +25,16 @@ class ResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images (B,3,S,S), ImageNet-normalised, to features; see `fss.backbones.Features`."""
+        return self.stages(self.stem(images))
+
+    def stem(self, images: torch.Tensor) -> torch.Tensor:
+        """What layer1 makes of (B, 3, S, S) images, at stride 4."""
         x = torch.relu(self.bn1(self.conv1(images)))
-        x = nn.functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
-        low = self.layer2(self.layer1(x))
+        return self.layer1(nn.functional.max_pool2d(x, kernel_size=3, stride=2, padding=1))
+
+    def stages(self, fine: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The features, from those of `stem`."""
+        low = self.layer2(fine)
         mid = self.layer3(low)
         high = self.layer4(mid)
         return {"low": low, "mid": subsample(mid, 2) if self.stride == 32 else mid, "high": high}

@@ -50,6 +50,7 @@ HEADS = (
 HEADS_OF = {
     "mobilenet_v2": ("features.18.",),  # the 1x1 expansion before MobileNetV2's classifier
     "deeplabv3": ("aux_classifier.",),  # it helped to train the trunk
+    "deeplabv3plus": ("aux_classifier.",),
 }
 
 

@@ -9,8 +9,9 @@ Where this departs, or chooses what the paper leaves open:
 * training draws `cells` of either side and support at random; the answer, which has to be a function of its inputs,
   asks all of them and divides each side's votes by its number of cells: the vote of equal numbers, without the draw's
   noise (`asked: drawn` takes one draw, the same for every image of a grid);
-* Eq. 5 as printed is minus the mean of exp(-d), which does not see the other prototypes; Snell et al. (2017), whom it
-  cites, have the cross-entropy of a softmax over them. `loss_form` is either; the distance is squared;
+* Eq. 5 as printed is minus the mean of exp(-d), which does not see the other prototypes and is smallest where the
+  encoder maps everything to one point; Snell et al. (2017), whom it cites, have the cross-entropy of a softmax over
+  them. `loss_form` is either; the distance is squared;
 * of K supports, the k K nearest cells vote, so that the same support twice changes nothing;
 * votes have no gradient, so the encoder learns from the prototypes alone, as in the paper; the trainer's loss of the
   answer itself reaches one number, the gain of the votes, which makes them probabilities (and lets `residual` start
@@ -75,7 +76,7 @@ class PixelMeta(Head):
         hidden: int = 256,
         dim: int = 64,
         cells: int = 100,
-        k: int = 5,
+        k: int = 20,
         asked: str = "all",
         loss_form: str = "log_softmax",
     ):

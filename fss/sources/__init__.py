@@ -4,6 +4,8 @@
 |---|---|---|
 | `clusters` | the cluster of every segment, one layer a granularity | centroids |
 | `saliency` | 1 = salient, one layer | nothing, or maps of the user's own |
+| `cam` | the image-level name that a classifier sees there, one layer | names, a classifier, word vectors |
+| `mining` | the latent class of every cell, one layer | a trained `mining` model |
 
 A labeller is a frozen dataclass that can be pickled, small enough to be sent to every worker; `cluster.sources` says
 how it is configured. Where a source has clusters every label names one, 0 too. Everywhere else 0 is nothing, labels

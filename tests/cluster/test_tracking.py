@@ -1,9 +1,10 @@
+"""The journal, and what becomes of it in MLflow: in time, late, twice, and while the server is away."""
+
 import contextlib
 import doctest
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,6 @@ import threading
 import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,43 +20,8 @@ import pytest
 import cluster.tracking.journal
 from cluster.tracking.events import clean_key, slices
 from cluster.tracking.journal import Journal, flatten, read_events
-from cluster.tracking.shipper import Shipper, default_tracking_uri, redact, remedy, tracking_folder
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """One store for the module (making the tables takes seconds), away from the user's settings."""
-    folder = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patch:
-        for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
-            patch.delenv(key)
-        patch.setenv("HOME", str(folder))
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        patch.chdir(folder)
-        yield folder
-
-
-@pytest.fixture
-def client(root):
-    import mlflow
-
-    return mlflow.MlflowClient(default_tracking_uri(root))
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tracking_folder(tmp_path, "demo")
-
-
-def ship(folder, root, experiment="tests"):
-    """A fresh shipper each time, as after a restart of the driver."""
-    return ship_to(folder, default_tracking_uri(root), experiment)
-
-
-def ship_to(folder, uri, experiment):
-    shipper = Shipper(folder, uri, experiment)
-    assert shipper.ship_once()
-    return shipper
+from cluster.tracking.shipper import Shipper, default_tracking_uri, redact, remedy
+from tests.cluster.store import FILES, ship, ship_to, versions
 
 
 def kinds(journal):
@@ -344,110 +309,6 @@ def test_link_to_a_run(folder, root, client):
     assert shipper.link("train", "http://h:5000/") == f"http://h:5000/#/{path}?workflowType=machine_learning"
     assert shipper.link("train") is None, "a file has no pages"
     assert shipper.link("other", "http://h:5000") is None
-
-
-# The registry
-
-
-@pytest.fixture
-def model(tmp_path):
-    """A folder that looks like an exported model."""
-    (tmp_path / "export/model").mkdir(parents=True)
-    (tmp_path / "export/model/model.json").write_text('{"format": 1}')
-    (tmp_path / "export/model/model.safetensors").write_bytes(b"weights")
-    return tmp_path / "export/model"
-
-
-def versions(client, name):
-    """(version, files at its source, aliases) of each version of a registered model, by number."""
-    from mlflow.artifacts import download_artifacts
-
-    found = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
-    about = [client.get_model_version(name, version.version) for version in found]
-    where = client._tracking_client.tracking_uri
-    return [
-        (int(v.version), {p.name for p in Path(download_artifacts(v.source, tracking_uri=where)).iterdir()}, v.aliases)
-        for v in about
-    ]
-
-
-FILES = {"model.json", "model.safetensors"}
-
-
-def registered(folder, model, name, alias="champion"):
-    """A journal with a model that is to be registered."""
-    with Journal(folder, "train") as journal:
-        journal.artifact(model, "model")
-        journal.register(name, alias, model, "model")
-    return journal
-
-
-def test_a_model_is_registered_once_however_often_it_is_sent(folder, root, client, model):
-    registered(folder, model, "once")
-    ship(folder, root)
-    assert versions(client, "once") == [(1, FILES, ["champion"])]
-    state = folder / "train.mlflow.json"
-    registered(folder, model, "once")  # as a run that was killed before its manifest does
-    for damage in (lambda: None, state.unlink, lambda: state.write_text("{torn")):
-        damage()
-        ship(folder, root)
-    assert versions(client, "once") == [(1, FILES, ["champion"])]
-    (model / "model.json").write_text('{"format": 1, "other": 2}')
-    registered(folder, model, "once")
-    ship(folder, root)
-    assert [(number, aliases) for number, _, aliases in versions(client, "once")] == [(1, []), (2, ["champion"])]
-
-
-@pytest.mark.parametrize("call", ["create_registered_model", "create_model_version", "set_registered_model_alias"])
-def test_an_outage_in_the_middle_of_registering_makes_no_second_version(folder, root, client, model, monkeypatch, call):
-    """The server does what it is asked, its answer gets lost, and then it is away for the rest of the round."""
-    import mlflow
-
-    registered(folder, model, call)
-    real, away = getattr(mlflow.MlflowClient, call), []
-
-    def lost(self, *arguments, **named):
-        real(self, *arguments, **named)
-        away.append(True)
-        raise ConnectionError("the answer got lost")
-
-    def get_run(self, run_id, real=mlflow.MlflowClient.get_run):
-        if away:
-            raise ConnectionError("away")
-        return real(self, run_id)
-
-    shipper = Shipper(folder, default_tracking_uri(root), "tests")
-    with monkeypatch.context() as patch:
-        patch.setattr(mlflow.MlflowClient, call, lost)
-        patch.setattr(mlflow.MlflowClient, "get_run", get_run)
-        assert not shipper.ship_once()
-        assert shipper.unsent()["train"] >= 2, "the event to register and what follows"
-    assert shipper.ship_once()
-    assert shipper.unsent() == {}
-    assert versions(client, call) == [(1, FILES, ["champion"])]
-
-
-def test_what_is_not_uploaded_yet_is_not_registered_yet(folder, root, client, model, monkeypatch):
-    registered(folder, model, "later", alias=None)
-
-    def fail(*arguments, **named):
-        raise OSError("upload broke")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("mlflow.MlflowClient.log_artifacts", fail)
-        assert ship(folder, root).unsent() == {"train": 2}
-        assert ship(folder, root).unsent() == {"train": 2}
-    assert versions(client, "later") == []
-    assert ship(folder, root).unsent() == {}
-    assert versions(client, "later") == [(1, FILES, [])]
-
-
-def test_what_never_arrives_is_not_registered(folder, root, client, model, caplog):
-    journal = registered(folder, model, "never")
-    shutil.rmtree(model)
-    assert ship(folder, root).unsent() == {}
-    assert versions(client, "never") == []
-    assert f"register {journal.sequence - 1} is left out" in caplog.text
 
 
 def start_server(root, port):

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from fss import backbones
+from fss.backbones.deeplab import Decoder
 from fss.backbones.resnet import ResNet
 from fss.backbones.vit import ViT, build_vit
 
@@ -57,6 +58,7 @@ def noise(*shape, seed=0):
         ("mobilenet_v2", 16, 65, 9, 5, (32, 96, 320)),
         ("mobilenet_v2", 32, 65, 9, 3, (32, 96, 320)),
         ("deeplabv3", 16, 65, 9, 5, (512, 1024, 256)),
+        ("deeplabv3plus", 16, 65, 9, 5, (512, 1024, 256)),
         ("vgg16", 8, 64, 8, 8, (256, 512, 512)),
         ("vgg16", 16, 64, 8, 4, (256, 512, 512)),
         ("vgg16", 32, 65, 8, 2, (256, 512, 512)),
@@ -141,6 +143,23 @@ def test_deeplab_is_torchvisions_before_its_last_layer(tmp_path):
     assert_same_values(ours(images)["high"], expected)
     assert ours.report.unexpected == ()
     assert {key.partition(".")[0] for key in ours.report.ignored} == {"classifier", "aux_classifier"}
+
+
+def test_the_decoder_of_deeplab_looks_at_fine_features_around_each_cell():
+    """A change of fine features far from the cells of the coarse grid's corner leaves it; one beside it does not."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        decoder = Decoder(nn.Conv2d(2048, 256, 1), 16).eval()
+    coarse, fine = noise(1, 2048, 3, 3), noise(1, 256, 9, 9, seed=1)
+    moved = fine.clone()
+    moved[..., 1, 1] += 1
+    with torch.no_grad():
+        before, after = decoder(coarse, fine), decoder(coarse, moved)
+        context = nn.functional.interpolate(decoder.aspp(coarse), size=(9, 9), mode="bilinear", align_corners=True)
+    assert before.shape == (1, 256, 3, 3)
+    assert torch.equal(before[..., 1:, :], after[..., 1:, :])
+    assert not torch.equal(before[..., 0, 0], after[..., 0, 0])
+    assert torch.allclose(context[..., ::4, ::4], decoder.aspp(coarse), atol=1e-5)  # cells stay where they are
 
 
 def mirror_error(name, size, stride=16):

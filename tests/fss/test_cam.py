@@ -102,8 +102,8 @@ def test_heat_by_hand():
     """Maps 0..2 and 0..4: alone each reaches 1; by the largest of the image the first reaches a half."""
     maps = torch.tensor([[[[-5.0, 2, 1]], [[4, 0, -1]]]])
     weights = torch.tensor([[0.5, 0.5], [1, 0]])
-    assert torch.allclose(cam.heat(maps, weights)[0, :, 0], torch.tensor([[0.5, 0.5, 0.25], [0, 1, 0.5]]))
-    assert torch.allclose(cam.heat(maps, weights, "image")[0, :, 0], torch.tensor([[0.5, 0.25, 0.125], [0, 0.5, 0.25]]))
+    assert torch.allclose(cam.heat(maps, weights, "each")[0, :, 0], torch.tensor([[0.5, 0.5, 0.25], [0, 1, 0.5]]))
+    assert torch.allclose(cam.heat(maps, weights)[0, :, 0], torch.tensor([[0.5, 0.25, 0.125], [0, 0.5, 0.25]]))
     assert cam.heat(-maps.abs(), weights).abs().max() == 0
 
 
@@ -112,6 +112,16 @@ def test_classes_are_left_out_by_name():
     classes = ["n02109961_Eskimo_dog", "hot dog, hotdog", "dogsled", "pug", "settee, sofa", "Potted-Plant", "dog show"]
     assert cam.excluded(classes, ["dog", "couch, Sofa", "pottedplant"]) == [0, 1, 4, 5]
     assert cam.excluded(classes, []) == []
+
+
+def test_names_of_a_classifiers_classes(tmp_path):
+    assert cam.categories("mobilenet_v2")[:2] == ("tench", "goldfish")
+    (tmp_path / "two.txt").write_text("tench, Tinca tinca\n\n goldfish \n")
+    assert cam.categories("any", tmp_path / "two.txt") == ("tench, Tinca tinca", "goldfish")
+    with pytest.raises(ValueError, match=r"cannot read source\.classes=nowhere"):
+        cam.categories("any", "nowhere")
+    with pytest.raises(ValueError, match="expected a classifier of torchvision, got 'vgg17'"):
+        cam.categories("vgg17")
 
 
 def test_bad_settings_are_refused():

@@ -50,8 +50,8 @@ WRONG = {
     "wrong group": ("backbones=small", "did you mean"),
     "wrong option": (
         "backbone=resnet5",
-        "backbone: expected one of deeplabv3, mobilenet_v2, resnet101, resnet18, resnet50, small, vgg16, vit_base, "
-        "vit_small, got 'resnet5'; did you mean 'resnet50'?",
+        "backbone: expected one of deeplabv3, deeplabv3plus, mobilenet_v2, resnet101, resnet18, resnet50, small, "
+        "vgg16, vit_base, vit_small, got 'resnet5'; did you mean 'resnet50'?",
     ),
     "wrong experiment": ("experiment=tinny", "got 'tinny'; did you mean 'tiny'?"),
     "text for a number": ("train.steps=many", "train.steps"),
@@ -135,6 +135,14 @@ WRONG = {
     "compiled inner gradient": (
         ["model=sst", "train.compile=true"],
         "train.compile: expected false with model=sst, which takes a gradient inside of its forward pass",
+    ),
+    "shares above 1": (
+        "train.mix={runs/a:0.7,runs/b:0.4}",
+        "train.mix: expected shares of at most 1 together, got 1.1",
+    ),
+    "share too fine": (
+        "train.mix={runs/a:0.33333}",
+        "train.mix: expected a share in thousandths from 0.001 to 1 for runs/a, got 0.33333",
     ),
     "registered path": ("train.register=a/b", "train.register: expected a name without / and :, got 'a/b'"),
     "registry without tracking": (

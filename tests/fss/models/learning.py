@@ -53,6 +53,12 @@ def learns(
     name: str, steps: int = 60, lr: float = 3e-3, nuisance: float = 0.0, **options: object
 ) -> tuple[Figures, Figures]:
     """Loss and IoU on episodes that are not trained on, before and after training on others."""
+    before, module = trained(name, steps, lr, nuisance, **options)
+    return before, measured(module, nuisance)
+
+
+def trained(name: str, steps: int, lr: float, nuisance: float, **options: object) -> tuple[Figures, MetaModule]:
+    """What `learns` measures before, and the module after training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = MetaModule(
@@ -61,7 +67,7 @@ def learns(
         if module.head.studies:
             query, _, _, truth = episodes(2000, 64, nuisance)
             module.head.study([(query, truth)], seed=0)
-        before = _measured(module, nuisance)
+        before = measured(module, nuisance)
         moments = [torch.zeros_like(p) for p in module.parameters()]
         module.train()
         for step in range(steps):
@@ -70,7 +76,7 @@ def learns(
             _step(module, moments, lr)
             if (noted := module.head.noted()) is not None:
                 module.head.settle(noted)
-        return before, _measured(module, nuisance)
+        return before, module
 
 
 @torch.no_grad()
@@ -82,7 +88,8 @@ def _step(module: torch.nn.Module, moments: list[torch.Tensor], lr: float) -> No
 
 
 @torch.no_grad()
-def _measured(module: MetaModule, nuisance: float) -> Figures:
+def measured(module: MetaModule, nuisance: float) -> Figures:
+    """Loss and IoU on episodes of their own."""
     module.eval()
     query, support, masks, truth = episodes(1000, 64, nuisance)
     logits = module._enlarged(module.head(query, support, masks), truth)

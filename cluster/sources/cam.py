@@ -1,0 +1,139 @@
+"""How source `cam` is configured: image-level names, a classifier, word vectors, a gate (`fss.sources.cam`)."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cluster.config_data import SourceConfig
+from cluster.files import content_hash
+from cluster.sources import saliency
+from cluster.sources.source import Source
+from cluster.tasks import labelled
+from fss import cam, shards, words
+from fss.sources.cam import CamLabeller
+from fss.sources.names import ImageNames, names_of_masks, read_names
+
+if TYPE_CHECKING:
+    from cluster.run import Run
+
+
+def _names(run: Run) -> ImageNames:
+    """Those of the table at source.names, or of the class masks of the data set's training images: of the classes that
+    the fold does not test.
+    """
+    table = run.config.source.names
+    if table is not None:
+        return ImageNames.of(read_names(table))
+    _need_fold(run)
+    return _of_masks(labelled.source(run), labelled.names(run))
+
+
+def _need_fold(run: Run) -> None:
+    if run.config.fold == "all":
+        raise ValueError(
+            "fold: expected the number of the fold to be tested with source=cam and no source.names, as the names of "
+            "the classes that it tests are not to be seen, got all; set fold=0, then 1, 2 and 3, or source.names=FILE"
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def _of_masks(source: labelled.Source, images: tuple[str, ...]) -> ImageNames:
+    dataset, classes = source.open()
+    return ImageNames.of(names_of_masks(dataset, images, classes))
+
+
+def _left_out(run: Run, classes: tuple[str, ...], names: ImageNames) -> list[int]:
+    """Classes that are called like a name that is looked for, like one of the data set, or as source.exclude says."""
+    source = run.config.source
+    gone = list(source.exclude)
+    if source.exclude_named:
+        gone += names.names
+        if source.names is None:
+            gone += labelled.source(run).open()[0].class_names
+    return cam.excluded(classes, gone)
+
+
+def _similarity(run: Run, names: ImageNames) -> tuple[np.ndarray, list[str]]:
+    """(T, N) cosines of names and classes, minus infinity where a class is left out; and which are, by name."""
+    source = run.config.source
+    if source.words is None:
+        raise ValueError("expected word vectors for source=cam: set source.words=FILE (.vec, .txt, .bin, .npz)")
+    classes = cam.categories(source.classifier, source.classes)
+    every = words.vectors(source.words, [*names.names, *classes])
+    cosines = words.similarities(every[: len(names.names)], every[len(names.names) :])
+    gone = _left_out(run, classes, names)
+    cosines[:, gone] = -np.inf
+    return cosines, [classes[index] for index in gone]
+
+
+def _labeller(run: Run) -> CamLabeller:
+    source, names = run.config.source, _names(run)
+    cosines, _ = _similarity(run, names)
+    shares = cam.weigh(cosines, source.weighting, source.temperature)
+    weights = _weights(source)
+    number = cam.load(source.classifier, weights).classes
+    if number != cosines.shape[1]:
+        raise ValueError(
+            f"expected the names of the {number} classes of {source.classifier} in its order, one a line, "
+            f"got {cosines.shape[1]}; set source.classes=FILE"
+        )
+    gate = saliency.SOURCE.labeller(run) if source.gate else None
+    return CamLabeller(source.classifier, weights, names, shares, gate, source.scale, source.threshold)
+
+
+def _weights(source: SourceConfig) -> str:
+    if source.classifier_weights is None:
+        raise ValueError(
+            "expected a classifier's weights for source=cam: set source.classifier_weights=FILE (the state dict of "
+            "source.classifier, all layers), torchvision, or random"
+        )
+    return source.classifier_weights
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Files count by what they say; `left_out` are the classes that the classifier was not asked for."""
+    source, names = run.config.source, _names(run)
+    cosines, left_out = _similarity(run, names)
+    weights = _weights(source)
+    chosen: dict[str, Any] = {
+        "source": "cam",
+        "levels": list(source.levels),
+        "classifier": source.classifier,
+        "weights": weights if weights in ("random", "torchvision") else content_hash(weights),
+        "names": list(names.names),
+        "images": shards.sha256(shards.dumps(sorted(names.images.items()))),
+        "words": source.words and Path(source.words).name,
+        "similarity": shards.sha256(cosines.round(4).tobytes()),
+        "left_out": left_out,
+        "gate": saliency.SOURCE.settings(run) if source.gate else None,
+    }
+    return chosen | {key: getattr(source, key) for key in ("weighting", "temperature", "scale", "threshold")}
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """What an exported model says of the names it has seen: evaluation refuses to test on them."""
+    names = _names(run).names
+    return {"labelled": "names", "dataset": run.config.dataset.name, "fold": run.config.fold, "classes": list(names)}
+
+
+def _problems(source: SourceConfig) -> list[str]:
+    found = [
+        f"source.{key}: expected one of {', '.join(allowed)}, got {value!r}"
+        for key, value, allowed in (
+            ("weighting", source.weighting, cam.WEIGHTINGS),
+            ("scale", source.scale, cam.SCALES),
+        )
+        if value not in allowed
+    ]
+    if not 0 < source.threshold <= 1:
+        found.append(f"source.threshold: expected a share in (0, 1], got {source.threshold}")
+    if not source.temperature > 0:
+        found.append(f"source.temperature: expected a positive number, got {source.temperature}")
+    return found + list(saliency.SOURCE.problems(source))
+
+
+SOURCE = Source(_labeller, _settings, problems=_problems, facts=_facts)

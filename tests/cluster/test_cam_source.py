@@ -1,0 +1,124 @@
+"""Source cam under Ray: labels of names that masks were reduced to, what is left out, what a model says, errors."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.config_check import check
+from cluster.sources import cam
+from cluster.stage import read_file
+from fss import shards, tasks
+from fss.datasets import open_dataset
+from fss.imaging import images
+from fss.scenes.scene import CLASSES
+from jobs._config import load
+
+FOREIGN = ("zebra", "rowing boat", "an other apple")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Word vectors of the scenes' classes and of a thousand classes of a classifier, some called like the former."""
+    folder = tmp_path_factory.mktemp("cam")
+    classes = [*FOREIGN, f"big_{CLASSES[0]}", CLASSES[7], *(f"thing{i}" for i in range(995))]
+    generator = np.random.default_rng(0)
+    spelled = [word.replace(" ", "_") for word in (*CLASSES, *classes)]
+    rows = [f"{word} " + " ".join(map(str, generator.normal(size=4).round(3))) for word in dict.fromkeys(spelled)]
+    (folder / "words.vec").write_text("\n".join(rows))
+    (folder / "classes.txt").write_text("\n".join(classes))
+    return [
+        "source=cam",
+        f"source.words={folder}/words.vec",
+        f"source.classes={folder}/classes.txt",
+        "source.classifier=mobilenet_v2",
+        "source.classifier_weights=random",
+    ]
+
+
+@pytest.fixture(scope="module")
+def labelled(configure, start, tmp_path_factory, files):
+    run = start(configure(tmp_path_factory.mktemp("runs"), *files))
+    run.ensure("label")
+    return run
+
+
+def test_images_have_labels_of_the_names_they_show(labelled):
+    """Of fold 0's training classes alone; the tested ones are never looked for."""
+    root = labelled.config.dataset.root
+    dataset = open_dataset("scenes", root, "ImageSets/train.txt")
+    tested = {dataset.class_names[c - 1] for c in dataset.folds[0]}
+    names = cam._names(labelled).names
+    assert tested.isdisjoint(names)
+    corpus, labels, seen = labelled.manifest("shard"), labelled.manifest("label"), set()
+    for pictures, file in zip(corpus.named(".tar"), labels.named(".tar"), strict=True):
+        about = [
+            json.loads(members["json"])["path"] for _, members in shards.unpack(read_file(corpus.folder, pictures))
+        ]
+        for path, (_, maps) in zip(about, shards.unpack(read_file(labels.folder, file)), strict=True):
+            found = set(np.unique(images.decode_labels(maps["0.png"])).tolist()) - {0}
+            stem = path.removesuffix(".jpg")
+            shown = np.unique(dataset.mask(stem)) if stem in dataset.names else []
+            real = {dataset.class_names[c - 1] for c in shown if 0 < c < 255}
+            assert {names[label - 1] for label in found} <= real - tested
+            seen |= found
+    assert len(seen) > 3
+    regions = pq.read_table(labels.folder / labels.named(".regions.parquet")[0].path)
+    assert set(regions["label"].to_pylist()) <= seen
+
+
+def test_images_of_one_name_make_tasks(configure, start, files, tmp_path):
+    """By a table of the names of all images, in which every one shows one thing of two."""
+    table = tmp_path / "names.csv"
+    table.write_text("".join(f"{number:06d}.jpg,{('cup', 'boat')[number % 2]}\n" for number in range(36)))
+    lenient = [f"pair.{key}" for key in ("min_area=0", "max_area=1", "max_border=1", "empty_lines=0", "nearest=1")]
+    run = start(configure(tmp_path / "runs", *files, "fold=all", f"source.names={table}", *lenient))
+    pair = run.ensure("pair")
+    assert pair.counts["tasks"] > 10
+    corpus = run.manifest("shard")
+    paths = {
+        key: json.loads(members["json"])["path"]
+        for file in corpus.named(".tar")
+        for key, members in shards.unpack(read_file(corpus.folder, file))
+    }
+    for file in pair.named(".tar"):
+        for sample in shards.unpack(read_file(pair.folder, file)):
+            first, second = (int(paths[key].removesuffix(".jpg")) for key in tasks.decode(sample).keys)
+            assert first != second
+            assert first % 2 == second % 2
+
+
+def test_the_manifest_says_what_was_left_out(labelled):
+    """By name, of classes that fold 0 trains on and tests: whole ones, and those that end in one."""
+    settings = labelled.manifest("label").settings
+    assert settings["left_out"] == ["rowing boat", f"big_{CLASSES[0]}", CLASSES[7]]
+
+
+def test_a_model_says_which_names_it_has_seen(labelled):
+    facts = cam.SOURCE.facts(labelled)
+    assert facts["labelled"] == "names"
+    assert (facts["dataset"], facts["fold"]) == ("scenes", 0)
+    assert set(facts["classes"]) == set(cam._names(labelled).names)
+
+
+def test_what_is_missing_is_asked_for(configure, start, files, tmp_path):
+    for change, complaint in (
+        ("source.words=null", r"set source\.words=FILE"),
+        ("source.classifier_weights=null", r"set source\.classifier_weights=FILE"),
+        ("fold=all", "expected the number of the fold to be tested with source=cam"),
+        ("source.names=nowhere.csv", "cannot read nowhere.csv"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            start(configure(tmp_path, *files, change)).ensure("label")
+
+
+def test_bad_settings_are_refused():
+    for change, complaint in (
+        ("weighting=max", r"source\.weighting: expected one of softmax"),
+        ("scale=all", r"source\.scale: expected one of"),
+        ("threshold=0", r"source\.threshold: expected a share"),
+        ("temperature=0", r"source\.temperature: expected a positive number"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            check(load(["experiment=tiny", "source=cam", f"source.{change}"]))
