@@ -1,5 +1,7 @@
 """Sources that do not cluster: which stages are run, label maps whoever makes them, tasks across images, errors."""
 
+import json
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -115,6 +117,25 @@ def test_streamed_halves_are_split_anew_in_every_epoch(labelled, pools):
     assert [task.keys for task in first] == [task.keys for task in later]
     assert sum(a.masks != b.masks for a, b in zip(first, later, strict=True)) > 0.8 * len(first)
     assert held(0, 0)[:] == held(0, 3)[:]
+
+
+def test_masksplit_from_photos_to_its_own_metric(configure, start, tmp_path):
+    """The preset on scenes: halves of what is salient to the backbone, streamed, in fresh views; model and metric."""
+    small = ["model.options.dim=32", "train.steps=4", "train.batch=4", "train.candidates=2", "episodes=4"]
+    config = configure(tmp_path, "source=saliency", "model=masksplit", "protocol=masksplit", *small)
+    published = load(["experiment=masksplit", "corpus.root=photos"])
+    config.pair, config.train.augment = published.pair, published.train.augment
+    config.train.tasks, config.train.features = published.train.tasks, published.train.features
+    config.seeds, config.shots = published.seeds, 1
+    check(config)
+    run = start(config)
+    assert run.order("evaluate") == ["shard", "label", "train", "evaluate"]
+    run.ensure("evaluate")
+    figures = json.loads((run.manifest("evaluate").folder / "metrics.json").read_text())
+    assert list(figures["models"])[-1].startswith("masksplit, meta-trained")
+    found = figures["models"][list(figures["models"])[-1]]["1"]["mean"]
+    assert 0 <= found["model_resolution"]["miou_episode_mean"] <= 1
+    assert figures["protocol"]["headline"] == "model_resolution.miou_episode_mean"
 
 
 def test_what_cannot_be_split(labelled):
