@@ -75,6 +75,10 @@ UNSUPERVISED = (
     Row("panet", "panet"),
     Row("pfenet", "pfenet"),
     Row("cyctr", "cyctr"),
+    Row("masksplit", "masksplit"),
+    Row("pixel_meta", "pixel_meta"),
+    Row("sst", "sst"),
+    Row("sst, no inner step", "sst", {"step": 0}),
     Row("mining", "mining"),
     Row("mining, without FG", "mining", {"rectify": 0}),
     Row("mining, without BG", "mining", {"background": 0}),
@@ -87,6 +91,10 @@ UNSUPERVISED = (
     Row("pfenet, residual smoothed", "pfenet", {"residual": "smoothed"}),
     Row("cyctr, residual smoothed", "cyctr", {"residual": "smoothed"}),
     Row("correlation, residual smoothed", "correlation"),
+    *(
+        Row(f"{name}, residual smoothed", name, {"residual": "smoothed"})
+        for name in ("masksplit", "pixel_meta", "sst", "mining")
+    ),
     *(
         Row(
             f"umtfss, no residual, {foreground}/{background} prototypes",
