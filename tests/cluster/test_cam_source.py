@@ -9,7 +9,7 @@ import pytest
 from cluster.config_check import check
 from cluster.sources import cam
 from cluster.stage import read_file
-from fss import shards, tasks
+from fss import segmenter, shards, tasks
 from fss.datasets import open_dataset
 from fss.imaging import images
 from fss.scenes.scene import CLASSES
@@ -68,12 +68,13 @@ def test_images_have_labels_of_the_names_they_show(labelled):
     assert set(regions["label"].to_pylist()) <= seen
 
 
-def test_images_of_one_name_make_tasks(configure, start, files, tmp_path):
-    """By a table of the names of all images, in which every one shows one thing of two."""
+def test_images_of_one_name_make_tasks_that_a_model_learns_from(configure, start, files, tmp_path):
+    """By a table of the names of all images, in which every one shows one thing of two. The model says which."""
     table = tmp_path / "names.csv"
     table.write_text("".join(f"{number:06d}.jpg,{('cup', 'boat')[number % 2]}\n" for number in range(36)))
     lenient = [f"pair.{key}" for key in ("min_area=0", "max_area=1", "max_border=1", "empty_lines=0", "nearest=1")]
-    run = start(configure(tmp_path / "runs", *files, "fold=all", f"source.names={table}", *lenient))
+    model = ["model=pixel_meta", "train.loss=cross_entropy", f"source.names={table}"]
+    run = start(configure(tmp_path / "runs", *files, *lenient, *model))
     pair = run.ensure("pair")
     assert pair.counts["tasks"] > 10
     corpus = run.manifest("shard")
@@ -87,6 +88,8 @@ def test_images_of_one_name_make_tasks(configure, start, files, tmp_path):
             first, second = (int(paths[key].removesuffix(".jpg")) for key in tasks.decode(sample).keys)
             assert first != second
             assert first % 2 == second % 2
+    facts = segmenter.read_about(run.ensure("train").folder / "model")["facts"]
+    assert (facts["labelled"], facts["classes"]) == ("names", ["boat", "cup"])
 
 
 def test_the_manifest_says_what_was_left_out(labelled):
