@@ -14,7 +14,7 @@ import dataclasses
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def label(corpus: Corpus, variant: Variant) -> dict[str, Labelled]:
 def make_tasks(corpus: Corpus, variant: Variant) -> tuple[list[tasks.Task], dict[str, float]]:
     """The pseudo-tasks of a recipe, and what they look like."""
     labelled = label(corpus, variant)
-    table = _table({key: each.regions for key, each in labelled.items()})
+    table = region_table({key: each.regions for key, each in labelled.items()})
     usable = pairs.usable(table, variant.rules)
     made = []
     for pairing in pairs.draw(table, variant.rules, seed=corpus.seed):
@@ -114,7 +114,8 @@ def make_tasks(corpus: Corpus, variant: Variant) -> tuple[list[tasks.Task], dict
     return made, {"regions": regions, "area": float(np.median(table.area[usable])), "tasks": len(made)}
 
 
-def _table(found: dict[str, list[pseudo.Region]]) -> pairs.Table:
+def region_table(found: Mapping[str, Sequence[pseudo.Region]]) -> pairs.Table:
+    """The regions of images as pairing takes them."""
     columns = defaultdict(list)
     for key, regions in found.items():
         for region in regions:
