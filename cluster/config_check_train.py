@@ -18,6 +18,7 @@ def problems(config: Config) -> list[str]:
         *_mix_problems(config.train.mix),
         *_augment_problems(config.train.augment),
         *_amounts(config),
+        *_model_problems(config),
         *_unlabelled_problems(config),
         *_tuning_problems(config),
         *_registry_problems(config),
@@ -94,6 +95,19 @@ def _augment_problems(chosen: Augment) -> list[str]:
     return found + (
         ["train.augment.crop: expected a share above 0, or 1 for no crops, got 0"] if not chosen.crop else []
     )
+
+
+def _model_problems(config: Config) -> list[str]:
+    """What the head itself says of its options, for levels of any width: before labels are made, not after."""
+    from fss import models
+
+    if config.model.name not in models.names():
+        return []
+    try:
+        models.build(config.model.name, dict.fromkeys(("low", "mid", "high"), 64), **config.model.options)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _unlabelled_problems(config: Config) -> list[str]:

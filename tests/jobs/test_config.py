@@ -132,6 +132,8 @@ WRONG = {
         "train.gradient_checkpointing=true",
         "train.gradient_checkpointing: expected false without train.tune",
     ),
+    "a head's option": (["model=sst", "model.options.fusion=sum"], "expected fusion of iou, mean, max, got 'sum'; set"),
+    "no option of the head": (["+model.options.heads=3", "model=sst"], "unexpected keyword argument 'heads'"),
     "compiled inner gradient": (
         ["model=sst", "train.compile=true"],
         "train.compile: expected false with model=sst, which takes a gradient inside of its forward pass",
