@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -32,6 +33,9 @@ class Tuned(nn.Module):
         self.net = backbone.net
         self.recompute = recompute
         self.precision = precision
+        for module in self.net.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = FixedNorm
         for parameter in self.net.parameters():  # whoever trains flattens and sends them
             parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
         for part in parts:
@@ -61,6 +65,16 @@ class Tuned(nn.Module):
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             features = self.net(pixels.contiguous(memory_format=torch.channels_last))
         return {level: values.float() for level, values in features.items()}
+
+
+class FixedNorm(nn.BatchNorm2d):
+    """Batch normalisation by its running statistics, in float32: training in bf16 rounds its weights alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, h, w) in the type of `x`."""
+        figures = (self.running_mean, self.running_var, self.weight, self.bias)
+        mean, variance, weight, bias = (None if each is None else each.float() for each in figures)
+        return F.batch_norm(x.float(), mean, variance, weight, bias, False, 0.0, self.eps).to(x.dtype)
 
 
 class TunedModule(MetaModule):

@@ -76,3 +76,18 @@ def test_recomputing_gives_the_same_gradients_and_keeps_less(backbone, batch):
 def test_a_part_that_is_none_is_an_error_that_names_the_parts(backbone):
     with pytest.raises(ValueError, match=r"names of resnet18's parameters, got 'layer9'; they begin with .*layer4.1"):
         Tuned(copy.deepcopy(backbone), ["layer9"])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_weights_in_bfloat16_with_statistics_of_either_type(backbone, batch, kept):
+    """DeepSpeed rounds weights, and statistics or not."""
+    exact, rounded = (Tuned(copy.deepcopy(backbone), [PART]) for _ in range(2))
+    statistics = dict(backbone.named_buffers())
+    rounded.bfloat16()
+    if kept:
+        for name, buffer in rounded.named_buffers():
+            buffer.data = statistics[name].clone()
+    expected, found = exact(batch[0]), rounded(batch[0])
+    for level, values in expected.items():
+        assert found[level].dtype == torch.float32
+        assert (found[level] - values).norm() < 0.05 * values.norm()
