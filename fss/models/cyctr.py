@@ -25,7 +25,7 @@ from torch import nn
 from fss.backbones import Features
 from fss.models.attention import Attention, sine_places
 from fss.models.deformable import DeformableAttention
-from fss.models.head import Auxiliary, Head, zero
+from fss.models.head import Auxiliary, Head, check_choices, zero
 from fss.models.pfenet import Join, classifier, kind, reduction, two_convolutions
 from fss.models.prototype import flat_masks, members, middle_features, to_tokens
 from fss.models.shots import aligned, shot_means, shot_priors
@@ -261,11 +261,7 @@ def _check(dim: int, heads: int, self_attention: str, foreground_tokens: int, ba
             f"model cyctr: expected a dim that is a multiple of 4 and of heads={heads}, got {dim}; "
             "set model.options.dim"
         )
-    if self_attention not in ("deformable", "dense"):
-        raise ValueError(
-            f"model cyctr: expected self_attention of deformable, dense, got {self_attention!r}; set "
-            "model.options.self_attention"
-        )
+    check_choices("cyctr", self_attention=(self_attention, ("deformable", "dense")))
     if min(foreground_tokens, background_tokens) < 1:
         raise ValueError(
             f"model cyctr: expected at least 1 token of each side, got {foreground_tokens} of the foreground and "

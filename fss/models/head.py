@@ -141,6 +141,19 @@ class Head(nn.Module):
         return self.match(*self.prepare(query, support, masks), masks)
 
 
+def check_choices(model: str, **choices: tuple[str, tuple[str, ...]]) -> None:
+    """Refuse options of a head, (given, allowed) by name, that are not among those allowed.
+
+    Raises:
+        ValueError: naming what is allowed and the key to set.
+    """
+    for name, (given, allowed) in choices.items():
+        if given not in allowed:
+            raise ValueError(
+                f"model {model}: expected {name} of {', '.join(allowed)}, got {given!r}; set model.options.{name}"
+            )
+
+
 def zero(last: nn.Module) -> None:
     """Set the weights of a head's last layer to zero: what most heads do to be silent."""
     for parameter in last.parameters():

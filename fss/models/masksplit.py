@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
-from fss.models.head import Head, zero
+from fss.models.head import Head, check_choices, zero
 from fss.models.pfenet import kind
 from fss.models.shots import shot_means
 
@@ -55,8 +55,7 @@ class MaskSplit(Head):
             raise ValueError(
                 f"model masksplit: expected a multiple of {8 * _GROUPS}, got dim={dim}; set model.options.dim"
             )
-        if shots not in SHOTS:
-            raise ValueError(f"model masksplit: expected shots of {', '.join(SHOTS)}, got {shots!r}")
+        check_choices("masksplit", shots=(shots, SHOTS))
         self.shots = shots
         self.project = nn.ModuleDict({level: block(channels[level], dim) for level in _LEVELS})
         self.mix = Mixture(len(_LEVELS) * dim, dim)

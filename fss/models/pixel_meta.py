@@ -32,7 +32,7 @@ from torch import nn
 
 from fss.backbones import Features
 from fss.losses import nearness
-from fss.models.head import Auxiliary, Head
+from fss.models.head import Auxiliary, Head, check_choices
 from fss.models.panet import Gain
 from fss.models.prototype import known_levels, members, unit_grid
 
@@ -81,12 +81,7 @@ class PixelMeta(Head):
         loss_form: str = "log_softmax",
     ):
         super().__init__()
-        for name, value, allowed in (("asked", asked, ASKED), ("loss_form", loss_form, LOSS_FORMS)):
-            if value not in allowed:
-                raise ValueError(
-                    f"model pixel_meta: expected {name} of {', '.join(allowed)}, got {value!r}; "
-                    f"set model.options.{name}"
-                )
+        check_choices("pixel_meta", asked=(asked, ASKED), loss_form=(loss_form, LOSS_FORMS))
         if k < 1 or cells < 1:
             raise ValueError(
                 f"model pixel_meta: expected at least one neighbour and cell, got k={k}, cells={cells}; set "

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
-from fss.models.head import Auxiliary, Head, zero
+from fss.models.head import Auxiliary, Head, check_choices, zero
 from fss.models.prototype import known_levels, unit
 from fss.models.shots import shot_means
 
@@ -68,12 +68,7 @@ class SST(Head):
         auxiliary: float = 1.0,
     ):
         super().__init__()
-        choices = {"reduction": (reduction, REDUCTIONS), "order": (order, ORDERS), "fusion": (fusion, FUSIONS)}
-        for key, (value, known) in choices.items():
-            if value not in known:
-                raise ValueError(
-                    f"model sst: expected {key} of {', '.join(known)}, got {value!r}; set model.options.{key}"
-                )
+        check_choices("sst", reduction=(reduction, REDUCTIONS), order=(order, ORDERS), fusion=(fusion, FUSIONS))
         self.levels = known_levels(levels, channels)
         self.fusion, self.auxiliary = fusion, auxiliary
         self.project = Convolution(sum(channels[level] for level in self.levels), dim, 1)
