@@ -5,6 +5,7 @@ then finishes the run. `node` kills a Ray node while the label stage is at work,
 what happened as JSON.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -95,19 +96,34 @@ def chain(folder, arguments):
     return told
 
 
-def node(folder, arguments):
-    """Kill one of two nodes when the first labels are there, and do not replace it."""
+@contextlib.contextmanager
+def cluster_of(head_cpus, others, told):
+    """A head and other nodes of one CPU each, joined; afterwards `told` says which nodes were alive in the end."""
     import ray
     from ray.cluster_utils import Cluster
 
-    variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "WDS_SECURE": "1"}
+    variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1"}
     hasty = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": hasty}
+    head = {"num_cpus": head_cpus, "include_dashboard": False, "_system_config": hasty}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    doomed = cluster.add_node(num_cpus=1)
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(others)]
     ray.init(address=cluster.address, runtime_env={"env_vars": variables}, logging_level="ERROR", log_to_driver=False)
-    run = Run(load([*arguments, "cluster.workers=2"]), STAGES)
+    yield cluster, nodes
+    told["nodes"] = sorted(one["Alive"] for one in ray.nodes())
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def node(folder, arguments):
+    """Kill one of two nodes when the first labels are there, and do not replace it."""
     told, pool._PATIENCE = {}, 1.5
+    with cluster_of(1, 1, told) as (cluster, (doomed,)):
+        _label_with_a_loss(arguments, cluster, doomed, told)
+    return told
+
+
+def _label_with_a_loss(arguments, cluster, doomed, told):
+    run = Run(load([*arguments, "cluster.workers=2"]), STAGES)
 
     def kill():
         labels = run.folder / "label"
@@ -121,26 +137,21 @@ def node(folder, arguments):
     killer.start()
     run.ensure("pair")
     killer.join()
-    told["nodes"] = sorted(one["Alive"] for one in ray.nodes())
     run.release_pool()
-    ray.shutdown()
-    cluster.shutdown()
-    return told
 
 
 def train_node(folder, arguments):
     """Kill one of two training nodes after the first checkpoint; a third one is free."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1"}
-    hasty = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": hasty}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    ray.init(address=cluster.address, runtime_env={"env_vars": variables}, logging_level="ERROR", log_to_driver=False)
-    run = here(load([*arguments, "cluster.train_workers=2", "train.max_failures=2"]))
     told = {}
+    with cluster_of(0, 3, told) as (cluster, nodes):
+        _train_with_a_loss(arguments, cluster, nodes, told)
+    return told
+
+
+def _train_with_a_loss(arguments, cluster, nodes, told):
+    import ray
+
+    run = here(load([*arguments, "cluster.train_workers=2", "train.max_failures=2"]))
 
     def kill():
         while not list(run.folder.glob("train/*/checkpoints/step-*")):
@@ -154,10 +165,6 @@ def train_node(folder, arguments):
     killer.start()
     run.ensure("train")
     killer.join()
-    told["nodes"] = sorted(one["Alive"] for one in ray.nodes())
-    ray.shutdown()
-    cluster.shutdown()
-    return told
 
 
 if __name__ == "__main__":
