@@ -29,10 +29,10 @@ from cluster.backbone import BackboneSpec
 from cluster.config import ClusterConfig
 from cluster.evaluation.episode_list import Item
 from cluster.evaluation.measure import Cache, DataSpec, Describe, Entry, Prepare, RunBlock, photos
+from cluster.evaluation.units import blocks, image_names, image_units
 from cluster.pool import Failure, Pool
 from cluster.session import session
 from cluster.stage import Publisher, Unit
-from cluster.stages.evaluate import blocks, image_names, image_units
 from fss import models
 from fss.bank import stack, stack_shots
 from fss.datasets import areas

@@ -73,6 +73,8 @@ class ProtocolConfig:
     """Lists of episodes; none = one, of `seed`. `seeds=` overrides it."""
     resolution: int | None = None
     """Side in pixels of the square at which the model's resolution is scored; none = backbone.size."""
+    supports: str = "masks"
+    """What supports bring: `masks`, or `names`, of which the keys of `source` make masks as for source=cam."""
     headline: str = "miou"
     """The protocol's own figure: miou or miou_episode_mean, model_resolution.miou, ... as in metrics.json."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster import config_check_train
 from cluster.config import Config, baselines, episodes, numbers, seeds_given
-from cluster.config_data import CorpusConfig, PairConfig, SourceConfig
+from cluster.config_data import CorpusConfig, PairConfig
 from cluster.sources import SOURCES
 from fss.backbones import padding
 from fss.episodes import ORDERS
@@ -19,6 +19,7 @@ TASKS = ("shards", "stream", "labelled")
 OPTIMIZERS = ("adamw", "sgd", "mixed")
 SCHEDULES = ("cosine", "poly", "constant")
 FEATURES = ("cached", "fresh")
+SUPPORTS = ("masks", "names")
 SELECTIONS = ("holdout", "base_classes", "test_classes")
 
 
@@ -62,6 +63,7 @@ def _choices(config: Config) -> list[str]:
         "train.select": (config.train.select, ("holdout", "last")),
         "dataset.name": (config.dataset.name, DATASETS),
         "protocol.order": (config.protocol.order, ORDERS),
+        "protocol.supports": (config.protocol.supports, SUPPORTS),
         "protocol.headline": (config.protocol.headline.removeprefix("model_resolution."), FIGURES),
         "select": (config.select, SELECTIONS),
         **{f"baselines: {name}": (name, tuple(models.TRAINING_FREE)) for name in baselines(config) or ()},
@@ -126,7 +128,7 @@ def _ranges(config: Config) -> list[str]:
     return [
         *found,
         *_corpus_problems(config.corpus),
-        *_source_problems(config.source),
+        *_source_problems(config),
         *_pair_problems(config.pair),
         *_split_problems(config.pair),
         *config_check_train.problems(config),
@@ -140,8 +142,9 @@ def _corpus_problems(corpus: CorpusConfig) -> list[str]:
     return [f"corpus.near_duplicates: expected bits from 0 to 16 or null, got {corpus.near_duplicates}"]
 
 
-def _source_problems(source: SourceConfig) -> list[str]:
-    return list(SOURCES[source.name].problems(source)) if source.name in SOURCES else []
+def _source_problems(config: Config) -> list[str]:
+    used = {config.source.name} | ({"cam"} if config.protocol.supports == "names" else set())
+    return [problem for name in sorted(used & set(SOURCES)) for problem in SOURCES[name].problems(config.source)]
 
 
 def _pair_problems(pair: PairConfig) -> list[str]:

@@ -114,7 +114,9 @@ class Photos:
         return self._kept(("support", name, class_id), lambda: self._support(name, class_id))
 
     def _support(self, name: str, class_id: int) -> torch.Tensor:
-        return cells(labels(self.mask(name), (class_id,), self.dataset.void), self.grid, self.corners)
+        shown = self.dataset.read_support
+        mask = shown(name, class_id) if shown else labels(self.mask(name), (class_id,), self.dataset.void)
+        return cells(mask, self.grid, self.corners)
 
     def truth(self, name: str, classes: tuple[int, ...], side: int | None = None) -> Truth:
         """What is right for `classes`, at the image's own size or stretched to (side, side)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import json
@@ -23,6 +24,7 @@ from cluster.stage import Output, Unit
 from fss import evaluation, models, pictures, segmenter
 from fss.backbones import fingerprint
 from fss.datasets import Dataset, areas, open_dataset
+from fss.datasets.files import read_mask
 from fss.evaluation import Photos
 from fss.imaging import images
 from fss.metrics import FIELDS, MODEL
@@ -74,6 +76,8 @@ class DataSpec:
     root: str
     list_file: str | None
     options: tuple[tuple[str, Any], ...] = ()
+    supports: str | None = None
+    """Folder of the masks that supports show in place of their own, see `cluster.evaluation.supports`."""
 
     def open(self) -> Dataset:
         """The data set; kept for the next call in this process."""
@@ -82,7 +86,19 @@ class DataSpec:
 
 @functools.lru_cache(maxsize=2)
 def _open(spec: DataSpec) -> Dataset:
-    return open_dataset(spec.name, spec.root, spec.list_file, **dict(spec.options))
+    found = open_dataset(spec.name, spec.root, spec.list_file, **dict(spec.options))
+    if spec.supports is None:
+        return found
+    return dataclasses.replace(found, read_support=functools.partial(_support_mask, Path(spec.supports)))
+
+
+def support_path(name: str, class_id: int) -> str:
+    """The mask that image `name` shows as a support of `class_id`, below `DataSpec.supports`."""
+    return f"{class_id}/{name}.png"
+
+
+def _support_mask(folder: Path, name: str, class_id: int) -> np.ndarray:
+    return read_mask(folder / support_path(name, class_id))
 
 
 @dataclass(frozen=True)
@@ -237,7 +253,7 @@ def _picture(dataset: Dataset, result: evaluation.Result) -> np.ndarray:
     episode, way, counts = result.episode, result.episode.ways[0], result.counts[0]
     return pictures.episode_picture(
         [dataset.image(name) for name in way.supports],
-        [dataset.binary_mask(name, way.class_id) for name in way.supports],
+        [dataset.support_mask(name, way.class_id) for name in way.supports],
         dataset.image(episode.query),
         dataset.binary_mask(episode.query, way.class_id),
         (result.prediction == 1).astype(np.uint8),

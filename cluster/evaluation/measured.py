@@ -83,6 +83,11 @@ def notes_on(figures: Figures) -> list[str]:
         "intersections and unions are summed per class over episodes and divided once, at the query's own resolution "
         "unless said; [ ] is the 95 % interval over episodes, ± the standard deviation over seeds",
     ]
+    if protocol.get("supports") == "names":
+        notes.append(
+            "supports brought the names of their classes only: their masks were made of class activation maps "
+            f"(IoU with the true ones {100 * protocol['support_iou']:.1f}, over all supports)"
+        )
     by = str(selection.get("by", "")).replace("_", " ")
     told = {"holdout": "on held-out pseudo-tasks, without labels", "last": "as the last step"}.get(by, f"on {by}")
     if by:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,33 +58,57 @@ def _of_masks(source: labelled.Source, images: tuple[str, ...]) -> ImageNames:
     return ImageNames.of(names_of_masks(dataset, images, classes))
 
 
-def _left_out(run: Run, classes: tuple[str, ...], names: ImageNames) -> list[int]:
-    """Classes that are called like a name that is looked for, like one of the data set, or as source.exclude says."""
+def _hidden(run: Run, names: ImageNames) -> list[str]:
+    """Classes called like these are not asked for: a name that is looked for, any of the data set, source.exclude."""
     source = run.config.source
-    gone = list(source.exclude)
-    if source.exclude_named:
-        gone += names.names
-        if source.names is None:
-            gone += labelled.source(run).open()[0].class_names
-    return cam.excluded(classes, gone)
+    if not source.exclude_named:
+        return list(source.exclude)
+    others = () if source.names is not None else labelled.source(run).open()[0].class_names
+    return [*source.exclude, *names.names, *others]
 
 
-def _similarity(run: Run, names: ImageNames) -> tuple[np.ndarray, list[str]]:
+def _similarity(source: SourceConfig, names: ImageNames, hidden: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """(T, N) cosines of names and classes, minus infinity where a class is left out; and which are, by name."""
-    source = run.config.source
     if source.words is None:
-        raise ValueError("expected word vectors for source=cam: set source.words=FILE (.vec, .txt, .bin, .npz)")
+        raise ValueError(
+            "expected word vectors for source=cam or protocol.supports=names: set source.words=FILE (.vec, .txt, .bin, "
+            ".npz)"
+        )
     classes = cam.categories(source.classifier, source.classes)
     every = _vectors(source.words, (*names.names, *classes))
     cosines = words.similarities(every[: len(names.names)], every[len(names.names) :])
-    gone = _left_out(run, classes, names)
+    gone = cam.excluded(classes, hidden)
     cosines[:, gone] = -np.inf
     return cosines, [classes[index] for index in gone]
 
 
 def _labeller(run: Run) -> CamLabeller:
-    source, names = run.config.source, _names(run)
-    cosines, _ = _similarity(run, names)
+    names = _names(run)
+    return _build(run, names, _hidden(run, names))
+
+
+def namer(run: Run, class_names: Sequence[str]) -> CamLabeller:
+    """What makes masks of the names of a data set's classes, label i being class i, by this run's `source` keys.
+
+    Raises:
+        ValueError: as for source=cam.
+    """
+    return _build(run, *_all_classes(run, class_names))
+
+
+def namer_settings(run: Run, class_names: Sequence[str]) -> dict[str, Any]:
+    """Plain JSON values of all that shapes the masks of `namer` beside the backbone."""
+    return _shaping(run, *_all_classes(run, class_names))
+
+
+def _all_classes(run: Run, class_names: Sequence[str]) -> tuple[ImageNames, list[str]]:
+    source, names = run.config.source, tuple(class_names)
+    return ImageNames(names, {}), [*source.exclude, *(names if source.exclude_named else ())]
+
+
+def _build(run: Run, names: ImageNames, hidden: Sequence[str]) -> CamLabeller:
+    source = run.config.source
+    cosines, _ = _similarity(source, names, hidden)
     shares = cam.weigh(cosines, source.weighting, source.temperature)
     weights = _weights(source)
     number = cam.load(source.classifier, weights).classes
@@ -99,24 +124,28 @@ def _labeller(run: Run) -> CamLabeller:
 def _weights(source: SourceConfig) -> str:
     if source.classifier_weights is None:
         raise ValueError(
-            "expected a classifier's weights for source=cam: set source.classifier_weights=FILE (the state dict of "
+            "expected a classifier's weights to look for names: set source.classifier_weights=FILE (the state dict of "
             "source.classifier, all layers), torchvision, or random"
         )
     return source.classifier_weights
 
 
 def _settings(run: Run) -> dict[str, Any]:
+    names = _names(run)
+    images = shards.sha256(shards.dumps(sorted(names.images.items())))
+    return {"source": "cam", "images": images, **_shaping(run, names, _hidden(run, names))}
+
+
+def _shaping(run: Run, names: ImageNames, hidden: Sequence[str]) -> dict[str, Any]:
     """Files count by what they say; `left_out` are the classes that the classifier was not asked for."""
-    source, names = run.config.source, _names(run)
-    cosines, left_out = _similarity(run, names)
+    source = run.config.source
+    cosines, left_out = _similarity(source, names, hidden)
     weights = _weights(source)
     chosen: dict[str, Any] = {
-        "source": "cam",
         "levels": list(source.levels),
         "classifier": source.classifier,
         "weights": weights if weights in ("random", "torchvision") else content_hash(weights),
         "names": list(names.names),
-        "images": shards.sha256(shards.dumps(sorted(names.images.items()))),
         "words": source.words and Path(source.words).name,
         "similarity": shards.sha256(cosines.round(4).tobytes()),
         "left_out": left_out,

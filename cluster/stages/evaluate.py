@@ -7,9 +7,10 @@ workers take blocks of episodes that belong to the same queries.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from safetensors.torch import save
 
 from cluster import backbone, publish
 from cluster.config import baselines, episodes, seeds, shots
-from cluster.evaluation import episode_list, figures, measured
+from cluster.evaluation import episode_list, figures, measured, supports
 from cluster.evaluation.entries import data_spec, entries, refuse_seen
 from cluster.evaluation.episode_list import Item
 from cluster.evaluation.measure import Cache, Describe, Draw, Entry, IndexImages, Picture, Prepare, RunBlock, slug
+from cluster.evaluation.supports import MaskSupports
+from cluster.evaluation.units import blocks, image_names, image_units, support_units
 from cluster.run import Run
+from cluster.sources import cam
 from cluster.stage import File, Stage, Unit, map_units, write_file
 from cluster.stages.train import model_options
 from cluster.training import candidates
@@ -33,10 +37,6 @@ from fss.datasets import Dataset
 from fss.episodes import Pool, Rules, draw, pool
 
 logger = logging.getLogger(__name__)
-
-#: Episodes of a unit, about: it ends where a query's episodes end.
-_BLOCK = 250
-_IMAGES = 32
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
@@ -62,6 +62,8 @@ def _settings(run: Run) -> dict[str, Any]:
         "select": config.select,
         "save_predictions": config.save_predictions,
     }
+    if config.protocol.supports == "names":
+        settings["names"] = cam.namer_settings(run, data_spec(run).open().class_names)
     if config.model.name == "trained":
         return settings | {"model": [segmenter.read_about(segmenter.find(config.model.path or ""))["sha256"]]}
     return settings | {"model": model_options(run), "backbone": backbone.settings(run)}
@@ -88,6 +90,7 @@ class _Evaluation:
             memory=int(chosen.memory_gib * 2**30),
         )
         self.left_out: dict[str, list[str]] = {}
+        self.support_iou: float | None = None
 
     def work(self) -> tuple[Sequence[File], Mapping[str, int]]:
         """All steps, and the stage's files."""
@@ -96,6 +99,8 @@ class _Evaluation:
             raise ValueError("select=base_classes: expected several folds, the others' classes select; set fold=all")
         refuse_seen(self.entries, self.dataset, items)
         self._prepare(items)
+        if self.config.protocol.supports == "names":
+            self._mask_supports(items)
         self.entries = tuple(self._fitted(entry) for entry in self.entries)
         function = RunBlock(
             self.data, self.entries, self.cache, self.config.protocol.resolution, *self._predictions(items)
@@ -170,6 +175,14 @@ class _Evaluation:
         specs = tuple(dict.fromkeys(entry.spec for entry in self.entries))
         self._map("features", Prepare(self.data, specs, self.cache), image_units("features", image_names(items)))
 
+    def _mask_supports(self, items: Sequence[Item]) -> None:
+        """Supports show masks made of names from here on, as the model's backbone and a classifier see them."""
+        namer, levels = cam.namer(self.run, self.dataset.class_names), tuple(self.config.source.levels)
+        function = MaskSupports(self.data, self.entries[-1].spec, self.cache, namer, levels)
+        _, counts = self._map("supports", function, support_units(items), items="supports")
+        self.support_iou = counts["intersection"] / max(counts["union"], 1)
+        self.data = dataclasses.replace(self.data, supports=str(self.folder / supports.FOLDER))
+
     def _fitted(self, entry: Entry) -> Entry:
         """The entry, its head fitted on the images of the data set, unlabelled, if it needs that."""
         if entry.folder or not (head := entry.load()).needs_fit:
@@ -238,6 +251,8 @@ class _Evaluation:
                 "name": "list" if self.config.episode_list else chosen.name,
                 "order": chosen.order,
                 "tiny_queries": chosen.tiny_queries,
+                "supports": chosen.supports,
+                "support_iou": self.support_iou,
                 "headline": chosen.headline,
                 "model_resolution": chosen.resolution or self.entries[-1].spec.size,
                 "ways": sorted({item.ways for item in items}),
@@ -253,29 +268,6 @@ class _Evaluation:
 
     def _map(self, step: str, function: Any, units: Sequence[Unit], **words: str) -> tuple[list[File], dict[str, int]]:
         return map_units(self.run, self.folder, step, function, units, total=len(units), **{"parts": "blocks"} | words)
-
-
-def image_units(step: str, names: Sequence[str]) -> list[Unit]:
-    """Units of a few images each, named after the step."""
-    return [Unit(f"{step}-{i:07d}", tuple(names[i : i + _IMAGES])) for i in range(0, len(names), _IMAGES)]
-
-
-def image_names(items: Sequence[Item]) -> list[str]:
-    """The images that occur in the episodes, sorted."""
-    return sorted({n for i in items for n in (i.episode.query, *(s for way in i.episode.ways for s in way.supports))})
-
-
-def blocks(items: Sequence[Item]) -> Iterator[Unit]:
-    """Episodes by query: the same blocks whatever the number of workers."""
-    block: list[Item] = []
-    number = 0
-    ordered = sorted(items, key=lambda item: (item.episode.query, *item[:4], item.episode.index))
-    for item in ordered:
-        if len(block) >= _BLOCK and item.episode.query != block[-1].episode.query:
-            yield Unit(f"block-{number:07d}", tuple(block))
-            block, number = [], number + 1
-        block.append(item)
-    yield Unit(f"block-{number:07d}", tuple(block))
 
 
 def _read(name: str) -> bytes:

@@ -35,6 +35,8 @@ class Dataset:
     void: int = VOID
     mask_path: Callable[[str], Path] | None = None
     """The file that a mask is read from, perhaps with others."""
+    read_support: Callable[[str, int], np.ndarray] | None = None
+    """What an episode shows of a class in a support image, as `binary_mask`; None: the mask itself."""
 
     def image(self, name: str) -> Image.Image:
         """RGB image `name` at its own size."""
@@ -56,6 +58,10 @@ class Dataset:
         """(H, W) uint8: 1 where the image shows `class_id`, 255 where void, 0 elsewhere."""
         mask = self.mask(name)
         return np.where(mask == self.void, VOID, mask == class_id).astype(np.uint8)
+
+    def support_mask(self, name: str, class_id: int) -> np.ndarray:
+        """(H, W) uint8 as `binary_mask`: what models are shown of `class_id` where the image is a support."""
+        return (self.read_support or self.binary_mask)(name, class_id)
 
 
 def void_of(class_names: tuple[str, ...]) -> int:

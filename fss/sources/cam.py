@@ -48,6 +48,25 @@ class CamLabeller:
             for photo, field, gate in zip(block.photos, block.fields, gates, strict=True)
         ]
 
+    def mask(self, photo: Photo, field: torch.Tensor, corners: bool, label: int) -> np.ndarray:
+        """(H, W) uint8: 1 where the image shows what name `label` means, known to be in it; 0 elsewhere.
+
+        Never empty: where the gate leaves nothing it does not count, and without any evidence the whole image is it.
+
+        Args:
+            photo: the image.
+            field: (h, w, D) its embeddings of length 1.
+            corners: the geometry of their grid.
+            label: a place in `names.names`, from 1.
+        """
+        heat = self._heat(photo, field.device, (label,))
+        gate = self.gate.maps(Block([photo], field[None], corners))[0][0][0] > 0 if self.gate else None
+        for each in (gate, None):
+            found = segmented(heat, each, self.threshold)
+            if found.any():
+                return found.astype(np.uint8)
+        return np.ones(photo.size, np.uint8)
+
     def _maps(self, photo: Photo, field: torch.Tensor, gate: np.ndarray | None, corners: bool) -> Maps:
         labels = self.names.labels(photo.path)
         found = np.zeros(photo.size, np.int64)

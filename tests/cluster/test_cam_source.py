@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.config_check import check
+from cluster.evaluation.episode_list import decode
+from cluster.evaluation.measure import DataSpec
 from cluster.sources import cam
 from cluster.stage import read_file
 from fss import segmenter, shards, tasks
@@ -103,6 +105,51 @@ def test_a_model_says_which_names_it_has_seen(labelled):
     assert facts["labelled"] == "names"
     assert (facts["dataset"], facts["fold"]) == ("scenes", 0)
     assert set(facts["classes"]) == set(cam._names(labelled).names)
+
+
+@pytest.fixture(scope="module")
+def measured(configure, start, tmp_path_factory, files):
+    """The same episodes with supports that show their masks, and with such that bring names only."""
+    options = ("model=prototype", "fold=all", "shots=1", "episodes=4", "dataset.min_area=100", *files, "source=clusters")
+    folder = tmp_path_factory.mktemp("measured")
+    return [
+        start(configure(folder, *options, f"name={supports}", f"protocol.supports={supports}")).ensure("evaluate")
+        for supports in ("masks", "names")
+    ]
+
+
+def test_supports_that_bring_names_only(measured, photos):
+    """Models are shown masks made of names: the saved ones, which overlap with the true ones as the figures say."""
+    (masked, named), found = measured, []
+    about = [json.loads(stage.path("metrics.json").read_text()) for stage in measured]
+    assert about[0]["episodes_sha256"] == about[1]["episodes_sha256"]
+    assert [one["protocol"]["supports"] for one in about] == ["masks", "names"]
+    assert about[0]["protocol"]["support_iou"] is None
+    dataset = DataSpec("scenes", str(photos), None, supports=str(named.folder / "supports")).open()
+    overlap = np.zeros(2)
+    for item in decode(named.path("episode_list.parquet").read_bytes(), dataset):
+        for way in item.episode.ways:
+            found += [(name, way.class_id) for name in way.supports]
+    for name, class_id in set(found):
+        shown, true = dataset.support_mask(name, class_id), dataset.binary_mask(name, class_id)
+        assert set(np.unique(shown)) <= {0, 1}
+        assert shown.any()
+        shown = np.where(true == 255, 0, shown)
+        overlap += [(shown & (true == 1)).sum(), (shown | (true == 1)).sum()]
+    assert about[1]["protocol"]["support_iou"] == pytest.approx(overlap[0] / overlap[1])
+    assert len(list((named.folder / "supports").rglob("*.png"))) == len(set(found))
+    assert f"{100 * overlap[0] / overlap[1]:.1f}" in named.path("table.md").read_text()
+    tables = [pq.read_table(stage.path("episodes.parquet")) for stage in (masked, named)]
+    assert tables[0]["episode"].equals(tables[1]["episode"])
+    assert not tables[0]["intersection"].equals(tables[1]["intersection"])
+
+
+def test_a_change_of_the_names_masks_is_another_evaluation(measured):
+    """What shapes the masks stands in the settings, the classes that the classifier is not asked for by name."""
+    masked, named = (stage.settings for stage in measured)
+    assert "names" not in masked
+    assert named["names"]["left_out"] == ["rowing boat", f"big_{CLASSES[0]}", CLASSES[7]]
+    assert named["names"]["threshold"] == 0.15
 
 
 def test_what_is_missing_is_asked_for(configure, start, files, tmp_path):

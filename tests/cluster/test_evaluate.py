@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cluster.evaluation import units
 from cluster.evaluation.measure import Picture, RunBlock
 from cluster.session import ROOT
 from cluster.stage import read_file
@@ -39,7 +40,7 @@ _BLOCK = 10
 def small_blocks():
     """Several blocks, so that there is something to divide."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "_BLOCK", _BLOCK)
+        patch.setattr(units, "_BLOCK", _BLOCK)
         yield
 
 

@@ -1,5 +1,7 @@
 """Source cam: tables of names, masks from heat, and labels of images by their names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,8 +78,9 @@ class _Left:
         return [(half, [])] * len(block.photos)
 
 
-def test_images_are_labelled_by_their_names(monkeypatch):
-    """A classifier whose class c sees channel c: a red left, a green right and a blue middle."""
+@pytest.fixture
+def channels(monkeypatch):
+    """A classifier whose class c sees channel c."""
 
     class Channels(torch.nn.Module):
         corners = False
@@ -86,6 +89,33 @@ def test_images_are_labelled_by_their_names(monkeypatch):
             return images[:, classes]
 
     monkeypatch.setattr(cam, "load", lambda name, weights: Channels())
+
+
+@pytest.mark.usefixtures("channels")
+def test_a_support_is_masked_by_its_name_alone():
+    """Red left and green right: each name's side; a gate that leaves nothing of it, or no evidence, is passed over."""
+    picture, field = torch.zeros(3, 4, 4), torch.ones(4, 4, 5)
+    picture[0, :, 0], picture[1, :, 3] = 1, 2
+    photo = Photo("a", picture, (8, 8))
+    names = ImageNames(("red", "green", "blue"), {})
+    free = CamLabeller("tiny", "random", names, np.eye(3, dtype=np.float32), None, threshold=0.5)
+    gated = replace(free, gate=_Left())
+    red, green, blue = (free.mask(photo, field, False, label) for label in (1, 2, 3))
+    assert red.dtype == np.uint8
+    assert red[:, :2].all()
+    assert not red[:, 2:].any()
+    assert np.array_equal(green, red[:, ::-1])
+    assert blue.all()
+    assert np.array_equal(gated.mask(photo, field, False, 1), red)
+    assert np.array_equal(gated.mask(photo, field, False, 2), green)
+    picture[1, :, 1] = 1
+    assert free.mask(photo, field, False, 2)[:, 6:].all()
+    assert not gated.mask(photo, field, False, 2)[:, 4:].any()
+
+
+@pytest.mark.usefixtures("channels")
+def test_images_are_labelled_by_their_names():
+    """A red left, a green right and a blue middle."""
     names = ImageNames.of({"a": ("dog", "cat"), "b": ("cat",)})
     labeller = CamLabeller("tiny", "random", names, np.float32([[0, 1, 0], [1, 0, 0]]), None, threshold=0.5)
     picture = torch.zeros(3, 4, 4)
