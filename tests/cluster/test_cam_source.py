@@ -110,7 +110,7 @@ def test_a_model_says_which_names_it_has_seen(labelled):
 @pytest.fixture(scope="module")
 def measured(configure, start, tmp_path_factory, files):
     """The same episodes with supports that show their masks, and with such that bring names only."""
-    options = ("model=prototype", "fold=all", "shots=1", "episodes=4", "dataset.min_area=100", *files, "source=clusters")
+    options = ("model=prototype", "fold=all", "episodes=4", "dataset.min_area=100", *files, "source=clusters")
     folder = tmp_path_factory.mktemp("measured")
     return [
         start(configure(folder, *options, f"name={supports}", f"protocol.supports={supports}")).ensure("evaluate")

@@ -125,8 +125,9 @@ import os, pickle, sys
 from pathlib import Path
 from cluster.evaluation.measure import RunBlock
 from cluster.run import Run
-from cluster.stages import STAGES, evaluate
-evaluate._BLOCK = {_BLOCK}
+from cluster.evaluation import units
+from cluster.stages import STAGES
+units._BLOCK = {_BLOCK}
 class Here:  # the units in this process, one after the other
     def map(self, publisher, units):
         for index, unit in enumerate(units):

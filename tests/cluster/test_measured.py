@@ -46,6 +46,8 @@ def content(rows: pa.Table, headline="miou", **more):
         "name": "ours",
         "order": "classes",
         "tiny_queries": False,
+        "supports": "masks",
+        "support_iou": None,
         "headline": headline,
         "model_resolution": 400,
     }
