@@ -90,6 +90,8 @@ def _augment_problems(chosen: Augment) -> list[str]:
         for name, most in limits.items()
         if not 0 <= getattr(chosen, name) <= most
     ]
+    if not 0 <= chosen.hue <= 0.5:
+        found.append(f"train.augment.hue: expected a share of the circle from 0 to 0.5, got {chosen.hue}")
     if not 1 <= chosen.widest <= 4:
         found.append(f"train.augment.widest: expected a number from 1 to 4, got {chosen.widest}")
     return found + (

@@ -76,7 +76,8 @@ class TrainConfig:
     """Of AdamW; gains, markers, biases and norms are not decayed."""
     sgd_weight_decay: float = 1e-4
     schedule: str = "cosine"
-    """How the learning rate falls after the warm-up: `cosine`, `poly` (power 0.9) or `constant`."""
+    """How the learning rate falls after the warm-up: `cosine`, `poly` (power 0.9), `step` (a tenth after
+    each third of the steps) or `constant`."""
     warmup: int = 50
     clip: float = 1.0
     loss: str = "cross_entropy_dice"

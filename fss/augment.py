@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.v2.functional import adjust_hue
 
 from fss.imaging.images import MEAN, VOID, normalise
 from fss.views import View
@@ -25,6 +26,8 @@ def images(pixels: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
     _change(values, views, lambda v: v.flip and not v.moved, lambda x, _: x.flip(-1))
     _change(values, views, _recoloured, _recolour)
     for row, view in enumerate(views):
+        if view.hue:
+            values[row] = adjust_hue(values[row], view.hue)
         if view.blur:
             values[row] = _blur(values[row], view.blur)
     return normalise(values)

@@ -48,6 +48,8 @@ class Augment:
     """Probability of no colour at all."""
     vertical_flip: float = 0.0
     """Probability of mirroring top to bottom."""
+    hue: float = 0.0
+    """Largest turn of the colours, share of their circle, at most 0.5."""
     widest: float = 1.0
     """Largest area that a view spans, share of the image's; above 1 it may show what is void around the image."""
 
@@ -67,6 +69,8 @@ class View:
     contrast: float = 1.0
     saturation: float = 1.0
     """Factors, in this order; 1 changes nothing."""
+    hue: float = 0.0
+    """Turn of the colours, in [-0.5, 0.5]; after the factors."""
     blur: float = 0.0
     """Standard deviation of a Gaussian, share of the view's side; 0 = none."""
     upside: bool = False
@@ -144,6 +148,8 @@ def draw(
         changed = dataclasses.replace(changed, saturation=0.0)
     if rules.vertical_flip and generator.random() < rules.vertical_flip:
         changed = dataclasses.replace(changed, upside=True)
+    if rules.hue:
+        changed = dataclasses.replace(changed, hue=float(generator.uniform(-rules.hue, rules.hue)))
     points = None if mask is None else _points(mask)
     for _ in range(1 if points is None else _TRIES):
         found = dataclasses.replace(

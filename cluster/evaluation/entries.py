@@ -81,9 +81,14 @@ def refuse_seen(found: Sequence[Entry], dataset: Dataset, items: Sequence[Item])
         if seen:
             raise ValueError(
                 f"{entry.label}: expected classes that it was not trained on with labels, got {', '.join(seen[:5])}"
-                f"{' ...' if len(seen) > 5 else ''}; it was trained for fold {facts['fold']} of {facts['dataset']}: "
-                f"set fold={facts['fold']}"
+                f"{' ...' if len(seen) > 5 else ''}; {_remedy(facts)}"
             )
+
+
+def _remedy(facts: Mapping[str, Any]) -> str:
+    if facts["fold"] == "all":
+        return "no fold was kept from it: leave the names of the tested classes out of source.names and train again"
+    return f"it was trained for fold {facts['fold']} of {facts['dataset']}: set fold={facts['fold']}"
 
 
 def _free(

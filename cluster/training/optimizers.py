@@ -61,14 +61,16 @@ def _rule(place: str, plain: bool, settings: TrainConfig) -> dict[str, Any]:
 
 
 def learning_rate(step: int, steps: int, warmup: int, schedule: str = "cosine") -> float:
-    """Factor of the learning rate at `step`: linear over `warmup` steps, then down to zero at `steps`.
+    """Factor of the learning rate at `step`: linear over `warmup` steps, then down until `steps`.
 
-    Down by a cosine (`cosine`), by (1 - t)^0.9 of the share t of the way (`poly`: DeepLab, PFENet, CyCTR), or not at
-    all (`constant`).
+    Down by a cosine (`cosine`), by (1 - t)^0.9 of the share t of the way (`poly`: DeepLab, PFENet, CyCTR), to a tenth
+    after each third of the way (`step`: PANet, MiningFSS), or not at all (`constant`).
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     share = (step - warmup) / max(steps - warmup, 1)
     if schedule == "constant":
         return 1.0
+    if schedule == "step":
+        return 0.1 ** math.floor(3 * share)
     return (1 - share) ** 0.9 if schedule == "poly" else 0.5 * (1 + math.cos(math.pi * share))

@@ -3,6 +3,7 @@
 | name | low, mid, high | strides | input size S | grid of side |
 |---|---|---|---|---|
 | `resnet18`, `resnet50`, `resnet101` | layer2, layer3, layer4 | 8, 16, 32 | 32k+1 | ceil(S / stride) |
+| `resnet18_linear`, .. | the same before their last ReLU | 8, 16, 32 | 32k+1 | ceil(S / stride) |
 | `deeplabv3`, `deeplabv3plus` | layer2, layer3; what the classifier takes | 8, 16 | 32k+1 | ceil(S / stride) |
 | `mobilenet_v2` | features[6], [13], [17] | 8, 16, 32 | 32k+1 | ceil(S / stride) |
 | `vgg16` | conv3_3, conv4_3, conv5_3 | 8, 16, 32 | 32k | floor(S / stride) |
@@ -84,6 +85,9 @@ NETWORKS: dict[str, Callable[[str, int | None, State | None], nn.Module]] = {
     "resnet18": _resnet,
     "resnet50": _resnet,
     "resnet101": _resnet,
+    "resnet18_linear": _resnet,
+    "resnet50_linear": _resnet,
+    "resnet101_linear": _resnet,
     "deeplabv3": _deeplab,
     "deeplabv3plus": _deeplab,
     "vgg16": _vgg,

@@ -1,5 +1,8 @@
 """ResNet-18, -50 and -101 (He et al. 2016) with torchvision's stem and state-dict keys, dilated to stride 8, 16 or 32.
 
+A `_linear` one leaves out the ReLU that each level ends with, so that a cosine sees negative values too (MiningFSS,
+Yang et al. 2021, released code); what follows a level inside the network sees it after the ReLU, as ever.
+
 Not the deep-stem variant of PSPNet (`resnet50_v2.pth`) that PFENet, BAM and MaskSplit use: that is another network.
 """
 
@@ -8,6 +11,7 @@ import torchvision
 from torch import nn
 
 from fss.backbones.dilation import check_stride, dilate_to_stride, subsample
+from fss.backbones.weights import LINEAR
 
 
 class ResNet(nn.Module):
@@ -15,8 +19,9 @@ class ResNet(nn.Module):
 
     def __init__(self, name: str, stride: int | None = None) -> None:
         super().__init__()
+        self.linear = name.endswith(LINEAR)
         self.stride = check_stride(name, stride, (8, 16, 32), default=16)
-        net = torchvision.models.get_model(name, weights=None)
+        net = torchvision.models.get_model(name.removesuffix(LINEAR), weights=None)
         self.conv1, self.bn1 = net.conv1, net.bn1
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         dilate_to_stride([self.layer3, self.layer4], self.stride)
@@ -34,7 +39,26 @@ class ResNet(nn.Module):
 
     def stages(self, fine: torch.Tensor) -> dict[str, torch.Tensor]:
         """The features, from those of `stem`."""
-        low = self.layer2(fine)
-        mid = self.layer3(low)
-        high = self.layer4(mid)
+        low, passed = self._left(self.layer2, fine)
+        mid, passed = self._left(self.layer3, passed)
+        high, _ = self._left(self.layer4, passed)
         return {"low": low, "mid": subsample(mid, 2) if self.stride == 32 else mid, "high": high}
+
+    def _left(self, layer: nn.Sequential, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a layer is as a level, and what it passes on."""
+        if not self.linear:
+            outputs = layer(inputs)
+            return outputs, outputs
+        total = _before_relu(layer[-1], layer[:-1](inputs))
+        return total, torch.relu(total)
+
+
+def _before_relu(block: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """The sum that a block of torchvision's puts through its last ReLU."""
+    parts = dict(block.named_children())
+    outputs = inputs
+    for number in range(1, 4):
+        if f"conv{number}" in parts:
+            outputs = outputs if number == 1 else torch.relu(outputs)
+            outputs = parts[f"bn{number}"](parts[f"conv{number}"](outputs))
+    return outputs + (parts["downsample"](inputs) if "downsample" in parts else inputs)

@@ -14,6 +14,9 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
+#: Ends the names of networks whose levels are taken before their last ReLU; their weights are the others'.
+LINEAR = "_linear"
+
 ACCEPTED = (
     'accepted: "random", "torchvision", or a local path or fsspec address (s3://bucket/file) of a .safetensors file '
     "or of a state dict saved with torch.save"
@@ -145,7 +148,7 @@ def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
     import torchvision  # here, for it takes seconds, and most runs load files
 
     try:
-        choice = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+        choice = torchvision.models.get_model_weights(name.removesuffix(LINEAR))["IMAGENET1K_V1"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"{name}: torchvision has no weights for this backbone; give a file. {ACCEPTED}") from error
     try:

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -133,4 +134,11 @@ def test_training_writes_its_list_and_is_measured_on_its_own_fold_only(run, conf
     found = start(configure(tmp_path, *model, "shots=1", "episodes=4")).ensure("evaluate")
     assert found.counts["episodes"] == 4
     with pytest.raises(ValueError, match=r"not trained on with labels, got .*: set fold=0"):
+        start(configure(tmp_path, *model, "shots=1", "episodes=4", "fold=1")).ensure("evaluate")
+    about = json.loads((manifest.folder / "model/model.json").read_text())
+    about["facts"] |= {"labelled": "names", "fold": "all"}  # of a table of names, for no fold in particular
+    shutil.copytree(manifest.folder / "model", tmp_path / "model")
+    (tmp_path / "model/model.json").write_text(json.dumps(about))
+    model = (f"model.path={tmp_path}/model", *model[1:])
+    with pytest.raises(ValueError, match=r"no fold was kept from it: leave the names .* out of source\.names"):
         start(configure(tmp_path, *model, "shots=1", "episodes=4", "fold=1")).ensure("evaluate")

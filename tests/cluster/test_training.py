@@ -42,6 +42,7 @@ def test_learning_rate_by_hand():
 def test_other_schedules_by_hand():
     assert [learning_rate(step, 10, 4, "poly") for step in (3, 4, 7, 10)] == pytest.approx([0.8, 1, 0.5**0.9, 0])
     assert [learning_rate(step, 10, 4, "constant") for step in (3, 4, 7, 10)] == pytest.approx([0.8, 1, 1, 1])
+    assert [learning_rate(step, 6, 0, "step") for step in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 # Checkpoints

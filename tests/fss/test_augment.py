@@ -107,6 +107,14 @@ def test_colours_by_hand():
     torch.testing.assert_close(shown(red, View(saturation=0.5)), images.normalise(expected))
 
 
+def test_a_third_of_the_circle_turns_red_to_green():
+    red, green = torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)
+    red[0], green[1] = 0.8, 0.8
+    torch.testing.assert_close(shown(red, View(hue=1 / 3)), images.normalise(green))
+    grey = torch.full((3, 2, 2), 0.4)
+    torch.testing.assert_close(shown(grey, View(hue=0.2)), images.normalise(grey))
+
+
 def test_a_blur_keeps_the_mean_and_spreads_a_point():
     point = torch.zeros(3, SIDE, SIDE)
     point[:, 16, 16] = 1

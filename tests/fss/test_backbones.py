@@ -109,6 +109,17 @@ def test_dilation_keeps_the_strided_networks_values_on_its_grid(name):
         assert_same_values(fine[level][..., ::4, ::4], coarse[level])
 
 
+@pytest.mark.parametrize(("name", "stride"), [("resnet18", 8), ("resnet18", 32), ("resnet50", 16)])
+def test_a_linear_networks_levels_lack_their_last_relu_only(name, stride):
+    """The same weights; below zero where the other is zero, so that every level's ReLU is the other's level."""
+    images = noise(1, 3, 65, 65)
+    plain, linear = (backbones.build(full, stride=stride, seed=2) for full in (name, f"{name}_linear"))
+    for level, values in linear(images).items():
+        assert values.min() < 0
+        assert torch.equal(torch.relu(values), plain(images)[level])
+    assert backbones.fingerprint(plain) != backbones.fingerprint(linear)
+
+
 def test_dilated_vgg_keeps_the_values_of_conv5_3():
     images = noise(1, 3, 64, 64)
     coarse, middle, fine = (backbones.build("vgg16", stride=stride)(images) for stride in (32, 16, 8))

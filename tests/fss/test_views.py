@@ -79,7 +79,9 @@ def test_new_changes_draw_nothing_where_they_are_not_used():
         (0.009826611504108584, 0.027337668521319487, 0.9837470705515546, 0.9433189351655596), abs=1e-12
     )
     assert found.angle == pytest.approx(1.7214069498243205, abs=1e-12)
-    more = views.draw(3, "a", 5, Augment(gray=1, vertical_flip=1), (3, 4))
+    more = views.draw(3, "a", 5, Augment(gray=1, vertical_flip=1, hue=0.1), (3, 4))
+    assert 0 < abs(more.hue) <= 0.1
+    assert found.hue == 0
     assert (more.brightness, more.blur) == (found.brightness, found.blur)
     assert (more.saturation, more.upside, more.moved, more.plain) == (0, True, True, False)
 
