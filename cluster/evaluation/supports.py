@@ -1,6 +1,6 @@
 """Supports that bring only the name of their class (protocol.supports=names): masks made of names, shown to the models.
 
-The weak supervision of Lee et al. (WACV 2022), their sections 3.1 and 4: at test time a support has an image-level name
+The weak supervision of Lee et al. (WACV 2022, section 3.1 and Figure 4): at test time a support has an image-level name
 and what source `cam` makes of it. The query keeps its true mask, which the answer is measured by.
 """
 
@@ -53,7 +53,8 @@ class MaskSupports:
         found = {level: value[None].to(source.device).float() for level, value in source.features(name).items()}
         field = pseudo.tokens(found, self.levels)[0]
         picture = dataset.image(name)
-        photo = Photo(name, images.to_tensor(picture, self.spec.size), picture.size[::-1])
+        tensor = images.to_tensor(picture, self.spec.size)
+        photo = Photo(name, tensor, picture.size[::-1], path=dataset.path(name).name)
         return self.labeller.mask(photo, field, source.corners, class_id)
 
 

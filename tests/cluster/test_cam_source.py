@@ -108,9 +108,10 @@ def test_a_model_says_which_names_it_has_seen(labelled):
 
 
 @pytest.fixture(scope="module")
-def measured(configure, start, tmp_path_factory, files):
-    """The same episodes with supports that show their masks, and with such that bring names only."""
-    options = ("model=prototype", "fold=all", "episodes=4", "dataset.min_area=100", *files, "source=clusters")
+def measured(configure, start, tmp_path_factory, files, photos):
+    """The same episodes with supports that show their masks, and with such that bring names only; true maps gate."""
+    gate = (f"source.maps={photos}/SegmentationClass", "source.maps_kind=classes")
+    options = ("model=prototype", "fold=all", "episodes=4", "dataset.min_area=100", *files, "source=clusters", *gate)
     folder = tmp_path_factory.mktemp("measured")
     return [
         start(configure(folder, *options, f"name={supports}", f"protocol.supports={supports}")).ensure("evaluate")
@@ -134,6 +135,7 @@ def test_supports_that_bring_names_only(measured, photos):
         shown, true = dataset.support_mask(name, class_id), dataset.binary_mask(name, class_id)
         assert set(np.unique(shown)) <= {0, 1}
         assert shown.any()
+        assert dataset.mask(name)[shown == 1].all()
         shown = np.where(true == 255, 0, shown)
         overlap += [(shown & (true == 1)).sum(), (shown | (true == 1)).sum()]
     assert about[1]["protocol"]["support_iou"] == pytest.approx(overlap[0] / overlap[1])
