@@ -32,7 +32,9 @@ def ray_session():
     """One Ray on this machine; its CPUs are places for processes, more than there are cores."""
     import ray
 
-    variables = {"PYTHONPATH": str(REPOSITORY), "WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1"}
+    from cluster.session import VARIABLES
+
+    variables = VARIABLES | {"PYTHONPATH": str(REPOSITORY)}
     ray.init(
         address="local",
         num_cpus=6,

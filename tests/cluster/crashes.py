@@ -102,7 +102,9 @@ def cluster_of(head_cpus, others, told):
     import ray
     from ray.cluster_utils import Cluster
 
-    variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1"}
+    from cluster.session import VARIABLES
+
+    variables = VARIABLES | {"PYTHONPATH": os.environ["PYTHONPATH"]}
     hasty = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
     head = {"num_cpus": head_cpus, "include_dashboard": False, "_system_config": hasty}
     cluster = Cluster(initialize_head=True, head_node_args=head)

@@ -14,6 +14,8 @@ import yaml
 from ray._private.runtime_env.validation import parse_and_validate_env_vars
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from cluster.session import VARIABLES
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "cluster" / "deploy"
 TEXTS = [*sorted(DEPLOY.glob("*.yaml")), ROOT / "docs" / "submit.md"]
@@ -194,7 +196,7 @@ def test_rayjob_trains_on_exactly_the_gpus_it_orders():
 def test_jobs_get_the_same_environment_either_way():
     ours = load("runtime-env.yaml")
     assert yaml.safe_load(load("rayjob.yaml")["spec"]["runtimeEnvYAML"]) == ours
-    assert parse_and_validate_env_vars(ours["env_vars"]) == ours["env_vars"]
+    assert parse_and_validate_env_vars(ours["env_vars"]) == ours["env_vars"] == VARIABLES
 
 
 def test_ray_has_one_version_everywhere():
