@@ -50,8 +50,9 @@ WRONG = {
     "wrong group": ("backbones=small", "did you mean"),
     "wrong option": (
         "backbone=resnet5",
-        "backbone: expected one of deeplabv3, deeplabv3plus, mobilenet_v2, resnet101, resnet18, resnet50, small, "
-        "vgg16, vit_base, vit_small, got 'resnet5'; did you mean 'resnet50'?",
+        "backbone: expected one of deeplabv3, deeplabv3plus, mobilenet_v2, resnet101, resnet101_linear, resnet18, "
+        "resnet18_linear, resnet50, resnet50_linear, small, vgg16, vit_base, vit_small, "
+        "got 'resnet5'; did you mean 'resnet50'?",
     ),
     "wrong experiment": ("experiment=tinny", "got 'tinny'; did you mean 'tiny'?"),
     "text for a number": ("train.steps=many", "train.steps"),
@@ -119,7 +120,7 @@ WRONG = {
     "SGD's rate": ("train.sgd_lr=0", "train.sgd_lr: expected a positive number, got 0"),
     "negative clip": ("train.clip=-1", "train.clip: expected a number from 0, got -1"),
     "optimiser": ("train.optimizer=adam", "train.optimizer: expected one of adamw, sgd, mixed, got 'adam'"),
-    "schedule": ("train.schedule=linear", "train.schedule: expected one of cosine, poly, constant, got 'linear'"),
+    "schedule": ("train.schedule=linear", "train.schedule: expected one of cosine, poly, step, constant, got 'linear'"),
     "tuning of cached features": (
         ["train.tune=[net]", "train.features=cached"],
         "train.features: expected fresh with train.tune",
