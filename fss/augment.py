@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torchvision.transforms.v2.functional import adjust_hue
 
 from fss.imaging.images import MEAN, VOID, normalise
 from fss.views import View
@@ -27,6 +26,8 @@ def images(pixels: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
     _change(values, views, _recoloured, _recolour)
     for row, view in enumerate(views):
         if view.hue:
+            from torchvision.transforms.v2.functional import adjust_hue  # here, for it takes seconds and few views turn
+
             values[row] = adjust_hue(values[row], view.hue)
         if view.blur:
             values[row] = _blur(values[row], view.blur)
