@@ -18,6 +18,7 @@ os.environ |= {
     "HOME": str(_HOME),
     "OMP_NUM_THREADS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a training is noticed
     "RAY_USAGE_STATS_ENABLED": "0",
     "TORCH_EXTENSIONS_DIR": str(REPOSITORY / ".pytest_cache" / "torch_extensions"),
 }

@@ -72,6 +72,8 @@ class Health:
 
     folder: Path
     steps: int
+    name: str = "train"
+    """The training's, under which its settings stand."""
     start: Figures = field(default_factory=dict)
     said: dict[str, int] = field(default_factory=dict)
 
@@ -97,7 +99,7 @@ class Health:
             for name, (sign, remedy) in _SIGNS.items()
             if self._settled(name, step) and any(sign(figures, prefix) for prefix in ("", "holdout_"))
         }
-        found |= self._unlearned(step, figures)
+        found |= self._unlearned(step, figures, before[0])
         new = {name: words for name, words in found.items() if name not in self.said}
         self.said |= dict.fromkeys(new, step)
         if (self.start, self.said) != before:
@@ -108,21 +110,26 @@ class Health:
         """Fresh heads may well predict one side only: that counts after a tenth of the steps."""
         return not name.startswith("all_") or step >= self.steps / 10
 
-    def _unlearned(self, step: int, figures: Figures) -> dict[str, str]:
-        """Compares the hold-out IoU, or without one the training loss, with its first value."""
+    def _unlearned(self, step: int, figures: Figures, start: Figures) -> dict[str, str]:
+        """Compares the hold-out IoU, or without one the training loss, with its value at the `start`."""
         if step < self.steps * PATIENCE:
             return {}
-        if "holdout_iou" in self.start:
-            now, first = figures.get("holdout_iou"), self.start["holdout_iou"]
+        if "holdout_iou" in start:
+            now, first = figures.get("holdout_iou"), start["holdout_iou"]
             if now is None or now > first:
                 return {}
             told = f"the IoU on held-out tasks is {100 * now:.1f} %, {100 * first:.1f} % before the first step"
         else:
-            now, first = figures.get("loss"), self.start.get("loss", math.inf)
+            now, first = figures.get("loss"), start.get("loss", math.inf)
             if now is None or now < 0.98 * first or math.isinf(first):
                 return {}
             told = f"the loss is {now:.4g}, {first:.4g} at the first log line"
-        return {
-            "unlearned": f"{told}: nothing was learned; check the tasks (jobs.quality), raise or lower train.lr, or "
-            "start from the read-out (model.options.residual=prototype)"
-        }
+        return {"unlearned": f"{told}: nothing was learned; {self._remedy()}"}
+
+    def _remedy(self) -> str:
+        if self.name != "train":
+            return f"raise or lower {self.name}.lr, or raise {self.name}.steps"
+        return (
+            "check the tasks (jobs.quality), raise or lower train.lr, or start from the read-out "
+            "(model.options.residual=prototype)"
+        )

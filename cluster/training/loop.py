@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ def _worker(config: Mapping[str, Any]) -> None:
     context = ray.train.get_context()
     torch.set_num_threads(job.threads)
     loop = Loop(job, context.get_world_rank(), context.get_world_size())
-    loop.run(ray.train.report)
+    loop.run()
     if torch.distributed.is_initialized():  # nobody leaves while rank 0 exports; after an error nobody waits for others
         torch.distributed.barrier()
 
@@ -103,15 +103,18 @@ class Loop:
         self.base_rates = [group["lr"] for group in self._groups()]
         self.average = Average(self.engine.module, job.ema)
         self.identity = {**job.identity, **job.recipe.identity()}
-        self.health = Health(job.folder, job.steps)
+        self.health = Health(job.folder, job.steps, job.name)
         self.step = self._resume()
 
-    def run(self, report: Callable[[Figures], None]) -> None:
-        """Train to the last step; rank 0 logs, writes checkpoints and exports."""
+    def run(self) -> None:
+        """Train to the last step; rank 0 logs, writes checkpoints and exports.
+
+        Ray Train gets no reports: its controller fetches one every two seconds, and who reports again before waits.
+        """
         job = self.job
         with self._journal() as journal:
             if self.step == 0 and job.validate_every:
-                self._tell(journal, report, self._validate(journal))
+                self._tell(journal, self._validate(journal))
             progress = (
                 Progress(job.name, job.steps, "samples", parts="steps", done=self.step) if self.rank == 0 else None
             )
@@ -125,7 +128,7 @@ class Loop:
                 if job.due(self.step, job.validate_every):
                     figures |= self._validate(journal)
                 if figures:
-                    self._tell(journal, report, figures)
+                    self._tell(journal, figures)
                 if job.due(self.step, job.checkpoint_every):  # after the candidate, which a resumed run finds
                     self._checkpoint(meter)
             if progress:
@@ -173,13 +176,12 @@ class Loop:
         check_finite(self.job.name, self.step, figures.get("loss", 0.0))
         return figures
 
-    def _tell(self, journal: Journal | None, report: Callable[[Figures], None], figures: Figures) -> None:
+    def _tell(self, journal: Journal | None, figures: Figures) -> None:
         if journal:
             journal.metrics({f"{self.job.name}/{k}": v for k, v in figures.items()}, step=self.step)
             for name, words in self.health.check(self.step, figures).items():
                 logger.warning("%s: %s", self.job.name, words)
                 journal.tags({f"warning.{name}": words})
-        report(figures)
 
     def _validate(self, journal: Journal | None) -> Figures:
         """What validation finds with the averaged weights, which rank 0 keeps as a candidate after the first step."""

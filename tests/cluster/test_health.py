@@ -61,6 +61,13 @@ def test_without_a_holdout_the_loss_is_compared(health):
     assert health.check(20, {"loss": 0.9}) == {}
     found = health.check(30, {"loss": 0.79})
     assert "the loss is 0.79, 0.8 at the first log line" in found["unlearned"]
+    assert "train.lr" in found["unlearned"]
+
+
+def test_the_first_log_line_is_not_compared_with_itself(tmp_path):
+    health = Health(tmp_path, steps=6, name="pretrain")
+    assert health.check(2, {"loss": 3.3}) == {}
+    assert health.check(4, {"loss": 3.3})["unlearned"].endswith("raise or lower pretrain.lr, or raise pretrain.steps")
 
 
 def test_a_log_line_without_validation_does_not_judge_the_holdout(health):
