@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 #: the CPU a sixth of MobileNetV2's time, which went into faulting activations in, 4 KiB by 4 KiB.
 VARIABLES = {"WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1", "THP_MEM_ALLOC_ENABLE": "1"}
 
+#: Besides, on one machine: nobody announces there that a node will be taken away, and the watcher costs a process.
+LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
 
 @contextlib.contextmanager
 def session(config: ClusterConfig) -> Iterator[None]:
@@ -33,6 +36,8 @@ def session(config: ClusterConfig) -> Iterator[None]:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     variables = VARIABLES | {"PYTHONPATH": _python_path()}
     variables |= {key: os.environ[key] for key in ("FSS_FAILPOINT",) if key in os.environ}
+    if address == "local":
+        variables |= LOCAL
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     ray.init(
         address=address,

@@ -33,9 +33,9 @@ def ray_session():
     """One Ray on this machine; its CPUs are places for processes, more than there are cores."""
     import ray
 
-    from cluster.session import VARIABLES
+    from cluster.session import LOCAL, VARIABLES
 
-    variables = VARIABLES | {"PYTHONPATH": str(REPOSITORY)}
+    variables = VARIABLES | LOCAL | {"PYTHONPATH": str(REPOSITORY)}
     ray.init(
         address="local",
         num_cpus=6,

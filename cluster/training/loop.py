@@ -228,7 +228,7 @@ class Loop:
 def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world: int) -> Any:
     import deepspeed
 
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns of every optimiser that it did not write
     settings = {
         "train_batch_size": job.batch,
         "train_micro_batch_size_per_gpu": job.batch // world // job.accumulate,
