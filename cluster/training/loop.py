@@ -228,7 +228,8 @@ class Loop:
 def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world: int) -> Any:
     import deepspeed
 
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns of every optimiser that it did not write
+    told = logging.getLogger("DeepSpeed")
+    told.setLevel(logging.ERROR)  # while it starts: it warns of every optimiser that it did not write
     settings = {
         "train_batch_size": job.batch,
         "train_micro_batch_size_per_gpu": job.batch // world // job.accumulate,
@@ -247,6 +248,7 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, model_parameters=parameters, config=settings, dist_init_required=False
     )
+    told.setLevel(logging.WARNING)
     return engine
 
 
