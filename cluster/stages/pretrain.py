@@ -1,6 +1,7 @@
 """pretrain: the backbone learns from the corpus itself, without labels (backbone.weights=pretrain).
 
-The same loop as `train`; only rank 0's network, whose gradients are everybody's, is exported.
+The same loop as `train`; only rank 0's network, whose gradients are everybody's, is exported. Each worker contrasts the
+proposals of its own share of a batch, so the objective (fewer negatives) depends on `cluster.train_workers`.
 """
 
 from __future__ import annotations
