@@ -15,7 +15,7 @@ class PretrainConfig:
 
     steps: int = 200
     batch: int = 32
-    """Images a step, over all workers; each contrasts its share alone, so more workers see fewer negatives."""
+    """Images a step, over all workers; their objects are contrasted with one another."""
     size: int = 96
     """Side of the crops, pixels; a multiple of 8."""
     lr: float = 2e-3

@@ -1,7 +1,7 @@
 """pretrain: the backbone learns from the corpus itself, without labels (backbone.weights=pretrain).
 
-The same loop as `train`; only rank 0's network, whose gradients are everybody's, is exported. Each worker contrasts the
-proposals of its own share of a batch, so the objective (fewer negatives) depends on `cluster.train_workers`.
+The same loop as `train`; rank 0's network, which is everybody's, is exported. Objects are told apart among those of the
+whole batch, and normalised by its statistics, so that the number of workers changes the order of sums alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cluster import publish
 from cluster.run import Run
 from cluster.stage import File, Stage, read_file
 from cluster.training import loop as training
+from cluster.training.collective import workers
 from fss import shards, tasks
 from fss.backbones.small import SmallNet
 from fss.imaging import images
@@ -66,6 +67,7 @@ class PretrainRecipe:
             SmallNet(seed=self.seed),
             pretrain.PretrainConfig(bfloat16=self.settings.precision == "bf16"),
             seed=self.seed,
+            workers=workers(),
         )
         return module.to(memory_format=torch.contiguous_format)  # DeepSpeed broadcasts weights as plain bytes
 

@@ -6,7 +6,7 @@ from those of all other objects; beside it a linear layer tells objects from bac
 objects, as in DetCon (Hénaff et al., ICCV 2021), keys come from the same batch, so there is neither a momentum encoder
 nor a queue, and the proposals are those of `fss.pretraining.proposals`.
 
-Batch normalisation and negatives see the samples of one forward pass: data-parallel workers use their own.
+Negatives and batch normalisation see the whole batch, whatever number of workers share it (`fss.pretraining.workers`).
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from fss.backbones.small import SmallNet
 from fss.pretraining.views import Views
+from fss.pretraining.workers import Workers, share_norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,34 +40,53 @@ class PretrainConfig:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
 
-def object_contrast(embeddings: torch.Tensor, proposals: torch.Tensor, *, temperature: float) -> torch.Tensor:
+def object_contrast(
+    embeddings: torch.Tensor, proposals: torch.Tensor, *, temperature: float, workers: Workers | None = None
+) -> torch.Tensor:
     """Cross-entropy of telling each pixel's object among all objects, by their mean embeddings in the other view.
 
     embeddings (2, B, C, h, w) of unit length, proposals (2, B, h, w) int64 with 0 for background. Objects that one of
     the views does not show take no part. Returns a scalar, the mean over pixels; 0 if no object is left.
+
+    Where `workers` share a batch, each with B images, the objects are those of all of them, and the mean of what they
+    return is the loss of the whole batch.
     """
-    member = F.one_hot(proposals)[..., 1:].to(embeddings.dtype)
-    shown = (member.sum((2, 3)) > 0).all(0)
+    workers = workers or Workers()
+    most = int(workers.gather(proposals.max()).max())
+    member = F.one_hot(proposals, most + 1)[..., 1:].to(embeddings.dtype)
+    shown = (workers.gather(member.sum((2, 3))) > 0).all(1)  # (workers, B, most)
     if not shown.any():
         return embeddings.sum() * 0
-    keys = torch.einsum("vbchw,vbhwm->vbmc", embeddings, member)[:, shown]
-    keys = F.normalize(keys, dim=-1)
-    place = torch.where(shown, shown.flatten().cumsum(0).view_as(shown) - 1, -1)
+    keys = workers.gather(torch.einsum("vbchw,vbhwm->vbmc", embeddings, member))
+    keys = F.normalize(keys.transpose(0, 1)[:, shown], dim=-1)
+    place = torch.where(shown, shown.flatten().cumsum(0).view_as(shown) - 1, -1)[workers.rank]
     place = F.pad(place, (1, 0), value=-1)  # the row of each image's proposals among the keys, background first
     losses = []
     for view in (0, 1):
         target = place.gather(1, proposals[view].flatten(1))
         logits = torch.einsum("bcn,mc->bmn", embeddings[view].flatten(2), keys[1 - view]) / temperature
-        losses.append(F.cross_entropy(logits, target, ignore_index=-1))
+        losses.append(_mean_cross_entropy(logits, target, workers))
     return torch.stack(losses).mean()
 
 
-class PretrainModel(nn.Module):
-    """The backbone that is trained, with the projections and object layers that are thrown away afterwards."""
+def _mean_cross_entropy(logits: torch.Tensor, target: torch.Tensor, workers: Workers) -> torch.Tensor:
+    """This worker's part of the mean over all workers' pixels, whose targets are not -1."""
+    counts = workers.gather((target >= 0).sum())
+    share = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum") / counts.sum()
+    return share * workers.number
 
-    def __init__(self, backbone: SmallNet, config: PretrainConfig, *, seed: int = 0) -> None:
+
+class PretrainModel(nn.Module):
+    """The backbone that is trained, with the projections and object layers that are thrown away afterwards.
+
+    Where `workers` share each batch, all of them have to call it, with as many images each.
+    """
+
+    def __init__(
+        self, backbone: SmallNet, config: PretrainConfig, *, seed: int = 0, workers: Workers | None = None
+    ) -> None:
         super().__init__()
-        self.backbone, self.config = backbone, config
+        self.backbone, self.config, self.workers = backbone, config, workers or Workers()
         channels = {level: backbone.channels[level] for level in config.levels}
         with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
             self.project = nn.ModuleDict({level: _projection(count, config) for level, count in channels.items()})
@@ -77,6 +97,8 @@ class PretrainModel(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+        if self.workers.number > 1:
+            share_norms(self, self.workers)
 
     def forward(self, views: Views) -> dict[str, torch.Tensor]:
         """Scalars: "loss" to minimise, the sum of "contrast" and "objectness", each a mean over the levels."""
@@ -86,7 +108,9 @@ class PretrainModel(nn.Module):
         for level in self.config.levels:
             read = features[level].float()
             embeddings = F.normalize(self.project[level](read), dim=1).unflatten(0, (2, -1))
-            contrasts.append(object_contrast(embeddings, views.proposals, temperature=self.config.temperature))
+            contrasts.append(
+                object_contrast(embeddings, views.proposals, temperature=self.config.temperature, workers=self.workers)
+            )
             logits = self.objectness[level](read)[:, 0]
             target = (views.proposals > 0).flatten(0, 1).to(logits.dtype)
             objectness.append(F.binary_cross_entropy_with_logits(logits, target))
