@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -36,15 +37,16 @@ def session(config: ClusterConfig) -> Iterator[None]:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     variables = VARIABLES | {"PYTHONPATH": _python_path()}
     variables |= {key: os.environ[key] for key in ("FSS_FAILPOINT",) if key in os.environ}
+    environment: dict[str, Any] = {"env_vars": variables}
     if address == "local":
-        variables |= LOCAL
+        environment = {"env_vars": variables | LOCAL, "worker_process_setup_hook": "cluster.setup_hook.name_own_ray"}
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     ray.init(
         address=address,
         log_to_driver=True,
         logging_level=logging.WARNING,
         include_dashboard=True if address == "local" else None,  # Ray Train asks it which actors are alive
-        runtime_env=None if inside_job else {"env_vars": variables},
+        runtime_env=None if inside_job else environment,
     )
     try:
         yield
