@@ -115,7 +115,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
     for key in node:
         name = f"{prefix}{key}"
         child = None if OmegaConf.is_missing(node, key) else node._get_node(key)
-        if OmegaConf.is_dict(child) and len(child):
+        if OmegaConf.is_dict(child) and child:
             yield from _leaves(child, f"{name}.")
         else:
             yield name

@@ -100,6 +100,12 @@ def test_the_rule_would_notice(tmp_path):
     assert (2, "torch.distributed.barrier") in set(used(source))
 
 
+def test_nothing_is_reported_to_ray_train():
+    """Its controller takes one report in two seconds, and the worker waits: figures go to the journal."""
+    for path in files("cluster"):
+        assert "ray.train.report" not in {name for _, name in [*imported(path), *used(path)]}, path
+
+
 def test_imports_are_absolute():
     for package in ("fss", "cluster", "jobs"):
         for path in files(package):
