@@ -68,8 +68,10 @@ def shot_priors(query: torch.Tensor, support: torch.Tensor, share: torch.Tensor)
 
 def cosine_logits(tokens: torch.Tensor, prototypes: torch.Tensor, alpha: float = 20.0) -> torch.Tensor:
     """`alpha` times the cosine of (B, C, h, w) tokens to (B, 2, C) prototypes: (B, 2, h, w) float32 (PANet)."""
-    unit = F.normalize(prototypes.float(), dim=2) @ F.normalize(tokens.float().flatten(2), dim=1)
-    return alpha * unit.unflatten(2, tokens.shape[-2:])
+    cells = tokens.float().flatten(2)
+    along = F.normalize(prototypes.float(), dim=2) @ cells
+    squares = cells.square().sum(dim=1, keepdim=True)  # divided last: 2 rows instead of C, a third of the time
+    return alpha * (along * squares.clamp_min(1e-24).rsqrt()).unflatten(2, tokens.shape[-2:])
 
 
 def aligned(
