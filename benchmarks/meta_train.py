@@ -28,7 +28,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from benchmarks.learning import Corpus, Course, Exam, choose, meta_train, network
-from benchmarks.pseudo_tasks import VARIANTS, make_tasks
+from benchmarks.pseudo_tasks import VARIANTS, label, make_tasks
 from fss import labelled, models, tasks
 from fss.datasets import Dataset, areas
 from fss.datasets.training import open_training
@@ -52,6 +52,8 @@ class Row:
     """Share of the labelled images; none = pseudo-tasks."""
     start: str | None = None
     """Unsupervised row whose head training starts from."""
+    shots: int = 1
+    """Supports of each pseudo-task."""
 
     def head(self, channels: Mapping[str, int], seed: int) -> Head:
         """The head with its first weights."""
@@ -104,6 +106,8 @@ UNSUPERVISED = (
         for foreground, background in ((50, 100), (5, 10))
     ),
     Row("umtfss, no residual, shots averaged", "umtfss", _ALONE | {"shots": "average"}),
+    Row("umtfss, no residual, learned from 5 shots", "umtfss", _ALONE, shots=5),
+    Row("umtfss, learned from 5 shots", "umtfss", shots=5),
 )
 LABELLED = tuple(row for ratio in (1.0, 0.05, 0.2) for row in _labelled(ratio))
 ROWS = FLOORS + UNSUPERVISED + LABELLED
@@ -137,7 +141,7 @@ class Labels:
 class Study:
     """Trains and measures rows; trained unsupervised heads are kept in `heads`, for those that start from them."""
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: argparse.Namespace, shots: Sequence[int]):
         root = Path(options.root)
         self.extractor = network(options.weights, options.size, options.padding)
         store = FeatureStore(Path(options.features), 16 << 30) if options.features else None
@@ -145,7 +149,9 @@ class Study:
         names = choose(root, options.images, seed=0)
         self.corpus = Corpus(root / "JPEGImages", names, self.extractor, 0, options.views, store)
         variant = next(one for one in VARIANTS if one.name == options.tasks)
-        self.pseudo, self.about = make_tasks(self.corpus, variant)
+        found = label(self.corpus, variant)
+        self.pseudo = {number: make_tasks(self.corpus, variant, found, number) for number in shots}
+        self.about = {shots: about for shots, (_, about) in self.pseudo.items()}
         self.labels = Labels(root, self.corpus)
         self.course, self.heads = Course(options.steps, options.batch, options.lr), Path(options.heads)
 
@@ -161,7 +167,7 @@ class Study:
         if row in FLOORS:
             return self.head(row, seed).eval()
         if row.ratio is None:
-            head = meta_train(self.corpus, self.pseudo, self.head(row, seed), self.course, seed)
+            head = meta_train(self.corpus, self.pseudo[row.shots][0], self.head(row, seed), self.course, seed)
             self.heads.mkdir(parents=True, exist_ok=True)
             save_file(head.state_dict(), self._file(row.name, seed))
             return head
@@ -265,7 +271,7 @@ def main() -> None:
     unknown = set(options.only or ()) - {row.name for row in ROWS}
     if unknown:
         raise SystemExit(f"--only: expected names of {[row.name for row in ROWS]}, got {sorted(unknown)}")
-    study = Study(options)
+    study = Study(options, sorted({row.shots for row in ROWS if not options.only or row.name in options.only}))
     print(f"{study.about}", flush=True)
     kept = Path(options.json) if options.json else None
     found: list[dict[str, Any]] = json.loads(kept.read_text())["rows"] if kept and kept.is_file() else []

@@ -93,13 +93,16 @@ def label(corpus: Corpus, variant: Variant) -> dict[str, Labelled]:
     return found
 
 
-def make_tasks(corpus: Corpus, variant: Variant) -> tuple[list[tasks.Task], dict[str, float]]:
-    """The pseudo-tasks of a recipe, and what they look like."""
-    labelled = label(corpus, variant)
+def make_tasks(
+    corpus: Corpus, variant: Variant, labelled: Mapping[str, Labelled] | None = None, shots: int = 1
+) -> tuple[list[tasks.Task], dict[str, float]]:
+    """The pseudo-tasks of a recipe, with `shots` supports each, and what they look like; it labels images that are not."""
+    labelled = label(corpus, variant) if labelled is None else labelled
+    rules = dataclasses.replace(variant.rules, shots=shots)
     table = region_table({key: each.regions for key, each in labelled.items()})
-    usable = pairs.usable(table, variant.rules)
+    usable = pairs.usable(table, rules)
     made = []
-    for pairing in pairs.draw(table, variant.rules, seed=corpus.seed):
+    for pairing in pairs.draw(table, rules, seed=corpus.seed):
         chosen = (pairing.query, *pairing.supports)
         keys = tuple(str(table.key[row]) for row in chosen)
         masks = [
