@@ -96,7 +96,7 @@ def label(corpus: Corpus, variant: Variant) -> dict[str, Labelled]:
 def make_tasks(
     corpus: Corpus, variant: Variant, labelled: Mapping[str, Labelled] | None = None, shots: int = 1
 ) -> tuple[list[tasks.Task], dict[str, float]]:
-    """The pseudo-tasks of a recipe, with `shots` supports each, and what they look like; it labels images that are not."""
+    """The pseudo-tasks of a recipe, with `shots` supports each, and what they look like."""
     labelled = label(corpus, variant) if labelled is None else labelled
     rules = dataclasses.replace(variant.rules, shots=shots)
     table = region_table({key: each.regions for key, each in labelled.items()})

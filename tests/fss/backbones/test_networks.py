@@ -1,8 +1,5 @@
 """Frozen backbones: grids, dilation and padding that keep values, nothing that moves."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 import torchvision
@@ -11,31 +8,7 @@ from torch import nn
 from fss import backbones
 from fss.backbones.deeplab import Decoder
 from fss.backbones.resnet import ResNet
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-SMALL_IS_HERE = (Path(backbones.__file__).parent / "small.py").exists()
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-
-
-@pytest.fixture(autouse=True)
-def _own_randomness() -> Iterator[None]:
-    """Tests here may draw from torch's global generator; what the library draws itself is tested on its own."""
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
+from tests.fss.backbones.noise import noise
 
 # ------------------------------------------------------------------------------------------------ grids
 
@@ -75,7 +48,6 @@ def test_every_level_has_the_documented_grid_and_channels(name, stride, size, lo
     assert all(f.dtype == torch.float32 and torch.isfinite(f).all() for f in features.values())
 
 
-@pytest.mark.skipif(not SMALL_IS_HERE, reason="fss/backbones/small.py is not in this checkout")
 def test_small_is_built_like_the_others():
     backbone = backbones.build("small")
     features = backbone(noise(1, 3, 64, 64))

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +13,11 @@ from PIL import Image
 
 from fss import backbones
 from fss.backbones.vit import ViT, build_vit
+from tests.fss.backbones.noise import noise
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-SMALL_IS_HERE = (Path(backbones.__file__).parent / "small.py").exists()
+SHARED = Path(__file__).resolve().parents[4] / "shared"
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-
-
-@pytest.fixture(autouse=True)
-def _own_randomness() -> Iterator[None]:
-    """Tests here may draw from torch's global generator; what the library draws itself is tested on its own."""
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 # ------------------------------------------------------------------------------------------------ weights
