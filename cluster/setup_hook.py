@@ -6,5 +6,5 @@ import ray
 
 
 def name_own_ray() -> None:
-    """Say which Ray is meant: Ray Train's helpers look for one, and fail where several runs go on on a machine."""
-    os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    """Say which Ray is meant: Ray Train's helpers look for one, and fail where a machine has several."""
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # also over the user's `local`

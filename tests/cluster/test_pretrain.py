@@ -19,10 +19,10 @@ IMAGES = 6
 
 
 def views_of(indices: range) -> Views:
-    """Two views of each scene; the proposals of every second one are taken away, so that the shares' objects differ."""
+    """Two views of each scene; every second one keeps a single proposal, so that the shares' numbers of them differ."""
     pixels = torch.stack([torch.from_numpy(np.array(render(0, i, 64)[0])).permute(2, 0, 1) for i in indices]) / 255
     proposals = propose(pixels)
-    proposals[[i % 2 == 1 for i in indices]] *= (proposals[[i % 2 == 1 for i in indices]] == 1).to(proposals.dtype)
+    proposals[[i % 2 == 1 for i in indices]] %= 2
     return make_views(pixels, proposals, torch.tensor(list(indices)), seed=0, config=ViewConfig(crop=64, grid=8))
 
 
