@@ -20,10 +20,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cluster import publish
 from cluster.config import Config
-from cluster.evaluation import measured
-from cluster.run import Run
+from cluster.engine import publish
+from cluster.engine.run import Run
+from cluster.evaluate import measured
 from cluster.stages import STAGES
 from fss.datasets import Dataset, areas
 from fss.datasets.training import open_training

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.backbone import BackboneSpec
-from fss import cam, pseudo, words
+from cluster.features.backbone import BackboneSpec
 from fss.datasets import Dataset, open_dataset
 from fss.imaging import images
-from fss.sources import Block, Labeller, Photo
-from fss.sources.cam import CamLabeller
-from fss.sources.names import ImageNames, names_of_masks
-from fss.sources.saliency import SaliencyLabeller
+from fss.labelling import heatmaps, pseudo, words
+from fss.labelling.names import ImageNames, names_of_masks
+from fss.labelling.sources import Block, Labeller, Photo
+from fss.labelling.sources.cam import CamLabeller
+from fss.labelling.sources.saliency import SaliencyLabeller
 
 LEVELS = ("mid", "high")
 
@@ -58,7 +58,7 @@ def labeller(given: argparse.Namespace, names: ImageNames, weighting: str, gate:
     every = words.vectors(given.words, [*names.names, *given.vocabulary])
     cosines = words.similarities(every[: len(names.names)], every[len(names.names) :])
     cosines[:, given.left_out] = -np.inf
-    return CamLabeller(classifier, weights, names, cam.weigh(cosines, weighting), gate)
+    return CamLabeller(classifier, weights, names, heatmaps.weigh(cosines, weighting), gate)
 
 
 def block(spec: BackboneSpec, dataset: Dataset, name: str) -> Block:
@@ -75,7 +75,7 @@ def table(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     dataset = open_dataset("pascal5i", given.root, given.list)
     chosen = dataset.names[:: max(1, len(dataset.names) // given.photos)][: given.photos]
     names = ImageNames.of(names_of_masks(dataset, chosen, range(1, len(dataset.class_names) + 1)))
-    given.left_out = cam.excluded(given.vocabulary, dataset.class_names)
+    given.left_out = heatmaps.excluded(given.vocabulary, dataset.class_names)
     network, _, weights = given.backbone.partition("=")
     spec = BackboneSpec(network, weights or "random", 16, given.size, 0)
     cut = SaliencyLabeller()
@@ -110,10 +110,10 @@ def main() -> None:
     parser.add_argument("--backbone", default="mobilenet_v2=random")
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--size", type=int, default=417)
-    parser.add_argument("--weightings", nargs="+", default=list(cam.WEIGHTINGS))
+    parser.add_argument("--weightings", nargs="+", default=list(heatmaps.WEIGHTINGS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    given.vocabulary = cam.categories(given.classifier.partition("=")[0], given.classes)
+    given.vocabulary = heatmaps.categories(given.classifier.partition("=")[0], given.classes)
     rows = list(table(given))
     for row in rows:
         print(f"{row['masks']:<28}{row['miou']:>6.1f}")

@@ -25,19 +25,19 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from cluster.backbone import BackboneSpec
 from cluster.config import ClusterConfig
-from cluster.evaluation.episode_list import Item
-from cluster.evaluation.measure import Cache, DataSpec, Describe, Entry, Prepare, RunBlock, photos
-from cluster.evaluation.units import blocks, image_names, image_units
-from cluster.pool import Failure, Pool
-from cluster.session import session
-from cluster.stage import Publisher, Unit
-from fss import models
-from fss.bank import stack, stack_shots
+from cluster.engine.pool import Failure, Pool
+from cluster.engine.session import session
+from cluster.engine.stage import Publisher, Unit
+from cluster.evaluate.episode_list import Item
+from cluster.evaluate.measure import Cache, DataSpec, Describe, Entry, Prepare, RunBlock, photos
+from cluster.evaluate.units import blocks, image_names, image_units
+from cluster.features.backbone import BackboneSpec
+from fss import heads
 from fss.datasets import areas
-from fss.episodes import Rules, draw, pool
+from fss.evaluation.episodes import Rules, draw, pool
 from fss.grid import cells, enlarge
+from fss.training.bank import stack, stack_shots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--field-episodes", type=int, default=60, help="of them, run the field's way")
     parser.add_argument("--min-area", type=int, default=2048)
-    parser.add_argument("--models", nargs="+", default=list(models.names()))
+    parser.add_argument("--models", nargs="+", default=list(heads.names()))
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--json", help="file for the measurements")
     arguments = parser.parse_args()
@@ -220,7 +220,7 @@ def main() -> None:
     chosen = items(data, arguments.episodes, arguments.min_area)
     rows = []
     with session(ClusterConfig()), tempfile.TemporaryDirectory() as folder:
-        found = [Entry(models.TRAINING_FREE.get(name, name), spec, name) for name in arguments.models]
+        found = [Entry(heads.TRAINING_FREE.get(name, name), spec, name) for name in arguments.models]
         found = [fitted(entry, data, Path(folder)) for entry in found]
         for workers in arguments.workers:
             bench = Bench(arguments, data, chosen, workers)

@@ -28,9 +28,9 @@ import ray
 import torch
 
 from cluster.config import ClusterConfig
-from cluster.pool import Pool
-from cluster.stage import write_file
-from cluster.stages.kmeans import Chunk, PartialSums
+from cluster.engine.pool import Pool
+from cluster.engine.stage import write_file
+from cluster.kmeans.stage import Chunk, PartialSums
 from fss.clustering import kmeans
 from fss.clustering.assign import faiss_gpu_works
 

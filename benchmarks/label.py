@@ -30,15 +30,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.backbone import BackboneSpec
-from cluster.feature_pass import FeaturePass
-from cluster.stage import Unit, write_file
-from cluster.stages import label, sample
-from fss import pseudo, shards
+from cluster.engine.stage import Unit, write_file
+from cluster.features.backbone import BackboneSpec
+from cluster.features.feature_pass import FeaturePass
+from cluster.label import stage as label
+from cluster.sample import stage as sample
+from fss import shards
 from fss.clustering import kmeans
 from fss.imaging import images
-from fss.sources import Photo
-from fss.sources.clusters import ClusterLabeller
+from fss.labelling import pseudo
+from fss.labelling.sources import Photo
+from fss.labelling.sources.clusters import ClusterLabeller
 
 GRANULARITIES = (3, 5, 8)
 #: What follows the backbone.

@@ -15,15 +15,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fss import backbones, episodes, evaluation, losses, pseudo, rng, study, tasks, views
-from fss.bank import FeatureBank, batch_features, inputs
+from fss import backbones, rng
+from fss.backbones.extractor import Extractor
 from fss.datasets import areas, open_dataset
-from fss.evaluation import Photos
-from fss.extract import Extractor
+from fss.evaluation import episodes, running
+from fss.evaluation.cache import FeatureStore, Memory
+from fss.evaluation.running import Photos
+from fss.heads.parts import losses
+from fss.heads.parts.head import Head
 from fss.imaging import images
-from fss.meta import MetaModule
-from fss.models.head import Head
-from fss.store import FeatureStore, Memory
+from fss.labelling import pseudo
+from fss.tasks import task, views
+from fss.training import study
+from fss.training.bank import FeatureBank, batch_features, inputs
+from fss.training.step import MetaModule
 
 LOSS_CELLS = 65
 
@@ -100,15 +105,15 @@ class Course:
         return self.lr * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
-def meta_train(corpus: Corpus, made: Sequence[tasks.Task], head: Head, course: Course, seed: int = 0) -> Head:
+def meta_train(corpus: Corpus, made: Sequence[task.Task], head: Head, course: Course, seed: int = 0) -> Head:
     """The head with the averaged weights of a course on these tasks; `seed` shuffles them and their views."""
     extractor = corpus.bank.extractor
     torch.manual_seed(seed)
     module = MetaModule(head.train(), losses.by_name(course.loss), extractor.backbone.corners)
     optimizer = torch.optim.AdamW(module.parameters(), lr=course.lr, weight_decay=1e-2)
-    layout = tasks.Layout(LOSS_CELLS, extractor.grid, extractor.backbone.corners, extractor.size)
-    schedule = tasks.Schedule((len(made),), seed)
-    data = tasks.Batches(schedule, lambda *_: made, course.batch, corpus.seed, corpus.num_views, layout)
+    layout = task.Layout(LOSS_CELLS, extractor.grid, extractor.backbone.corners, extractor.size)
+    schedule = task.Schedule((len(made),), seed)
+    data = task.Batches(schedule, lambda *_: made, course.batch, corpus.seed, corpus.num_views, layout)
     if head.studies:
         plain = dataclasses.replace(data, num_views=1)
         looked = study.distinct((plain[number] for number in range(len(made) // course.batch)), head.studies)
@@ -152,7 +157,7 @@ class Exam:
         for one, classes in zip(heads, self.dataset.folds, strict=True):
             per_class: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
             pool = episodes.pool(self._areas, classes, episodes.Rules(min_area=2048, shots=shots))
-            for result in evaluation.run(one, self.photos, episodes.draw(pool, count=self.count, seed=0), self.side):
+            for result in running.run(one, self.photos, episodes.draw(pool, count=self.count, seed=0), self.side):
                 (c,) = result.counts
                 per_class[result.episode.ways[0].class_id] += (c.intersection, c.union)
                 fb += (c.intersection, c.union, c.background_intersection, c.background_union)

@@ -29,12 +29,14 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.learning import Corpus, Course, Exam, choose, meta_train, network
 from benchmarks.pseudo_tasks import VARIANTS, label, make_tasks
-from fss import labelled, models, tasks
+from fss import heads
 from fss.datasets import Dataset, areas
 from fss.datasets.training import open_training
+from fss.evaluation.cache import FeatureStore
+from fss.heads.parts.head import Head
 from fss.imaging import images
-from fss.models.head import Head
-from fss.store import FeatureStore
+from fss.tasks import labelled
+from fss.tasks import task as tasks
 
 ROOT = Path(__file__).parents[1]
 MIN_AREA = 2048
@@ -59,7 +61,7 @@ class Row:
         """The head with its first weights."""
         preset = yaml.safe_load((ROOT / f"conf/model/{self.preset}.yaml").read_text())
         options = preset.get("options", {}) | self.changes
-        return models.build(preset["name"], channels, seed=seed, **options)
+        return heads.build(preset["name"], channels, seed=seed, **options)
 
 
 _ALONE = {"residual": "none", "maps": False}

@@ -23,14 +23,15 @@ import yaml
 
 from benchmarks.learning import Corpus, Course, Exam, choose, meta_train, network
 from benchmarks.pseudo_tasks import VARIANTS, make_tasks, region_table
-from fss import models, tasks
+from fss import heads
+from fss.evaluation.cache import FeatureStore
 from fss.imaging import images
-from fss.mixture import Mixture
-from fss.pairing import mask_split
-from fss.pairing.rules import Rules
-from fss.sources import Block, Photo
-from fss.sources.saliency import SaliencyLabeller
-from fss.store import FeatureStore
+from fss.labelling.sources import Block, Photo
+from fss.labelling.sources.saliency import SaliencyLabeller
+from fss.tasks import task
+from fss.tasks.mixture import Mixture
+from fss.tasks.pairing import mask_split
+from fss.tasks.pairing.rules import Rules
 
 ROOT = Path(__file__).parents[1]
 LEVELS = ("mid", "high")
@@ -41,7 +42,7 @@ RULES = Rules(
 SHOTS = (1, 5)
 
 
-def split_tasks(corpus: Corpus) -> list[tasks.Task]:
+def split_tasks(corpus: Corpus) -> list[task.Task]:
     """MaskSplit's tasks of a corpus: one of each image whose salient region has two halves."""
     maps, regions = {}, {}
     for key, jpeg in corpus.jpegs.items():
@@ -55,14 +56,14 @@ def split_tasks(corpus: Corpus) -> list[tasks.Task]:
         masks = mask_split.split(maps[key][0] == 1, RULES.split, pairing.seed)
         if masks is not None:
             jpeg = corpus.jpegs[key]
-            found.append(tasks.Task((key, key), (jpeg, jpeg), tuple(images.encode_png(mask) for mask in masks)))
+            found.append(task.Task((key, key), (jpeg, jpeg), tuple(images.encode_png(mask) for mask in masks)))
     return found
 
 
-def mixed(parts: Sequence[Sequence[tasks.Task]], weights: Sequence[int], count: int, seed: int) -> list[tasks.Task]:
+def mixed(parts: Sequence[Sequence[task.Task]], weights: Sequence[int], count: int, seed: int) -> list[task.Task]:
     """The first `count` episodes of a mixture of parts, of which those of weight 0 are left out."""
     used = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight]
-    schedules = tuple(tasks.Schedule((len(part),), seed) for part, _ in used)
+    schedules = tuple(task.Schedule((len(part),), seed) for part, _ in used)
     mixture, found = Mixture(schedules, tuple(weight for _, weight in used)), []
     for episode in range(count):
         _, number, position = mixture.locate(episode)
@@ -110,7 +111,7 @@ def main() -> None:
     print(f"{len(parts[0])} tasks across images, {len(parts[1])} of halves", flush=True)
     for seed, name, share in itertools.product(given.seeds, given.heads, given.splits):
         preset = yaml.safe_load((ROOT / f"conf/model/{name}.yaml").read_text())
-        head = models.build(preset["name"], extractor.backbone.channels, seed=seed, **preset["options"])
+        head = heads.build(preset["name"], extractor.backbone.channels, seed=seed, **preset["options"])
         weight = round(1000 * share)
         made, start = mixed(parts, (1000 - weight, weight), course.steps * course.batch, seed), time.perf_counter()
         trained = meta_train(corpus, made, head, course, seed)

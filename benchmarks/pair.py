@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from fss import rng
-from fss.pairing import pairs
-from fss.pairing.pairs import Pairing, Table
-from fss.pairing.rules import Rules
+from fss.tasks.pairing import pairs
+from fss.tasks.pairing.pairs import Pairing, Table
+from fss.tasks.pairing.rules import Rules
 
 _REGIONS_PER_IMAGE, _DIMENSIONS, _PLAIN_IMAGES = 8, 416, 100
 

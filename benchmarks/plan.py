@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 from cluster.config import Config
+from cluster.engine.run import Run
 from cluster.planning import calibrate, forecast
 from cluster.planning.plan import Machines, Row
-from cluster.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
 

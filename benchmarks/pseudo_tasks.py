@@ -22,11 +22,13 @@ import numpy as np
 import torch
 
 from benchmarks.learning import Corpus, Course, Exam, choose, meta_train, network
-from fss import models, pseudo, rng, tasks
+from fss import heads, rng
 from fss.clustering import kmeans
 from fss.imaging import images
-from fss.pairing import pairs
-from fss.pairing.rules import Rules
+from fss.labelling import pseudo
+from fss.tasks import task
+from fss.tasks.pairing import pairs
+from fss.tasks.pairing.rules import Rules
 
 HEAD = {"dim": 48, "residual": "smoothed"}
 
@@ -95,7 +97,7 @@ def label(corpus: Corpus, variant: Variant) -> dict[str, Labelled]:
 
 def make_tasks(
     corpus: Corpus, variant: Variant, labelled: Mapping[str, Labelled] | None = None, shots: int = 1
-) -> tuple[list[tasks.Task], dict[str, float]]:
+) -> tuple[list[task.Task], dict[str, float]]:
     """The pseudo-tasks of a recipe, with `shots` supports each, and what they look like."""
     labelled = label(corpus, variant) if labelled is None else labelled
     rules = dataclasses.replace(variant.rules, shots=shots)
@@ -112,7 +114,7 @@ def make_tasks(
             )
             for key, row in zip(keys, chosen, strict=True)
         ]
-        made.append(tasks.Task(keys, tuple(corpus.jpegs[key] for key in keys), tuple(masks)))
+        made.append(task.Task(keys, tuple(corpus.jpegs[key] for key in keys), tuple(masks)))
     regions = float(usable.sum()) / len(labelled)
     return made, {"regions": regions, "area": float(np.median(table.area[usable])), "tasks": len(made)}
 
@@ -169,8 +171,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in ("prototype", "smoothed"):
         start = time.perf_counter()
-        head = models.build(name, extractor.backbone.channels).eval()
-        rows.append({"name": models.TRAINING_FREE[name], **exam(head)})
+        head = heads.build(name, extractor.backbone.channels).eval()
+        rows.append({"name": heads.TRAINING_FREE[name], **exam(head)})
         rows[-1]["seconds"] = time.perf_counter() - start
         print(table(rows).splitlines()[-1], flush=True)
     for variant in VARIANTS:
@@ -178,7 +180,7 @@ def main() -> None:
             continue
         start = time.perf_counter()
         made, about = make_tasks(corpus, variant)
-        start_head = models.build("correlation", extractor.backbone.channels, seed=options.seed, **HEAD)
+        start_head = heads.build("correlation", extractor.backbone.channels, seed=options.seed, **HEAD)
         head = meta_train(corpus, made, start_head, course, options.seed)
         row = {"name": variant.name, **about, **exam(head)}
         rows.append({**row, "seconds": time.perf_counter() - start})

@@ -35,10 +35,10 @@ from typing import Any
 from PIL import Image
 
 from cluster.config import ClusterConfig, Config, CorpusConfig
-from cluster.corpus.inputs import Source
-from cluster.pool import Pool
-from cluster.run import Run
-from cluster.session import session
+from cluster.engine.pool import Pool
+from cluster.engine.run import Run
+from cluster.engine.session import session
+from cluster.shard.inputs import Source
 from cluster.stages import STAGES
 
 SHOWN = ("plain", "skimming", "stage", "workers_1", "workers_2")

@@ -26,7 +26,7 @@ from PIL import Image
 from skimage.segmentation import felzenszwalb
 
 from benchmarks.label import photos
-from cluster.run import Run
+from cluster.engine.run import Run
 from cluster.stages import STAGES
 from fss import backbones
 from fss.clustering import kmeans

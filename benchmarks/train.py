@@ -33,15 +33,15 @@ from typing import Any
 import torch
 import torch.multiprocessing as processes
 
-from cluster.backbone import BackboneSpec
-from cluster.config_train import TrainConfig
-from cluster.tasks.labelled import LabelledTasks, Source
+from cluster.config.train import TrainConfig
+from cluster.features.backbone import BackboneSpec
+from cluster.train.recipe import MetaRecipe
+from cluster.train.tasks.labelled import LabelledTasks, Source
 from cluster.training.feed import Feed
 from cluster.training.loop import Job, Loop
 from cluster.training.meter import Meter
-from cluster.training.recipe import MetaRecipe
-from fss import labelled
 from fss.datasets import areas
+from fss.tasks import labelled
 from jobs._config import load
 
 Row = dict[str, Any]

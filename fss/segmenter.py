@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, models, shards
-from fss.bank import stack, stack_shots
-from fss.extract import Extractor, device_by_name
+from fss import backbones, heads, shards
+from fss.backbones.extractor import Extractor, device_by_name
 from fss.grid import cells, enlarge
-from fss.models.head import Head
+from fss.heads.parts.head import Head
+from fss.training.bank import stack, stack_shots
 
 FORMAT = 1
 _BACKBONE = "backbone/"  # no submodule's name has a slash
@@ -40,7 +40,7 @@ def export(
     Args:
         head: with its final weights.
         extractor: the frozen backbone it was trained on.
-        model: {"name": ..., "options": {...}}, as `fss.models.build` takes them.
+        model: {"name": ..., "options": {...}}, as `fss.heads.build` takes them.
         facts: whatever is worth knowing later (run, steps, fingerprints), JSON values.
     """
     backbone = extractor.backbone
@@ -107,7 +107,7 @@ class Segmenter:
         weights_file = str(base / "backbone.safetensors")
         backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=padding)
         options = {**about["model"]["options"], "corners": backbone.corners}
-        head = models.build(about["model"]["name"], backbone.channels, **options)
+        head = heads.build(about["model"]["name"], backbone.channels, **options)
         _fill(head, backbone, base / "model.safetensors" if weights is None else Path(weights))
         where = device_by_name(device)
         return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)

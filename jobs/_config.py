@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cluster.config import Config, PredictConfig
-from cluster.config_check import check
+from cluster.config.check import check
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

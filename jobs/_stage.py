@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.config import Config
-from cluster.run import Run
+from cluster.engine.run import Run
 from cluster.stages import STAGES
 from jobs._config import load, run
 

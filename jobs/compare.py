@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import functools
 
-import cluster.evaluation.compare
-from cluster.evaluation import compare_report
-from cluster.evaluation.compare import CompareConfig
+import cluster.compare.compare
+from cluster.compare import report
+from cluster.compare.compare import CompareConfig
 from jobs._config import load_keys, run
 
 
 def compare(config: CompareConfig) -> None:
     """Compare, print, write and log."""
-    found = cluster.evaluation.compare.compare(config)
-    print(compare_report.plain(found))
-    print(f"\ncompare: {compare_report.conclude(found, config)}")
+    found = cluster.compare.compare.compare(config)
+    print(report.plain(found))
+    print(f"\ncompare: {report.conclude(found, config)}")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cluster import publish
 from cluster.config import Config
-from cluster.evaluation import measured
-from cluster.evaluation.results import results_table
-from cluster.run import Run
-from cluster.stage import Manifest
+from cluster.engine import publish
+from cluster.engine.run import Run
+from cluster.engine.stage import Manifest
+from cluster.evaluate import measured
+from cluster.evaluate.results import results_table
 from cluster.stages import STAGES
 from jobs._config import load, run
 

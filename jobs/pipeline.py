@@ -7,8 +7,8 @@ python -m jobs.pipeline experiment=photos corpus.root=FOLDER dataset.root=VOC201
 from __future__ import annotations
 
 from cluster.config import Config
+from cluster.engine.run import Run
 from cluster.report import summary
-from cluster.run import Run
 from cluster.stages import STAGES
 from jobs._config import load, run
 

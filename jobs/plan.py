@@ -14,8 +14,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster import publish
 from cluster.config import Config
+from cluster.engine import publish
 from cluster.planning import calibrate, forecast, plan
 from cluster.stages import STAGES
 from jobs._config import load, run

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cluster import publish
 from cluster.config import PredictConfig
-from fss import pictures
+from cluster.engine import publish
+from fss.drawing import pictures
 from fss.imaging import images
 from fss.segmenter import Segmenter, find
 from jobs._config import load_predict, run

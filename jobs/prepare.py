@@ -16,8 +16,8 @@ import os
 from pathlib import Path
 
 from cluster.config import Config
-from cluster.evaluation import counts
-from cluster.evaluation.prepare import build
+from cluster.evaluate import counts
+from cluster.prepare.prepare import build
 from fss.datasets import open_dataset
 from jobs._config import load, run
 

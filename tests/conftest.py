@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.places import ROOT
+
+REPOSITORY = ROOT
 
 # Set before anybody imports ray, mlflow or torch: a local Ray writes an access token into HOME, and settings of the
 # person who runs the tests must not reach them. Compiled extensions are kept between sessions: building one is slow.
@@ -33,7 +35,7 @@ def ray_session():
     """One Ray on this machine; its CPUs are places for processes, more than there are cores."""
     import ray
 
-    from cluster.session import LOCAL, VARIABLES
+    from cluster.engine.session import LOCAL, VARIABLES
 
     variables = VARIABLES | LOCAL | {"PYTHONPATH": str(REPOSITORY)}
     ray.init(
@@ -52,7 +54,7 @@ def ray_session():
 def pools(ray_session):
     """Pools of 1 and of 2 workers, by their size; starting one takes seconds."""
     from cluster.config import ClusterConfig
-    from cluster.pool import Pool
+    from cluster.engine.pool import Pool
 
     with Pool(ClusterConfig(workers=1)) as one, Pool(ClusterConfig(workers=2)) as two:
         yield {1: one, 2: two}
@@ -96,7 +98,7 @@ def configure(photos):
 @pytest.fixture(scope="session")
 def start(pools):
     """A function (config, workers) -> Run whose stages use one of the shared pools."""
-    from cluster.run import Run
+    from cluster.engine.run import Run
     from cluster.stages import STAGES
 
     def make(config, workers=2):

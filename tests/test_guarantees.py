@@ -1,9 +1,8 @@
 """docs/guarantees.md names tests that are there."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.places import ROOT
 
 
 def test_every_test_that_a_guarantee_names_exists():

@@ -23,19 +23,22 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from cluster import backbone, sources
 from cluster.config import Config
-from cluster.corpus.hashing import Layout
-from cluster.corpus.inputs import Entry, Source
-from cluster.corpus.places import is_url
+from cluster.engine.run import Run
+from cluster.engine.stage import Stage
+from cluster.features import backbone
+from cluster.label import sources
 from cluster.planning import probes
 from cluster.planning.plan import Cost
 from cluster.planning.probes import Passes, Steps
 from cluster.planning.timing import Note, TimedPool, Trial
-from cluster.run import Run
-from cluster.stage import Stage
-from cluster.stages import pretrain, shard, train
-from fss import models
+from cluster.pretrain import stage as pretrain
+from cluster.shard import stage as shard
+from cluster.shard.hashing import Layout
+from cluster.shard.inputs import Entry, Source
+from cluster.shard.places import is_url
+from cluster.train import stage as train
+from fss import heads
 
 _SCAN = 10_000  # entries of the listing of which the calibration's images are taken
 #: Bytes of an input's row as Python objects, and in the columns of a few tables.
@@ -293,7 +296,7 @@ def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, 
     recipes: dict[str, Any] = {}
     if config.backbone.weights == "pretrain":
         recipes["pretrain"] = pretrain.job(run, run.folder).recipe
-    if config.model.name not in (*models.TRAINING_FREE, "trained"):
+    if config.model.name not in (*heads.TRAINING_FREE, "trained"):
         recipes["train"] = train.job(run, run.folder).recipe
     for name, recipe in recipes.items():
         yield name, pool.one(timed, recipe)[0]

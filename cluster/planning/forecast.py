@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cluster.config import Config
+from cluster.kmeans.stage import CHUNK_POINTS
 from cluster.planning.calibrate import Measured, is_remote, layout
 from cluster.planning.plan import Amount, Cost, Machines, Row, row, size
-from cluster.stages.kmeans import CHUNK_POINTS
-from cluster.stages.shard import chunk_size
+from cluster.shard.stage import chunk_size
 from fss.clustering.init import points_wanted
 
 _GIB = 2**30

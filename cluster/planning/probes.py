@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster import publish
-from cluster.backbone import BackboneSpec
-from cluster.corpus.hashing import FindNear, HashChunk, Layout, Route
-from cluster.corpus.inputs import Entry, Source
-from cluster.pool import Pool
-from cluster.stage import File, Output, Unit, read_file, write_file
-from fss import corpus, rng, shards
+from cluster.engine import publish
+from cluster.engine.pool import Pool
+from cluster.engine.stage import File, Output, Unit, read_file, write_file
+from cluster.features.backbone import BackboneSpec
+from cluster.shard.hashing import FindNear, HashChunk, Layout, Route
+from cluster.shard.inputs import Entry, Source
+from fss import rng, shards
+from fss.backbones.extractor import device_by_name
 from fss.clustering import kmeans
-from fss.extract import device_by_name
-from fss.imaging import images, perceptual
+from fss.imaging import hashes as perceptual
+from fss.imaging import images
+from fss.imaging import intake as corpus
 
 _POINTS = 20_000
 _ROWS = 4096

@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from cluster import publish
-from cluster.pool import Failure, Pool
-from cluster.run import Run
+from cluster.engine import publish
+from cluster.engine.pool import Failure, Pool
+from cluster.engine.run import Run
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster.files import listing
-from cluster.run import Run
+from cluster.engine.files import listing
+from cluster.engine.run import Run
 from fss.datasets import files, voc
 
 

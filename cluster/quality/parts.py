@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from cluster.engine.stage import File, Output, Unit, read_file
 from cluster.quality.masks import Masks
-from cluster.stage import File, Output, Unit, read_file
-from fss import atlas, pseudo, quality, shards
+from fss import shards
+from fss.drawing import atlas
 from fss.imaging import images
-from fss.pairing import pairs
-from fss.pairing.rules import Rules
+from fss.labelling import pseudo, quality
+from fss.tasks.pairing import pairs
+from fss.tasks.pairing.rules import Rules
 
 #: Side of a crop in the atlas, pixels.
 CROP = 96

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from cluster.progress import short_number
+from cluster.engine.progress import short_number
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cluster.evaluation.results import (
+from cluster.engine.progress import format_duration, format_rate
+from cluster.evaluate.results import (
     Result,
     Table,
     means_markdown,
@@ -25,7 +26,6 @@ from cluster.evaluation.results import (
     tables,
     text_rows,
 )
-from cluster.progress import format_duration, format_rate
 from cluster.report.charts import Chart, bar_chart, line_chart
 from cluster.report.style import STYLE
 
@@ -66,7 +66,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of one kind; `cell` is the least width of one on the page in pixels (see `fss.pictures`)."""
+    """Pictures of one kind; `cell` is the least width of one on the page in pixels (see `fss.drawing.pictures`)."""
 
     title: str
     tiles: Sequence[Tile]

@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cluster import publish, sources
 from cluster.config import plain
-from cluster.evaluation import measured
-from cluster.evaluation.results import Result, means_markdown, results_markdown, results_table
+from cluster.engine import publish
+from cluster.engine.run import Run
+from cluster.engine.stage import Manifest, read_file
+from cluster.evaluate import measured
+from cluster.evaluate.results import Result, means_markdown, results_markdown, results_table
+from cluster.label import sources
 from cluster.quality import text as quality_text
 from cluster.report import page as report
 from cluster.report.charts import Chart
-from cluster.run import Run
-from cluster.stage import Manifest, read_file
 from cluster.tracking.journal import flatten, read_events
 from cluster.tracking.shipper import default_tracking_uri
-from fss import pictures, shards, tasks
+from fss import shards
+from fss.drawing import pictures
 from fss.imaging import images
+from fss.tasks import task as tasks
 
 _LOCAL = "http://127.0.0.1:5000"
 

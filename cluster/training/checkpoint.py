@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from cluster import publish
+from cluster.engine import publish
 from fss import shards
 
 logger = logging.getLogger(__name__)

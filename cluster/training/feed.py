@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from torch.utils.data import DataLoader
 
-from fss.ahead import ahead
+from fss.prefetch import ahead
 
 Raw = TypeVar("Raw")
 Ready = TypeVar("Ready")

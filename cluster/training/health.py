@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster import publish
+from cluster.engine import publish
 from cluster.training.meter import Figures
 
 FILE = "health.json"

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from cluster import publish
 from cluster.config import ClusterConfig
-from cluster.progress import Progress
-from cluster.stage import StageError
+from cluster.engine import publish
+from cluster.engine.progress import Progress
+from cluster.engine.stage import StageError
 from cluster.tracking.journal import Journal
 from cluster.training import checkpoint
 from cluster.training.averaging import Average

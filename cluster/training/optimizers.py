@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from cluster.config_train import TrainConfig
-from fss.optim import Mixed
+from cluster.config.train import TrainConfig
+from fss.training.optimizers import Mixed
 
 _NO_DECAY = ("gain", "marker", "bias", "norm")
 

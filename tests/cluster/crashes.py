@@ -15,8 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from cluster import pool
-from cluster.run import Run
+from cluster.engine import pool
+from cluster.engine.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
 
@@ -102,7 +102,7 @@ def cluster_of(head_cpus, others, told):
     import ray
     from ray.cluster_utils import Cluster
 
-    from cluster.session import VARIABLES
+    from cluster.engine.session import VARIABLES
 
     variables = VARIABLES | {"PYTHONPATH": os.environ["PYTHONPATH"]}
     hasty = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}

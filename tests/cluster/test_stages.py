@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cluster.session import ROOT
-from cluster.sources.clusters import read_clusters
-from cluster.stage import StageError, read_file
-from fss import pseudo, rng, shards, tasks
+from cluster.engine.session import ROOT
+from cluster.engine.stage import StageError, read_file
+from cluster.label.sources.clusters import read_clusters
+from fss import rng, shards
 from fss.clustering import kmeans
 from fss.imaging import images
+from fss.labelling import pseudo
+from fss.tasks import task as tasks
 
 SHARD_STAGES = ("shard", "sample", "kmeans", "label", "pair")
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fss.backbones import Backbone, Features, LoadReport
-from fss.extract import Extractor
+from fss.backbones.extractor import Extractor
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fss import backbones, models, segmenter
-from fss.extract import Extractor
+from fss import backbones, heads, segmenter
+from fss.backbones.extractor import Extractor
 from fss.segmenter import Segmenter
 from tests.fss.conftest import noise_image
 
@@ -26,7 +26,7 @@ def write(folder, name: str = "correlation", **more: object):
     extractor = Extractor(backbones.build("small", seed=1), size=64)
     options = OPTIONS.get(name, {}) | more
     backbone = extractor.backbone
-    head = models.build(name, backbone.channels, seed=1, corners=backbone.corners, **options).eval()
+    head = heads.build(name, backbone.channels, seed=1, corners=backbone.corners, **options).eval()
     if head.needs_fit:
         head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
     g = torch.Generator().manual_seed(0)
@@ -47,7 +47,7 @@ def model(tmp_path_factory) -> Segmenter:
     return Segmenter.load(folder, "cpu")
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", heads.names())
 def test_the_round_trip_gives_equal_masks(tmp_path, name):
     head, extractor = write(tmp_path, name)
     loaded = Segmenter.load(tmp_path, "cpu")
@@ -79,7 +79,7 @@ def test_the_json_vouches_for_the_other_files_and_comes_last(tmp_path):
 
 def test_a_candidates_weights_take_the_place_of_the_heads(tmp_path):
     first, _ = write(tmp_path / "model")
-    other = models.build("correlation", Extractor(backbones.build("small"), size=64).backbone.channels, seed=2, dim=16)
+    other = heads.build("correlation", Extractor(backbones.build("small"), size=64).backbone.channels, seed=2, dim=16)
     candidate = tmp_path / "candidate.safetensors"
     candidate.write_bytes(segmenter.weights_bytes(other))
     loaded = Segmenter.load(tmp_path / "model", "cpu", weights=candidate)

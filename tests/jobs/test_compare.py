@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cluster.evaluation import compare_report
-from cluster.evaluation.compare import CompareConfig, Evaluation, find
-from cluster.evaluation.compare import compare as compute
-from cluster.evaluation.results import percent
+from cluster.compare import report
+from cluster.compare.compare import CompareConfig, Evaluation, find
+from cluster.compare.compare import compare as compute
+from cluster.evaluate.results import percent
 from cluster.tracking.journal import read_events
 from jobs import compare as job
 from jobs._config import load_keys
-from tests.cluster.test_results import check_latex
+from tests.cluster.evaluate.test_results import check_latex
 
 NAMES = {"1": "cat", "2": "dog_&", "3": "50 %", "4": "bus"}
 PROTOCOL = {"seeds": [0], "min_area": 2048}
@@ -180,7 +180,7 @@ def test_evaluations_are_found_or_explained(runs):
 
 def test_tables_mark_what_is_clear(runs):
     found = compute(load([runs / "A", runs / "B"]))
-    text, page, tex = compare_report.plain(found), compare_report.markdown(found), compare_report.tex(found)
+    text, page, tex = report.plain(found), report.markdown(found), report.tex(found)
     b = f"{TRAINED} (B)"
     assert f"| {b} | 1-shot mIoU | +5.0 [+5.0, +5.0] * | 0.0 |" in page
     (bus,) = [line for line in page.splitlines() if line.startswith("| bus | 3") or line.startswith("| bus | 2")]
@@ -208,7 +208,7 @@ def test_files_picture_and_journal(runs, tmp_path, monkeypatch, capsys):
         def __exit__(self, *error):
             pass
 
-    monkeypatch.setattr(compare_report, "Shipper", Shipper)
+    monkeypatch.setattr(report, "Shipper", Shipper)
     out = tmp_path / "out"
     job.compare(load([runs / "A", runs / "B"], f"out={out}"))
     assert capsys.readouterr().out.endswith(f"compare: {out}\n")

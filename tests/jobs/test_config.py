@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from cluster.config import baselines, episodes, seeds, shots
-from fss import models
+from fss import heads
 from jobs._config import CONF, load, load_predict
 
 PRESETS = [
@@ -41,7 +41,7 @@ def test_overrides_win_over_the_experiment():
     assert (config.seed, config.train.lr, config.source.granularities) == (7, 0.5, [2, 4])
     assert config.model.options["dim"] == 8
     assert config.episodes == 8  # of the experiment
-    assert config.pair.nearest == 0.5  # of cluster/config.py
+    assert config.pair.nearest == 0.5  # of cluster/config/
 
 
 WRONG = {
@@ -200,7 +200,7 @@ def test_options_of_the_tiny_model_are_its_own():
 @pytest.mark.parametrize("preset", sorted({path.stem for path in CONF.glob("model/*.yaml")} - {"trained"}))
 def test_every_model_preset_can_be_built(preset):
     model = load([f"model={preset}"]).model
-    assert models.build(model.name, {"low": 8, "mid": 8, "high": 8}, **model.options)
+    assert heads.build(model.name, {"low": 8, "mid": 8, "high": 8}, **model.options)
 
 
 def test_numbers_and_lists_of_them():

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from cluster.evaluation import counts
-from cluster.evaluation.counts import Fold, Known
+from cluster.evaluate import counts
+from cluster.evaluate.counts import Fold, Known
 from fss.datasets import coco
 from jobs._config import load
 from jobs.prepare import prepare

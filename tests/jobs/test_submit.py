@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.session import ROOT
-from cluster.stage import read_manifest
+from cluster.engine.session import ROOT
+from cluster.engine.stage import read_manifest
 from cluster.tracking.shipper import default_tracking_uri
 
 pytestmark = pytest.mark.timeout(600)

@@ -14,8 +14,8 @@ from PIL import Image
 from fss import backbones
 from fss.backbones.vit import ViT, build_vit
 from tests.fss.backbones.noise import noise
+from tests.places import SHARED
 
-SHARED = Path(__file__).resolve().parents[4] / "shared"
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +9,9 @@ from PIL import Image
 
 from fss import datasets
 from fss.datasets import open_dataset
+from tests.places import SHARED
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+DATA = SHARED / "data"
 MASK = np.array([[0, 1, 2], [255, 2, 2]], np.uint8)
 COLOURS = {"cat": [200, 0, 0], "dog": [0, 0, 200], "void": [255, 255, 255]}
 PAINTED = np.array([[[0, 0, 0], [200, 0, 0], [0, 0, 200]], [[255, 255, 255], [0, 0, 200], [0, 0, 200]]], np.uint8)
@@ -149,7 +149,7 @@ def test_what_is_missing_is_named(tmp_path):
 
 
 def test_real_photos_of_coco():
-    root = SHARED / "coco_free"
+    root = DATA / "coco_free"
     if not root.is_dir():
         pytest.skip(f"no {root}")
     found = open_dataset("folder", str(root), num_folds=4)

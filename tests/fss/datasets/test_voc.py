@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,9 @@ from fss import datasets
 from fss.datasets import open_dataset
 from fss.datasets.voc import PASCAL_CLASSES
 from fss.scenes import scene as scenes
+from tests.places import SHARED
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+DATA = SHARED / "data"
 MASK = np.array([[0, 0, 1, 1], [0, 20, 255, 1], [0, 20, 20, 255]], np.uint8)
 
 
@@ -130,7 +130,7 @@ def test_options_of_other_sets_are_refused(tmp_path):
 
 
 def test_real_photos():
-    root = SHARED / "voc2012"
+    root = DATA / "voc2012"
     if not root.is_dir():
         pytest.skip(f"no {root}")
     found = open_dataset("pascal5i", str(root))

@@ -1,0 +1,1 @@
+"""What runs stages: folders, manifests, workers, retries. It knows no segmentation."""

@@ -1,0 +1,71 @@
+"""The manifest of a finished stage: its settings, its inputs' fingerprints, sums, and the sha256 of every file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.engine import publish
+from cluster.engine.files import File, check_file
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished stage holds. `counts` are sums over its units and add up."""
+
+    stage: str
+    fingerprint: str
+    folder: Path
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    counts: Mapping[str, int]
+    files: tuple[File, ...]
+
+    def named(self, suffix: str) -> list[File]:
+        """The files whose names end in `suffix`, in order.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        found = [file for file in self.files if file.path.endswith(suffix)]
+        if not found:
+            raise ValueError(f"expected files *{suffix} in the {self.stage} stage, {self.folder} has none")
+        return found
+
+    def path(self, suffix: str) -> Path:
+        """The path of the only file whose name ends in `suffix`, whose bytes are checked first.
+
+        Raises:
+            DamagedFileError: if they are not what the stage wrote.
+        """
+        (file,) = self.named(suffix)
+        return check_file(self.folder, file)
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """A finished stage's manifest.json; None if there is none, or if it is damaged: it can be made of the records."""
+    value = publish.read_sealed(path)
+    if value is None:
+        return None
+    return Manifest(
+        stage=value["stage"],
+        fingerprint=value["fingerprint"],
+        folder=path.parent,
+        settings=value["settings"],
+        inputs=value["inputs"],
+        counts=value["counts"],
+        files=tuple(File(**file) for file in value["files"]),
+    )
+
+
+def point_to(manifest: Manifest) -> None:
+    """Make <stage>/manifest.json the copy of `manifest`, its paths relative to the stage's folder."""
+    value = publish.read_sealed(manifest.folder / "manifest.json")
+    assert value is not None, manifest.folder
+    for file in value["files"]:
+        file["path"] = f"{manifest.folder.name}/{file['path']}"
+    target = manifest.folder.parent / "manifest.json"
+    if publish.read_sealed(target) != value:
+        publish.write_sealed(target, value)

@@ -1,0 +1,210 @@
+"""One run: its configuration, its folder, its workers, and which stages are done."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cluster.config import Config, plain
+from cluster.engine import publish, stage
+from cluster.engine.files import DamagedFileError, damaged_in
+from cluster.engine.pool import Pool
+from cluster.engine.session import session
+from cluster.engine.stage import Manifest, Stage, StageError
+from cluster.tracking.journal import Journal
+from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
+from fss import shards
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """Runs `stages` on demand, each after the stages it reads; a stage that is done is not done again.
+
+    Files that a stage finds damaged are made again, only they and once, and must come out as their manifest promised.
+
+    A context manager: workers start with the first stage that needs them and end with the run.
+    """
+
+    def __init__(self, config: Config, stages: Mapping[str, Stage]):
+        self.config = config
+        self.folder = Path(config.root).resolve() / config.name
+        self._stages = stages
+        self._manifests: dict[str, Manifest] = {}
+        self._identities: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {}
+        self._exit = contextlib.ExitStack()
+        self._doubted: set[Path] = set()
+        self.fresh: list[str] = []
+        """Stages that were really run, not found done."""
+
+    def __enter__(self) -> Run:
+        self._exit.enter_context(self._tracked())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._exit.__exit__(*error)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The workers of the shard stages."""
+        self.ray()
+        return self._pool_exit.enter_context(Pool(self.config.cluster))
+
+    @cached_property
+    def _pool_exit(self) -> contextlib.ExitStack:
+        return self._exit.enter_context(contextlib.ExitStack())
+
+    def release_pool(self) -> None:
+        """End the shard stages' workers, so that training gets their CPUs and GPUs."""
+        if "pool" in self.__dict__:
+            self._pool_exit.close()
+            del self.__dict__["pool"]
+
+    def ray(self) -> None:
+        """Connect to Ray, once."""
+        if "_connected" not in self.__dict__:
+            self._exit.enter_context(session(self.config.cluster))
+            self._connected = True
+
+    def identity(self, name: str) -> tuple[dict[str, Any], dict[str, str], str]:
+        """Settings, input fingerprints and fingerprint of stage `name` under this configuration."""
+        if name not in self._identities:
+            one = self._stages[name]
+            inputs = {above: self.identity(above)[2] for above in one.inputs(self)}
+            settings = one.settings(self)
+            self._identities[name] = (settings, inputs, stage.fingerprint(one, settings, inputs))
+        return self._identities[name]
+
+    def ensure(self, name: str) -> Manifest:
+        """The finished stage `name`: found, or made now after the stages that it reads."""
+        if name in self._manifests:
+            return self._manifests[name]
+        one = self._stages[name]
+        for above in one.inputs(self):
+            self.ensure(above)
+        settings, inputs, fingerprint = self.identity(name)
+        folder = self.folder / name / fingerprint
+        manifest = stage.finished(one, folder)
+        if manifest is None:
+            manifest = self._make(one, folder, settings, inputs)
+        else:
+            logger.info("%s is done (%s), skipped", name, folder)
+        stage.point_to(manifest)
+        self._manifests[name] = manifest
+        return manifest
+
+    def _make(self, one: Stage, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
+        self.fresh.append(one.name)
+        with self.journal(one.name) as journal:
+            journal.params({**settings, "fingerprint": folder.name})
+            for above in inputs:
+                done = self._manifests[above]
+                journal.dataset(above, done.fingerprint, str(done.folder), context="input")
+        try:  # the stage writes to the journal itself, perhaps from another machine: one writer at a time
+            manifest = self._execute(one, folder, settings, inputs)
+        except BaseException:
+            self.journal(one.name).end("FAILED")
+            raise
+        with self.journal(one.name) as journal:
+            journal.metrics({f"{one.name}/seconds": self.seconds(manifest)})
+            journal.metrics({f"{one.name}/{key}": float(value) for key, value in manifest.counts.items()})
+            journal.artifact(folder / "manifest.json")
+        return manifest
+
+    def _execute(self, one: Stage, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
+        """Do the stage's work; if inputs of it are damaged, make them again, then what they held up."""
+        while True:
+            try:
+                return stage.execute(one, self, folder, settings, inputs)
+            except Exception as error:
+                damaged = {found.path: found for found in damaged_in(error)}
+                if not damaged:
+                    raise
+                again = self._doubt(damaged, error)
+            for name in again:
+                if name != one.name:
+                    self._manifests.pop(name)
+            for name in again:
+                if name != one.name:
+                    self.ensure(name)
+
+    def _doubt(self, damaged: Mapping[Path, DamagedFileError], error: Exception) -> list[str]:
+        """Delete the damaged files, each once only, and return the stages that have to make them again.
+
+        A stage redoes the units whose files are not there; its work goes on with what it has already done.
+        """
+        stages = {}
+        for path, found in damaged.items():
+            if path in self._doubted:
+                raise StageError(f"{found}; it was made again once already: check the disk and the memory") from error
+            if found.folder.parent.parent != self.folder or found.folder.parent.name not in self._stages:
+                raise error
+            self._doubted.add(path)
+            stages[found.folder.parent.name] = True
+            if found.still():
+                logger.warning("%s; deleted, its stage makes it again", found)
+                path.unlink(missing_ok=True)
+            else:
+                logger.warning("%s; but now it is whole, so it is read again", found)
+        return [name for name in self._stages if name in stages]
+
+    def order(self, name: str) -> list[str]:
+        """Stage `name` and all that it reads, directly or not, each after its own inputs."""
+        found: dict[str, None] = {}
+        for above in self._stages[name].inputs(self):
+            found |= dict.fromkeys(self.order(above))
+        return [*found, name]
+
+    def manifest(self, name: str) -> Manifest:
+        """The manifest of a stage that this run has been through.
+
+        Raises:
+            StageError: if it has not.
+        """
+        if name not in self._manifests:
+            raise StageError(f"stage {name} was not run; run python -m jobs.{name} with the same arguments first")
+        return self._manifests[name]
+
+    @staticmethod
+    def seconds(manifest: Manifest) -> float:
+        """How long the stage took when it was made, 0 if that is not known any more."""
+        try:
+            return float(publish.read_json(manifest.folder / "timing.json")["seconds"])
+        except (OSError, ValueError, LookupError, TypeError):  # damaged or gone: nothing depends on it
+            return 0.0
+
+    @property
+    def tracking_folder(self) -> Path:
+        """Where the journals lie."""
+        return tracking_folder(self.config.root, self.config.name)
+
+    def journal(self, name: str) -> Journal:
+        """The journal of stage `name`, child of the pipeline's."""
+        return Journal(self.tracking_folder, self.journal_name(name), parent=self.pipeline_name)
+
+    def journal_name(self, name: str) -> str:
+        """Each configuration of a stage is a run of its own in MLflow; resuming one continues it."""
+        return f"{name}-{self.identity(name)[2][:8]}"
+
+    @cached_property
+    def pipeline_name(self) -> str:
+        """The name of the pipeline's journal: one for each configuration, wherever and on how many machines it runs."""
+        machines = ("cluster", "tracking", "plan", "out", "root")
+        chosen = {key: value for key, value in plain(self.config).items() if key not in machines}
+        return f"pipeline-{shards.sha256(shards.dumps(chosen))[:8]}"
+
+    @contextlib.contextmanager
+    def _tracked(self) -> Iterator[None]:
+        settings = self.config.tracking
+        uri = settings.uri or default_tracking_uri(self.config.root)
+        self.shipper = shipper = Shipper(self.tracking_folder, uri, settings.experiment)
+        pipeline = Journal(self.tracking_folder, self.pipeline_name)
+        with shipper if settings.enabled else contextlib.nullcontext(), pipeline as journal:
+            journal.params(plain(self.config))
+            journal.tags({"run": self.config.name, "folder": str(self.folder)})
+            self.pipeline_journal = journal
+            yield

@@ -1,0 +1,1 @@
+"""Stage kmeans: clusters of the sampled embeddings."""

@@ -1,0 +1,246 @@
+"""kmeans: exact Lloyd over the sampled embeddings. Workers keep their points; only K x D sums travel.
+
+The sample's files are divided into chunks of consecutive ones, chunk i always on worker i modulo their number. Where
+chunks begin follows from the files alone and sums are added in the order of the chunks, so the centroids do not depend
+on the number of workers. After every iteration the driver writes down where it stands (`.lloyd`): killed and started
+again, it ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from cluster.engine import publish
+from cluster.engine.progress import Progress
+from cluster.engine.run import Run
+from cluster.engine.stage import File, Manifest, Stage, read_file, write_file
+from cluster.label import sources
+from fss.clustering import hierarchy, kmeans
+from fss.clustering import init as kmeans_init
+from fss.clustering.kmeans import Found, State
+from fss.labelling import pseudo
+
+logger = logging.getLogger(__name__)
+
+#: Points a cluster that a chunk has at least: its K x D sums then take little time beside its assignment.
+CHUNK_POINTS = 4
+#: Points a cluster below which FAISS too warns that centroids are noise.
+_FEW_POINTS = 39
+
+Chunk = tuple[File, ...]
+
+
+@dataclass(frozen=True)
+class RowSum:
+    """One chunk's contribution to the centre."""
+
+    sample: Path
+
+    def __call__(self, chunk: Chunk) -> np.ndarray:
+        """(D,) float64 sum of the chunk's rows."""
+        return sum(_read(self.sample, file).sum(axis=0, dtype=np.float64) for file in chunk)
+
+
+@dataclass(frozen=True)
+class PartialSums:
+    """One chunk's contribution to one iteration."""
+
+    sample: Path
+    centre: np.ndarray
+    centroids: np.ndarray
+    memory: float
+    """GiB of points that a worker keeps for the next iteration; what does not fit is read again every time."""
+
+    def __call__(self, chunk: Chunk) -> kmeans.Sums:
+        """Sums of the points in `chunk`."""
+        return kmeans.add(kmeans.partial_sums(self._points(file), self.centroids) for file in chunk)
+
+    def _points(self, file: File) -> np.ndarray:
+        key = (self.sample, file)
+        if key in _kept:
+            return _kept[key]
+        points = pseudo.centred(_read(self.sample, file), self.centre)
+        if sum(kept.nbytes for kept in _kept.values()) + points.nbytes <= self.memory * 2**30:
+            _kept[key] = points
+        return points
+
+
+#: A worker's points of length 1 around the centre, by sample folder and file; emptied when the stage ends.
+_kept: dict[tuple[Path, File], np.ndarray] = {}
+
+
+def _forget(_: Any) -> None:
+    _kept.clear()
+
+
+def _read(sample: Path, file: File) -> np.ndarray:
+    """The (n, D) float32 embeddings of one file."""
+    return np.load(io.BytesIO(read_file(sample, file)), allow_pickle=False)
+
+
+def chunks(parts: Sequence[File], points: int) -> list[Chunk]:
+    """Consecutive files together until they hold `points` or more."""
+    found: list[Chunk] = []
+    now: list[File] = []
+    for file in parts:
+        now.append(file)
+        if sum(f.count for f in now) >= points:
+            found.append(tuple(now))
+            now = []
+    return [*found, tuple(now)] if now else found
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    source = run.config.source
+    keys = ("clusters", "iterations", "init", "spherical", "restarts", "tolerance")
+    settings = {"seed": run.config.seed, **{key: getattr(source, key) for key in keys}}
+    return settings | {"hierarchy": list(source.hierarchy)}
+
+
+def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
+    source, sample = run.config.source, run.manifest("sample")
+    levels = [*source.hierarchy, source.clusters]
+    parts = [file for file in sample.named(".npy") if file.count]
+    number = sum(file.count for file in parts)
+    if number < _FEW_POINTS * levels[0]:
+        logger.warning(
+            "kmeans: %d points for %d clusters, fewer than %d each: sample more or lower the clusters",
+            number,
+            levels[0],
+            _FEW_POINTS,
+        )
+    state, centre = _lloyd(run, folder, sample, chunks(parts, CHUNK_POINTS * levels[0]), number)
+    best = state.best
+    arrays = {"centroids": best.centroids, "centre": centre.astype(np.float32)}
+    sizes = best.counts
+    if source.hierarchy:
+        arrays["parents"], _ = hierarchy.ancestors(
+            best.centroids, levels[1:], seed=run.config.seed, method=source.init, spherical=source.spherical
+        )
+        sizes = np.bincount(arrays["parents"], best.counts, minlength=source.clusters).astype(np.int64)
+    _log(run, best.history, sizes)
+    report = {
+        "inertia": best.history,
+        "restarts": state.inertias,
+        "points": number,
+        "sizes": sizes.tolist(),
+    }
+    files = [
+        write_file(folder, "clusters.safetensors", safetensors.numpy.save(arrays), len(sizes)),
+        write_file(folder, "report.json", json.dumps(report).encode()),
+    ]
+    return files, {"points": number, "iterations": len(best.history), "clusters": len(sizes)}
+
+
+def _lloyd(run: Run, folder: Path, sample: Manifest, units: Sequence[Chunk], number: int) -> tuple[State, np.ndarray]:
+    """The finest level's k-means and the (D,) float64 centre of its points."""
+    source = run.config.source
+    recipe = kmeans.Recipe(
+        clusters=(*source.hierarchy, source.clusters)[0],
+        seed=run.config.seed,
+        iterations=source.iterations,
+        method=source.init,
+        spherical=source.spherical,
+        restarts=source.restarts,
+        tolerance=source.tolerance,
+    )
+    centre = sum(run.pool.each(RowSum(sample.folder), units)) / number
+
+    def sums_of(centroids: np.ndarray) -> kmeans.Sums:
+        function = PartialSums(sample.folder, centre, centroids, run.config.cluster.memory_gib)
+        return kmeans.add(run.pool.each(function, units))
+
+    def start(seed: int) -> np.ndarray:
+        first = pseudo.centred(_first_points(sample.folder, units, recipe.clusters), centre)
+        return kmeans.initial_centroids(first, recipe.clusters, seed=seed, method=recipe.method)
+
+    path = folder / ".lloyd" / "state.safetensors"
+    state = before = read_state(path)
+    progress = Progress("kmeans", source.iterations * source.restarts, "points", parts="iterations")
+    progress.skip(_iterations(recipe, state))
+    for state in kmeans.lloyd(sums_of, start, recipe, before):
+        publish.write_bytes(path, write_state(state))
+        progress.update(parts=_iterations(recipe, state) - progress.done, items=number)
+    progress.close()
+    run.pool.on_each(_forget, range(run.pool.size))
+    assert state is not None
+    return state, centre
+
+
+def _iterations(recipe: kmeans.Recipe, state: State | None) -> int:
+    """Iterations of the whole run that are behind us; a restart that ended early counts as all of its own."""
+    if state is None:
+        return 0
+    return (
+        (state.restart + 1) * recipe.iterations
+        if state.ended
+        else (state.restart * recipe.iterations + len(state.now.history))
+    )
+
+
+def _first_points(sample: Path, units: Sequence[Chunk], clusters: int) -> np.ndarray:
+    """Points of the first files, which are uniform samples of the corpus, as many as a start needs."""
+    wanted = kmeans_init.points_wanted(clusters)
+    found: list[np.ndarray] = []
+    for file in (file for chunk in units for file in chunk):
+        found.append(_read(sample, file)[: wanted - sum(map(len, found))])
+        if sum(map(len, found)) >= wanted:
+            break
+    return np.concatenate(found)
+
+
+def write_state(state: State) -> bytes:
+    """`state` as safetensors: every bit of it."""
+    arrays = {
+        "place": np.array([state.restart, int(state.ended)], dtype=np.int64),
+        "inertias": np.array(state.inertias, dtype=np.float64),
+    }
+    for name, found in (("now", state.now), ("best", state.best)):
+        arrays[f"{name}.centroids"] = np.ascontiguousarray(found.centroids)
+        arrays[f"{name}.history"] = np.array(found.history, dtype=np.float64)
+        arrays[f"{name}.counts"] = found.counts
+    return safetensors.numpy.save(arrays)
+
+
+def read_state(path: Path) -> State | None:
+    """What `write_state` wrote; None if there is nothing, or nothing whole."""
+    if not path.is_file():
+        return None
+    try:
+        arrays = safetensors.numpy.load(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        logger.warning("kmeans: %s is damaged (%s): starting again", path, error)
+        return None
+
+    def found(name: str) -> Found:
+        history = tuple(arrays[f"{name}.history"].tolist())
+        return Found(arrays[f"{name}.centroids"], history, arrays[f"{name}.counts"])
+
+    restart, ended = arrays["place"].tolist()
+    return State(restart, found("now"), found("best"), bool(ended), tuple(arrays["inertias"].tolist()))
+
+
+def _log(run: Run, history: Sequence[float], sizes: np.ndarray) -> None:
+    with run.journal("kmeans") as journal:
+        for step, inertia in enumerate(history):
+            journal.metrics({"kmeans/inertia": inertia}, step=step)
+        shares = sizes[sizes > 0] / sizes.sum()
+        entropy = float(-(shares * np.log(shares)).sum() / np.log(len(sizes))) if len(sizes) > 1 else 1.0
+        journal.metrics({"kmeans/entropy": entropy, "kmeans/empty": float((sizes == 0).sum())})
+
+
+def _inputs(run: Run) -> tuple[str, ...]:
+    sources.with_clusters(run.config, "kmeans")
+    return ("sample",)
+
+
+STAGE = Stage("kmeans", _inputs, _settings, _work, version=2)

@@ -1,0 +1,1 @@
+"""Stage label: pseudo-labels of every image."""

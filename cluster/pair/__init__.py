@@ -1,0 +1,1 @@
+"""Stage pair: few-shot tasks from regions."""

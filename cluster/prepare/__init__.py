@@ -1,0 +1,1 @@
+"""Class masks that a labelled data set lacks."""

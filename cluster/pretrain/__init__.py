@@ -1,0 +1,1 @@
+"""Stage pretrain: the backbone learns from the corpus itself."""

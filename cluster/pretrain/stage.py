@@ -1,0 +1,161 @@
+"""pretrain: the backbone learns from the corpus itself, without labels (backbone.weights=pretrain).
+
+The same loop as `train`; rank 0's network, which is everybody's, is exported. Objects are told apart among those of the
+whole batch, and normalised by its statistics, so that the number of workers changes the order of sums alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch import nn
+
+from cluster.engine import publish
+from cluster.engine.run import Run
+from cluster.engine.stage import File, Stage, read_file
+from cluster.pretrain.collective import workers
+from cluster.training import loop as training
+from fss import shards
+from fss.backbones.small import SmallNet
+from fss.imaging import images
+from fss.pretraining import contrast as pretrain
+from fss.pretraining.proposals import propose
+from fss.pretraining.views import ViewConfig, make_views
+from fss.tasks import task
+
+
+@dataclass(frozen=True)
+class CorpusFiles:
+    """Corpus shards by number: images (n, 3, side, side) and their object proposals, uint8; the last few are kept."""
+
+    folder: Path
+    files: tuple[File, ...]
+    side: int
+
+    def __call__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The images of shard `number` and their proposals."""
+        return _read_images(self.folder, self.files[number], self.side)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_images(folder: Path, file: File, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    pictures = (images.decode(members["jpg"]) for _, members in shards.unpack(read_file(folder, file)))
+    rows = [np.asarray(p.resize((side, side), Image.Resampling.BILINEAR)) for p in pictures]
+    pixels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.cat([propose(block.float() / 255) for block in pixels.split(64)])
+
+
+@dataclass
+class PretrainRecipe:
+    """How the backbone is pre-trained; a `cluster.training.loop.Recipe`."""
+
+    corpus: CorpusFiles
+    settings: Any
+    seed: int
+
+    def module(self, device: torch.device) -> nn.Module:
+        """The network with what its objective needs."""
+        training.warn_of_slow(self.settings.precision, device)
+        module = pretrain.PretrainModel(
+            SmallNet(seed=self.seed),
+            pretrain.PretrainConfig(bfloat16=self.settings.precision == "bf16"),
+            seed=self.seed,
+            workers=workers(),
+        )
+        return module.to(memory_format=torch.contiguous_format)  # DeepSpeed broadcasts weights as plain bytes
+
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """AdamW over everything; norms and biases are not decayed."""
+        decayed = [p for p in module.parameters() if p.ndim > 1]
+        kept = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.settings.lr, betas=(0.9, 0.98))
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
+        """Two views of each of this rank's images."""
+        schedule = task.Schedule(tuple(file.count for file in self.corpus.files), self.seed)
+        views = ViewConfig(crop=self.settings.size, grid=self.settings.size // SmallNet.stride)
+        for number in range(start, stop):
+            episodes = range(number * self.settings.batch + rank, (number + 1) * self.settings.batch, world)
+            places = [schedule.locate(episode)[1:] for episode in episodes]
+            pixels = torch.stack([self.corpus(shard)[0][position] for shard, position in places]).float().div_(255)
+            proposals = torch.stack([self.corpus(shard)[1][position] for shard, position in places])
+            yield (make_views(pixels, proposals, torch.tensor(list(episodes)), seed=self.seed, config=views),)
+
+    def after_step(self, module: nn.Module) -> None:
+        """Nothing to do."""
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Nothing: there is no label, and the loss itself is logged."""
+        return {}
+
+    def identity(self) -> dict[str, str]:
+        """Nothing: checkpoints hold all of the network."""
+        return {}
+
+    def examples(self, module: nn.Module) -> bytes | None:
+        """None: there is nothing to see."""
+        return None
+
+    def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
+        """Nothing: the last weights are exported."""
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write the network alone, as a weights file that `fss.backbones.build` reads."""
+        state = {name: value.detach().float().cpu() for name, value in module.backbone.state_dict().items()}  # type: ignore[union-attr]
+        publish.write_bytes(folder / "backbone.safetensors", save(state))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    keys = ("steps", "batch", "size", "lr", "weight_decay", "precision")
+    chosen = {key: getattr(run.config.pretrain, key) for key in keys}
+    return {"seed": run.config.seed, "side": run.config.backbone.size, "backbone": run.config.backbone.name, **chosen}
+
+
+def job(run: Run, folder: Path) -> training.Job:
+    """The pre-training of this run, which writes into `folder`."""
+    config, corpus = run.config, run.manifest("shard")
+    chosen = config.pretrain
+    files = tuple(file for file in corpus.named(".tar") if file.count)
+    return training.Job(
+        name="pretrain",
+        recipe=PretrainRecipe(CorpusFiles(corpus.folder, files, config.backbone.size), replace(chosen), config.seed),
+        folder=folder,
+        tracking=run.tracking_folder,
+        journal=run.journal_name("pretrain"),
+        parent=run.pipeline_name,
+        identity={"run": folder.name},
+        steps=chosen.steps,
+        seed=run.config.seed,
+        batch=chosen.batch,
+        warmup=chosen.warmup,
+        ema=0.0,
+        log_every=chosen.log_every,
+        checkpoint_every=chosen.checkpoint_every,
+        keep_checkpoints=1,
+        threads=config.cluster.cpus_per_train_worker,
+    )
+
+
+def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
+    config, chosen = run.config, run.config.pretrain
+    run.ray()
+    run.release_pool()
+    training.train(job(run, folder), config.cluster, config.train.max_failures)
+    data = (folder / "backbone.safetensors").read_bytes()
+    file = File("backbone.safetensors", 0, len(data), shards.sha256(data))
+    return [file], {"steps": chosen.steps, "images": chosen.steps * chosen.batch}
+
+
+STAGE = Stage("pretrain", lambda run: ("shard",), _settings, _work)

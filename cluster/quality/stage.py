@@ -1,0 +1,202 @@
+"""quality: what clusters and regions are worth, in figures and pictures; nothing else reads it.
+
+Workers sum over the label shards, and over class masks where there are some; the driver adds, picks the most central
+regions of the largest clusters, and has them cut out of the few shards that hold them. The sums add in the order of
+the shards, so the result does not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from cluster.engine import publish
+from cluster.engine.run import Run
+from cluster.engine.stage import File, Stage, Unit, map_units, read_file, write_file
+from cluster.label import sources
+from cluster.label.sources.clusters import read_clusters
+from cluster.quality.masks import Masks
+from cluster.quality.parts import CROP, Central, CropShard, Found, Labelled, SumShard
+from fss import shards
+from fss.drawing import atlas
+from fss.imaging import images
+from fss.labelling import quality
+from fss.tasks.pairing.rules import Rules
+
+#: Clusters on one page of the atlas, at most.
+_PAGE = 60
+#: Of pairing's rules, what makes a region usable.
+_RULES = ("min_area", "max_area", "max_border", "empty_lines")
+
+
+class _Quality:
+    """One run of the stage: what its steps share."""
+
+    def __init__(self, run: Run, folder: Path):
+        self.run, self.folder, self.settings = run, folder, run.config.quality
+        self.corpus, self.labels = run.manifest("shard"), run.manifest("label")
+        self.clusters = read_clusters(run.manifest("kmeans"))
+        self.masks = Masks.of(run)
+        columns = self.corpus.named(".tar"), self.labels.named(".tar"), self.labels.named(".regions.parquet")
+        every = [Labelled(*files) for files in zip(*columns, strict=True)]
+        self.files = [files for files in every if files.regions.count][: self.settings.shards]
+
+    def work(self) -> tuple[Sequence[File], Mapping[str, int]]:
+        """All steps, and the stage's files."""
+        found, counts = self._sums()
+        order = np.argsort(-found.regions.regions, kind="stable")[: self.settings.clusters]
+        shown = [int(cluster) for cluster in order if found.regions.regions[cluster]]
+        table = self._table(found)
+        pages = self._pages(shown, table, self._crops(shown, found))
+        figures = self._figures(found, len(shown))
+        files = [
+            write_file(self.folder, "quality.json", json.dumps(figures, indent=2).encode()),
+            write_file(self.folder, "clusters.parquet", publish.parquet(pa.Table.from_pylist(table)), len(table)),
+            *(write_file(self.folder, name, data) for name, data in pages.items()),
+        ]
+        self._log(figures, files)
+        regions = int(found.regions.regions.sum())
+        return files, {**counts, "regions": regions, "clusters": len(table), "masks": found.masks.images}
+
+    def _sums(self) -> tuple[Found, Mapping[str, int]]:
+        rules = Rules(**{name: getattr(self.run.config.pair, name) for name in _RULES})
+        most = self.settings.regions
+        function = SumShard(self.corpus.folder, self.labels.folder, self.clusters, rules, self.masks, most)
+        units = [Unit(f"sums-{number:06d}", (number, files)) for number, files in enumerate(self.files)]
+        parts, counts = map_units(self.run, self.folder, "quality", function, units, total=len(units))
+        found = Found.decode(read_file(self.folder, parts[0]))
+        for file in parts[1:]:
+            found.add(Found.decode(read_file(self.folder, file)), most)
+        if self.masks is not None and not found.masks.images:
+            raise ValueError(
+                f"expected masks with the names of the images in quality.masks={self.masks.folder}, found none for "
+                f"{found.missing} images; give the right folder, or quality.masks=null"
+            )
+        return found, counts
+
+    def _crops(self, shown: Sequence[int], found: Found) -> dict[int, list[np.ndarray]]:
+        """The pictures of the regions that stand for each cluster, the most central first."""
+        by_shard: dict[int, dict[tuple[int, int], Central]] = {}
+        for cluster in shown:
+            for place, one in enumerate(found.central[cluster]):
+                by_shard.setdefault(one.shard, {})[cluster, place] = one
+        units = [Unit(f"crops-{n:06d}", (self.files[n], chosen)) for n, chosen in sorted(by_shard.items())]
+        function = CropShard(self.corpus.folder, self.labels.folder)
+        parts, _ = map_units(self.run, self.folder, "atlas", function, units, total=len(units), items="crops")
+        pictures = {
+            key: members["png"] for file in parts for key, members in shards.unpack(read_file(self.folder, file))
+        }
+        crops: dict[int, list[np.ndarray]] = {cluster: [] for cluster in shown}
+        for key in sorted(pictures):
+            crops[int(key.split("_")[0])].append(images.decode_colours(pictures[key]))
+        return crops
+
+    def _table(self, found: Found) -> list[dict[str, Any]]:
+        """A row of figures for each cluster, in order; what needs masks is missing without them."""
+        sums, (pixels, classes) = found.regions, found.masks.table(self.clusters.count)
+        rows = []
+        for cluster, number in enumerate(sums.regions):
+            row: dict[str, Any] = {
+                "cluster": cluster,
+                "regions": int(number),
+                "images": int(sums.images[cluster]),
+                "area": float(sums.area[cluster] / max(number, 1)),
+                "border": float(sums.border[cluster] / max(number, 1)),
+            }
+            if self.masks is not None:
+                mine = pixels[cluster]
+                top = int(mine.argmax())
+                row["class"] = self.masks.name(int(classes[top])) if mine.any() else None
+                row["purity"] = float(mine[top] / mine.sum()) if mine.any() else None
+            rows.append(row)
+        return rows
+
+    def _pages(
+        self, shown: Sequence[int], table: Sequence[Mapping[str, Any]], crops: Mapping[int, list[np.ndarray]]
+    ) -> dict[str, bytes]:
+        """The atlas as JPEG files."""
+        rows = [atlas.Row(f"{cluster}", figures_of(table[cluster]), crops[cluster]) for cluster in shown]
+        pages, start = {}, 0
+        for number, length in enumerate(atlas.paged(len(rows), _PAGE), 1):
+            page = atlas.page(rows[start : start + length], crops=self.settings.regions, size=CROP)
+            pages["atlas.jpg" if number == 1 else f"atlas-{number}.jpg"] = images.encode_jpeg(Image.fromarray(page))
+            start += length
+        return pages
+
+    def _figures(self, found: Found, shown: int) -> dict[str, Any]:
+        """The content of quality.json."""
+        sums, number = found.regions, self.clusters.count
+        total = int(sums.regions.sum())
+        figures: dict[str, Any] = {
+            "clusters": {
+                "number": number,
+                "shown": shown,
+                "empty": int((sums.regions == 0).sum()),
+                "entropy": quality.entropy(sums.regions),
+                "largest": float(sums.regions.max() / total),
+                "inertia": float(sums.inertia / total),
+                "explained": quality.explained(sums),
+            },
+            "regions": {
+                "number": total,
+                "shards": [len(self.files), len(self.corpus.named(".tar"))],
+                "usable": float(sums.usable.sum() / total),
+                "strayed": float(sums.strayed / total),
+                "area": quality.quantiles(sums.areas),
+                "usable_area": quality.quantiles(sums.usable),
+            },
+        }
+        if self.masks is not None:
+            layers = [None, *sorted({layer for layer, _, _ in found.masks.pixels})]
+            figures["masks"] = {"images": found.masks.images, "missing": found.missing}
+            figures["classes"] = {
+                "all" if layer is None else str(layer): quality.agreement(found.masks.table(number, layer)[0])
+                for layer in layers
+            }
+            figures["objects"] = found.masks.matches()
+        return figures
+
+    def _log(self, figures: Mapping[str, Any], files: Sequence[File]) -> None:
+        with self.run.journal("quality") as journal:
+            journal.metrics({f"quality/{key}": value for key, value in flat(figures).items()})
+            for file in files:
+                journal.artifact(self.folder / file.path)
+
+
+def figures_of(row: Mapping[str, Any]) -> str:
+    """A cluster's line in the atlas."""
+    words = [f"{row['regions']} regions", f"area {100 * row['area']:.0f} %", f"border {100 * row['border']:.0f} %"]
+    if row.get("class") is not None:
+        words.append(f"{row['class']} {100 * row['purity']:.0f} %")
+    return "  ·  ".join(words)
+
+
+def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of nested figures under names joined by dots; lists are left out."""
+    found: dict[str, float] = {}
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif not isinstance(value, list):
+            found[f"{prefix}{key}"] = float(value)
+    return found
+
+
+def _inputs(run: Run) -> tuple[str, ...]:
+    sources.with_clusters(run.config, "quality")
+    return ("shard", "kmeans", "label", *(("render",) if Masks.rendered(run) else ()))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    chosen = {key: getattr(run.config.quality, key) for key in ("shards", "clusters", "regions")}
+    rules = {name: getattr(run.config.pair, name) for name in _RULES}
+    return {**chosen, "rules": rules, "masks": Masks.settings(run)}
+
+
+STAGE = Stage("quality", _inputs, _settings, lambda run, folder: _Quality(run, folder).work())

@@ -1,0 +1,1 @@
+"""Stage sample: embeddings for k-means."""

@@ -1,0 +1,180 @@
+"""The user's images, wherever they are: folders, lists and tars, on this machine or at anything that fsspec opens."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from cluster.shard import lists, tars
+from cluster.shard.places import FOLDER, Entry, Local, LostError, Remote, at, is_image_name, is_url
+from fss.imaging.images import EXTENSIONS
+
+__all__ = ["Entry", "LostError", "Source", "fingerprint"]
+
+#: How a list's entry becomes a path below the root: as it stands, or a bare name in VOC's folders.
+_CANDIDATES = ("{}", "{}.jpg", "{}.png", "JPEGImages/{}.jpg")
+_BRACE = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images below `root`, all of them or those that `list_file` names.
+
+    `root` is a folder, a tar, or a pattern of both (`*`, `?`, `[...]`, `{000..009}`, `{a,b}`); each may be a path or an
+    fsspec URL. It may be None where a list has absolute entries only. `column` is that of a CSV or Parquet list.
+    """
+
+    root: str | None
+    list_file: str | None = None
+    column: str | None = None
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all inputs, always in one order; what is named but cannot be had comes with an error.
+
+        Raises:
+            ValueError: if the root or the list is not there.
+        """
+        return self._listed(self.list_file) if self.list_file else self._found()
+
+    def read(self, path: str, offset: int = -1, size: int = 0) -> bytes:
+        """The bytes of one entry.
+
+        Raises:
+            LostError: if it cannot be had, with the reason for the ledger. Errors of a store pass through.
+        """
+        system, place = self._place(path if offset < 0 else tars.container(path))
+        data = system.read(place, offset, size)
+        if offset >= 0 and len(data) != size:
+            raise LostError(f"unreadable: the tar ends {size - len(data)} bytes before this member does")
+        return data
+
+    def _place(self, path: str) -> tuple[Local | Remote, str]:
+        if is_url(path) or os.path.isabs(path):
+            return at(path)
+        if self.root is None:
+            raise ValueError(f"expected absolute paths and URLs in a list without corpus.root, got {path!r}; set it")
+        system, base = at(_split(self.root)[0])
+        return system, os.path.join(base, path)
+
+    def _found(self) -> Iterator[Entry]:
+        assert self.root is not None
+        base, patterns = _split(self.root)
+        system, folder = at(base)
+        if not patterns:
+            if isinstance(system, Local) and not os.path.isdir(folder):
+                raise ValueError(f"expected a folder of images at corpus.root={self.root}, there is none")
+            yield from self._images(system.walk(folder))
+            return
+        none = True
+        for pattern in patterns:
+            for entry in _matches(system, folder, pattern):
+                none = False
+                yield from self._images([entry])
+        if none:
+            raise ValueError(f"expected tars or images at corpus.root={self.root}, nothing matches")
+
+    def _images(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Of what was found: the images, those in tars, and whatever cannot be read by its name."""
+        for entry in entries:
+            if entry.error:
+                if is_image_name(entry.path) or tars.is_container(entry.path) or entry.error.startswith(FOLDER):
+                    yield entry
+            elif tars.is_container(entry.path):
+                yield from self._members(entry)
+            elif is_image_name(entry.path):
+                yield entry
+
+    def _members(self, entry: Entry) -> Iterator[Entry]:
+        system, place = self._place(entry.path)
+        try:
+            file = system.open(place)
+        except OSError as error:
+            yield Entry(entry.path, entry.size, error=f"unreadable: {error}")
+            return
+        with file:
+            yield from tars.members(entry.path, entry.size, file)
+
+    def _listed(self, place: str) -> Iterator[Entry]:
+        for name in lists.names(place, self.column):
+            entry = self._resolve(name)
+            yield from self._members(entry) if tars.is_container(name) and not entry.error else [entry]
+
+    def _resolve(self, name: str) -> Entry:
+        system, place = self._place(name)
+        if isinstance(system, Remote):  # asking for each one would take longer than reading it
+            return system.entry(place, name) if tars.is_container(name) else Entry(name, 0)
+        found = Entry(name, 0)
+        for candidate in ("{}",) if os.path.isabs(name) else _CANDIDATES:
+            found = system.entry(self._place(candidate.format(name))[1], candidate.format(name))
+            if not found.error:
+                return found
+        lost = system.entry(place, name)
+        return lost._replace(error=lost.error.replace("it is not there", "the list names it, but it is not there"))
+
+
+def fingerprint(source: Source) -> tuple[int, str]:
+    """Number of entries and a hash over all (path, bytes, offset), in constant memory and whatever their order.
+
+    A file replaced by another of exactly the same size goes unnoticed here.
+    """
+    total, number = 0, 0
+    for entry in source.entries():
+        text = "\0".join(map(str, entry)).encode("utf-8", "surrogateescape")
+        total += int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
+        number += 1
+    if number == 0:
+        place = source.list_file or source.root
+        raise ValueError(f"expected images ({', '.join(sorted(EXTENSIONS))}) in {place}, found none")
+    return number, f"{total % (1 << 128):032x}"
+
+
+@functools.lru_cache(maxsize=64)
+def _split(root: str) -> tuple[str, tuple[str, ...]]:
+    """The folder that paths are relative to, and patterns below it: none for a folder, its own name for a tar."""
+    magic = "*[{" if is_url(root) else "*?[{"
+    wild = any(c in root for c in magic) and (is_url(root) or not os.path.lexists(root))
+    if not wild and not (tars.is_container(root) and not os.path.isdir(root)):
+        return root, ()
+    parts = root.rstrip("/").split("/")
+    first = next((i for i, part in enumerate(parts) if any(c in part for c in magic)), None) if wild else None
+    first = len(parts) - 1 if first is None else first
+    base = "/".join(parts[:first]) or ("/" if root.startswith("/") else ".")
+    name = "/".join(parts[first:])
+    return base, tuple(_braces(name)) if wild else (name,)
+
+
+def _braces(pattern: str) -> Iterator[str]:
+    """The shell's {a,b} and {000..009}, from left to right."""
+    found = _BRACE.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    choices: Iterable[str] = found[1].split(",")
+    if (numbers := re.fullmatch(r"(\d+)\.\.(\d+)", found[1])) is not None:
+        width = len(numbers[1])
+        choices = (f"{i:0{width}}" for i in range(int(numbers[1]), int(numbers[2]) + 1))
+    for choice in choices:
+        yield from _braces(pattern[: found.start()] + choice + pattern[found.end() :])
+
+
+def _matches(system: Local | Remote, folder: str, pattern: str) -> Iterator[Entry]:
+    """What matches, folders walked; a pattern without wildcards that matches nothing is an entry with an error."""
+    literal = f"{folder.rstrip('/')}/{pattern}"
+    if not glob.has_magic(pattern) or (isinstance(system, Local) and os.path.lexists(literal)):
+        places = [literal]
+    elif isinstance(system, Local):
+        places = sorted(glob.iglob(f"{glob.escape(folder)}/{pattern}", recursive=True))
+    else:
+        places = sorted(system.system.glob(literal))
+    for place in places:
+        shown = place[len(folder) :].lstrip("/")
+        is_folder = os.path.isdir(place) if isinstance(system, Local) else system.system.isdir(place)
+        if not is_folder:
+            yield system.entry(place, shown)
+        else:
+            yield from (e._replace(path=os.path.join(shown, e.path)) for e in system.walk(place))

@@ -1,0 +1,1 @@
+"""Stage train: meta-training of a head."""

@@ -1,0 +1,203 @@
+"""How a head is meta-trained: its optimiser, its batches, its label-free validation and its export."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_weights
+from torch import nn
+
+from cluster.config.train import TrainConfig
+from cluster.engine import publish
+from cluster.features.backbone import BackboneSpec
+from cluster.train import candidates, examples, start
+from cluster.train.candidates import Candidate
+from cluster.train.tasks import Tasks, mixed
+from cluster.training import loop as training
+from cluster.training import optimizers
+from cluster.training.feed import Feed, load
+from fss import backbones, heads, segmenter
+from fss.heads.parts import losses
+from fss.heads.parts.head import Head
+from fss.tasks import task
+from fss.training import study
+from fss.training.bank import FeatureBank, batch_features, batch_pixels
+from fss.training.step import MetaModule
+from fss.training.tuned import Tuned, TunedModule
+
+#: Cells a side in which the loss compares logits with masks.
+LOSS_CELLS = 65
+#: What `train.select=holdout` compares.
+HOLDOUT = "holdout_iou"
+
+
+@dataclass
+class MetaRecipe:
+    """How a head is meta-trained; a `cluster.training.loop.Recipe`."""
+
+    train: Tasks
+    holdout: Tasks | None
+    spec: BackboneSpec
+    model: Mapping[str, Any]
+    settings: TrainConfig
+    seed: int
+    facts: Mapping[str, Any]
+
+    @functools.cached_property
+    def bank(self) -> FeatureBank:
+        """This worker's features."""
+        return FeatureBank(self.spec.load(), int(self.settings.cache_gib * 2**30))
+
+    def module(self, device: torch.device) -> nn.Module:
+        """The head with its loss."""
+        training.warn_of_slow(self.settings.precision, device)
+        backbone, chosen = self.bank.extractor.backbone, self.settings
+        about = {"seed": self.seed, "corners": backbone.corners, **self.model["options"]}
+        head = heads.build(self.model["name"], backbone.channels, **about)
+        if chosen.init_from:
+            start.fill(head, chosen.init_from, self.model, backbones.fingerprint(backbone))
+        elif head.studies:
+            self._study(head.to(device))
+        module = MetaModule(head, losses.by_name(chosen.loss), backbone.corners)
+        if chosen.tune:
+            tuned = Tuned(copy.deepcopy(backbone), chosen.tune, chosen.gradient_checkpointing, self.spec.precision)
+            module = TunedModule(head, module.loss, backbone.corners, tuned)
+        if chosen.compile:
+            module.compile()
+        return module
+
+    def _study(self, head: Head) -> None:
+        """Show the head training images, the same ones in every worker: the first ones of the first epoch."""
+        total, size = mixed.order(self.train, self.seed).size, self.settings.batch
+        batches = self._load(self.train, 0, math.ceil(total / size), 0, 1, size, 1)
+        head.study(study.Album(study.distinct(batches, head.studies), self.bank), self.seed)
+        if torch.distributed.is_initialized():
+            for buffer in head.buffers():  # other processors may round otherwise
+                torch.distributed.broadcast(buffer, 0)
+
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint does not hold and must fit: the backbone as it was before anything of it was tuned."""
+        return {"backbone": backbones.fingerprint(self.bank.extractor.backbone)}
+
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """As `train.optimizer` says, see `optimizers.build`."""
+        return optimizers.build(module, self.settings, _meta(module).head.transformers)
+
+    def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
+        """What the module takes of this rank's share of each batch; see `Feed` for what counts as waiting."""
+        views = self.settings.views if self.settings.features == "cached" else 0
+        return Feed(self._load(self.train, start, stop, rank, world, self.settings.batch, views), self._inputs)
+
+    def _inputs(self, batch: task.Batch) -> tuple[Any, ...]:
+        """Query, support, masks and truth for the module: features, or pixels if the backbone is trained with it."""
+        device = self.bank.extractor.device
+        if self.settings.tune:
+            pixels = batch_pixels(batch, self.bank.extractor.size, device)
+            query: Any = pixels[:, 0]
+            support: Any = pixels[:, 1:]
+        else:
+            query, support = batch_features(self.bank, batch)
+        return query, support, batch.support.to(device), batch.truth.to(device)
+
+    def _load(
+        self, files: Tasks, start: int, stop: int, rank: int, world: int, size: int, views: int
+    ) -> Iterator[task.Batch]:
+        """Batches of `views` fixed views or, with 0, of fresh ones, read ahead."""
+        extractor, chosen = self.bank.extractor, self.settings
+        layout = task.Layout(
+            loss=LOSS_CELLS,
+            grid=extractor.grid,
+            corners=extractor.backbone.corners,
+            size=extractor.size,
+            pixels=views == 0,
+            changed=extractor.device.type == "cpu",
+        )
+        data = task.Batches(
+            mixed.order(files, self.seed), files, size, self.seed, views, layout, chosen.augment, rank, world
+        )
+        return load(data, range(start, stop), 0 if stop - start == 1 else chosen.loader_workers)
+
+    def after_step(self, module: nn.Module) -> None:
+        """What the head noted of a step is added up over the workers, and settled by each alike."""
+        head = _meta(module).head
+        noted = head.noted()
+        if noted is None:
+            return
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(noted)
+        head.settle(noted)
+
+    @torch.no_grad()  # not inference_mode: under ZeRO-3 training goes on with the weights that are gathered here
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Loss, IoU and area ratio on held-out pseudo-tasks, unaugmented: no label is looked at."""
+        if self.holdout is None:
+            return {}
+        module.eval()
+        _, (query, support, masks, truth) = self._held(self.settings.holdout)
+        figures = module(query, support, masks, truth)
+        about = _meta(module).head.diagnose(*_meta(module).features(query, support), masks)
+        module.train()
+        return {f"holdout_{name}": float(value) for name, value in {**figures, **about}.items()}
+
+    @torch.no_grad()
+    def examples(self, module: nn.Module) -> bytes | None:
+        """The first `train.examples` held-out tasks and what the head makes of them, as a PNG."""
+        if self.holdout is None or not self.settings.examples:
+            return None
+        module.eval()
+        batch, (query, support, masks, truth) = self._held(self.settings.examples)
+        logits = _meta(module).head(*_meta(module).features(query, support), masks)
+        module.train()
+        pixels = batch_pixels(batch, self.bank.extractor.size, torch.device("cpu"))
+        return examples.draw(pixels, masks, truth, logits, self.bank.extractor.backbone.corners)
+
+    def _held(self, count: int) -> tuple[task.Batch, tuple[Any, ...]]:
+        """The first `count` held-out tasks, as they are stored and as the module takes them."""
+        assert self.holdout is not None
+        distinct = mixed.order(self.holdout, self.seed).size
+        (batch,) = self._load(self.holdout, 0, 1, 0, 1, min(distinct, count), 1)
+        return batch, self._inputs(batch)
+
+    def candidate(self, module: nn.Module, folder: Path, step: int, figures: dict[str, float]) -> None:
+        """Keep the head, and what is tuned of the backbone, as it is now, with its figures."""
+        own = _meta(module)
+        candidates.write(folder, step, segmenter.weights_bytes(own.head, own.tuned()), figures)
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write the folder of the selected candidate's model, model.json last."""
+        chosen, how = select(candidates.read(folder), self.settings.select)
+        head, extractor = _meta(module).head, self.bank.extractor
+        own, tuned = segmenter.parts(load_weights(chosen.path.read_bytes()))
+        head.load_state_dict(own)
+        if tuned:  # the others keep the very values they had, also after a training in bf16
+            network = copy.deepcopy(extractor.backbone)
+            network.load_state_dict(tuned, strict=False)
+            extractor = dataclasses.replace(extractor, backbone=network)
+        facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
+        for name, data in segmenter.export(head, extractor, self.model, facts).items():
+            publish.write_bytes(folder / "model" / name, data)
+
+
+def _meta(module: nn.Module) -> MetaModule:
+    assert isinstance(module, MetaModule)
+    return module
+
+
+def select(found: Sequence[Candidate], by: str) -> tuple[Candidate, str]:
+    """The candidate to export, and how it was selected in the end: `holdout` or `last`.
+
+    By `holdout` it is the one of the best IoU on held-out pseudo-tasks, the earliest of equals; where nothing was held
+    out, or no figure is a number, the last one.
+    """
+    measured = [one for one in found if math.isfinite(one.figures.get(HOLDOUT, math.nan))]
+    if by == "holdout" and measured:
+        return max(measured, key=lambda one: (one.figures[HOLDOUT], -one.step)), "holdout"
+    return max(found, key=lambda one: one.step), "last"

@@ -1,0 +1,1 @@
+"""Pictures of images, masks and label maps, and atlases of clusters."""

@@ -1,0 +1,1 @@
+"""Evaluation: episodes, running heads over them, scores, metrics and their intervals."""

@@ -1,0 +1,189 @@
+"""Running heads over episodes: what concerns one image once, what concerns an episode in batches, integer counts.
+
+The field runs the backbone K + 1 times an episode. Here an image's features are computed once and stored, a head's own
+work on an image (`Head.embed`, `Head.focus`) is kept in memory, and an episode costs `Head.match` and the scoring.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from fss.backbones import Features
+from fss.backbones.extractor import Extractor
+from fss.datasets import Dataset
+from fss.evaluation import metrics, scoring
+from fss.evaluation.cache import FeatureStore, Memory
+from fss.evaluation.episodes import Episode
+from fss.evaluation.scoring import Truth
+from fss.grid import cells
+from fss.heads.parts.head import Head
+from fss.imaging.images import VOID
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One episode's counts, a row for each way, and its (H, W) uint8 prediction in {0, .., ways}.
+
+    `counts` and `prediction` are at the query's own resolution, `model_counts` at the model's: prediction and truth
+    stretched to its side.
+    """
+
+    episode: Episode
+    counts: list[metrics.Counts]
+    model_counts: list[metrics.Counts]
+    prediction: np.ndarray
+
+
+class Photos:
+    """The images of a data set as a frozen backbone sees them, and their masks; whatever was computed is kept.
+
+    Args:
+        dataset: images and masks by name.
+        extractor: the backbone; features are rounded to float16, so that fresh and stored ones are the same.
+        store: features on disk, by the hash of an image's bytes.
+        memory: what is kept in memory; may be shared between instances.
+    """
+
+    def __init__(self, dataset: Dataset, extractor: Extractor, store: FeatureStore, memory: Memory):
+        # On a CPU kernels, and with them the last bits, depend on the batch: alone, an image has one set of features.
+        on_cpu = extractor.device.type == "cpu"
+        self.extractor = dataclasses.replace(extractor, batch=1) if on_cpu else extractor
+        self.dataset, self.store, self.memory = dataset, store, memory
+        self._keys: dict[str, str] = {}
+        self.computed = 0
+        """Images that went through the backbone."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where heads find their inputs."""
+        return self.extractor.device
+
+    @property
+    def corners(self) -> bool:
+        """The geometry of the cells, see `fss.grid`."""
+        return self.extractor.backbone.corners
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Compute and store the features of those images that the store does not hold."""
+        missing = [name for name in names if self._key(name) not in self.store]
+        for start in range(0, len(missing), self.extractor.batch):
+            self._compute(missing[start : start + self.extractor.batch])
+
+    def features(self, name: str) -> Features:
+        """Each level (C, h, w) float16 on the CPU."""
+        found = self.store.get(self._key(name))
+        return self._compute([name])[0] if found is None else found
+
+    def _key(self, name: str) -> str:
+        if name not in self._keys:
+            self._keys[name] = self.dataset.key(name)
+        return self._keys[name]
+
+    def _compute(self, names: Sequence[str]) -> list[Features]:
+        pictures = [self.dataset.image(name) for name in names]
+        found = [{level: v.half().cpu() for level, v in f.items()} for f in self.extractor.stream(pictures)]
+        for name, features in zip(names, found, strict=True):
+            self.store.put(self._key(name), features)
+        self.computed += len(names)
+        return found
+
+    def embedded(self, head: Head, name: str) -> Features:
+        """What `head` makes of the image: tensors (1, ...) on the device."""
+        return self._kept(("embed", head, name), lambda: self._embed(head, name))
+
+    def focused(self, head: Head, name: str) -> Features:
+        """The same with what `head` computes of a query."""
+        return self._kept(("focus", head, name), lambda: head.focus(self.embedded(head, name)))
+
+    def _embed(self, head: Head, name: str) -> Features:
+        return head.embed({k: v[None].to(self.device).float() for k, v in self.features(name).items()})
+
+    def mask(self, name: str) -> np.ndarray:
+        """(H, W) class indices."""
+        return self._kept(("mask", name), lambda: self.dataset.mask(name))
+
+    def support(self, name: str, class_id: int) -> torch.Tensor:
+        """(2, h, w) float32 shares of background and `class_id` in the cells."""
+        return self._kept(("support", name, class_id), lambda: self._support(name, class_id))
+
+    def _support(self, name: str, class_id: int) -> torch.Tensor:
+        shown = self.dataset.read_support
+        mask = shown(name, class_id) if shown else labels(self.mask(name), (class_id,), self.dataset.void)
+        return cells(mask, self.grid, self.corners)
+
+    def truth(self, name: str, classes: tuple[int, ...], side: int | None = None) -> Truth:
+        """What is right for `classes`, at the image's own size or stretched to (side, side)."""
+        return self._kept(("truth", name, classes, side), lambda: self._truth(name, classes, side))
+
+    def _truth(self, name: str, classes: tuple[int, ...], side: int | None) -> Truth:
+        mask = self.mask(name)
+        return Truth.of(labels(_stretched(mask, side) if side else mask, classes, self.dataset.void), len(classes))
+
+    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        return self.memory.get((self, key), make)
+
+    @functools.cached_property
+    def grid(self) -> int:
+        """Cells a side."""
+        return self.extractor.grid
+
+
+def labels(mask: np.ndarray, classes: Sequence[int], void: int) -> np.ndarray:
+    """(H, W) uint8 labels of an episode from class indices: way i of `classes` is i + 1, void 255, all else 0."""
+    found = np.where(mask == void, np.uint8(VOID), np.uint8(0))
+    for way, class_id in enumerate(classes):
+        found[mask == class_id] = way + 1
+    return found
+
+
+@torch.inference_mode()
+def run(head: Head, photos: Photos, episodes: Sequence[Episode], side: int, batch: int = 16) -> Iterator[Result]:
+    """Results of `episodes`, in order; neighbours with one query share its part of the work.
+
+    Args:
+        head: in evaluation mode, on the device of `photos`.
+        photos: images and masks.
+        episodes: may differ in shots and ways.
+        side: of the model's resolution, pixels.
+        batch: supports that the head is given at once; an episode is never divided.
+    """
+    for (query, shots, ways), group in groupby(episodes, lambda e: (e.query, len(e.ways[0].supports), len(e.ways))):
+        alike = list(group)
+        focused = photos.focused(head, query)
+        step = max(1, batch // (ways * shots))
+        for start in range(0, len(alike), step):
+            block = alike[start : start + step]
+            for episode, margin in zip(block, _margins(head, photos, focused, block), strict=True):
+                yield _scored(episode, margin[None], photos, side)
+
+
+def _margins(head: Head, photos: Photos, query: Features, block: Sequence[Episode]) -> torch.Tensor:
+    """(E, N, h, w) foreground minus background logit of every way of E episodes on one query."""
+    ways = [way for episode in block for way in episode.ways]
+    shown = [(name, way.class_id) for way in ways for name in way.supports]
+    found = [photos.embedded(head, name) for name, _ in shown]
+    support = {k: torch.cat([f[k] for f in found]).unflatten(0, (len(ways), -1)) for k in found[0]}
+    masks = torch.stack([photos.support(*pair) for pair in shown]).unflatten(0, (len(ways), -1))
+    alike = {k: v.expand(len(ways), *v.shape[1:]) for k, v in query.items()}
+    return head.margins(alike, support, masks.to(photos.device), len(ways) // len(block))
+
+
+def _scored(episode: Episode, margins: torch.Tensor, photos: Photos, side: int) -> Result:
+    classes = tuple(way.class_id for way in episode.ways)
+    truth, small = photos.truth(episode.query, classes), photos.truth(episode.query, classes, side)
+    prediction = scoring.predict(margins, truth.shape, photos.corners)[0]
+    coarse = scoring.predict(margins, small.shape, photos.corners)[0]
+    return Result(episode, scoring.count(prediction, truth), scoring.count(coarse, small), prediction)
+
+
+def _stretched(mask: np.ndarray, side: int) -> np.ndarray:
+    """(H, W) indices at (side, side), the nearest one of each pixel as in torch's `nearest`."""
+    rows, columns = (np.arange(side) * length // side for length in mask.shape)
+    return mask[np.ix_(rows, columns)]

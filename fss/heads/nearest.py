@@ -1,0 +1,58 @@
+"""The training-free read-out by nearest support pixels: no mean hides a support of several colours and parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fss.backbones import Features
+from fss.heads.parts.head import Head
+from fss.heads.prototype import flat_masks, flat_tokens, known_levels, prototype_cosines, unit_grid
+
+
+class NearestReadout(Head):
+    """Foreground where the `k` nearest foreground cells of the support are nearer than the `k` nearest background ones.
+
+    Logits are the mean cosines to them, times `scale` (a temperature, as in the prototype read-out). A cell belongs to
+    the side that holds its majority; with K supports that show a side it is the k K nearest of all of them, so that the
+    neighbourhood's share of the support stays. A side with fewer cells counts those it has, one with none its weighted
+    mean.
+    """
+
+    def __init__(self, channels: dict[str, int], levels: Sequence[str] = ("high",), k: int = 5, scale: float = 20.0):
+        super().__init__()
+        if k < 1:
+            raise ValueError(f"expected at least one neighbour, got {k}; set model.options.k")
+        self.levels = known_levels(levels, channels)
+        self.k = k
+        self.scale = scale
+
+    def embed(self, features: Features) -> Features:
+        """`tokens`: (B, C, h, w) of length 1."""
+        return {"tokens": unit_grid(features, self.levels)}
+
+    def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) logits in [-scale, scale]; see `Head.match`."""
+        q, s, weights = query["tokens"].flatten(2), flat_tokens(support["tokens"]), flat_masks(masks)
+        cosines = (q.transpose(1, 2) @ s).float()
+        background, foreground = weights.unbind(1)
+        members = (background > 0.5, foreground >= 0.5)
+        means = prototype_cosines(q, s, weights).unbind(1)
+        shown = [m.unflatten(1, (masks.shape[1], -1)).any(dim=2).sum(dim=1) for m in members]
+        near = [nearest_mean(cosines, m, self.k * n, o) for m, n, o in zip(members, shown, means, strict=True)]
+        return self.scale * torch.stack(near, dim=1).unflatten(2, query["tokens"].shape[-2:])
+
+
+def nearest_mean(
+    cosines: torch.Tensor, members: torch.Tensor, number: torch.Tensor, otherwise: torch.Tensor
+) -> torch.Tensor:
+    """Mean of the `number` (B,) largest of (B, N, M) cosines over the members (B, M): (B, N) float32.
+
+    Fewer members count as many as they are; `otherwise` (B, N) where there is none.
+    """
+    most = min(max(int(number.max()), 1), cosines.shape[2])
+    top = cosines.masked_fill(~members[:, None], -2.0).topk(most, dim=2).values
+    real = (top > -1.5) & (torch.arange(most, device=top.device) < number[:, None, None])
+    mean = (top * real).sum(dim=2) / real.sum(dim=2).clamp_min(1)
+    return torch.where(members.any(dim=1)[:, None], mean, otherwise.float())

@@ -1,0 +1,1 @@
+"""What heads share: the base class, attention, prototypes of shots, losses."""

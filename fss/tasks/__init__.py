@@ -1,0 +1,1 @@
+"""Pseudo-tasks: how they are made, stored, ordered, seen and batched."""

@@ -1,0 +1,105 @@
+"""Pairing `mask_split`: one half of a region supports the other half, in two views of one image.
+
+Source: MaskSplit (Amac et al., WACV 2023), section 3.2 and its released code, whose defaults are ours. Where this
+departs:
+
+* the slope is a share of the side instead of 40 of 400 pixels, so that images of all sizes are split alike;
+* both halves must be large enough; the released code tests the support's alone, as its sum of the query's counts void;
+* pixels on the line, which belong to neither half, are void in the query as the support's half is (released:
+  background);
+* the query's half may be void in the support too, for heads that look at a support's background.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from fss import rng
+from fss.imaging.images import VOID
+from fss.tasks.pairing import pairs
+from fss.tasks.pairing.rules import Rules, Split
+
+#: Lines that are drawn before a region is given up.
+_TRIES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Halves(pairs.Pairing):
+    """A region that supports itself; `seed` decides on its line."""
+
+    seed: int = 0
+
+
+def same_image(rules: Rules) -> Rules:
+    """The rules of `pairs.Group` where every region supports itself."""
+    return dataclasses.replace(rules, same_image=1.0, distractors=0)
+
+
+def draw(table: pairs.Table, rules: Rules, *, seed: int, queries: np.ndarray | None = None) -> list[pairs.Pairing]:
+    """A group's tasks in the order of `pairs.Group.slots`, each of one usable region; a slot's name decides on a line.
+
+    Args:
+        table: every region of the group.
+        rules: see `Rules`; what is about partners has no meaning here.
+        seed: of all that is drawn.
+        queries: (R,) bool, rows that may be taken; none = all.
+    """
+    slots = pairs.Group(table, same_image(rules)).slots(seed, queries)
+    return [Halves(row, (row,) * rules.shots, (), rng.mix(seed, "split", *name)) for name, row in slots]
+
+
+class Masks(NamedTuple):
+    """Those of one task, (H, W) uint8 in {0, 1, 255}."""
+
+    query: np.ndarray
+    support: np.ndarray
+
+
+def split(region: np.ndarray, rules: Split, seed: int) -> Masks | None:
+    """The masks of a task on an (H, W) bool region, a pure function of the seed; before any view is drawn.
+
+    A line whose halves are too small is drawn again, a few times; None if none is found.
+    """
+    generator = rng.numpy_rng(seed, "lines")
+    if generator.random() >= rules.probability:
+        whole = region.astype(np.uint8)
+        return Masks(whole, whole) if region.mean() >= rules.min_area else None
+    for _ in range(_TRIES):
+        first, second = halves(region, *_line(region, rules, generator))
+        support, query = (first, second) if rules.alternate and generator.random() < 0.5 else (second, first)
+        if min(support.mean(), query.mean()) >= rules.min_area:
+            return Masks(_mask(query, region, rules.ignore_support), _mask(support, region, rules.ignore_query))
+    return None
+
+
+def _line(region: np.ndarray, rules: Split, generator: np.random.Generator) -> tuple[bool, int]:
+    """Whether the line is upright, and its shift in pixels."""
+    upright = rules.kind == "vertical" or (rules.kind == "mixed" and bool(generator.random() < 0.5))
+    reach = round(rules.slope * region.shape[1 if upright else 0])
+    return upright, int(generator.integers(-reach, reach)) if reach else 0
+
+
+def halves(region: np.ndarray, upright: bool, shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels of an (H, W) bool region left and right of a line, or above and below it: (H, W) bool each.
+
+    The line passes the column (row) that has most nearly as many of the region's pixels before it as behind it (the
+    first of equals), `shift` pixels farther right (down) at its upper (left) end and as much less at the other. Pixels
+    whose centres lie on it belong to neither half.
+    """
+    if not upright:
+        first, second = halves(region.T, True, shift)
+        return first.T, second.T
+    height, width = region.shape
+    counts = region.sum(axis=0)
+    middle = int(np.abs(2 * counts.cumsum() - counts - counts.sum()).argmin())
+    rows, columns = np.ogrid[:height, :width]
+    span = max(height - 1, 1)
+    beyond = (columns - middle) * span - shift * (span - 2 * rows)  # integers: which pixels are on the line is exact
+    return region & (beyond < 0), region & (beyond > 0)
+
+
+def _mask(half: np.ndarray, region: np.ndarray, ignore: bool) -> np.ndarray:
+    return np.where(region & ~half, VOID if ignore else 0, half).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Meta-training on one device: a step, its features, its optimisers, tuned backbones."""

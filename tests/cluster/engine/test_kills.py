@@ -1,0 +1,248 @@
+"""kill -9 of workers, drivers and nodes, at every step of publishing: the same bytes as an undisturbed run's.
+
+Slow (two minutes on two free cores): two of the tests start a Ray of their own, as a user's command does.
+"""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.engine import publish
+from cluster.engine.session import ROOT
+from cluster.engine.stage import Publisher, Unit, read_file
+from cluster.tracking.journal import read_events
+from tests.cluster.crashes import CRASHES, WORKERS
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def published(folder):
+    """Every file below a run's folder that a manifest names, with its bytes, and the manifests."""
+    found = {}
+    for path in sorted(folder.glob("*/*/manifest.json")):
+        manifest = publish.read_sealed(path)
+        names = [file["path"] for file in manifest["files"]]
+        found |= {f"{manifest['stage']}/{n}": (path.parent / n).read_bytes() for n in (*names, "manifest.json")}
+    return {name: data for name, data in found.items() if name.partition("/")[0] in CRASHES}
+
+
+def leftovers(folder):
+    return [path.name for path in folder.rglob("*.tmp")]
+
+
+def check_ledger(run_folder):
+    """Every input once, and as many as there are photos."""
+    rows = [row for path in run_folder.glob("shard/*/*.ledger.parquet")
+            for row in pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()]  # fmt: skip
+    assert sorted(row["path"] for row in rows) == [f"{number:06d}.jpg" for number in range(36)]
+    assert {row["status"] for row in rows} == {"accepted"}
+
+
+@pytest.fixture(scope="module")
+def overrides(photos):
+    return (
+        *("experiment=tiny", "backbone.weights=random", "corpus=folder", f"corpus.root={photos}/JPEGImages"),
+        *("corpus.shard_size=12", "tracking.enabled=false", f"dataset.root={photos}", "fold=0"),
+    )
+
+
+def python(*arguments, **variables):
+    """A Python process in the repository, with Ray's and our own variables cleared."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FSS_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **variables}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, timeout=500, capture_output=True, text=True, check=False)
+
+
+def test_a_process_killed_at_every_point_of_every_stage(copied, overrides, tmp_path):
+    folder = tmp_path / "killed" / "tiny"
+    done = python("-m", "tests.cluster.crashes", "chain", tmp_path, *overrides, f"root={folder.parent}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told.pop("swept") == 0
+    assert len(told) == sum(len(points) for names in CRASHES.values() for points in names.values())
+    assert {point: status for point, status in told.items() if status != -9} == {}
+    copied.ensure("quality")
+    assert published(folder) == published(copied.folder)
+    assert leftovers(folder) == []
+    check_ledger(folder)
+
+
+def arm(specification):
+    os.environ["FSS_FAILPOINT"] = specification
+
+
+def test_workers_killed_in_the_middle_of_stages(tiny_run, configure, start, pools, tmp_path):
+    """At another point in each; new workers do not inherit the failpoint."""
+    run = start(configure(tmp_path))
+    for stage, failpoint in WORKERS.items():
+        marker = tmp_path / f"killed-{stage}"
+        pools[2].on_each(arm, [f"{failpoint} {marker}"] * 2)
+        run.ensure(stage)
+        assert marker.exists()
+    pools[2].on_each(arm, [""] * 2)
+    run.ensure("pair")
+    assert published(run.folder) == published(tiny_run.folder)
+    check_ledger(run.folder)
+
+
+def test_commands_with_a_ray_of_their_own(tiny_run, overrides, tmp_path):
+    """The first dies as a driver, and its workers with it; in the second a worker dies, which it must not notice."""
+    command = ("-m", "jobs.pair", *overrides, "cluster.workers=2", f"root={tmp_path}")
+    killed = python(*command, FSS_FAILPOINT="after_rename timing.json")
+    assert killed.returncode == -9, killed.stderr[-3000:]
+    assert not list((tmp_path / "tiny").glob("*/*/manifest.json"))
+    marker = tmp_path / "marker"
+    done = python(*command, FSS_FAILPOINT=f"before_rename labels-*.tar {marker}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert marker.exists()
+    assert published(tmp_path / "tiny") == published(tiny_run.folder)
+    check_ledger(tmp_path / "tiny")
+
+
+def test_a_node_killed_while_it_labels(overrides, configure, start, tmp_path):
+    smaller = "corpus.shard_size=4"
+    done = python("-m", "tests.cluster.crashes", "node", tmp_path, *overrides, smaller, f"root={tmp_path / 'killed'}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["done_before"] < 9
+    assert told["nodes"] == [False, True]
+    undisturbed = start(configure(tmp_path / "whole", smaller))
+    undisturbed.ensure("pair")
+    assert published(tmp_path / "killed" / "tiny") == published(undisturbed.folder)
+    check_ledger(tmp_path / "killed" / "tiny")
+
+
+@pytest.fixture
+def before_training(tiny_run, tmp_path):
+    """A copy of the tiny run's folder without what training wrote."""
+    left_out = shutil.ignore_patterns("train", "tracking")
+    return shutil.copytree(tiny_run.folder, tmp_path / tiny_run.config.name, ignore=left_out)
+
+
+def losses(folder):
+    """Step -> training loss, which a step done twice must have twice."""
+    (path,) = (folder / "tracking").glob("train-*.jsonl")
+    points = [e for e in read_events(path)[0] if e["kind"] == "metrics" and "train/loss" in e["values"]]
+    found = {}
+    for point in points:
+        assert found.setdefault(point["step"], point["values"]["train/loss"]) == pytest.approx(
+            point["values"]["train/loss"], rel=1e-4
+        )
+    return found
+
+
+def test_a_killed_training_job_goes_on_in_the_same_mlflow_run(tiny_run, before_training, overrides):
+    """kill -9 of the driver after the checkpoint of step 4; the same command again: the same bytes, one MLflow run."""
+    import mlflow
+
+    root = before_training.parent
+    arguments = ("-m", "jobs.train", *overrides, f"root={root}", "tracking.enabled=true")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FSS_"))}
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as driver:
+        deadline = time.monotonic() + 240
+        while not list(before_training.glob("train/*/checkpoints/step-00000004")) and driver.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        driver.kill()
+    assert not list(before_training.glob("train/*/manifest.json"))
+    done = python(*arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("model/model.safetensors", "model/model.json"):
+        (found,) = before_training.glob(f"train/*/{name}")
+        assert found.read_bytes() == (tiny_run.manifest("train").folder / name).read_bytes(), name
+    assert losses(before_training) == losses(tiny_run.folder)
+    client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    runs = [one for one in client.search_runs(experiments) if one.info.run_name.startswith("train ")]
+    assert [one.info.status for one in runs] == ["FINISHED"]
+    history = client.get_metric_history(runs[0].info.run_id, "train/loss")
+    assert {point.step for point in history} == {2, 4, 6, 8}
+
+
+def test_a_node_killed_while_it_trains(tiny_run, before_training, overrides):
+    root = before_training.parent
+    done = python("-m", "tests.cluster.crashes", "train_node", root, *overrides, f"root={root}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told == {"done_before": ["step-00000004"], "nodes": [False, True, True, True]}
+    expected, found = losses(tiny_run.folder), losses(before_training)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_second_command_on_one_folder_refuses(tiny_run, configure, start, tmp_path):
+    """The first one is a process that holds the folder; killed, it holds nothing."""
+    run = start(configure(tmp_path))
+    folder = run.folder / "shard" / run.identity("shard")[2]
+    script = (
+        "import pathlib, sys, time\n"
+        "from cluster import publish\n"
+        "with publish.only_writer(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(300)\n"
+    )
+    first = subprocess.Popen([sys.executable, "-c", script, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=r"another run is writing .*/shard/.* choose another name= or root="):
+            run.ensure("shard")
+        assert {path.name for path in folder.iterdir()} == {".lock"}
+    finally:
+        first.kill()
+        first.wait()
+    assert run.ensure("shard").files == tiny_run.manifest("shard").files
+
+
+class Bytes:
+    """Makes a file of the unit's payload."""
+
+    def __call__(self, unit):
+        from cluster.engine.stage import Output
+
+        return Output({f"{unit.name}.bin": unit.payload}, {f"{unit.name}.bin": 1}, {"images": 1})
+
+
+def test_a_late_writer_that_was_taken_for_dead_does_no_harm(tmp_path, monkeypatch):
+    """Another attempt publishes, and finishes, between the zombie's writing and its renaming; or sweeps its file."""
+    from pathlib import Path
+
+    publisher, unit, real = Publisher(Bytes(), tmp_path), Unit("a", b"abc" * 100), Path.replace
+    in_between = [publisher, lambda _: publish.sweep(tmp_path)]
+
+    def late(self, target):
+        monkeypatch.setattr(Path, "replace", real)
+        before = {path.name: path.read_bytes() for path in tmp_path.rglob("a.*")}
+        meanwhile(unit)
+        if meanwhile is publisher:
+            before = {path.name: path.read_bytes() for path in tmp_path.rglob("a.*")}
+        states.append(before)
+        return real(self, target)
+
+    states = []
+    for meanwhile in in_between:
+        monkeypatch.setattr(Path, "replace", late)
+        if meanwhile is publisher:
+            assert publisher(unit) == {"images": 1}
+        else:
+            with pytest.raises(FileNotFoundError):  # the zombie notices; nobody listens
+                publisher(unit)
+        assert {path.name: path.read_bytes() for path in tmp_path.rglob("a.*")} == states[-1]
+    assert len(states[0]) == 2
+    record = publish.read_sealed(tmp_path / ".units" / "a.json")
+    assert leftovers(tmp_path) == []
+    from cluster.engine.stage import File
+
+    assert read_file(tmp_path, File(**record["files"][0])) == b"abc" * 100

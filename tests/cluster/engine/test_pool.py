@@ -1,0 +1,191 @@
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.config import ClusterConfig
+from cluster.engine import pool
+from cluster.engine.pool import Failure, Pool
+
+
+def square(number):
+    return number * number
+
+
+def where(_):
+    return os.getpid()
+
+
+class Fails:
+    """Raises for some units, with messages of several kinds."""
+
+    def __call__(self, unit):
+        if unit == 2:
+            raise ValueError("expected 3, got 2\nsecond line")
+        if unit == 4:
+            raise RuntimeError
+        return unit
+
+
+class KillsItself:
+    """Dies of SIGKILL at one unit, the first time."""
+
+    def __init__(self, folder: Path, unit: int):
+        self.folder, self.unit = folder, unit
+
+    def __call__(self, unit):
+        marker = self.folder / "killed"
+        if unit == self.unit and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return unit * 10
+
+
+def test_results_are_complete(pools):
+    assert dict(pools[2].map(square, range(30))) == {i: i * i for i in range(30)}
+    assert dict(pools[1].map(square, [7])) == {0: 49}
+    assert dict(pools[2].map(square, [])) == {}
+
+
+def test_arrays_and_closures_travel(pools):
+    offset = np.arange(3)
+    results = dict(pools[2].map(lambda unit: unit + offset, [np.ones(3), np.zeros(3)]))
+    np.testing.assert_array_equal(results[0], [1, 2, 3])
+    np.testing.assert_array_equal(results[1], [0, 1, 2])
+
+
+def test_work_is_spread_and_workers_stay(pools):
+    def slow(_):
+        time.sleep(0.05)
+        return os.getpid()
+
+    first, second = (set(dict(pools[2].map(slow, range(8))).values()) for _ in range(2))
+    assert len(first) == 2
+    assert first == second
+    assert set(dict(pools[1].map(where, range(3))).values()).isdisjoint(first)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_units_in_flight_are_bounded(pools, size):
+    taken = []
+
+    def feed():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    results = pools[size].map(square, feed())
+    assert taken == []
+    for finished in range(1, 11):
+        next(results)
+        assert len(taken) <= 2 * size + finished - 1
+    assert len(list(results)) == 40
+    assert len(taken) == 50
+
+
+def test_exceptions_become_failures(pools):
+    results = dict(pools[2].map(Fails(), range(6)))
+    assert results[2] == Failure(2, "ValueError: expected 3, got 2")
+    assert isinstance(results[4], Failure)
+    assert results[4].message.startswith("RuntimeError")
+    assert {i: results[i] for i in (0, 1, 3, 5)} == {0: 0, 1: 1, 3: 3, 5: 5}
+
+
+def test_a_killed_worker_is_replaced(pools, tmp_path):
+    results = dict(pools[2].map(KillsItself(tmp_path, 3), range(8)))
+    assert (tmp_path / "killed").exists()
+    assert results == {i: i * 10 for i in range(8)}
+    assert len(set(pools[2].on_each(where, [0, 1]))) == 2
+
+
+def test_a_worker_killed_from_outside_is_replaced(pools):
+    def slow(unit):
+        time.sleep(0.1)
+        return unit, os.getpid()
+
+    results = pools[2].map(slow, range(12))
+    _, (first, pid) = next(results)
+    os.kill(pid, signal.SIGKILL)
+    others = [unit for _, (unit, _) in results]
+    assert sorted([first, *others]) == list(range(12))
+
+
+@pytest.fixture
+def impatient(ray_session, monkeypatch):
+    """A pool of one worker that gives a unit up after one death; starting a worker again takes seconds."""
+    monkeypatch.setattr(pool, "_RETRIES", 0)
+    monkeypatch.setattr(pool, "_TRIES", 1)
+    with Pool(ClusterConfig(workers=1)) as one:
+        yield one
+
+
+def test_a_unit_that_always_kills_is_a_failure_after_some_tries(impatient):
+    def deadly(unit):
+        if unit == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return unit
+
+    results = dict(impatient.map(deadly, range(2)))
+    assert "died again and again" in results[1].message
+    assert results[0] == 0
+    with pytest.raises(ValueError, match="died again and again"):
+        list(impatient.each(deadly, [1]))
+
+
+def test_a_worker_that_hangs_loses_its_units_to_idle_ones(pools, tmp_path, monkeypatch):
+    """It stops at unit 1 with another unit waiting behind, as if its node were gone; each result comes once."""
+    monkeypatch.setattr(pool, "_PATIENCE", 0.3)
+
+    def stops(unit):
+        if unit == 1 and not (tmp_path / "pid").exists():
+            (tmp_path / "pid").write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return unit
+
+    try:
+        found = list(pools[2].map(stops, range(8)))
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)
+    assert sorted(found) == [(unit, unit) for unit in range(8)]
+    assert len(set(pools[2].on_each(where, [0, 1]))) == 2
+
+
+def test_on_each_keeps_order_and_place(pools):
+    assert pools[2].on_each(square, list(range(7))) == [i * i for i in range(7)]
+    first = pools[2].on_each(where, list(range(6)))
+    assert first[0::2] == [first[0]] * 3
+    assert first[1::2] == [first[1]] * 3
+    assert first[0] != first[1]
+    assert pools[2].on_each(where, list(range(6))) == first
+
+
+def test_a_worker_killed_in_on_each_comes_back(pools, tmp_path):
+    assert pools[2].on_each(KillsItself(tmp_path, 3), list(range(9))) == [i * 10 for i in range(9)]
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_worker_killed_from_outside_in_on_each_comes_back(pools):
+    def slow(unit):
+        time.sleep(0.1)
+        return unit, os.getpid()
+
+    results = pools[2].each(slow, list(range(10)))
+    first, pid = next(results)
+    os.kill(pid, signal.SIGKILL)
+    assert [first, *(unit for unit, _ in results)] == list(range(10))
+
+
+def test_on_each_tells_what_failed(pools):
+    with pytest.raises(ValueError, match=r"^ValueError: expected 3, got 2$"):
+        pools[2].on_each(Fails(), list(range(6)))
+    assert pools[2].on_each(square, [3]) == [9]
+
+
+def test_a_pool_that_does_not_fit_is_refused(ray_session):
+    with pytest.raises(ValueError, match=r"expected a cluster with 1000 CPUs .* lower cluster.cpus_per_worker"):
+        Pool(ClusterConfig(cpus_per_worker=1000))
+    with pytest.raises(ValueError, match=r"1 GPUs free for one worker, got \d+ CPUs and 0 GPUs"):
+        Pool(ClusterConfig(gpus_per_worker=1))

@@ -1,0 +1,210 @@
+import contextlib
+import errno
+import os
+import socket
+
+import fsspec
+import pytest
+
+from cluster.shard.inputs import LostError, Source, fingerprint
+from cluster.shard.places import Remote
+
+
+def found(source):
+    """(path, bytes) of the entries, or (path, first word of the error)."""
+    return [(e.path, e.error.split(":")[0] if e.error else e.size) for e in source.entries()]
+
+
+def fill(folder, *names, data=b"12345"):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def test_a_folder_is_walked_in_one_order(tmp_path):
+    fill(tmp_path, "b.JPG", "a/z.png", "a/c.jpeg", "c.webp", "notes.txt", ".hidden.jpg", "noextension")
+    assert found(Source(str(tmp_path))) == [("b.JPG", 5), ("c.webp", 5), ("a/c.jpeg", 5), ("a/z.png", 5)]
+    assert Source(str(tmp_path)).read("a/z.png") == b"12345"
+
+
+def test_odd_things_in_a_folder(tmp_path):
+    fill(tmp_path, "a.jpg", "dots.in.name.jpg", "line\nbreak.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / os.fsdecode(b"latin\xe9.jpg")).write_bytes(b"1")
+    (tmp_path / "itself.jpg").symlink_to(tmp_path / "itself.jpg")
+    fill(tmp_path, "folder.jpg/__x__.jpg", "n" * 251 + ".jpg", "\U0001f600.png", ".thumbnails/a.jpg")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+        server.bind(str(tmp_path / "socket.jpg"))
+        entries = dict(found(Source(str(tmp_path))))
+    assert entries == {
+        "a.jpg": 5,
+        "dots.in.name.jpg": 5,
+        "line\nbreak.jpg": 5,
+        os.fsdecode(b"latin\xe9.jpg"): 1,
+        "n" * 251 + ".jpg": 5,
+        "\U0001f600.png": 5,
+        "folder.jpg/__x__.jpg": 5,
+        "dangling.jpg": "missing",
+        "itself.jpg": "unreadable",
+        "pipe.jpg": "not_a_file",
+        "socket.jpg": "not_a_file",
+    }
+    with pytest.raises(LostError, match="not a file"):  # a pipe that came after the listing does not hang the reader
+        Source(str(tmp_path)).read("pipe.jpg")
+
+
+def test_devices_are_never_opened(tmp_path):
+    for device in ("zero", "null"):
+        (tmp_path / f"{device}.jpg").symlink_to(f"/dev/{device}")
+    assert [e.error for e in Source(str(tmp_path)).entries()] == ["not_a_file: a device"] * 2
+    with pytest.raises(LostError, match="unreadable: not a file"):  # not even where a list or a late change leads there
+        Source(str(tmp_path)).read("zero.jpg")
+
+
+def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
+    """The kernel's refusal is played, since an administrator may read everything."""
+    fill(tmp_path, "a.jpg", "locked.jpg", "closed/b.jpg", "open/c.jpg")
+    scan, really = os.scandir, os.open
+
+    def refusing(call, name):
+        def called(path, *rest):
+            if os.fspath(path).endswith(name):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return call(path, *rest)
+
+        return called
+
+    monkeypatch.setattr(os, "scandir", refusing(scan, "closed"))
+    monkeypatch.setattr(os, "open", refusing(really, "locked.jpg"))
+    source = Source(str(tmp_path))
+    entries = {entry.path: entry.error for entry in source.entries()}
+    assert entries == {
+        "a.jpg": "",
+        "locked.jpg": "",
+        "closed": "folder: it cannot be read (Permission denied)",
+        "open/c.jpg": "",
+    }
+    with pytest.raises(LostError, match=r"unreadable: .*Permission denied"):
+        source.read("locked.jpg")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="an administrator may read everything")
+def test_modes_without_any_rights(tmp_path):
+    fill(tmp_path, "locked.jpg", "closed/b.jpg")
+    for name in ("locked.jpg", "closed"):
+        (tmp_path / name).chmod(0)
+    try:
+        assert found(Source(str(tmp_path))) == [("locked.jpg", 5), ("closed", "folder")]
+        with pytest.raises(LostError, match=r"unreadable: .*Permission denied"):
+            Source(str(tmp_path)).read("locked.jpg")
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+class Failing:
+    """A file system of fsspec that answers every read with one error."""
+
+    def __init__(self, protocol, error):
+        self.protocol, self.error = protocol, error
+
+    def cat_file(self, path, **_):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("protocol", "error", "lost"),
+    [
+        ("s3", FileNotFoundError("no such key"), True),
+        ("s3", PermissionError("Forbidden"), True),
+        ("s3", PermissionError("The provided token has expired."), False),
+        ("s3", ConnectionError("reset by peer"), False),
+        ("s3", TimeoutError("read timed out"), False),
+        ("s3", OSError("503 Slow Down"), False),
+        (("http", "https"), RuntimeError("410, message='Gone'"), True),
+        (("http", "https"), ConnectionError("name does not resolve"), True),
+    ],
+)
+def test_a_store_that_fails_loses_no_image_and_a_dead_address_only_itself(protocol, error, lost):
+    with pytest.raises(LostError if lost else type(error), match=str(error)):
+        Remote(Failing(protocol, error)).read("bucket/a.jpg", -1, 0)
+
+
+def test_a_circle_of_links_is_not_followed(tmp_path):
+    fill(tmp_path, "a/one.jpg")
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    (tmp_path / "file.jpg").symlink_to(tmp_path / "a" / "one.jpg")  # links to files are
+    assert found(Source(str(tmp_path))) == [("file.jpg", 5), ("a/one.jpg", 5), ("a/again", "folder")]
+
+
+def test_lists_of_names_and_paths(tmp_path):
+    fill(tmp_path, "JPEGImages/2007_000027.jpg", "b.png", "sub/c.jpg", "d.jpg")
+    listing = tmp_path / "list.txt"
+    listing.write_text("2007_000027\nb\n\n  sub/c.jpg \nd.jpg\n2007_999999\n../list.txt.jpg\n")
+    assert found(Source(str(tmp_path), str(listing))) == [
+        ("JPEGImages/2007_000027.jpg", 5),
+        ("b.png", 5),
+        ("sub/c.jpg", 5),
+        ("d.jpg", 5),
+        ("2007_999999", "missing"),
+        ("../list.txt.jpg", "missing"),
+    ]
+
+
+def test_a_list_with_masks_as_in_voc_takes_the_image(tmp_path):
+    fill(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png")
+    listing = tmp_path / "list.txt"
+    listing.write_text("a\n")
+    assert found(Source(str(tmp_path), str(listing))) == [("JPEGImages/a.jpg", 5)]
+
+
+@pytest.fixture
+def memory():
+    system = fsspec.filesystem("memory")
+    system.pipe({"/bucket/a.jpg": b"123", "/bucket/sub/b.png": b"4567", "/bucket/readme.md": b"-"})
+    yield "memory://bucket"
+    system.rm("/bucket", recursive=True)
+
+
+def test_urls(memory):
+    assert found(Source(memory)) == [("a.jpg", 3), ("sub/b.png", 4)]
+    assert Source(memory).read("sub/b.png") == b"4567"
+    assert fingerprint(Source(f"{memory}/")) == fingerprint(Source(memory))
+
+
+def test_a_url_with_a_list(memory, tmp_path):
+    listing = tmp_path / "list.txt"
+    listing.write_text("a.jpg\nmissing.jpg\n")
+    source = Source(memory, str(listing))
+    assert [entry.path for entry in source.entries()] == ["a.jpg", "missing.jpg"]
+    with pytest.raises(LostError, match=r"missing\.jpg"):
+        source.read("missing.jpg")
+
+
+def test_fingerprints(tmp_path):
+    fill(tmp_path / "images", "a.jpg", "b.jpg")
+    source = str(tmp_path / "images")
+    first, second = tmp_path / "1.txt", tmp_path / "2.txt"
+    first.write_text("a\nb\n")
+    second.write_text("b\na\n")
+    number, before = fingerprint(Source(source))
+    assert number == 2
+    assert fingerprint(Source(source, str(first))) == fingerprint(Source(source, str(second))) == (2, before)
+    fill(tmp_path / "images", "b.jpg", data=b"123456")
+    assert fingerprint(Source(source))[1] != before
+    fill(tmp_path / "images", "b.jpg")
+    assert fingerprint(Source(source))[1] == before
+    (tmp_path / "images" / "b.jpg").rename(tmp_path / "images" / "c.jpg")
+    assert fingerprint(Source(source))[1] != before
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a folder of images at corpus.root=.*/absent, there is none"):
+        list(Source(str(tmp_path / "absent")).entries())
+    with pytest.raises(ValueError, match=r"expected a list of images at corpus.list=.*no such file"):
+        list(Source(str(tmp_path), str(tmp_path / "absent.txt")).entries())
+    (tmp_path / "notes.txt").write_text("-")
+    with pytest.raises(ValueError, match=r"expected images \(.*\.jpg.*\) in .*, found none"):
+        fingerprint(Source(str(tmp_path)))

@@ -1,0 +1,52 @@
+"""Extraction: batches change nothing, images of any size go in, and the device is that of the backbone."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fss.backbones import extractor as extract
+from fss.imaging import images
+from tests.fss.conftest import noise_image
+
+
+def test_a_batch_equals_the_backbone_on_the_networks_input(extractor):
+    pictures = [noise_image(0), noise_image(1, (65, 65)), noise_image(2, (300, 20))]
+    found = extractor(pictures)
+    expected = extractor.backbone(torch.stack([images.to_tensor(p, 65) for p in pictures]))
+    assert {level: tuple(v.shape) for level, v in found.items()} == {
+        "low": (3, 4, 9, 9),
+        "mid": (3, 5, 9, 9),
+        "high": (3, 6, 9, 9),
+    }
+    for level, values in found.items():
+        assert values.dtype == torch.float32
+        assert torch.equal(values, expected[level])
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 7])
+def test_streaming_equals_one_by_one(extractor, number):
+    pictures = [noise_image(i) for i in range(number)]
+    found = list(extractor.stream(pictures))
+    assert len(found) == number
+    for picture, features in zip(pictures, found, strict=True):
+        for level, values in extractor([picture]).items():
+            assert torch.allclose(features[level], values[0], atol=1e-5)
+
+
+def test_the_grid_is_counted_and_the_device_known(extractor):
+    assert extractor.grid == 9
+    assert extractor.device == torch.device("cpu")
+
+
+def test_a_plain_image_gives_the_colour_by_hand(extractor):
+    features = extractor([Image.fromarray(np.full((10, 10, 3), 255, np.uint8))])
+    white = images.normalise(torch.ones(3, 1, 1))[:, 0, 0]
+    expected = extractor.backbone.net.high[:, :, 0, 0] @ white
+    assert torch.allclose(features["high"][0, :, 4, 4], expected, atol=1e-5)
+
+
+def test_devices_by_name():
+    assert extract.device_by_name("cpu") == torch.device("cpu")
+    assert extract.device_by_name("cuda:1") == torch.device("cuda", 1)
+    assert extract.device_by_name().type in {"cpu", "cuda"}

@@ -1,0 +1,88 @@
+"""Agglomeration by brute force, and the head by the formulas it is made of."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fss.heads.prototype import PrototypeReadout, SmoothedReadout
+from fss.heads.segment_select import SegmentSelection, agglomerate, averages
+from tests.fss.heads.test_heads import CHANNELS, episode
+
+
+def unit(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(size=shape)
+    return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def margin(logits: torch.Tensor) -> torch.Tensor:
+    return logits[:, 1] - logits[:, 0]
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_segments_equal_brute_force(tau, seed):
+    tokens = unit((14, 3), seed)
+    cosine = tokens @ tokens.T
+    groups = [[i] for i in range(14)]
+    while len(groups) > 1:
+        pairs = [(a, b) for a in range(len(groups)) for b in range(a)]
+        likeness = [cosine[np.ix_(groups[a], groups[b])].mean() for a, b in pairs]
+        if max(likeness) < tau:
+            break
+        a, b = pairs[int(np.argmax(likeness))]
+        groups[b] += groups.pop(a)
+    labels = agglomerate(tokens, tau)
+    assert {frozenset(g) for g in groups} == {frozenset(np.flatnonzero(labels == v)) for v in range(labels.max() + 1)}
+
+
+def test_plain_and_empty_tokens_have_segments():
+    assert agglomerate(np.full((5, 4), 0.5, np.float32), 1.0).max() == 0
+    assert sorted(agglomerate(np.zeros((3, 4), np.float32), 0.5)) == [0, 1, 2]
+
+
+def test_averages_by_hand():
+    found = averages(np.array([1, 0, 1])) @ torch.tensor([2.0, 7.0, 4.0])
+    assert found.tolist() == [3, 7, 3]
+
+
+def test_without_segments_and_seeds_it_is_the_smoothed_readout():
+    inputs = episode(shots=2)
+    found = SegmentSelection(CHANNELS, tau=1.0, seeds=0)(*inputs)
+    assert torch.allclose(margin(found), margin(SmoothedReadout(CHANNELS)(*inputs)), atol=1e-4)
+
+
+def test_without_walk_and_seeds_it_is_the_mean_of_segments():
+    query, support, masks = episode()
+    levels = ("high",)
+    found = margin(SegmentSelection(CHANNELS, levels, tau=0.2, steps=0, seeds=0)(query, support, masks)).flatten(1)
+    plain = margin(PrototypeReadout(CHANNELS, levels)(query, support, masks)).flatten(1)
+    for b in range(3):
+        labels = agglomerate(F.normalize(query["high"][b].flatten(1), dim=0).T.numpy(), 0.2)
+        assert 1 < labels.max() + 1 < 25
+        for cell in range(25):
+            expected = plain[b, torch.from_numpy(labels == labels[cell])].mean()
+            assert torch.allclose(found[b, cell], expected, atol=1e-5)
+
+
+def _mean(tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return F.normalize((tokens * weights).sum((1, 2)), dim=0)
+
+
+def test_seeds_add_the_likeness_to_the_querys_own_best_and_worst():
+    query, support, masks = episode()
+    levels = ("high",)
+    first, both = (
+        margin(SegmentSelection(CHANNELS, levels, tau=1.0, steps=0, seeds=s, scale=1.0)(query, support, masks))
+        for s in (0, 0.5)
+    )
+    tokens = F.normalize(query["high"], dim=1)
+    for b in range(3):
+        best, worst = (_mean(tokens[b], (sign * (first[b] - sign * 0.5) / 0.02).exp()) for sign in (1, -1))
+        own = torch.einsum("c,chw->hw", best - worst, tokens[b])
+        assert torch.allclose(both[b], first[b] + 0.5 * (own - own.mean()), atol=1e-4)
+
+
+def test_a_tau_that_is_no_cosine_is_refused():
+    with pytest.raises(ValueError, match=r"expected a cosine in \[0, 1\], got tau 1.5"):
+        SegmentSelection(CHANNELS, tau=1.5)
