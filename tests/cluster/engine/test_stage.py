@@ -213,7 +213,7 @@ def test_a_run_killed_before_the_manifest_goes_on(made, tmp_path):
     folder = tmp_path / "runs" / "test" / "noted" / fingerprint(STAGE, {"text": "x"}, {})
     script = (
         "import os, pathlib, sys\n"
-        "from cluster import publish\n"
+        "from cluster.engine import publish\n"
         "from cluster.engine.stage import Publisher, Unit\n"
         "from tests.cluster.engine.test_stage import Note\n"
         "notes, folder = map(pathlib.Path, sys.argv[1:])\n"
