@@ -1,14 +1,19 @@
-# Two commands do all set-up: `make demo` and `make test`.
+# Two commands do all set-up: `make demo` and `make test`. `make test-slow` runs the tests that `make test` leaves out.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes, each with whole files: tests of one file share what is dear to make. Files are in an order of our own.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint ui clean
+.PHONY: demo test test-slow lint ui clean
 
 demo: .venv/ready
 	$(BIN)/python -m jobs.pipeline experiment=demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .
