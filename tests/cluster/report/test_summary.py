@@ -14,7 +14,11 @@ from cluster.tracking.shipper import default_tracking_uri
     [
         ("runs", None, "make ui   then open http://127.0.0.1:5000"),
         ("my runs", None, "make ui RUNS='my runs'   then open http://127.0.0.1:5000"),
-        ("runs", "sqlite:///other.db", "-m mlflow server --backend-store-uri sqlite:///other.db   then open http://127"),
+        (
+            "runs",
+            "sqlite:///other.db",
+            "-m mlflow server --backend-store-uri sqlite:///other.db   then open http://127",
+        ),
         ("runs", "http://server:5000", "http://server:5000"),
     ],
 )
