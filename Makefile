@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The folder of runs that `make ui` shows.
 RUNS ?= runs
+# Two processes, each with whole files: tests of one file share what is dear to make. Files are in an order of our own.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test lint ui clean
+.PHONY: install demo test test-slow lint ui clean
 
 install: .venv/ready
 
@@ -13,7 +15,10 @@ demo: .venv/ready
 	$(BIN)/python -m jobs.pipeline experiment=demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

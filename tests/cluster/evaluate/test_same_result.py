@@ -34,9 +34,9 @@ def test_without_stored_features_the_integers_are_the_same(measured, configure, 
 _KILLED = f"""
 import os, pickle, sys
 from pathlib import Path
-from cluster.evaluation.measure import RunBlock
-from cluster.run import Run
-from cluster.evaluation import units
+from cluster.evaluate.measure import RunBlock
+from cluster.engine.run import Run
+from cluster.evaluate import units
 from cluster.stages import STAGES
 units._BLOCK = {BLOCK}
 class Here:  # the units in this process, one after the other
@@ -68,7 +68,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(measured, configure, s
     config = configure(tmp_path / "runs", *OPTIONS)
     (tmp_path / "config").write_bytes(pickle.dumps(config))
     command = [sys.executable, "-c", _KILLED, str(tmp_path / "config")]
-    done = subprocess.run(command, cwd=ROOT, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
     run = start(config)
     folder = run.folder / "evaluate" / run.identity("evaluate")[2]
