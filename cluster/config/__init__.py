@@ -9,8 +9,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
-
 from cluster.config.data import CorpusConfig, PairConfig, QualityConfig, SourceConfig
 from cluster.config.train import ModelConfig, PretrainConfig, TrainConfig
 
@@ -167,25 +165,6 @@ class Config:
     save_predictions: bool = False
     out: str | None = None
     """Where evaluate, predict and plan write for the user; evaluate's default is its stage folder."""
-
-
-@dataclass
-class PredictConfig:
-    """Segment the user's own images."""
-
-    model: str = MISSING
-    """Folder of an exported model, or a run's folder, whose model is taken."""
-    support: Any = MISSING
-    """Image, or list of images, that shows the thing."""
-    support_mask: Any = MISSING
-    """Its mask, or one for each support: nonzero (or 1) = the thing."""
-    query: str = MISSING
-    """Image or folder of images to segment."""
-    out: str = MISSING
-    threshold: float = 0.5
-    """Foreground probability from which a pixel belongs to the thing, in (0, 1)."""
-    overwrite: bool = False
-    device: str = "auto"
 
 
 def seeds(config: Config) -> tuple[int, ...]:

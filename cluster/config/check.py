@@ -26,11 +26,15 @@ def check(config: Config) -> None:
     """Refuse values that no stage could work with.
 
     Raises:
-        ValueError: with every problem found, each with what was expected, what came and where to set it.
+        ValueError: with every problem found.
     """
-    problems = [*_choices(config), *_ranges(config)]
-    if problems:
-        raise ValueError("the configuration cannot work:\n  " + "\n  ".join(problems))
+    if found := problems(config):
+        raise ValueError("the configuration cannot work:\n  " + "\n  ".join(found))
+
+
+def problems(config: Config) -> list[str]:
+    """All that is wrong, each with what was expected, what came and where to set it."""
+    return [*_choices(config), *_ranges(config)]
 
 
 def _choices(config: Config) -> list[str]:

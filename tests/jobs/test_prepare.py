@@ -8,8 +8,7 @@ from scipy.io import savemat
 from cluster.evaluate import counts
 from cluster.evaluate.counts import Fold, Known
 from fss.datasets import coco
-from jobs._config import load
-from jobs.prepare import prepare
+from jobs.prepare import COMMAND, prepare
 from tests.fss.datasets import test_fss1000
 from tests.fss.datasets.test_coco import STEM, annotation, box, write_json
 
@@ -17,7 +16,7 @@ SIZE = (5, 4)  # width, height
 
 
 def run(*arguments, workers=1):
-    prepare(load([*arguments, f"cluster.workers={workers}", "dataset.min_area=4"]))
+    prepare(COMMAND.load([*arguments, f"cluster.workers={workers}", "dataset.min_area=4"]))
 
 
 def read(path):
