@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from cluster.config import TrackingConfig
+from cluster.config.tracking import TrackingConfig
+from fss.keys import FROM_ZERO, at_least, key
 
 
 @dataclass
@@ -18,19 +19,10 @@ class CompareConfig:
     table by name, otherwise each gives its last model, and its floors once."""
     base: str | None = None
     """What the others are compared to: a run as given in runs=, or a model by name; none = the first run."""
-    samples: int = 1000
+    samples: int = key(1000, at_least(1))
     """Bootstrap replicates."""
-    seed: int = 0
+    seed: int = key(0, FROM_ZERO)
     """Of the replicates."""
     out: str | None = None
     """Where tables and picture go; none = a folder in <root>/compare, beside the first run."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-    def problems(self) -> list[str]:
-        """What cannot work, one sentence each."""
-        found = []
-        if self.samples < 1:
-            found.append(f"samples: expected at least 1, got {self.samples}")
-        if self.seed < 0:
-            found.append(f"seed: expected a number from 0, got {self.seed}")
-        return found

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import re
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from omegaconf import MISSING
 
-from cluster.config import Config, check, values
+from cluster.config import Config, build, values
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -34,18 +32,29 @@ def load(arguments: Sequence[str], further: Callable[[Config], list[str]] | None
         ValueError: naming every mistake: unknown keys, wrong types, values and presets, contradictions.
     """
     given = Given.read(arguments, choosable=groups())
-    config = presets(given.choices)
-    return _checked(config, given, lambda: [*check.problems(config), *(further(config) if further else [])])
+    tree = presets(given.choices)
+    naming = {f"{group}.{choice.key}" for group, choice in build.CHOICES.items()}
+    given.put(tree, Config, {}, naming.__contains__)  # the names say which other keys there are
+    given.put(tree, Config, build.classes(tree)[0], lambda key: key not in naming)
+    config, wrong = build.examined(tree, given.texts)
+    given.refuse(wrong + (further(config) if further else []))
+    return config
 
 
 def load_keys(schema: type[T], arguments: Sequence[str]) -> T:
-    """The configuration of a command that has keys of its own and no presets; it may check itself by `problems()`.
+    """The configuration of a command that has keys of its own and no presets.
 
     Raises:
         ValueError: naming every mistake, keys without a value among them.
     """
-    config = schema()
-    return _checked(config, Given.read(arguments), getattr(config, "problems", list))
+    given, tree = Given.read(arguments), dict[str, Any]()
+    given.put(tree, schema, {})
+    config, wrong = build.simple(schema, tree)
+    missing = sorted(key for key, value in vars(config).items() if value == MISSING and key not in given.texts)
+    if missing:
+        given.mistakes.append(f"expected a value for {', '.join(missing)}: give it as key=value")
+    given.refuse(wrong)
+    return config
 
 
 def groups() -> dict[str, tuple[str, ...]]:
@@ -61,6 +70,8 @@ class Given:
     choices: dict[str, str] = dataclasses.field(default_factory=dict)
     texts: dict[str, str] = dataclasses.field(default_factory=dict)
     mistakes: list[str] = dataclasses.field(default_factory=list)
+    unread: set[str] = dataclasses.field(default_factory=set)
+    """Keys whose text means no value of their type."""
 
     @classmethod
     def read(cls, arguments: Sequence[str], choosable: Mapping[str, Sequence[str]] | None = None) -> Given:
@@ -88,86 +99,77 @@ class Given:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             self.mistakes.append(f"{group}: expected one of {', '.join(names)}, got {name!r}{hint}")
 
+    def put(
+        self, tree: dict[str, Any], root: type, schema: Mapping[str, type], wanted: Callable[[str], bool] | None = None
+    ) -> None:
+        """Put the `wanted` values, read by the types of their keys, into a tree of values; what is no key as text."""
+        for key, text in self.texts.items():
+            if wanted is None or wanted(key):
+                path, kind = build.place(key, schema, root)
+                try:
+                    _put(tree, path, _read(text, kind))
+                except ValueError as error:
+                    self.mistakes.append(f"{key}: {error}")
+                    self.unread.add(key)
 
-def presets(choices: Mapping[str, str]) -> Config:
-    """The configuration that presets make, by their group, over `conf/config.yaml`.
+    def refuse(self, wrong: Iterable[str]) -> None:
+        """Refuse all mistakes at once, `wrong` being those that values have.
+
+        Beside mistakes of form these are told only of keys that were given and could be read: others may only follow
+        from a mistake.
+
+        Raises:
+            ValueError: if there are any.
+        """
+        sound = [key for key in self.texts if key not in self.unread]
+        mistakes = [*self.mistakes, *(one for one in wrong if not self.mistakes or _about(one, sound))]
+        if len(mistakes) > 1:
+            raise ValueError("the configuration cannot work:\n  " + "\n  ".join(mistakes))
+        if mistakes:
+            raise ValueError(mistakes[0])
+
+
+def presets(choices: Mapping[str, str]) -> dict[str, Any]:
+    """The values that presets set, by their group, over `conf/config.yaml`.
 
     Raises:
-        ValueError: for a preset that has a wrong key or value.
+        ValueError: for a preset that cannot be read.
     """
     from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    ConfigStore.instance().store(name="config_schema", node=Config)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
             composed = compose("config", overrides=[f"{group}={name}" for group, name in choices.items()])
-        return cast(Config, OmegaConf.to_object(composed))
+        return cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__ or error
         named = ", ".join(f"{group}={name}" for group, name in choices.items()) or "config.yaml"
-        raise ValueError(f"a preset of conf/ is wrong ({named}): {str(cause).splitlines()[0]}") from error
+        cause = str(error.__cause__ or error).partition("\n")[0]
+        raise ValueError(f"expected presets that can be read, got {named}: {cause}") from error
 
 
-def set_value(config: Any, key: str, text: str) -> None:
-    """Set the dotted `key` of a dataclass to what `text` means; entries of a dictionary may be set one by one.
-
-    Raises:
-        ValueError: if there is no such key, or the text means no value of its type.
-    """
-    node, (*path, last) = config, key.split(".")
-    for depth, part in enumerate(path):
-        value = getattr(node, part) if part in kinds(node) else None
-        if isinstance(value, dict):
-            entry = ".".join([*path[depth + 1 :], last])
-            value[entry] = _read(key, text, typing.get_args(kinds(node)[part])[1])
-            return
-        if not dataclasses.is_dataclass(value):
-            raise ValueError(unknown(key, config))
-        node = value
-    if last not in kinds(node):
-        raise ValueError(unknown(key, config))
-    value, kind = getattr(node, last), kinds(node)[last]
-    if dataclasses.is_dataclass(value):
-        raise ValueError(f"{key}: expected one of its keys, as in {key}.{next(iter(kinds(value)))}=, got {text!r}")
-    found = _read(key, text, kind)
-    setattr(node, last, value | found if isinstance(value, dict) and isinstance(found, dict) else found)
+def _read(text: str, kind: Any) -> Any:
+    if kind is None:
+        return text
+    if dataclasses.is_dataclass(kind):
+        first = dataclasses.fields(kind)[0].name
+        raise ValueError(f"expected one of its keys and a value, such as {first}, got {text!r}")
+    return values.read(text, kind)
 
 
-def kinds(node: Any) -> dict[str, Any]:
-    """The type of each field of a dataclass, or of one of its instances."""
-    schema = node if isinstance(node, type) else type(node)
-    return _hints(schema) if dataclasses.is_dataclass(schema) else {}
-
-
-@functools.cache
-def _hints(schema: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(schema)
-    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
-
-
-def leaves(node: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all keys of a dataclass's instance."""
-    for name in kinds(node):
-        value = getattr(node, name)
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def unknown(key: str, config: Any) -> str:
-    """That there is no such key, and those that were perhaps meant."""
-    known = list(leaves(config))
-    last, group = key.rpartition(".")[2], key.rpartition(".")[0]
-    near = difflib.get_close_matches(key, known, 4, 0.5) or [name for name in known if name.endswith(last)]
-    beside = [name for name in known if name.rpartition(".")[0] == group]
-    return f"there is no key {key!r}; did you mean {', '.join(near or beside or known[:8])}?"
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set what lies at `path`; a dictionary is added to the one that is there."""
+    *groups, last = path
+    for group in groups:
+        if not isinstance(tree.get(group), dict):
+            tree[group] = {}
+        tree = tree[group]
+    before = tree.get(last)
+    tree[last] = before | value if isinstance(before, dict) and isinstance(value, dict) else value
 
 
 def _no_assignment(argument: str) -> str:
@@ -178,43 +180,7 @@ def _no_assignment(argument: str) -> str:
     return f"expected key=value arguments, got {argument!r}"
 
 
-def _read(key: str, text: str, kind: Any) -> Any:
-    try:
-        return values.read(text, kind)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
-
-
-def _checked(config: T, given: Given, problems: Callable[[], list[str]]) -> T:
-    """Set what was given and refuse all mistakes at once.
-
-    Beside mistakes of form, what the checks find is told of keys that were given and could be read: the rest may only
-    follow from a mistake.
-    """
-    mistakes, wrong = list(given.mistakes), set()
-    for key, text in given.texts.items():
-        try:
-            set_value(config, key, text)
-        except ValueError as error:
-            mistakes.append(str(error))
-            wrong.add(key)
-    missing = sorted(key for key in leaves(config) if _value(config, key) == MISSING and key not in wrong)
-    if missing:
-        mistakes.append(f"expected a value for {', '.join(missing)}: give it as key=value")
-    sound = [key for key in given.texts if key not in wrong]
-    mistakes += [one for one in problems() if not mistakes or _about(one, sound)]
-    if len(mistakes) > 1:
-        raise ValueError("the configuration cannot work:\n  " + "\n  ".join(mistakes))
-    if mistakes:
-        raise ValueError(mistakes[0])
-    return config
-
-
 def _about(problem: str, keys: Sequence[str]) -> bool:
-    """Whether a problem, which begins with the key or the group that it is about, is about one of `keys`."""
+    """Whether a problem, which begins with its key or group, is about one of `keys`, or says that there is no key."""
     about = re.split(r"[:\[ ]", problem, maxsplit=1)[0]
-    return any(key == about or key.startswith(f"{about}.") for key in keys)
-
-
-def _value(config: Any, key: str) -> Any:
-    return functools.reduce(getattr, key.split("."), config)
+    return problem.startswith("there is no key") or any(key == about or key.startswith(f"{about}.") for key in keys)

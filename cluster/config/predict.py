@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from fss.keys import key, ranged
+
 
 @dataclass
 class PredictConfig:
@@ -21,7 +23,7 @@ class PredictConfig:
     """Image or folder of images to segment."""
     out: str = MISSING
     """Folder that masks and overlays are written into."""
-    threshold: float = 0.5
+    threshold: float = key(0.5, ranged("a probability in (0, 1)", lambda value: 0 < value < 1))
     """Foreground probability from which a pixel belongs to the thing, in (0, 1)."""
     overwrite: bool = False
     """Whether masks that are in `out` already are written anew; otherwise they are refused."""
@@ -38,8 +40,6 @@ class PredictConfig:
             )
         if not supports:
             found.append("support: expected at least one image, got an empty list")
-        if not 0 < self.threshold < 1:
-            found.append(f"threshold: expected a threshold between 0 and 1, got {self.threshold}")
         return found
 
 

@@ -16,6 +16,7 @@ Nothing else has a meaning: no escapes, no interpolation, no splitting at spaces
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import types
@@ -53,6 +54,27 @@ def read(text: str, kind: Any) -> Any:
     if origin in _UNIONS:
         return _union(text, parts)
     raise TypeError(f"no rule reads a value of type {kind}")
+
+
+def fit(value: Any, kind: Any) -> Any:
+    """A value of a preset as one of type `kind`: a whole number may stand for a number.
+
+    Raises:
+        ValueError: saying what was expected and what came.
+    """
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Any or (isinstance(kind, type) and origin is None and type(value) is kind):
+        return value
+    if origin is list and isinstance(value, list):
+        return [fit(one, parts[0]) for one in value]
+    if origin is dict and isinstance(value, dict):
+        return {str(key): fit(one, parts[1]) for key, one in value.items()}
+    for part in parts if origin in _UNIONS else ():
+        with contextlib.suppress(ValueError):
+            return fit(value, part)
+    raise ValueError(f"expected {describe(kind)}, got {value!r}")
 
 
 def describe(kind: Any) -> str:
