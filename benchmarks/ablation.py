@@ -25,8 +25,7 @@ from cluster.engine import publish
 from cluster.engine.run import Run
 from cluster.evaluate import measured
 from cluster.stages import STAGES
-from fss.datasets import Dataset, areas
-from fss.datasets.training import open_training
+from fss.datasets import Dataset, areas, open_training
 from jobs._config import load
 
 _PLAIN_VIEWS = ("crop=1", "widest=1", "rotation=0", "flip=0", "vertical_flip=0", "colour=0", "gray=0", "blur=0")

@@ -46,7 +46,7 @@ def needed(run: Run) -> tuple[str, ...]:
 
 def spec(run: Run) -> BackboneSpec:
     """This run's backbone, its weights resolved to a file."""
-    weights = run.config.backbone.weights
+    weights = run.config.backbone.chosen_weights()
     return _spec(run, str(run.manifest("pretrain").path("backbone.safetensors")) if weights == "pretrain" else weights)
 
 
@@ -64,7 +64,7 @@ def _spec(run: Run, weights: str) -> BackboneSpec:
 def settings(run: Run) -> dict[str, Any]:
     """What of the backbone shapes a stage's output; files count by their content, not their place."""
     chosen = run.config.backbone
-    weights = chosen.weights
+    weights = chosen.chosen_weights()
     if weights not in ("random", "torchvision", "pretrain"):
         weights = f"sha256:{_hash(weights)}"
     keys = ("name", "stride", "size", "precision", "padding")

@@ -25,8 +25,8 @@ from cluster.engine.stage import File, Output, Stage, StageError, Unit, map_unit
 from cluster.pair.groups import Group, Source, drawn, groups, held_out, read_regions, settings
 from fss import rng, shards
 from fss.tasks import task
-from fss.tasks.pairing import pairs, usage
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts import pairs, usage
+from fss.tasks.pairing.parts.rules import Rules
 
 
 class MadeLate(Mapping[str, bytes]):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.config.data import SourceConfig
 from cluster.engine.files import content_hash
 from cluster.label.sources import saliency
 from cluster.label.sources.source import Source
@@ -17,7 +16,7 @@ from cluster.train.tasks import labelled
 from fss import shards
 from fss.labelling import heatmaps, words
 from fss.labelling.names import ImageNames, names_of_masks, read_names
-from fss.labelling.sources.cam import CamLabeller
+from fss.labelling.sources.cam import CamLabeller, Keys
 
 if TYPE_CHECKING:
     from cluster.engine.run import Run
@@ -68,7 +67,7 @@ def _hidden(run: Run, names: ImageNames) -> list[str]:
     return [*source.exclude, *names.names, *others]
 
 
-def _similarity(source: SourceConfig, names: ImageNames, hidden: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def _similarity(source: Keys, names: ImageNames, hidden: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """(T, N) cosines of names and classes, minus infinity where a class is left out; and which are, by name."""
     if source.words is None:
         raise ValueError(
@@ -122,7 +121,7 @@ def _build(run: Run, names: ImageNames, hidden: Sequence[str]) -> CamLabeller:
     return CamLabeller(source.classifier, weights, names, shares, gate, source.scale, source.threshold)
 
 
-def _weights(source: SourceConfig) -> str:
+def _weights(source: Keys) -> str:
     if source.classifier_weights is None:
         raise ValueError(
             "expected a classifier's weights to look for names: set source.classifier_weights=FILE (the state dict of "
@@ -161,20 +160,4 @@ def _facts(run: Run) -> dict[str, Any]:
     return {"labelled": "names", "dataset": run.config.dataset.name, "fold": run.config.fold, "classes": list(names)}
 
 
-def _problems(source: SourceConfig) -> list[str]:
-    found = [
-        f"source.{key}: expected one of {', '.join(allowed)}, got {value!r}"
-        for key, value, allowed in (
-            ("weighting", source.weighting, heatmaps.WEIGHTINGS),
-            ("scale", source.scale, heatmaps.SCALES),
-        )
-        if value not in allowed
-    ]
-    if not 0 < source.threshold <= 1:
-        found.append(f"source.threshold: expected a share in (0, 1], got {source.threshold}")
-    if not source.temperature > 0:
-        found.append(f"source.temperature: expected a positive number, got {source.temperature}")
-    return found + list(saliency.SOURCE.problems(source))
-
-
-SOURCE = Source(_labeller, _settings, problems=_problems, facts=_facts)
+SOURCE = Source(_labeller, _settings, facts=_facts)

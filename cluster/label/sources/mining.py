@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import load
 
-from cluster.config.data import SourceConfig
 from cluster.features import backbone
 from cluster.label.sources.source import Source
 from fss import backbones, segmenter, shards
-from fss.labelling.sources.mining import MiningLabeller
+from fss.labelling.sources.mining import Keys, MiningLabeller
 
 if TYPE_CHECKING:
     from cluster.engine.run import Run
@@ -21,7 +20,7 @@ _WEIGHTS = "model.safetensors"
 _CLASSES = "kept.representatives"
 
 
-def _folder(source: SourceConfig) -> Path:
+def _folder(source: Keys) -> Path:
     """The exported model that source.model means.
 
     Raises:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.config.data import SourceConfig
 from cluster.engine.files import listing
 from cluster.label.sources.source import Source
 from fss.labelling.sources import Labeller
-from fss.labelling.sources.saliency import KINDS, MapReader, SaliencyLabeller
+from fss.labelling.sources.saliency import MapReader, SaliencyLabeller
 
 if TYPE_CHECKING:
     from cluster.engine.run import Run
@@ -35,10 +34,4 @@ def _settings(run: Run) -> dict[str, Any]:
     return chosen | {"maps_kind": source.maps_kind, "maps": listing(_folder(source.maps), "*.png")}
 
 
-def _problems(source: SourceConfig) -> list[str]:
-    if source.maps_kind in KINDS:
-        return []
-    return [f"source.maps_kind: expected one of {', '.join(KINDS)}, got {source.maps_kind!r}"]
-
-
-SOURCE = Source(_labeller, _settings, problems=_problems)
+SOURCE = Source(_labeller, _settings)

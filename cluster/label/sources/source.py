@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.config.data import SourceConfig
 from fss.labelling import pseudo
-from fss.labelling.sources import Labeller
+from fss.labelling.sources import Labeller, SourceKeys
 
 if TYPE_CHECKING:
     from cluster.engine.run import Run
 
 
-def plain_recipe(source: SourceConfig) -> pseudo.Recipe:
+def plain_recipe(source: SourceKeys) -> pseudo.Recipe:
     """The embeddings of every cell and no segments: what sources without clusters look at."""
     return pseudo.Recipe(segments="none", unit="pixels", granularities=(), levels=tuple(source.levels))
-
-
-def no_problems(source: SourceConfig) -> Sequence[str]:
-    """Of a source whose keys all go together."""
-    return ()
 
 
 def no_facts(run: Run) -> dict[str, Any]:
@@ -43,9 +37,7 @@ class Source:
     """The stages that it reads beside shard, the backbone's and, with `clusters`, kmeans."""
     features: bool = False
     """Whether it looks at the backbone's levels beside the embeddings, `Block.features`."""
-    recipe: Callable[[SourceConfig], pseudo.Recipe] = plain_recipe
+    recipe: Callable[[Any], pseudo.Recipe] = plain_recipe
     """Which embeddings it looks at, and what is cut in the picture."""
-    problems: Callable[[SourceConfig], Sequence[str]] = no_problems
-    """What is wrong with the keys of `source`, one sentence each."""
     facts: Callable[[Run], dict[str, Any]] = no_facts
     """What a model trained on its labels says of these classes, as `cluster.train.tasks.labelled.facts`."""

@@ -17,8 +17,8 @@ from typing import Any
 from cluster.engine.run import Run
 from cluster.engine.stage import Output, Unit, map_units
 from fss import shards
-from fss.datasets import Dataset, areas, files
-from fss.datasets.training import open_training
+from fss.datasets import Dataset, areas, open_training
+from fss.datasets.parts import files
 from fss.imaging import images
 from fss.tasks import labelled, task
 
