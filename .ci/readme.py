@@ -20,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,9 +161,8 @@ def background(command: str, where: Path, home: Path) -> Iterator[subprocess.Pop
     try:
         yield process
     finally:
-        with_all = os.getpgid(process.pid) if process.poll() is None else None
-        if with_all is not None:
-            os.killpg(with_all, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from cluster.config.help import Command
 from tests.places import ROOT
 
 ROOMS = ("fss", "cluster", "jobs", "benchmarks")
@@ -18,14 +20,8 @@ ROOMS = ("fss", "cluster", "jobs", "benchmarks")
 
 def compose(job: str, arguments: list[str]) -> Any:
     """The configuration of a command as the job itself makes it; ValueError for what it refuses."""
-    from cluster.compare.compare import CompareConfig
-    from jobs import _config, plan
-
-    if job == "predict":
-        return _config.load_predict(arguments)
-    if job == "compare":
-        return _config.load_keys(CompareConfig, arguments)
-    return plan.load_plan(arguments) if job == "plan" else _config.load(arguments)
+    command = getattr(importlib.import_module(f"jobs.{job}"), "COMMAND", Command(job, ""))  # stages share theirs
+    return command.load(arguments)
 
 
 def has_module(name: str) -> bool:
