@@ -7,8 +7,8 @@ import pytest
 
 from cluster.config import Config
 from cluster.config.build import CHOICES, build
+from cluster.config.compose import CONF, load
 from fss import keys
-from jobs._config import CONF, load
 
 RANDOM = {"weights": "random"}
 
