@@ -109,7 +109,10 @@ def test_a_mixture_stays_one(extended, tiny_run, configure, start, tmp_path):
     [
         (["train.unlabelled=2"], r"train.unlabelled: expected model=mining with model.options.mine above 0"),
         (["model=mining", "model.options.mine=0", "train.unlabelled=2"], r"expected model=mining with model.opt"),
-        (["model=mining", "train.unlabelled_run=a"], r"train.unlabelled_run: expected train.unlabelled above 0"),
+        (
+            ["model=mining", "train.unlabelled_run=a"],
+            r"train.unlabelled_run: expected it unset without train.unlabelled",
+        ),
         (
             ["model=mining", "train.tune=[high]", "train.features=fresh"],
             r"model.options.rectify: expected 0 with train.t",
