@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cluster.config import Config, baselines, check_train, episodes, numbers, seeds_given
 from cluster.config.data import CorpusConfig, PairConfig
-from cluster.label.sources import SOURCES
 from fss.backbones import padding
 from fss.evaluation.episodes import ORDERS
 from fss.tasks.pairing.rules import BALANCES, PAIRINGS, SIMILARITIES, SPLITS
@@ -34,6 +33,7 @@ def check(config: Config) -> None:
 
 
 def _choices(config: Config) -> list[str]:
+    from cluster.label.sources import SOURCES
     from fss import backbones, heads
     from fss.heads.parts import losses
     from fss.labelling import segments
@@ -144,6 +144,8 @@ def _corpus_problems(corpus: CorpusConfig) -> list[str]:
 
 
 def _source_problems(config: Config) -> list[str]:
+    from cluster.label.sources import SOURCES
+
     used = {config.source.name} | ({"cam"} if config.protocol.supports == "names" else set())
     return [problem for name in sorted(used & set(SOURCES)) for problem in SOURCES[name].problems(config.source)]
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.engine.settings import picked
 from cluster.engine.stage import File, Manifest, read_file
 from fss import rng, shards
 from fss.imaging import images
 from fss.tasks.pairing import mask_split, pairs
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.rules import Rules, Split
 
 #: One image in so many never is a training query.
 _HOLDOUT = 16
-#: Rules that came with mask_split: tasks across images do not depend on them.
-_SPLITTING = ("pairing", "split")
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,10 @@ def held_out(keys: np.ndarray, seed: int) -> np.ndarray:
     return np.array(held, bool)[code]
 
 
-def settings(rules: Rules) -> dict[str, Any]:
-    """What of the rules shapes tasks: how regions are split only where they are."""
-    chosen = dataclasses.asdict(rules)
-    return chosen if rules.pairing == "mask_split" else {k: v for k, v in chosen.items() if k not in _SPLITTING}
+def rules_of(keys: Rules) -> Rules:
+    """The rules that have an effect: how regions are split only where they are."""
+    split = keys.split if keys.pairing == "mask_split" else Split()
+    return picked(Rules, keys, split=split)
 
 
 def drawn(table: pairs.Table, rules: Rules, *, seed: int, queries: np.ndarray | None = None) -> Sequence[pairs.Pairing]:
@@ -108,7 +105,7 @@ class Members:
         return len(self.names(extension))
 
 
-class Source:
+class Regions:
     """A group's regions with its images and label maps: makes tasks of pairings, by rules that say how to split."""
 
     def __init__(self, corpus: Path, labels: Path, group: Group, table: pairs.Table, rules: Rules):

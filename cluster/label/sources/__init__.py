@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from cluster.config import Config
 from cluster.label.sources import cam, clusters, mining, saliency
-from cluster.label.sources.source import Source
+from cluster.label.sources.source import Given, Source
+
+__all__ = ["SOURCES", "Given", "Source", "chosen", "without_clusters"]
 
 SOURCES: dict[str, Source] = {
     "clusters": clusters.SOURCE,
@@ -21,15 +23,12 @@ def chosen(config: Config) -> Source:
     return SOURCES[config.source.name]
 
 
-def with_clusters(config: Config, what: str) -> None:
-    """Refuse `what`, a stage that is about clusters, where the source has none.
-
-    Raises:
-        ValueError: naming the sources that have some.
-    """
-    if not chosen(config).clusters:
-        having = " or ".join(name for name, one in SOURCES.items() if one.clusters)
-        raise ValueError(
-            f"{what}: expected a source with clusters, source.name={having}, got {config.source.name}, "
-            "which labels images without clustering; run jobs.label or jobs.pipeline"
-        )
+def without_clusters(config: Config, stage: str) -> list[str]:
+    """Why `stage`, which is about clusters, cannot be run where the source has none; nothing where it has some."""
+    if chosen(config).clusters:
+        return []
+    having = " or ".join(name for name, one in SOURCES.items() if one.clusters)
+    return [
+        f"{stage}: expected a source with clusters, source.name={having}, got {config.source.name}, "
+        "which labels images without clustering; run jobs.label or jobs.pipeline"
+    ]
