@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cluster.config import Config, PredictConfig
-from cluster.config.check import check
+from cluster.config.build import build
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -32,12 +31,24 @@ def load(arguments: Sequence[str]) -> Config:
     Raises:
         ValueError: for a wrong key, type, value or preset, naming what there is instead.
     """
-    ConfigStore.instance().store(name="config_schema", node=Config)
     overrides = [part for argument in arguments for part in _meant(argument)]
     _check_groups(overrides)
-    config = cast(Config, _typed(Config, overrides, lambda: _compose(overrides)))
-    check(config)
-    return config
+    try:
+        values = OmegaConf.to_container(_compose([_forced(one) for one in overrides]), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_explain(Config, overrides, error)) from error
+    given = {one.partition("=")[0].lstrip("+~") for one in overrides if not _group(one)}
+    return build(cast(dict[str, Any], values), given)
+
+
+def _group(override: str) -> bool:
+    """Whether a preset is chosen, not a key set."""
+    return (CONF / override.partition("=")[0]).is_dir()
+
+
+def _forced(override: str) -> str:
+    """Presets do not name all keys: what is not there yet is added, and checked as a whole."""
+    return override if _group(override) else f"++{override.lstrip('+')}"
 
 
 def load_predict(arguments: Sequence[str]) -> PredictConfig:

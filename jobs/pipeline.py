@@ -16,7 +16,9 @@ from jobs._config import load, run
 def pipeline(config: Config) -> None:
     """Run every stage that is not done, then write the summary and the report."""
     with Run(config, STAGES) as current:
-        for stage in summary.stages(current):
+        stages = summary.stages(current)
+        current.check(*stages)
+        for stage in stages:
             current.ensure(stage)
         print(summary.conclude(current))
 

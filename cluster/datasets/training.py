@@ -15,8 +15,7 @@ from cluster.config import Config
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints
 from fss import shards
-from fss.datasets import Dataset
-from fss.datasets.training import open_training
+from fss.datasets import Dataset, open_training
 from fss.scenes.scene import CLASSES
 from fss.tasks import labelled
 
@@ -50,7 +49,7 @@ class TrainingPlace:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The arguments of `fss.datasets.training.open_training`, and which share is used."""
+    """The arguments of `fss.datasets.open_training`, and which share is used."""
 
     name: str
     root: str

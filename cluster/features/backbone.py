@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cluster.config import Config
+from cluster.config.backbone import NAMED
 from cluster.engine.files import content_hash
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints, picked
 from fss import backbones
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.precision import warn_of_slow
-
-_NAMED = ("random", "torchvision", "pretrain")
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ def needed(config: Config) -> tuple[str, ...]:
 
 def settings(config: Config) -> BackboneSettings:
     """What of the backbone shapes a stage's output; files count by their content, not their place."""
-    weights = config.backbone.weights
-    if weights not in _NAMED:
+    weights = config.backbone.chosen_weights()
+    if weights not in NAMED:
         weights = f"sha256:{content_hash(weights)}"
     seed = config.seed if weights == "random" else None
     return picked(BackboneSettings, config.backbone, weights=weights, seed=seed)
@@ -74,7 +73,7 @@ def settings(config: Config) -> BackboneSettings:
 
 def place(config: Config) -> str | None:
     """Where the weights are, if they are a file or at a URL."""
-    return None if config.backbone.weights in _NAMED else config.backbone.weights
+    return None if config.backbone.weights in NAMED else config.backbone.weights
 
 
 def spec(chosen: BackboneSettings, file: str | None, inputs: Mapping[str, Manifest]) -> BackboneSpec:
@@ -92,13 +91,14 @@ def given(config: Config) -> BackboneSpec:
 
 def problems(config: Config) -> list[str]:
     """Whether the weights are there and fit the network."""
-    chosen = config.backbone
-    if chosen.weights == "pretrain":
-        return []
-    if "://" not in chosen.weights and chosen.weights not in _NAMED and not os.path.isfile(chosen.weights):
+    wrong = complaints(config.backbone.chosen_weights)
+    if wrong or config.backbone.weights == "pretrain":
+        return wrong
+    weights = config.backbone.chosen_weights()
+    if "://" not in weights and weights not in NAMED and not os.path.isfile(weights):
         return [
-            "backbone.weights: expected random, torchvision, pretrain or a file, there is no file "
-            f"{chosen.weights}; set backbone.weights=FILE"
+            f"backbone.weights: expected {', '.join(NAMED)} or a file, there is no file {weights}; set "
+            "backbone.weights=FILE"
         ]
     return [f"backbone: {said}" for said in complaints(lambda: _built(given(config)))]
 

@@ -114,7 +114,7 @@ def _means(config: Config) -> LabelMeans:
 
 def _work(work: Work[LabelSettings, LabelMeans]) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, means, corpus = work.settings, work.means, work.inputs["shard"]
-    source = sources.SOURCES[chosen.name]
+    source = sources.by_name(chosen.name)
     network = backbone.spec(chosen.backbone, means.weights, work.inputs)
     features = FeaturePass(corpus.folder, network, source.recipe(chosen.source), means.batch, source.features)
     labeller = source.labeller(Given(chosen.source, means.source, work.inputs, network))

@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.engine.settings import picked
 from cluster.engine.stage import File, Manifest, read_file
-from fss import rng, shards
+from fss import choices, rng, shards
 from fss.imaging import images
-from fss.tasks.pairing import mask_split, pairs
-from fss.tasks.pairing.rules import Rules, Split
+from fss.tasks.pairing import mask_split
+from fss.tasks.pairing.parts import pairs
+from fss.tasks.pairing.parts.rules import Rules
 
 #: One image in so many never is a training query.
 _HOLDOUT = 16
+#: Whose modules are the pairings.
+PAIRINGS = "fss.tasks.pairing"
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,14 @@ def held_out(keys: np.ndarray, seed: int) -> np.ndarray:
     return np.array(held, bool)[code]
 
 
-def rules_of(keys: Rules) -> Rules:
-    """The rules that have an effect: how regions are split only where they are."""
-    split = keys.split if keys.pairing == "mask_split" else Split()
-    return picked(Rules, keys, split=split)
-
-
 def drawn(table: pairs.Table, rules: Rules, *, seed: int, queries: np.ndarray | None = None) -> Sequence[pairs.Pairing]:
-    """A group's pairings, as `rules.pairing` makes them; see `pairs.draw` for the arguments."""
-    draw = mask_split.draw if rules.pairing == "mask_split" else pairs.draw
-    return draw(table, rules, seed=seed, queries=queries)
+    """A group's pairings, as `rules.pairing` makes them; see `cross_image.draw` for the arguments."""
+    return choices.load(PAIRINGS, rules.pairing).draw(table, rules, seed=seed, queries=queries)
 
 
 def number_drawn(table: pairs.Table, rules: Rules, queries: np.ndarray) -> int:
     """How many pairings `drawn` finds among `queries` (R,) bool, whatever the seed, without looking at descriptors."""
-    chosen = mask_split.same_image(rules) if rules.pairing == "mask_split" else rules
-    return pairs.Group(table, chosen).count(queries)
+    return int(choices.load(PAIRINGS, rules.pairing).count(table, rules, queries))
 
 
 class Members:
@@ -133,7 +127,7 @@ class Regions:
 
     def _masks(self, pairing: pairs.Pairing) -> list[np.ndarray] | None:
         if isinstance(pairing, mask_split.Halves):
-            found = mask_split.split(self._mask(pairing.query, True) == 1, self.rules.split, pairing.seed)
+            found = mask_split.split(self._mask(pairing.query, True) == 1, pairing.rules, pairing.seed)
             return found and [found.query, *[found.support] * len(pairing.supports)]
         shown = (pairing.query, *pairing.supports)
         rows = (*shown, *pairing.distractors)

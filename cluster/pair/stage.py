@@ -9,6 +9,7 @@ an image was used `image_uses / used_images` times on average, a cluster for `ta
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,13 +21,12 @@ import pyarrow.parquet as pq
 
 from cluster.config import Config
 from cluster.engine import publish
-from cluster.engine.settings import picked
 from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work
-from cluster.pair.groups import Group, Regions, drawn, groups, held_out, read_regions, rules_of
+from cluster.pair.groups import Group, Regions, drawn, groups, held_out, read_regions
 from fss import rng, shards
 from fss.tasks import task
-from fss.tasks.pairing import pairs, usage
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts import pairs, usage
+from fss.tasks.pairing.parts.rules import Rules
 
 
 class MadeLate(Mapping[str, bytes]):
@@ -119,18 +119,19 @@ class PairSettings:
 
     seed: int
     rules: Rules
-    group_shards: int
-    tasks_per_shard: int
+    """The keys of the chosen pairing."""
 
 
 def _settings(config: Config) -> PairSettings:
-    return picked(PairSettings, config.pair, seed=config.seed, rules=rules_of(config.pair))
+    return PairSettings(config.seed, copy.deepcopy(config.pair))
 
 
 def _work(work: Work[PairSettings, None]) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, corpus, labels = work.settings, work.inputs["shard"], work.inputs["label"]
-    function = PairGroup(corpus.folder, labels.folder, chosen.rules, chosen.tasks_per_shard, chosen.seed)
-    units = [Unit(f"{number:05d}", group) for number, group in enumerate(groups(corpus, labels, chosen.group_shards))]
+    function = PairGroup(corpus.folder, labels.folder, chosen.rules, chosen.rules.tasks_per_shard, chosen.seed)
+    units = [
+        Unit(f"{number:05d}", group) for number, group in enumerate(groups(corpus, labels, chosen.rules.group_shards))
+    ]
     files, counts = work.map("pair", function, units, items="tasks", parts="groups")
     if counts["tasks"] == counts["holdout"]:
         raise StageError(

@@ -183,9 +183,10 @@ def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
     """
     small, number = copy.deepcopy(config), config.plan.images
     small.root, small.tracking.enabled = str(root), False
-    finest = min((*config.source.hierarchy, config.source.clusters)[0], 2 * number)  # labelling hardly depends on it
-    small.source.clusters, small.source.hierarchy, small.source.shards = finest, [], None
-    small.source.iterations, small.source.restarts = min(config.source.iterations, 5), 1
+    if sources.chosen(config).clusters:
+        finest = min((*config.source.hierarchy, config.source.clusters)[0], 2 * number)  # hardly matters to labelling
+        small.source.clusters, small.source.hierarchy, small.source.shards = finest, [], None
+        small.source.iterations, small.source.restarts = min(config.source.iterations, 5), 1
     small.quality.masks = None
     if config.backbone.weights == "pretrain":
         small.backbone.weights = "random"  # which is as fast

@@ -12,7 +12,8 @@ import numpy as np
 from cluster.config import Config
 from cluster.engine.files import listing
 from cluster.engine.manifest import Manifest
-from fss.datasets import files, voc
+from fss.datasets import pascal5i
+from fss.datasets.parts import files, voc
 
 
 @dataclass(frozen=True)
@@ -82,4 +83,4 @@ def class_names(folder: Path) -> tuple[str, ...]:
     found: Any = json.loads(listed.read_text()) if listed.is_file() else None
     if isinstance(found, list):
         return ("background", *map(str, found))
-    return ("background", *voc.PASCAL_CLASSES) if folder.name in voc.MASK_FOLDERS else ()
+    return ("background", *pascal5i.PASCAL_CLASSES) if folder.name in voc.MASK_FOLDERS else ()

@@ -30,7 +30,7 @@ from fss import shards
 from fss.drawing import atlas
 from fss.imaging import images
 from fss.labelling import quality
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts.rules import Rules
 
 #: Clusters on one page of the atlas, at most.
 _PAGE = 60

@@ -48,8 +48,7 @@ class SampleSettings:
     seed: int
     shards: int | None
     """Corpus shards that are looked at, None: all."""
-    points_per_image: int | None
-    """Where pixels are clustered."""
+    points_per_image: int
     backbone: BackboneSettings
     name: str
     source: Any
@@ -69,7 +68,7 @@ def _settings(config: Config) -> SampleSettings:
     return SampleSettings(
         seed=config.seed,
         shards=source.shards,
-        points_per_image=source.points_per_image if source.unit == "pixels" else None,
+        points_per_image=source.points_per_image,
         backbone=backbone.settings(config),
         name=source.name,
         source=sources.chosen(config).settings(config),
@@ -78,9 +77,8 @@ def _settings(config: Config) -> SampleSettings:
 
 def _work(work: Work[SampleSettings, SampleMeans]) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, corpus = work.settings, work.inputs["shard"]
-    recipe = sources.SOURCES[chosen.name].recipe(chosen.source)
-    if chosen.points_per_image is not None:
-        recipe = replace(recipe, points_per_image=chosen.points_per_image)
+    recipe = sources.by_name(chosen.name).recipe(chosen.source)
+    recipe = replace(recipe, points_per_image=chosen.points_per_image)
     network = backbone.spec(chosen.backbone, work.means.weights, work.inputs)
     function = SampleShard(FeaturePass(corpus.folder, network, recipe, work.means.batch), chosen.seed)
     return work.map("sample", function, units(corpus)[: chosen.shards])

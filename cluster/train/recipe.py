@@ -91,7 +91,7 @@ class MetaRecipe:
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
         """What the module takes of this rank's share of each batch; see `Feed` for what counts as waiting."""
-        views = self.settings.views or 0
+        views = self.settings.views if self.settings.features == "cached" else 0
         return Feed(self._load(self.train, start, stop, rank, world, self.settings.batch, views), self._inputs)
 
     def _inputs(self, batch: task.Batch) -> tuple[Any, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +17,11 @@ from cluster.features import backbone
 from cluster.features.backbone import BackboneSettings
 from cluster.features.head import HeadSettings
 from cluster.label import sources
-from cluster.pair.groups import rules_of
 from cluster.train import start
 from cluster.train.tasks import labelled, mixed, unlabelled
 from cluster.train.tasks.labelled import LabelledSettings
 from cluster.train.tasks.unlabelled import UnlabelledSettings
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts.rules import Rules
 from fss.tasks.views import Augment
 
 
@@ -30,7 +31,7 @@ class StreamSettings:
 
     seed: int
     rules: Rules
-    group_shards: int
+    """The keys of the chosen pairing."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,20 @@ class TrainSettings:
     steps: int
     batch: int
     optimizer: str
-    lr: float | None
-    weight_decay: float | None
-    sgd_lr: float | None
-    sgd_weight_decay: float | None
+    lr: float
+    weight_decay: float
+    sgd_lr: float
+    sgd_weight_decay: float
     schedule: str
     warmup: int
     clip: float
     loss: str
     ema: float
     tune: tuple[str, ...]
-    tune_factor: float | None
+    tune_factor: float
     precision: str
     features: str
-    views: int | None
+    views: int
     augment: Augment
     holdout: int
     candidates: int
@@ -130,14 +131,14 @@ def settings(config: Config) -> TrainSettings:
         mix=mixed.settings(keys.mix),
         kept=_kept(config),
         init_from=start.content(keys.init_from),
-        **_idle(config),
     )
 
 
 def _stream(config: Config) -> StreamSettings | None:
     if config.train.tasks != "stream":
         return None
-    return picked(StreamSettings, config.pair, seed=config.seed, rules=rules_of(config.pair))
+    rules = dataclasses.replace(config.pair, tasks_per_shard=type(config.pair)().tasks_per_shard)  # nothing is written
+    return StreamSettings(config.seed, copy.deepcopy(rules))
 
 
 def _kept(config: Config) -> Kept | None:
@@ -145,20 +146,6 @@ def _kept(config: Config) -> Kept | None:
     own = config.train.tasks != "labelled" and own_units(config.train.mix) > 0
     names = own and sources.chosen(config).named
     return Kept(config.dataset.name, config.fold) if config.train.mix or names else None
-
-
-def _idle(config: Config) -> dict[str, None]:
-    """Keys that have no effect beside the others."""
-    keys = config.train
-    idle = {
-        "lr": keys.optimizer == "sgd",
-        "weight_decay": keys.optimizer == "sgd",
-        "sgd_lr": keys.optimizer == "adamw",
-        "sgd_weight_decay": keys.optimizer == "adamw",
-        "tune_factor": not keys.tune,
-        "views": keys.features != "cached",
-    }
-    return {name: None for name, without in idle.items() if without}
 
 
 def means(config: Config) -> TrainMeans:

@@ -61,7 +61,7 @@ def _own_tasks(work: TrainWork) -> tuple[Tasks, Tasks]:
         return labelled.open_tasks(work, chosen.labelled, _images(work), chosen.holdout)
     if chosen.stream is not None:
         corpus, labels, how = work.inputs["shard"], work.inputs["label"], chosen.stream
-        found = tuple(groups(corpus, labels, how.group_shards))
+        found = tuple(groups(corpus, labels, how.rules.group_shards))
         return Streams(corpus.folder, labels.folder, found, how.rules, how.seed).open(work.pool)
     return written(work.inputs["pair"])
 

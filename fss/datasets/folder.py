@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fss.datasets import Dataset, files, void_of
+from fss.datasets import Dataset, DatasetKeys, void_of
+from fss.datasets.parts import files
 from fss.imaging import images
+from fss.keys import at_least, key
 
 Colour = tuple[int, int, int]
 _BLACK: Colour = (0, 0, 0)
 
 
-def folder(root: str, list_file: str | None = None, num_folds: int = 1) -> Dataset:
+@dataclass
+class Keys(DatasetKeys):
+    """Your own labels: dataset.root=FOLDER with images/, masks/ and classes.txt."""
+
+    name: str = "folder"
+    num_folds: int = key(1, at_least(1))
+    """Equal parts of the classes, in order."""
+
+
+def dataset(root: str, list_file: str | None = None, num_folds: int = 1) -> Dataset:
     """Images in root/images with masks of the same name in root/masks, in `num_folds` consecutive folds of classes.
 
     `list_file` defaults to every image that has a mask. A mask holds indices (grey, palette or 16-bit PNG): 0 is

@@ -9,12 +9,15 @@ import re
 import struct
 import warnings
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image
 
 from fss.imaging.colour import is_srgb, to_srgb
+
+if TYPE_CHECKING:
+    import torch
 
 #: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them. JPEG covers
 #: MPO, which Pillow does not know as a format to open.
@@ -235,6 +238,8 @@ def to_tensor(image: Image.Image, size: int) -> torch.Tensor:
 
 def to_bytes(image: Image.Image, size: int) -> torch.Tensor:
     """The same, (3, size, size) uint8, before it is normalised."""
+    import torch
+
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()

@@ -7,7 +7,7 @@ from scipy.io import savemat
 
 from cluster.evaluate import counts
 from cluster.evaluate.counts import Fold, Known
-from fss.datasets import coco
+from fss.datasets.parts import coco
 from jobs._config import load
 from jobs.prepare import prepare
 from tests.fss.datasets import test_fss1000

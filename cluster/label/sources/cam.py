@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from cluster.config import Config
-from cluster.config.data import SourceConfig
 from cluster.datasets import training
 from cluster.datasets.training import TrainingImages, TrainingPlace, TrainingSettings
 from cluster.engine.files import content_hash
@@ -21,7 +20,7 @@ from cluster.label.sources.source import Given, Source
 from fss import shards
 from fss.labelling import heatmaps, words
 from fss.labelling.names import ImageNames, names_of_masks, read_names
-from fss.labelling.sources.cam import CamLabeller
+from fss.labelling.sources.cam import CamLabeller, Keys
 
 _NAMED = ("random", "torchvision")
 
@@ -216,7 +215,7 @@ def _shaping(config: Config, names: tuple[str, ...], others: Sequence[str]) -> C
     )
 
 
-def _words(source: SourceConfig) -> str:
+def _words(source: Keys) -> str:
     if source.words is None:
         raise ValueError(
             "source.words: expected word vectors for source=cam or protocol.supports=names, got none; set "
@@ -225,7 +224,7 @@ def _words(source: SourceConfig) -> str:
     return source.words
 
 
-def _weights(source: SourceConfig) -> str:
+def _weights(source: Keys) -> str:
     if source.classifier_weights is None:
         raise ValueError(
             "source.classifier_weights: expected a classifier's weights to look for names, got none; set "
@@ -234,11 +233,11 @@ def _weights(source: SourceConfig) -> str:
     return source.classifier_weights
 
 
-def _categories(source: SourceConfig) -> tuple[str, ...]:
+def _categories(source: Keys) -> tuple[str, ...]:
     return heatmaps.categories(source.classifier, source.classes)
 
 
-def _classifier(source: SourceConfig) -> None:
+def _classifier(source: Keys) -> None:
     number = heatmaps.load(source.classifier, _weights(source)).classes
     given = len(_categories(source))
     if number != given:
@@ -248,20 +247,4 @@ def _classifier(source: SourceConfig) -> None:
         )
 
 
-def _problems(source: SourceConfig) -> list[str]:
-    found = [
-        f"source.{key}: expected one of {', '.join(allowed)}, got {value!r}"
-        for key, value, allowed in (
-            ("weighting", source.weighting, heatmaps.WEIGHTINGS),
-            ("scale", source.scale, heatmaps.SCALES),
-        )
-        if value not in allowed
-    ]
-    if not 0 < source.threshold <= 1:
-        found.append(f"source.threshold: expected a share in (0, 1], got {source.threshold}")
-    if not source.temperature > 0:
-        found.append(f"source.temperature: expected a positive number, got {source.temperature}")
-    return [*found, *saliency.SOURCE.problems(source)]
-
-
-SOURCE = Source(settings, _labeller, means=means, check=check, inputs=_inputs, named=True, problems=_problems)
+SOURCE = Source(settings, _labeller, means=means, check=check, inputs=_inputs, named=True)

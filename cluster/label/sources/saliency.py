@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config import Config
-from cluster.config.data import SourceConfig
 from cluster.engine.files import listing
 from cluster.engine.settings import complaints
 from cluster.label.sources.source import Given, Source
 from fss.labelling.sources import Labeller
-from fss.labelling.sources.saliency import KINDS, MapReader, SaliencyLabeller
+from fss.labelling.sources.saliency import MapReader, SaliencyLabeller
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,4 @@ def _labeller(given: Given) -> Labeller:
     return labeller(given.settings, given.means)
 
 
-def _problems(source: SourceConfig) -> Sequence[str]:
-    if source.maps_kind in KINDS:
-        return []
-    return [f"source.maps_kind: expected one of {', '.join(KINDS)}, got {source.maps_kind!r}"]
-
-
-SOURCE = Source(settings, _labeller, means=means, check=check, problems=_problems)
+SOURCE = Source(settings, _labeller, means=means, check=check)

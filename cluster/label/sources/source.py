@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.config import Config
-from cluster.config.data import SourceConfig
 from cluster.engine.manifest import Manifest
 from cluster.features.backbone import BackboneSpec
 from fss.labelling import pseudo
@@ -38,11 +37,6 @@ def no_means(config: Config) -> None:
     """Of a source that reads no files of the user's."""
 
 
-def no_problems(source: SourceConfig) -> Sequence[str]:
-    """Of a source whose keys all go together."""
-    return ()
-
-
 @dataclass(frozen=True)
 class Source:
     """How a source enters the stages."""
@@ -66,5 +60,3 @@ class Source:
     """Whether it sees image-level names, of which a model that is trained on its labels must tell."""
     recipe: Callable[[Any], pseudo.Recipe] = plain_recipe
     """Which embeddings it looks at, and what is cut in the picture."""
-    problems: Callable[[SourceConfig], Sequence[str]] = no_problems
-    """What is wrong with the keys of `source`, one sentence each."""

@@ -18,7 +18,8 @@ from cluster.datasets import training
 from cluster.datasets.training import TrainingImages, TrainingSettings
 from cluster.engine.stage import Output, Unit, Work
 from fss import shards
-from fss.datasets import Dataset, areas, files
+from fss.datasets import Dataset, areas
+from fss.datasets.parts import files
 from fss.imaging import images
 from fss.tasks import labelled, task
 

@@ -19,8 +19,8 @@ from cluster.pair.groups import Group, Regions, drawn, held_out, number_drawn, r
 from fss import rng
 from fss.imaging import images
 from fss.tasks import task
-from fss.tasks.pairing import pairs
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts import pairs
+from fss.tasks.pairing.parts.rules import Rules
 
 #: Groups, and drawn epochs of them, that a process keeps: a batch may begin in one and end in the next.
 _KEPT = 2

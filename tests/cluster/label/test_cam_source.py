@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.config.check import check
 from cluster.engine.stage import read_file
 from cluster.evaluate.episode_list import decode
 from cluster.evaluate.measure import DataSpec
@@ -176,4 +175,4 @@ def test_bad_settings_are_refused():
         ("temperature=0", r"source\.temperature: expected a positive number"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            check(load(["experiment=tiny", "source=cam", f"source.{change}"]))
+            load(["experiment=tiny", "source=cam", f"source.{change}"])

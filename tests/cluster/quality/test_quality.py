@@ -17,7 +17,7 @@ from cluster.report import page as report
 from cluster.report import summary
 from cluster.stages import STAGES
 from fss import shards
-from fss.datasets import files
+from fss.datasets.parts import files
 from fss.imaging import images
 from fss.labelling import quality
 

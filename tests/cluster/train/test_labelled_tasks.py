@@ -13,7 +13,7 @@ from PIL import Image
 from cluster.engine.stage import File
 from cluster.tracking.journal import read_events
 from cluster.train.tasks import labelled
-from fss.datasets.voc import scenes
+from fss.datasets import scenes
 from fss.imaging import images
 from fss.tasks.task import Batches, Layout, Schedule
 from jobs._config import load
@@ -36,7 +36,7 @@ def every(part):
 
 
 def test_masks_show_one_class_that_the_fold_does_not_test(opened, photos):
-    dataset = scenes(str(photos), "ImageSets/val.txt")
+    dataset = scenes.dataset(str(photos), "ImageSets/val.txt")
     for part in opened:
         for task in every(part):
             assert len(set(task.keys)) == len(task.keys) == 2

@@ -14,7 +14,7 @@ from cluster.train import stage as train
 from cluster.train.tasks.stream import Streams
 from fss import shards
 from fss.imaging import images
-from fss.tasks.pairing import pairs
+from fss.tasks.pairing.parts import pairs
 from fss.tasks.task import Batches, Layout, Schedule
 
 
