@@ -45,7 +45,7 @@ def entries(run: Run) -> tuple[Entry, ...]:
         name = segmenter.read_about(folder)["model"]["name"]
         return (*_free(config, spec, FLOORS), *_trained(config, name, spec, folder))
     spec = backbone.spec(run)
-    if name in heads.TRAINING_FREE:
+    if name in heads.training_free():
         if config.select != "holdout":
             raise ValueError(
                 f"select={config.select}: expected a trained model, {name} has no candidates to select from"
@@ -54,7 +54,7 @@ def entries(run: Run) -> tuple[Entry, ...]:
     found = list(_free(config, spec, FLOORS))
     if config.backbone.weights == "pretrain":
         found.insert(
-            0, Entry(f"{heads.TRAINING_FREE['prototype']}, random backbone", backbone.untrained(run), "prototype")
+            0, Entry(f"{heads.training_free()['prototype']}, random backbone", backbone.untrained(run), "prototype")
         )
     folder = run.manifest("train").folder / "model"
     spec = _exported(folder) if config.train.tune else spec
@@ -64,7 +64,7 @@ def entries(run: Run) -> tuple[Entry, ...]:
 def _exported(folder: Path) -> BackboneSpec:
     """The backbone of an exported model."""
     chosen = segmenter.read_about(folder)["backbone"]
-    weights, padding = str(folder / "backbone.safetensors"), chosen.get("padding", "zeros")
+    weights, padding = str(folder / "backbone.safetensors"), chosen["padding"]
     return BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
 
 
@@ -101,7 +101,7 @@ def _free(
     asked = baselines(config) if options is None else None
     for name in usual if asked is None else asked:
         if name != without:
-            yield Entry(heads.TRAINING_FREE[name], spec, name, tuple((options or {}).items()))
+            yield Entry(heads.training_free()[name], spec, name, tuple((options or {}).items()))
 
 
 def _trained(config: Config, label: str, spec: BackboneSpec, folder: Path) -> list[Entry]:

@@ -36,13 +36,14 @@ from cluster.train.stage import model_options
 from fss import heads, segmenter, shards
 from fss.datasets import Dataset
 from fss.evaluation.episodes import Pool, Rules, draw, pool
+from fss.heads.parts.capabilities import Fits
 
 logger = logging.getLogger(__name__)
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
     config = run.config
-    needed = ["train"] if config.model.name not in (*heads.TRAINING_FREE, "trained") else []
+    needed = ["train"] if config.model.name not in (*heads.training_free(), "trained") else []
     needed += backbone.needed(run) if config.model.name != "trained" else []
     needed += ["render"] if config.dataset.name == "scenes" and not config.dataset.root else []
     return tuple(needed)
@@ -186,7 +187,7 @@ class _Evaluation:
 
     def _fitted(self, entry: Entry) -> Entry:
         """The entry, its head fitted on the images of the data set, unlabelled, if it needs that."""
-        if entry.folder or not (head := entry.load()).needs_fit:
+        if entry.folder or not isinstance(head := entry.load(), Fits):
             return entry
         units = image_units(f"describe-{slug(entry.label)}", self.dataset.names)
         files, _ = self._map("describe", Describe(self.data, entry, self.cache), units)

@@ -107,7 +107,7 @@ def _seen(run: Run) -> dict[str, Any]:
 def job(run: Run, folder: Path) -> training.Job:
     """The training of this run, which writes into `folder`."""
     config = run.config
-    if config.model.name in (*heads.TRAINING_FREE, "trained"):
+    if config.model.name in (*heads.training_free(), "trained"):
         raise ValueError(f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate")
     train, holdout = _tasks(run, folder)
     facts = {"run": config.name, "fingerprint": folder.name, "steps": config.train.steps}

@@ -28,7 +28,7 @@ class Small(Head):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 def test_a_compiled_head_scores_the_same(monkeypatch):
-    monkeypatch.setattr("cluster.train.recipe.models.build", lambda name, channels, **options: Small(channels))
+    monkeypatch.setattr("cluster.train.recipe.heads.build", lambda name, options, channels, **_: Small(channels))
     found, g = [], torch.Generator().manual_seed(0)
     channels = SPEC.load().backbone.channels
     query = {level: torch.randn(2, c, 4, 4, generator=g) for level, c in channels.items()}
