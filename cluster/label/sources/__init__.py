@@ -6,12 +6,14 @@ there and nothing here. One that reads other stages or the user's files has a mo
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import importlib
 
 from cluster.config import Config
-from cluster.label.sources.source import Source
+from cluster.label.sources.source import Given, Source
 from fss import choices
+
+__all__ = ["Given", "Source", "by_name", "chosen", "without_clusters"]
 
 PACKAGE = "fss.labelling.sources"
 
@@ -24,11 +26,9 @@ def by_name(name: str) -> Source:
     """
     module = choices.load(PACKAGE, name)
     if name in choices.names(__name__):
-        return importlib.import_module(f"{__name__}.{name}").SOURCE
-    return Source(
-        labeller=lambda run: module.labeller(run.config.source),
-        settings=lambda run: {"source": name, **dataclasses.asdict(run.config.source)},
-    )
+        source: Source = importlib.import_module(f"{__name__}.{name}").SOURCE
+        return source
+    return Source(lambda config: copy.deepcopy(config.source), lambda given: module.labeller(given.settings))
 
 
 def chosen(config: Config) -> Source:
@@ -36,15 +36,12 @@ def chosen(config: Config) -> Source:
     return by_name(config.source.name)
 
 
-def with_clusters(config: Config, what: str) -> None:
-    """Refuse `what`, a stage that is about clusters, where the source has none.
-
-    Raises:
-        ValueError: naming the sources that have some.
-    """
-    if not chosen(config).clusters:
-        having = " or ".join(name for name in choices.names(PACKAGE) if by_name(name).clusters)
-        raise ValueError(
-            f"{what}: expected a source with clusters, source.name={having}, got {config.source.name}, "
-            "which labels images without clustering; run jobs.label or jobs.pipeline"
-        )
+def without_clusters(config: Config, stage: str) -> list[str]:
+    """Why `stage`, which is about clusters, cannot be run where the source has none; nothing where it has some."""
+    if chosen(config).clusters:
+        return []
+    having = " or ".join(name for name in choices.names(PACKAGE) if by_name(name).clusters)
+    return [
+        f"{stage}: expected a source with clusters, source.name={having}, got {config.source.name}, "
+        "which labels images without clustering; run jobs.label or jobs.pipeline"
+    ]
