@@ -35,6 +35,7 @@ class DatasetKeys:
     """The labelled images that models are measured on. Each data set adds keys of its own."""
 
     name: str = "pascal5i"
+    """A data set, by the name of its module here."""
     root: str | None = None
     """Folder of the data set."""
     list: str | None = None

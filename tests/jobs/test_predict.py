@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cluster.serving.predict import _binary as binary
 from fss.segmenter import Segmenter
 from jobs import predict, sync
-from jobs._config import load, load_predict
+from jobs._config import load
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def run(model, own, *overrides):
         "query": own / "queries",
         "out": own / "out",
     } | dict(override.split("=", 1) for override in overrides)
-    predict.predict(load_predict([f"{key}={value}" for key, value in arguments.items()]))
+    predict.predict(predict.COMMAND.load([f"{key}={value}" for key, value in arguments.items()]))
 
 
 def masks(own):
@@ -120,7 +121,7 @@ def test_masks_of_many_kinds_are_understood(own, values, void):
     for number, value in enumerate(values[1:], 1):
         mask[number * 20 : number * 20 + 10] = value
     Image.fromarray(mask).save(own / "a.png")
-    read = predict._binary((own / "a.png").read_bytes(), own / "a.png")
+    read = binary((own / "a.png").read_bytes(), own / "a.png")
     thing = 1 if void or values == (1,) else values[1]
     np.testing.assert_array_equal(read == 1, mask == thing)
     assert (read == 255).any() == void
