@@ -177,3 +177,12 @@ def test_every_choice_can_be_built():
             assert type(getattr(config, group)) is choice.module(name).Keys
     pairs = list(itertools.product(*(choices.names(choice.package) for choice in CHOICES.values())))
     assert len(pairs) >= 40
+
+
+def test_random_weights_are_taken_only_when_they_are_asked_for():
+    with pytest.raises(
+        ValueError, match=r"backbone\.weights: expected where the weights of resnet50 come from, got none"
+    ):
+        build({}).backbone.chosen_weights()
+    for weights in ("random", "torchvision", "some/file.pth"):
+        assert build({"backbone": {"weights": weights}}).backbone.chosen_weights() == weights
