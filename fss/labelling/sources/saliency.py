@@ -16,12 +16,10 @@ import numpy as np
 from fss.datasets.parts import files
 from fss.imaging.images import VOID
 from fss.keys import key, one_of
-from fss.labelling.sources import SourceKeys
+from fss.labelling.sources import Block, Maps, Photo, SourceKeys
 
 if TYPE_CHECKING:
     import torch
-
-    from fss.labelling.sources import Block, Maps, Photo
 
 #: What files of the user's hold: saliency from 0 to 255, salient from `SALIENT` on, or class indices.
 KINDS = ("saliency", "classes")

@@ -88,9 +88,9 @@ def test_one_worker_and_no_memory_make_the_same_bytes(undisturbed, copied):
 
 _KILLED = """
 import os, sys
-from cluster import publish
-from cluster.run import Run
-from cluster.stages import STAGES, kmeans
+from cluster.engine import publish
+from cluster.engine.run import Run
+from cluster.stages import STAGES
 from jobs._config import load
 class Here:  # the units in this process
     size = 1
