@@ -197,14 +197,20 @@ def draw(folder: Path) -> tuple[Path, Path]:
 
 
 def put_weights(home: Path) -> None:
-    """Weights of the right shape where torchvision looks before it downloads, so that no network is needed."""
+    """Weights where torchvision looks before it downloads, so that no network is needed: the shared ones, or random."""
     import torch
     import torchvision
+
+    from tests.places import SHARED
 
     name = Path(torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.url).name
     place = home / ".cache" / "torch" / "hub" / "checkpoints" / name
     place.parent.mkdir(parents=True)
-    torch.save(torchvision.models.mobilenet_v2().state_dict(), place)
+    shared = SHARED / "weights" / "mobilenet_v2_imagenet1k_fp16.pth"
+    if shared.is_file():
+        shutil.copyfile(shared, place)
+    else:
+        torch.save(torchvision.models.mobilenet_v2().state_dict(), place)
 
 
 if __name__ == "__main__":

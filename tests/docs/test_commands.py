@@ -17,7 +17,7 @@ from tests.places import ROOT
 
 #: Programs that are nobody's of this repository; their arguments that name our files are checked.
 OUTSIDE = {"git", "docker", "kubectl", "export"}
-LANGUAGES = {"sh", "python", "text"}
+LANGUAGES = {"sh", "python", "yaml", "text"}
 FILES = {"FILE", "IMAGE", "MASK", "TRAIN"}
 
 CODE = [block for page in PAGES for block in blocks(page) if block.kind == "code"]

@@ -45,7 +45,7 @@ def problem(span: str) -> str:
 
 
 def _file(path: str, name: str) -> str:
-    found = sorted(ROOT.glob(path.rstrip("/")))
+    found = sorted(ROOT.glob(re.sub(r"\b[A-Z]+\b", "*", path.rstrip("/"))))  # NAME is a reader's own
     if not found and not (ROOT / f"{path}.py").is_file():
         return f"there is no {path}"
     if name and not re.search(rf"^\s*def {name}\(", found[0].read_text(), re.MULTILINE):
