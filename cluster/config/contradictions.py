@@ -33,7 +33,7 @@ def idle_options(config: Config) -> dict[str, Idle]:
 
 def renders(config: Config) -> bool:
     """Whether scenes are rendered: as the corpus, or to be measured on."""
-    return config.corpus.kind == "scenes" or (config.dataset.name == "scenes" and not config.dataset.root)
+    return config.corpus.kind == "scenes" or config.dataset.rendered
 
 
 def _idle(config: Config) -> Iterator[tuple[str, Idle]]:
