@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cluster.config import Config, PredictConfig
 from cluster.config.check import check
+from cluster.tracking import redact
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -56,6 +57,7 @@ def load_keys(schema: type[T], arguments: Sequence[str]) -> T:
 
 def run(load_config: Callable[[Sequence[str]], Any], work: Callable[[Any], Any]) -> None:
     """Entry point of every job: exit status 2 and one message for a wrong configuration, 1 for what users can mend."""
+    redact.install()
     logging.basicConfig(level=os.environ.get("FSS_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
     try:
         config = load_config(sys.argv[1:])
@@ -69,7 +71,7 @@ def run(load_config: Callable[[Sequence[str]], Any], work: Callable[[Any], Any])
 
 
 def _say(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(redact.redact(f"error: {error}"), file=sys.stderr, flush=True)
     return status
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster.config import Config
-from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
+from cluster.tracking.redact import redact
+from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
 from jobs._config import load, run
 
 
@@ -21,10 +22,10 @@ def send(config: Config) -> None:
     folder = tracking_folder(config.root, config.name)
     if not any(Path(folder).glob("*.jsonl")):
         raise ValueError(f"expected journals (*.jsonl) in {folder}, found none; check root= and name=")
-    uri = config.tracking.uri or default_tracking_uri(config.root)
-    shipper = Shipper(folder, uri, config.tracking.experiment)
+    uri, experiment = tracking_place(config.tracking, config.root)
+    shipper = Shipper(folder, uri, experiment)
     if not shipper.ship_once() or shipper.unsent():
-        raise ValueError(f"could not send everything to {uri}; nothing is lost, try again")
+        raise ValueError(f"could not send everything to {redact(uri)}; nothing is lost, try again")
     print(f"sync: everything in {folder} is in MLflow")
 
 

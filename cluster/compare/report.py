@@ -22,7 +22,7 @@ from cluster.evaluate.results import (
     results_markdown,
     results_table,
 )
-from cluster.tracking.shipper import Journal, Shipper, default_tracking_uri, tracking_folder
+from cluster.tracking.shipper import Journal, Shipper, tracking_folder, tracking_place
 from fss import shards
 from fss.evaluation.bootstrap import Difference
 
@@ -184,9 +184,12 @@ def conclude(found: Comparison, config: CompareConfig) -> Path:
     for name, content in files.items():
         publish.write_bytes(out / name, content)
     publish.write_json(out / "compare.json", data(found))
-    uri = config.tracking.uri or default_tracking_uri(run.parent)
     folder = tracking_folder(out.parent, out.name)
-    shipper = Shipper(folder, uri, config.tracking.experiment) if config.tracking.enabled else contextlib.nullcontext()
+    shipper = (
+        Shipper(folder, *tracking_place(config.tracking, run.parent))
+        if config.tracking.enabled
+        else contextlib.nullcontext()
+    )
     with shipper, Journal(folder, f"compare-{digest}") as journal:
         _log(found, out, journal)
     return out

@@ -16,7 +16,8 @@ from cluster.engine.pool import Pool
 from cluster.engine.session import session
 from cluster.engine.stage import Manifest, Stage, StageError
 from cluster.tracking.journal import Journal
-from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
+from cluster.tracking.redact import redacted
+from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
 from fss import shards
 
 logger = logging.getLogger(__name__)
@@ -194,14 +195,13 @@ class Run:
     def pipeline_name(self) -> str:
         """The name of the pipeline's journal: one for each configuration, wherever and on how many machines it runs."""
         machines = ("cluster", "tracking", "plan", "out", "root")
-        chosen = {key: value for key, value in plain(self.config).items() if key not in machines}
+        chosen = {key: value for key, value in redacted(plain(self.config)).items() if key not in machines}
         return f"pipeline-{shards.sha256(shards.dumps(chosen))[:8]}"
 
     @contextlib.contextmanager
     def _tracked(self) -> Iterator[None]:
         settings = self.config.tracking
-        uri = settings.uri or default_tracking_uri(self.config.root)
-        self.shipper = shipper = Shipper(self.tracking_folder, uri, settings.experiment)
+        self.shipper = shipper = Shipper(self.tracking_folder, *tracking_place(settings, self.config.root))
         pipeline = Journal(self.tracking_folder, self.pipeline_name)
         with shipper if settings.enabled else contextlib.nullcontext(), pipeline as journal:
             journal.params(plain(self.config))

@@ -25,6 +25,7 @@ from cluster.engine.files import DamagedFileError, File, damaged_in, read_file, 
 from cluster.engine.manifest import Manifest, point_to, read_manifest
 from cluster.engine.pool import Failure
 from cluster.engine.progress import Progress
+from cluster.tracking.redact import redacted
 from fss import shards
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def execute(stage: Stage, run: Run, folder: Path, settings: Mapping[str, Any], i
             "stage": stage.name,
             "version": stage.version,
             "fingerprint": folder.name,
-            "settings": dict(settings),
+            "settings": redacted(dict(settings)),
             "inputs": dict(inputs),
             "counts": dict(counts),
             "files": [vars(file) for file in files],

@@ -22,7 +22,8 @@ from cluster.quality import text as quality_text
 from cluster.report import page as report
 from cluster.report.charts import Chart
 from cluster.tracking.journal import flatten, read_events
-from cluster.tracking.shipper import default_tracking_uri
+from cluster.tracking.redact import redacted
+from cluster.tracking.shipper import tracking_place
 from fss import shards
 from fss.drawing import pictures
 from fss.imaging import images
@@ -51,9 +52,14 @@ def conclude(run: Run) -> str:
     publish.write_json(run.folder / "summary.json", _summary(run, done, figures))
     path = report.write(page, run.folder / "report.html")
     _log(run, figures, rows, page)
-    uri = run.config.tracking.uri or default_tracking_uri(run.config.root)
+    uri = _tracking_uri(run)
     look = _ui(uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
     return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
+
+
+def _tracking_uri(run: Run) -> str:
+    """Where its metrics go, as it may be shown."""
+    return redacted(tracking_place(run.config.tracking, run.config.root)[0])
 
 
 def _ui(uri: str, page: str | None = None) -> str:
@@ -97,9 +103,7 @@ def _log_galleries(run: Run, page: report.Report) -> None:
 def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[Result]) -> report.Report:
     config = run.config
     model = next((m.folder / "model" for m in done if m.stage == "train"), None)
-    commands = [
-        report.Command("Look at the runs in MLflow", _ui(config.tracking.uri or default_tracking_uri(config.root)))
-    ]
+    commands = [report.Command("Look at the runs in MLflow", _ui(_tracking_uri(run)))]
     if model:
         line = f"python -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
         commands.append(report.Command("Segment your own images", line))
@@ -116,7 +120,7 @@ def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: li
         charts=list(_charts(run)),
         galleries=[g for g in (_clusters(run), _labels(run), _tasks(run), _predictions(done[-1])) if g],
         commands=commands,
-        config="\n".join(f"{key}={value}" for key, value in flatten(plain(config)).items()),
+        config="\n".join(f"{key}={value}" for key, value in flatten(redacted(plain(config))).items()),
     )
 
 

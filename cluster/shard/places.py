@@ -9,6 +9,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 import fsspec
 
+from cluster.tracking.redact import redact
 from fss.imaging.images import EXTENSIONS, UNDECODED
 
 #: Read ahead in a remote file whose headers are listed, bytes.
@@ -39,6 +40,9 @@ class Entry(NamedTuple):
 
 class LostError(Exception):
     """This input cannot be had, now or later; `str` is the reason for the ledger. Other errors may pass."""
+
+    def __init__(self, reason: str):
+        super().__init__(redact(reason))
 
 
 def is_url(place: str) -> bool:

@@ -24,6 +24,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from PIL import Image
 
+from cluster.tracking.redact import redacted
+
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAM = 6000  # MLflow cuts longer values without a word; here the cut shows
 MAX_TAG = 8000
@@ -218,7 +220,7 @@ class Journal:
     def _write(self, kind: str, fields: dict[str, Any]) -> None:
         """One line with one write, so that a kill can tear only the last line."""
         assert self._file is not None
-        event = {"seq": self.sequence + 1, "time": time.time_ns() // 1_000_000, "kind": kind, **fields}
+        event = {"seq": self.sequence + 1, "time": time.time_ns() // 1_000_000, "kind": kind, **redacted(fields)}
         line = (json.dumps(event, default=str) + "\n").encode()
         data = b"\n" + line if self._torn else line
         # A full disk may take a part only: the event is lost, and the next one starts on a line of its own.

@@ -21,6 +21,7 @@ from cluster.config import ClusterConfig
 from cluster.engine import publish
 from cluster.engine.progress import Progress
 from cluster.engine.stage import StageError
+from cluster.tracking import redact
 from cluster.tracking.journal import Journal
 from cluster.training import checkpoint
 from cluster.training.averaging import Average
@@ -80,6 +81,7 @@ def _worker(config: Mapping[str, Any]) -> None:
     import ray.train
 
     job: Job = config["job"]
+    redact.install()
     logging.getLogger().setLevel(logging.WARNING)  # or Ray prints a line for every report
     context = ray.train.get_context()
     torch.set_num_threads(job.threads)
