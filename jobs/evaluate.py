@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from cluster.config import Config
 from cluster.engine import publish
 from cluster.engine.run import Run
-from cluster.engine.stage import Manifest
+from cluster.engine.stage import Manifest, read_file
 from cluster.evaluate import measured
 from cluster.evaluate.results import results_table
 from cluster.stages import STAGES
@@ -33,10 +32,9 @@ def evaluate(config: Config) -> None:
 def copy_results(manifest: Manifest, out: Path) -> None:
     """All that a reader wants, and metrics.json last: results, tables, pictures, predictions."""
     inner = ("rows/", "index/", "described/")
-    wanted = [f.path for f in manifest.files if not f.path.startswith(inner) and f.path != "metrics.json"]
-    for name in [*wanted, "metrics.json"]:
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(manifest.folder / name, out / name)
+    wanted = [file for file in manifest.files if not file.path.startswith(inner)]
+    for file in sorted(wanted, key=lambda one: one.path == "metrics.json"):
+        publish.write_bytes(out / file.path, read_file(manifest.folder, file))
 
 
 if __name__ == "__main__":

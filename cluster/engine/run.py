@@ -15,7 +15,7 @@ from cluster.engine.files import DamagedFileError, damaged_in
 from cluster.engine.pool import Pool
 from cluster.engine.session import session
 from cluster.engine.stage import Manifest, Stage, StageError
-from cluster.tracking.journal import Journal
+from cluster.tracking.journal import InUseError, Journal
 from cluster.tracking.redact import redacted
 from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
 from fss import shards
@@ -99,6 +99,12 @@ class Run:
         return manifest
 
     def _make(self, one: Stage, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
+        """The lock comes before the first byte that is written, into the stage's folder or its journal."""
+        with publish.only_writer(folder):
+            done = stage.finished(one, folder)  # by another run, just now
+            return self._make_alone(one, folder, settings, inputs) if done is None else done
+
+    def _make_alone(self, one: Stage, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
         self.fresh.append(one.name)
         with self.journal(one.name) as journal:
             journal.params({**settings, "fingerprint": folder.name})
@@ -108,7 +114,8 @@ class Run:
         try:  # the stage writes to the journal itself, perhaps from another machine: one writer at a time
             manifest = self._execute(one, folder, settings, inputs)
         except BaseException:
-            self.journal(one.name).end("FAILED")
+            with contextlib.suppress(InUseError):  # by a worker on a node that does not answer any more
+                self.journal(one.name).end("FAILED")
             raise
         with self.journal(one.name) as journal:
             journal.metrics({f"{one.name}/seconds": self.seconds(manifest)})
@@ -173,10 +180,8 @@ class Run:
     @staticmethod
     def seconds(manifest: Manifest) -> float:
         """How long the stage took when it was made, 0 if that is not known any more."""
-        try:
-            return float(publish.read_json(manifest.folder / "timing.json")["seconds"])
-        except (OSError, ValueError, LookupError, TypeError):  # damaged or gone: nothing depends on it
-            return 0.0
+        timing = publish.read_sealed(manifest.folder / "timing.json")
+        return 0.0 if timing is None else float(timing["seconds"])
 
     @property
     def tracking_folder(self) -> Path:

@@ -103,44 +103,49 @@ def fingerprint(stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, 
 
 def finished(stage: Stage, folder: Path) -> Manifest | None:
     """The manifest of `folder` if it is finished and its files are still there in full size."""
-    path = folder / "manifest.json"
-    manifest = read_manifest(path)
-    if manifest is None:
-        return None
-    lost = [f.path for f in manifest.files if not _whole(folder / f.path, f.bytes)]
-    if lost:
-        logger.warning("%s: %d files are missing or cut short (%s); making them again", stage.name, len(lost), lost[0])
-        path.replace(folder / ".promised.json")
-        return None
-    return manifest
+    manifest = read_manifest(folder / "manifest.json")
+    return None if manifest is None or _lost(manifest) else manifest
+
+
+def _lost(manifest: Manifest) -> list[str]:
+    return [file.path for file in manifest.files if not _whole(manifest.folder / file.path, file.bytes)]
 
 
 def execute(stage: Stage, run: Run, folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Manifest:
-    """Do the stage's work in `folder` and publish its manifest; one writer at a time.
+    """Do the stage's work in `folder`, whose lock the caller holds, and publish its manifest.
 
     Raises:
         StageError: if files of a finished stage were made again and came out different.
     """
-    with publish.only_writer(folder):
-        publish.sweep(folder)
-        start = time.monotonic()
-        files, counts = stage.work(run, folder)
-        _keep_promise(stage, folder, files)
-        value = {
-            "stage": stage.name,
-            "version": stage.version,
-            "fingerprint": folder.name,
-            "settings": redacted(dict(settings)),
-            "inputs": dict(inputs),
-            "counts": dict(counts),
-            "files": [vars(file) for file in files],
-        }
-        publish.write_json(folder / "timing.json", {"seconds": round(time.monotonic() - start, 3)})
-        publish.write_sealed(folder / "manifest.json", value)
-        (folder / ".promised.json").unlink(missing_ok=True)
+    _promise(stage, folder)
+    publish.sweep(folder)
+    start = time.monotonic()
+    files, counts = stage.work(run, folder)
+    _keep_promise(stage, folder, files)
+    value = {
+        "stage": stage.name,
+        "version": stage.version,
+        "fingerprint": folder.name,
+        "settings": redacted(dict(settings)),
+        "inputs": dict(inputs),
+        "counts": dict(counts),
+        "files": [vars(file) for file in files],
+    }
+    publish.write_sealed(folder / "timing.json", {"seconds": round(time.monotonic() - start, 3)})
+    publish.write_sealed(folder / "manifest.json", value)
+    (folder / ".promised.json").unlink(missing_ok=True)
     manifest = read_manifest(folder / "manifest.json")
     assert manifest is not None, folder
     return manifest
+
+
+def _promise(stage: Stage, folder: Path) -> None:
+    """Keep the manifest of a finished stage that lost files for what is made again to be compared with."""
+    path = folder / "manifest.json"
+    manifest = read_manifest(path)
+    if manifest is not None and (lost := _lost(manifest)):
+        logger.warning("%s: %d files are missing or cut short (%s); making them again", stage.name, len(lost), lost[0])
+        path.replace(folder / ".promised.json")
 
 
 def _keep_promise(stage: Stage, folder: Path, files: Sequence[File]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from cluster.config import plain
 from cluster.engine import publish
 from cluster.engine.run import Run
-from cluster.engine.stage import Manifest, read_file
+from cluster.engine.stage import File, Manifest, read_file
 from cluster.evaluate import measured
 from cluster.evaluate.results import Result, means_markdown, results_markdown, results_table
 from cluster.label import sources
@@ -166,7 +166,7 @@ def _clusters(run: Run) -> report.Gallery | None:
     except ValueError:
         return None
     figures = publish.read_json(manifest.path("quality.json"))
-    tiles = [report.Tile(_picture(manifest.folder / file.path)) for file in manifest.named(".jpg")]
+    tiles = [report.Tile(_picture(manifest, file)) for file in manifest.named(".jpg")]
     return report.Gallery("Clusters", tiles, quality_text.note(figures), 1180, quality_text.tables(figures))
 
 
@@ -211,10 +211,10 @@ def _tasks(run: Run) -> report.Gallery | None:
 
 def _predictions(evaluated: Manifest) -> report.Gallery | None:
     shown = [f for f in evaluated.files if f.path.startswith("gallery/")]
-    tiles = [report.Tile(_picture(evaluated.folder / file.path), Path(file.path).stem) for file in shown]
+    tiles = [report.Tile(_picture(evaluated, file), Path(file.path).stem) for file in shown]
     note = "Blue: prediction. Yellow outline: truth. Orange: support masks. Best, median and worst of each fold."
     return report.Gallery("Predictions", tiles, note, 560) if tiles else None
 
 
-def _picture(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
+def _picture(manifest: Manifest, file: File) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(read_file(manifest.folder, file))).convert("RGB"))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 from cluster.config import TrackingConfig
+from cluster.tracking import audit
 from cluster.tracking.journal import Journal, flatten
 from cluster.tracking.redact import redact
 from cluster.tracking.sync import Sender, first_event
@@ -141,6 +142,19 @@ class Shipper:
                     sender = Sender(None, redact(self.tracking_uri), "", path)  # type: ignore[arg-type]
                 counts[path.stem] = sender.pending()
             return {run: count for run, count in counts.items() if count}
+
+    def repair(self) -> dict[str, int]:
+        """Compare each journal with what the server holds, and send what it lacks: runs and how much they lacked.
+
+        Raises:
+            Exception: whatever MLflow raises if the server cannot be asked.
+        """
+        with self._round, _request_settings(self.timeout, self._login):
+            found = {}
+            for run, sender in self._senders.items():
+                if sender.state.run_id and not sender.deleted:
+                    found[run] = audit.repair(sender.client, sender.state.run_id, sender.path)
+            return {run: count for run, count in found.items() if count}
 
     def run_ids(self) -> dict[str, str]:
         """The MLflow run of each journal, as far as they have one."""

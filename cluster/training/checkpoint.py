@@ -1,7 +1,8 @@
 """Training state that does not depend on the number of workers or the ZeRO stage, in files that execute nothing.
 
     checkpoints/step-00000200/state.safetensors    parameters, buffers, optimiser moments, averaged weights; float32
-    checkpoints/step-00000200/meta.json            step, identity of the run, sha256; the folder is renamed into place
+    checkpoints/step-00000200/meta.json            step, identity of the run, sha256 of the state, and of all this;
+                                                   the folder is renamed into place
 
 The frozen backbone is not in it; `identity` holds its fingerprint and is checked on resume.
 """
@@ -81,7 +82,7 @@ def write(folder: Path, step: int, state: State, identity: Mapping[str, Any], ke
     data = save(state)
     temporary = folder / f".step-{uuid.uuid4().hex[:8]}.tmp"
     publish.write_bytes(temporary / "state.safetensors", data)
-    publish.write_json(temporary / "meta.json", {"step": step, "sha256": shards.sha256(data), **identity})
+    publish.write_sealed(temporary / "meta.json", {"step": step, "sha256": shards.sha256(data), **identity})
     target = folder / f"step-{step:08d}"
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
@@ -106,13 +107,9 @@ def newest(folder: Path, identity: Mapping[str, Any]) -> tuple[int, State] | Non
         ValueError: if it was made by another configuration or backbone.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
-        try:
-            meta = publish.read_json(path / "meta.json")
-            data = (path / "state.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            logger.warning("checkpoint %s cannot be read (%s), trying the one before", path, error)
-            continue
-        if shards.sha256(data) != meta["sha256"]:
+        meta, state = publish.read_sealed(path / "meta.json"), path / "state.safetensors"
+        data = state.read_bytes() if state.is_file() else b""
+        if meta is None or shards.sha256(data) != meta["sha256"]:
             logger.warning("checkpoint %s is damaged, trying the one before", path)
             continue
         other = {key: meta.get(key) for key in identity if meta.get(key) != identity[key]}

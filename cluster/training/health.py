@@ -78,9 +78,8 @@ class Health:
     said: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        try:
-            about = publish.read_json(self.folder / FILE)
-        except (OSError, ValueError):  # a new run; a damaged file costs a warning said twice
+        about = publish.read_sealed(self.folder / FILE)
+        if about is None:  # a new run; a damaged file costs a warning said twice
             return
         self.start, self.said = dict(about["start"]), dict(about["said"])
 
@@ -103,7 +102,7 @@ class Health:
         new = {name: words for name, words in found.items() if name not in self.said}
         self.said |= dict.fromkeys(new, step)
         if (self.start, self.said) != before:
-            publish.write_json(self.folder / FILE, {"start": self.start, "said": self.said})
+            publish.write_sealed(self.folder / FILE, {"start": self.start, "said": self.said})
         return {name: f"at step {step} {words}" for name, words in new.items()}
 
     def _settled(self, name: str, step: int) -> bool:

@@ -33,6 +33,9 @@ from fss import rng
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that a restarted worker waits for the one before to let go of the journal.
+_PATIENCE = 60.0
+
 
 def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
     """Run `job` to its end on `cluster.train_workers` workers, restarting them after crashes.
@@ -223,7 +226,7 @@ class Loop:
         if self.rank:
             yield None
             return
-        with Journal(self.job.tracking, self.job.journal, parent=self.job.parent) as journal:
+        with Journal(self.job.tracking, self.job.journal, parent=self.job.parent, patience=_PATIENCE) as journal:
             yield journal
 
 

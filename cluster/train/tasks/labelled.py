@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.engine.run import Run
-from cluster.engine.stage import Output, Unit, map_units
+from cluster.engine.stage import Output, Unit, map_units, read_file
 from fss import shards
 from fss.datasets import Dataset, areas, files
 from fss.datasets.training import open_training
@@ -135,7 +135,7 @@ def open_tasks(run: Run, folder: Path) -> tuple[LabelledTasks, LabelledTasks]:
     indexed, _ = map_units(run, folder, "train", IndexMasks(found), units, total=len(units), parts="blocks of masks")
     table: dict[str, dict[int, int]] = {}
     for file in indexed:
-        for name, pixels in json.loads((folder / file.path).read_bytes()).items():
+        for name, pixels in json.loads(read_file(folder, file)).items():
             table[name] = {int(class_id): area for class_id, area in pixels.items()}
     dataset, classes = found.open()
     train, held = labelled.episodes(
