@@ -31,31 +31,40 @@ State = dict[str, torch.Tensor]
 
 def collect(engine: Any, moments: tuple[str, ...]) -> State:
     """The whole training state on the CPU; with ZeRO every rank must call this together."""
-    zero = engine.zero_optimization_stage() > 0
-    if zero:
-        _ready(engine, moments)
     state: State = {}
-    for name, parameter in _trained(engine):
-        values = _gather(parameter, moments) if zero else _local(engine.optimizer, parameter, moments)
-        state |= {f"{kind}/{name}": value for kind, value in values.items()}
+    names, parameters = zip(*_trained(engine), strict=True)
+    for name, found in zip(names, values(engine, parameters, moments), strict=True):
+        state |= {f"{kind}/{name}": value for kind, value in found.items()}
     state |= {f"buffer/{name}": buffer for name, buffer in _buffers(engine)}
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
+def values(engine: Any, parameters: Sequence[nn.Parameter], moments: tuple[str, ...]) -> list[State]:
+    """Each parameter's value and moments, in float32; with ZeRO every rank must call this together."""
+    if not engine.zero_optimization_stage():
+        return [_local(engine.optimizer, parameter, moments) for parameter in parameters]
+    _ready(engine, moments)
+    found = (_gather(parameter, moments) for parameter in parameters)
+    return [{kind: value.clone() for kind, value in one.items()} for one in found]
+
+
+def put(engine: Any, parameter: nn.Parameter, found: State) -> None:
+    """Give a parameter the value and the moments that `values` found; every rank calls this with the same."""
+    if engine.zero_optimization_stage():
+        _scatter(parameter, found)
+    else:
+        kept = {kind: value.clone() for kind, value in found.items() if kind != "parameter"}
+        engine.optimizer.state[parameter] = kept | {"step": torch.tensor(0.0)}
+    with whole([parameter], write=True), torch.no_grad():
+        parameter.copy_(found["parameter"])
+
+
 def restore(engine: Any, state: Mapping[str, torch.Tensor], moments: tuple[str, ...], step: int) -> None:
     """Put `state` back into an engine of any world size and ZeRO stage; every rank calls this with the same state."""
-    zero = engine.zero_optimization_stage() > 0
-    if zero:
+    if engine.zero_optimization_stage():
         _ready(engine, moments)
     for name, parameter in _trained(engine):
-        values = {kind: state[f"{kind}/{name}"].to(engine.device) for kind in ("parameter", *moments)}
-        if zero:
-            _scatter(parameter, values)
-        else:
-            engine.optimizer.state[parameter] = {kind: values[kind].clone() for kind in moments}
-            engine.optimizer.state[parameter]["step"] = torch.tensor(0.0)
-        with whole([parameter], write=True), torch.no_grad():
-            parameter.copy_(values["parameter"])
+        put(engine, parameter, {kind: state[f"{kind}/{name}"].to(engine.device) for kind in ("parameter", *moments)})
     base = getattr(engine.optimizer, "optimizer", engine.optimizer)
     for entry in base.state.values():
         if "step" in entry:

@@ -27,6 +27,20 @@ def check_finite(name: str, step: int, loss: float) -> None:
         )
 
 
+def check_moving(name: str, step: int, figures: Mapping[str, float]) -> None:
+    """Stop a training of which no step since the last log line was made: its weights stay what they are for ever.
+
+    Raises:
+        RuntimeError: with the remedy.
+    """
+    if figures["skipped_steps"] and "grad_norm" not in figures:
+        raise RuntimeError(
+            f"{name}: all {figures['skipped_steps']:.0f} steps up to step {step} were skipped, because their gradients "
+            f"are not finite; lower {name}.lr, train in fp32 ({name}.precision=fp32), or look for a loss with an "
+            "infinite slope"
+        )
+
+
 def _all_background(figures: Mapping[str, float], prefix: str) -> bool:
     return figures.get(f"{prefix}area_ratio", 1.0) < 0.05
 

@@ -23,9 +23,10 @@ from cluster.engine.progress import Progress
 from cluster.engine.stage import StageError
 from cluster.tracking import redact
 from cluster.tracking.journal import Journal
-from cluster.training import checkpoint
+from cluster.training import checkpoint, gradients
 from cluster.training.averaging import Average
-from cluster.training.health import Health, check_finite
+from cluster.training.gradients import Gradients
+from cluster.training.health import Health, check_finite, check_moving
 from cluster.training.job import Job
 from cluster.training.meter import Figures, Meter
 from cluster.training.optimizers import learning_rate
@@ -105,6 +106,7 @@ class Loop:
             os.environ["DS_ACCELERATOR"] = "cpu"
         module = job.recipe.module(self.device).to(self.device)
         self.engine = _engine(job, module, job.recipe.optimizer(module), world)
+        self.gradients = Gradients(self.engine, job.moments)
         self.base_rates = [group["lr"] for group in self._groups()]
         self.average = Average(self.engine.module, job.ema)
         self.identity = {**job.identity, **job.recipe.identity()}
@@ -154,7 +156,7 @@ class Loop:
             torch.manual_seed(rng.mix(job.seed, "step", self.step, self.rank, index))  # dropout as it would have been
             figures = self.engine(*part_of(batch, index, job.accumulate))
             self.engine.backward(figures["loss"])
-            self.engine.step()  # DeepSpeed updates after the last part
+            (self.gradients if index == job.accumulate - 1 else self.engine).step()  # updates after the last part
             for name, value in figures.items():
                 share = value.detach() / job.accumulate
                 means[name] = means[name] + share if name in means else share
@@ -167,7 +169,8 @@ class Loop:
 
     def _figures(self, meter: Meter, progress: Progress | None) -> Figures:
         """Means over the steps since the last log and over all ranks, with the speed."""
-        figures = self._means(meter)
+        figures = self._means(meter) | self.gradients.figures()
+        check_moving(self.job.name, self.step, figures)
         rates = {f"lr/{group['name']}" if "name" in group else "lr": group["lr"] for group in self._groups()}
         eta = {} if progress is None else {"eta_seconds": progress.remaining() or 0.0}
         return {**figures, **rates, **meter.speed(self.device), **eta}
@@ -240,8 +243,7 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
         "train_micro_batch_size_per_gpu": job.batch // world // job.accumulate,
         "gradient_accumulation_steps": job.accumulate,
         "gradient_clipping": job.clip,
-        "zero_optimization": {"stage": job.zero_stage},
-        "bf16": {"enabled": job.precision == "bf16"},
+        **gradients.settings(job.precision, job.zero_stage),
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         **job.extra,
