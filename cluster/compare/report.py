@@ -11,6 +11,7 @@ from typing import Any
 
 from cluster.compare.compare import METRICS, CompareConfig, Comparison, Group
 from cluster.engine import publish
+from cluster.engine.places import own_folder
 from cluster.evaluate.results import (
     Result,
     latex,
@@ -175,7 +176,7 @@ def conclude(found: Comparison, config: CompareConfig) -> Path:
     """Write compare.{md,tex,json,png} to `out`, log them as one MLflow run, and return the folder."""
     digest = shards.sha256(shards.dumps(data(found)))[:8]
     run = found.first.evaluation.run
-    out = Path(config.out or run.parent / "compare" / digest).resolve()
+    out = own_folder(config.out or str(run.parent / "compare" / digest), "out", "compare.md")
     files = {
         "compare.md": markdown(found).encode(),
         "compare.tex": tex(found).encode(),

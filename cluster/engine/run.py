@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import Config, plain
-from cluster.engine import publish, stage
+from cluster.engine import places, publish, stage
 from cluster.engine.files import DamagedFileError, damaged_in
 from cluster.engine.pool import Pool
 from cluster.engine.session import session
@@ -33,7 +33,7 @@ class Run:
 
     def __init__(self, config: Config, stages: Mapping[str, Stage]):
         self.config = config
-        self.folder = Path(config.root).resolve() / config.name
+        self.folder = places.writable(config.root, "root") / config.name
         self._stages = stages
         self._manifests: dict[str, Manifest] = {}
         self._identities: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {}
