@@ -19,6 +19,8 @@ class CorpusConfig:
     without folder and extension."""
     column: str | None = None
     """Column of a .csv or .parquet list; none = the first of path, url, file, filename, image."""
+    drivers: str | None = None
+    """Drivers of fsspec that a list may name beside http(s), s3, gs, az, abfs, hf and plain paths, such as ftp,sftp."""
     longer_side: int = 512
     """Larger images are shrunk to this longer side, pixels."""
     shard_size: int = 500

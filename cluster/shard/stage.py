@@ -89,8 +89,9 @@ def source(run: Run) -> Source:
         return Source(str(folder / "JPEGImages"), str(folder / "ImageSets/train.txt"))
     if not settings.root and not settings.list:
         raise ValueError("expected a folder, a tar or a URL of images: give it as corpus.root=FOLDER")
+    drivers = tuple((settings.drivers or "").split(","))
     root, listing = (None if not p else p if is_url(p) else os.path.abspath(p) for p in (settings.root, settings.list))
-    return Source(root, listing, settings.column)
+    return Source(root, listing, settings.column, settings.max_bytes, drivers)
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
