@@ -21,8 +21,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from fss.backbones import Features
 from fss.heads.parts.head import Head
@@ -97,6 +95,9 @@ def _contrast(query: torch.Tensor, support: torch.Tensor, weights: torch.Tensor)
 
 def agglomerate(tokens: np.ndarray, tau: float) -> np.ndarray:
     """Segments of (N, D) unit tokens by average linkage, as long as mean cosines reach `tau`: (N,) int64 of 0..S-1."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
     distances = np.clip(1 - tokens @ tokens.T, 0, None).astype(np.float64)
     np.fill_diagonal(distances, 0)
     tree = linkage(squareform(distances, checks=False), "average")
