@@ -33,7 +33,7 @@ class Stop:
         self._source, self._sink = os.pipe()
         os.set_blocking(self._sink, False)
         signal.set_wakeup_fd(self._sink, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, _terminate)
+        self._before = signal.signal(signal.SIGTERM, _terminate)
         self._thread.start()
         return self
 
@@ -43,6 +43,9 @@ class Stop:
         self._thread.join()
         if self._signal is not None and kind is not None:
             _end(self._signal)
+        signal.signal(signal.SIGTERM, self._before)
+        os.close(self._source)
+        os.close(self._sink)
 
     def _listen(self) -> None:
         while number := os.read(self._source, 1)[0]:

@@ -43,7 +43,9 @@ def pipeline(config: Config) -> None:
     from cluster.stages import STAGES
 
     with Run(config, STAGES) as current:
-        for stage in summary.stages(current):
+        stages = summary.stages(current)
+        current.check(*stages)
+        for stage in stages:
             current.ensure(stage)
         print(summary.conclude(current))
 

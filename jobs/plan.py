@@ -26,18 +26,10 @@ def load_plan(arguments: Sequence[str]) -> Config:
 
 
 def _problems(config: Config) -> list[str]:
-    chosen, found = config.plan, []
-    if chosen.corpus_size is None or chosen.corpus_size < 1:
-        found.append(
-            f"plan.corpus_size: expected the number of images to plan for, corpus_size=1e9, got {chosen.corpus_size}"
-        )
-    if chosen.images < 16:
-        found.append(f"plan.images: expected at least 16 images to measure on, got {chosen.images}")
-    for key in ("workers", "network_gbit", "disk_mb_s"):
-        value = getattr(chosen, key)
-        if value is not None and value <= 0:
-            found.append(f"plan.{key}: expected a number above 0, got {value}")
-    return found
+    size = config.plan.corpus_size
+    if size is None or size < 1:
+        return [f"plan.corpus_size: expected the number of images to plan for, corpus_size=1e9, got {size}"]
+    return []
 
 
 COMMAND = Command(

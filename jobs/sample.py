@@ -1,7 +1,7 @@
 """Run the frozen backbone over corpus shards and keep a few embeddings of each image.
 
     python -m jobs.sample experiment=tiny
-    python -m jobs.sample experiment=photos corpus.root=PHOTOS backbone.weights=FILE source.points_per_image=32
+    python -m jobs.sample experiment=photos corpus.root=PHOTOS source=pixels source.points_per_image=32
 
 The stages it reads are run first if they are not done yet.
 """

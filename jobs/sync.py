@@ -1,7 +1,9 @@
 """Send the metrics that MLflow has not got yet, after an outage or from another machine.
 
-python -m jobs.sync root=runs name=demo
-python -m jobs.sync root=/mnt/shared/runs name=photos tracking.uri=http://server:5000
+    python -m jobs.sync root=runs name=demo
+    python -m jobs.sync root=/mnt/shared/runs name=photos tracking.uri=http://server:5000
+
+What MLflow has already is not sent again.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """What all tests share: a home of their own, and one local Ray for those that need workers."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -34,6 +35,18 @@ def pytest_collection_modifyitems(items):
     """Files that need Ray come first: they take longest, and what is short evens the workers out in the end."""
     needing = {item.path for item in items if "ray_session" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in needing)
+
+
+@pytest.fixture(autouse=True)
+def _what_is_the_processs_own_is_put_back():
+    """Environment, working folder and level of logging: no test sees what another one did to them."""
+    environment, folder, level = dict(os.environ), Path.cwd(), logging.root.level
+    yield
+    if dict(os.environ) != environment:
+        os.environ.clear()
+        os.environ.update(environment)
+    os.chdir(folder)
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -104,19 +104,26 @@ def every_key(schema: Mapping[str, type], root: type = Config) -> list[str]:
     return list(_leaves(root, schema, ""))
 
 
-def place(key: str, schema: Mapping[str, type], root: type = Config) -> tuple[list[str], Any]:
-    """The path to a key of `root`, with dots, and its type, None if there is no such key.
+class Place(NamedTuple):
+    """Where a key is among the values: its path and type, None if there is no such key."""
 
-    What follows the key of a dictionary is one name, whatever dots it has.
-    """
-    path, kind, parts = list[str](), cast(Any, root), key.split(".")
+    path: list[str]
+    kind: Any
+    entries: dict[str, Any]
+    """What the dictionary that it is, or is an entry of, holds by default."""
+
+
+def place(key: str, schema: Mapping[str, type], root: type = Config) -> Place:
+    """The place of a key of `root`, with dots; what follows a dictionary's key is one name, whatever dots it has."""
+    path, kind, parts, entries = list[str](), cast(Any, root), key.split("."), dict[str, Any]()
     for at, part in enumerate(parts):
         if typing.get_origin(kind) is dict:
-            return [*path, ".".join(parts[at:])], typing.get_args(kind)[1]
-        below = types(cast(type, kind)).get(part) if dataclasses.is_dataclass(kind) else None
+            return Place([*path, ".".join(parts[at:])], typing.get_args(kind)[1], entries)
+        owner, below = kind, types(cast(type, kind)).get(part) if dataclasses.is_dataclass(kind) else None
         kind = schema.get(part, below) if kind is Config else below
+        entries = getattr(owner(), part) if typing.get_origin(kind) is dict else {}
         path.append(part)
-    return path, kind
+    return Place(path, kind, entries)
 
 
 def _leaves(kind: type, schema: Mapping[str, type], prefix: str) -> Iterator[str]:

@@ -105,9 +105,9 @@ class Given:
         """Put the `wanted` values, read by the types of their keys, into a tree of values; what is no key as text."""
         for key, text in self.texts.items():
             if wanted is None or wanted(key):
-                path, kind = build.place(key, schema, root)
+                place = build.place(key, schema, root)
                 try:
-                    _put(tree, path, _read(text, kind))
+                    _put(tree, place, _read(text, place.kind))
                 except ValueError as error:
                     self.mistakes.append(f"{key}: {error}")
                     self.unread.add(key)
@@ -161,15 +161,17 @@ def _read(text: str, kind: Any) -> Any:
     return values.read(text, kind)
 
 
-def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set what lies at `path`; a dictionary is added to the one that is there."""
-    *groups, last = path
+def _put(tree: dict[str, Any], place: build.Place, value: Any) -> None:
+    """Set what lies at `place`; entries of a dictionary are added to those that are there, or that are by default."""
+    *groups, last = place.path
     for group in groups:
         if not isinstance(tree.get(group), dict):
             tree[group] = {}
         tree = tree[group]
-    before = tree.get(last)
-    tree[last] = before | value if isinstance(before, dict) and isinstance(value, dict) else value
+    if isinstance(value, dict):
+        tree[last] = (tree.get(last) or place.entries) | value
+    else:
+        tree |= ({} if tree else place.entries) | {last: value}
 
 
 def _no_assignment(argument: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -64,11 +62,6 @@ def held_out(keys: np.ndarray, seed: int) -> np.ndarray:
     return np.array(held, bool)[code]
 
 
-def settings(rules: Rules) -> dict[str, Any]:
-    """What shapes tasks: the keys of the chosen pairing."""
-    return dataclasses.asdict(rules)
-
-
 def drawn(table: pairs.Table, rules: Rules, *, seed: int, queries: np.ndarray | None = None) -> Sequence[pairs.Pairing]:
     """A group's pairings, as `rules.pairing` makes them; see `cross_image.draw` for the arguments."""
     return choices.load(PAIRINGS, rules.pairing).draw(table, rules, seed=seed, queries=queries)
@@ -76,7 +69,7 @@ def drawn(table: pairs.Table, rules: Rules, *, seed: int, queries: np.ndarray | 
 
 def number_drawn(table: pairs.Table, rules: Rules, queries: np.ndarray) -> int:
     """How many pairings `drawn` finds among `queries` (R,) bool, whatever the seed, without looking at descriptors."""
-    return choices.load(PAIRINGS, rules.pairing).count(table, rules, queries)
+    return int(choices.load(PAIRINGS, rules.pairing).count(table, rules, queries))
 
 
 class Members:
@@ -106,7 +99,7 @@ class Members:
         return len(self.names(extension))
 
 
-class Source:
+class Regions:
     """A group's regions with its images and label maps: makes tasks of pairings, by rules that say how to split."""
 
     def __init__(self, corpus: Path, labels: Path, group: Group, table: pairs.Table, rules: Rules):

@@ -128,9 +128,23 @@ def fingerprint(source: Source) -> tuple[int, str]:
         total += int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
         number += 1
     if number == 0:
-        place = source.list_file or source.root
-        raise ValueError(f"expected images ({', '.join(sorted(EXTENSIONS))}) in {place}, found none")
+        raise _none(source)
     return number, f"{total % (1 << 128):032x}"
+
+
+def look(source: Source | None) -> None:
+    """Open the source as far as its first entry; None is nothing to open.
+
+    Raises:
+        ValueError: if it is not there, or empty.
+    """
+    if source is not None and next(iter(source.entries()), None) is None:
+        raise _none(source)
+
+
+def _none(source: Source) -> ValueError:
+    place = source.list_file or source.root
+    return ValueError(f"corpus.root: expected images ({', '.join(sorted(EXTENSIONS))}) in {place}, found none")
 
 
 @functools.lru_cache(maxsize=64)

@@ -82,14 +82,6 @@ def work(job: Job, rank: int, world: int) -> None:
         torch.distributed.barrier()
 
 
-def warn_of_slow(precision: str, device: torch.device, key: str = "precision") -> None:
-    """Say so if `precision` is one that this processor can only emulate."""
-    if precision == "bf16" and device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        able = torch.cpu.get_capabilities()
-        if not (able.get("amx_bf16") or able.get("avx512_bf16")):
-            logger.warning("this processor has no bf16 arithmetic, emulating it is slow; set %s=fp32", key)
-
-
 def _worker(config: Mapping[str, Any]) -> None:
     import ray.train
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import safetensors.numpy
 
+from cluster.config import Config
 from cluster.engine.manifest import Manifest
-from cluster.label.sources.source import Source
+from cluster.engine.settings import picked
+from cluster.label.sources.source import Given, Source
 from fss.labelling import pseudo
-from fss.labelling.segments import GRADED
-from fss.labelling.sources.clusters import ClusterLabeller, Keys
-
-if TYPE_CHECKING:
-    from cluster.engine.run import Run
+from fss.labelling.sources.clusters import ClusterLabeller
 
 
 def read_clusters(manifest: Manifest) -> pseudo.Clusters:
@@ -21,28 +19,28 @@ def read_clusters(manifest: Manifest) -> pseudo.Clusters:
     return pseudo.Clusters(**safetensors.numpy.load(manifest.path("clusters.safetensors").read_bytes()))
 
 
-def recipe(source: Keys) -> pseudo.Recipe:
+@dataclass(frozen=True)
+class ClustersSettings:
+    """What of the source shapes embeddings and label maps, beside the centroids."""
+
+    segments: str
+    unit: str
+    levels: tuple[str, ...]
+    granularities: tuple[int, ...]
+
+
+def settings(config: Config) -> ClustersSettings:
+    """What of the keys shapes embeddings and label maps."""
+    return picked(ClustersSettings, config.source)
+
+
+def recipe(chosen: ClustersSettings) -> pseudo.Recipe:
     """How images are cut up, and what of them is clustered."""
-    return pseudo.Recipe(
-        segments=source.segments,
-        unit=source.unit,
-        granularities=tuple(source.granularities),
-        levels=tuple(source.levels),
-        points_per_image=source.points_per_image,
-    )
+    return picked(pseudo.Recipe, chosen)
 
 
-def settings(run: Run) -> dict[str, Any]:
-    """What of the source shapes embeddings and label maps."""
-    source = run.config.source
-    chosen: dict[str, Any] = {"segments": source.segments, "unit": source.unit, "levels": list(source.levels)}
-    if source.segments in GRADED:
-        chosen["granularities"] = list(source.granularities)
-    return chosen
+def _labeller(given: Given) -> ClusterLabeller:
+    return ClusterLabeller(read_clusters(given.inputs["kmeans"]), recipe(given.settings))
 
 
-def _labeller(run: Run) -> ClusterLabeller:
-    return ClusterLabeller(read_clusters(run.manifest("kmeans")), recipe(run.config.source))
-
-
-SOURCE = Source(_labeller, settings, clusters=True, recipe=recipe)
+SOURCE = Source(settings, _labeller, clusters=True, recipe=recipe)

@@ -8,9 +8,9 @@
 | `mining` | the latent class of every cell, one layer | a trained `mining` model |
 
 A source is found by the name of its module here. The module has `Keys`, its settings with their checks, and a labeller:
-a frozen dataclass that can be pickled, small enough to be sent to every worker. `cluster.label.sources` says how the
-stages feed it. Where a source has clusters every label names one, 0 too. Everywhere else 0 is nothing, labels count
-from 1, and only they are regions.
+a frozen dataclass that can be pickled, small enough to be sent to every worker. A source that needs nothing but its
+keys has a function `labeller(keys) -> Labeller`; for the others `cluster.label.sources` makes it. Where a source has
+clusters every label names one, 0 too. Everywhere else 0 is nothing, labels count from 1, and only they are regions.
 
 These modules import torch inside of their functions: the command line reads their keys, and torch takes seconds.
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fss.backbones import Features
     from fss.labelling.pseudo import Region
 
-    Maps = tuple[np.ndarray, Sequence[Region]]
-    """Label maps of an image, (G, H, W) uint16 in the image's size, and their regions."""
+Maps: TypeAlias = "tuple[np.ndarray, Sequence[Region]]"
+"""Label maps of an image, (G, H, W) uint16 in the image's size, and their regions."""
 
 LEVELS = ("low", "mid", "high")
 

@@ -15,13 +15,11 @@ import numpy as np
 
 from fss.keys import POSITIVE, SHARE, key, one_of
 from fss.labelling.names import ImageNames
-from fss.labelling.sources import Block, Labeller, Photo
+from fss.labelling.sources import Block, Labeller, Maps, Photo
 from fss.labelling.sources.saliency import MapKeys
 
 if TYPE_CHECKING:
     import torch
-
-    from fss.labelling.sources import Maps
 
 WEIGHTINGS = ("softmax", "inverse_distance", "paper")
 SCALES = ("each", "image")

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fss.keys import at_least, key, one_of, ranged
-from fss.labelling.sources import SourceKeys
+from fss.labelling.sources import Block, Maps, SourceKeys
 
 if TYPE_CHECKING:
     from fss.labelling import pseudo
-    from fss.labelling.sources import Block, Maps
 
 #: How images are cut up, see `fss.labelling.segments`; the last ones have granularities.
 SEGMENTS = ("none", "superpixel", "agglomerate", "ncut")

@@ -7,15 +7,11 @@ makes new tasks, of images that nobody has cut up.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fss.keys import key, one_of
-from fss.labelling.sources import LEVELS, SourceKeys
-
-if TYPE_CHECKING:
-    from fss.labelling.sources import Block, Maps
+from fss.labelling.sources import LEVELS, Block, Maps, SourceKeys
 
 
 @dataclass

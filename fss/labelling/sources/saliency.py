@@ -16,12 +16,10 @@ import numpy as np
 from fss.datasets.parts import files
 from fss.imaging.images import VOID
 from fss.keys import key, one_of
-from fss.labelling.sources import SourceKeys
+from fss.labelling.sources import Block, Maps, Photo, SourceKeys
 
 if TYPE_CHECKING:
     import torch
-
-    from fss.labelling.sources import Block, Maps, Photo
 
 #: What files of the user's hold: saliency from 0 to 255, salient from `SALIENT` on, or class indices.
 KINDS = ("saliency", "classes")
@@ -47,7 +45,7 @@ class Keys(MapKeys):
 
 @dataclass(frozen=True)
 class SaliencyLabeller:
-    """Maps of the normalised cut of the embeddings, as `fss.heads.saliency.cut` makes them."""
+    """Maps of the normalised cut of the embeddings, as `fss.clustering.saliency.cut` makes them."""
 
     def maps(self, block: Block) -> list[Maps]:
         """See `fss.labelling.sources.Labeller`."""
@@ -58,7 +56,7 @@ def _cut(photo: Photo, field: torch.Tensor, corners: bool) -> Maps:
     import torch
 
     from fss import grid
-    from fss.heads.saliency import side
+    from fss.clustering.saliency import side
     from fss.labelling import pseudo, segments
 
     margin = side(segments.second_vector(field.flatten(0, 1).cpu().numpy()).reshape(field.shape[:2]))

@@ -81,12 +81,14 @@ def arm(specification):
 def test_workers_killed_in_the_middle_of_stages(tiny_run, configure, start, pools, tmp_path):
     """At another point in each; new workers do not inherit the failpoint."""
     run = start(configure(tmp_path))
-    for stage, failpoint in WORKERS.items():
-        marker = tmp_path / f"killed-{stage}"
-        pools[2].on_each(arm, [f"{failpoint} {marker}"] * 2)
-        run.ensure(stage)
-        assert marker.exists()
-    pools[2].on_each(arm, [""] * 2)
+    try:
+        for stage, failpoint in WORKERS.items():
+            marker = tmp_path / f"killed-{stage}"
+            pools[2].on_each(arm, [f"{failpoint} {marker}"] * 2)
+            run.ensure(stage)
+            assert marker.exists()
+    finally:
+        pools[2].on_each(arm, [""] * 2)
     run.ensure("pair")
     assert published(run.folder) == published(tiny_run.folder)
     check_ledger(run.folder)

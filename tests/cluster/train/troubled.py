@@ -41,7 +41,7 @@ class Troubled(MetaRecipe):
 
 def troubled_job(tiny_run, folder, **trouble):
     """The tiny run's job in another folder, with a recipe that notes what it does."""
-    job = train.job(tiny_run, tiny_run.manifest("train").folder)
+    job = train.job(tiny_run.work("train"))
     values = {field.name: getattr(job.recipe, field.name) for field in dataclasses.fields(MetaRecipe)}
     recipe = Troubled(**values, notes=folder, **trouble)
     return dataclasses.replace(job, recipe=recipe, folder=folder / "train", tracking=folder / "tracking")
