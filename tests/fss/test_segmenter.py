@@ -57,7 +57,7 @@ def test_the_round_trip_gives_equal_masks(tmp_path, name):
     expected = original.probabilities(query, SUPPORTS, MASKS)
     assert np.array_equal(loaded.probabilities(query, SUPPORTS, MASKS), expected)
     assert np.array_equal(loaded.segment(query, SUPPORTS, MASKS), original.segment(query, SUPPORTS, MASKS))
-    assert expected.std() > 1e-4
+    assert expected.std() > 0
     assert loaded.about["facts"] == {"steps": 7}
     assert loaded.about["model"] == {"name": name, "options": heads.complete(name, OPTIONS.get(name, {}))}
     assert loaded.extractor.size == 64
