@@ -18,7 +18,7 @@ from PIL import Image
 from cluster.config import PredictConfig
 from cluster.engine import publish
 from fss.drawing import pictures
-from fss.imaging import images
+from fss.imaging import images, inputs
 from fss.segmenter import Segmenter, find
 from jobs._config import load_predict, run
 
@@ -45,9 +45,9 @@ def predict(config: PredictConfig) -> None:
     done = 0
     for path in queries:
         try:
-            query = images.decode(path.read_bytes())
-        except (images.BadImageError, OSError) as error:
-            print(f"skipped {path}: {error}")
+            query = inputs.as_image(path)
+        except ValueError as error:
+            print(f"skipped {error}")
             continue
         mask = segmenter.segment(query, supports, masks, config.threshold)
         publish.write_bytes(out / f"{path.stem}.png", images.encode_png(mask))
@@ -62,52 +62,33 @@ def _supports(config: PredictConfig) -> tuple[list[Image.Image], list[np.ndarray
     names, masks = _paths(config.support), _paths(config.support_mask)
     if len(names) != len(masks):
         raise ValueError(f"expected one mask for each support, got {len(names)} supports and {len(masks)} masks")
-    return [_image(name) for name in names], [_binary(_read(name), name) for name in masks]
+    pairs = [inputs.as_support(name, mask, str(name)) for name, mask in zip(names, masks, strict=True)]
+    for name, (_, mask) in zip(masks, pairs, strict=True):
+        if not (mask == 1).any():
+            raise ValueError(
+                f"{name}: expected a mask that shows the thing, got only background; paint it with 1 or 255"
+            )
+    return [image for image, _ in pairs], [mask for _, mask in pairs]
 
 
 def _paths(value: object) -> list[Path]:
     return [Path(str(one)) for one in (value if isinstance(value, list | tuple) else [value])]
 
 
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise ValueError(f"expected an image at {path}, there is no such file")
-    return path.read_bytes()
-
-
-def _image(path: Path) -> Image.Image:
-    try:
-        return images.decode(_read(path))
-    except images.BadImageError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _binary(data: bytes, name: Path) -> np.ndarray:
-    """A user's mask as 0 and 1. Two values, whatever they are, mean background and thing; 255 beside 1 is void."""
-    try:
-        labels = images.decode_labels(data)
-    except images.BadImageError as error:
-        raise ValueError(f"{name}: {error}") from error
-    values = set(np.unique(labels).tolist())
-    if values <= {0, 1, 255} and 1 in values:
-        return labels.astype(np.uint8)
-    if len(values - {0}) == 1:
-        return (labels != 0).astype(np.uint8)
-    if values == {0}:
-        raise ValueError(f"{name}: expected a mask that shows the thing, got only background; paint it with 1 or 255")
-    raise ValueError(
-        f"{name}: expected a mask of 0 and one other value, got {sorted(values)[:6]}; keep one class, as 1"
-    )
-
-
 def _queries(path: Path) -> Iterator[Path]:
+    """The images at `path`; what else lies in that folder is named."""
     if path.is_file():
         yield path
         return
-    found = sorted(p for p in path.glob("*") if p.suffix.lower() in images.EXTENSIONS) if path.is_dir() else []
-    if not found:
+    found = sorted(path.iterdir()) if path.is_dir() else []
+    taken = [p for p in found if p.suffix.lower() in images.EXTENSIONS | images.UNDECODED and p.is_file()]
+    if not taken:
         raise ValueError(f"expected an image or a folder of images at query={path}, found none")
-    yield from found
+    others = [f"{p.name}/" if p.is_dir() else p.name for p in found if p not in set(taken)]
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        print(f"left out, no images by their names: {', '.join(others[:5])}{more}")
+    yield from taken
 
 
 if __name__ == "__main__":

@@ -138,9 +138,10 @@ def _ranges(config: Config) -> list[str]:
 
 
 def _corpus_problems(corpus: CorpusConfig) -> list[str]:
+    found = corpus.reading_problems()
     if corpus.near_duplicates is None or 0 <= corpus.near_duplicates <= 16:
-        return []
-    return [f"corpus.near_duplicates: expected bits from 0 to 16 or null, got {corpus.near_duplicates}"]
+        return found
+    return [*found, f"corpus.near_duplicates: expected bits from 0 to 16 or null, got {corpus.near_duplicates}"]
 
 
 def _source_problems(config: Config) -> list[str]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fss.imaging.colour import Reading
 from fss.tasks.pairing.rules import Rules
+
+# Beside a key that is called list, and one that is called range, these names must be made elsewhere.
+_Bands = list[int]
+_Range = list[float]
+_Problems = list[str]
 
 
 @dataclass
@@ -29,6 +35,11 @@ class CorpusConfig:
     """Images that would decode to more pixels are rejected by their header."""
     max_bytes: int = 1 << 29
     """Larger files are rejected unread, bytes."""
+    bands: _Bands | None = None
+    """Bands of a TIFF of several that are shown as red, green and blue, or one as grey, counted from 1: [4,3,2]; none =
+    as the file says."""
+    range: _Range | None = None
+    """Numbers that are shown black and white, [low,high], in files of more than 8 bits; none = see docs/inputs.md."""
     near_duplicates: int | None = None
     """Largest number of differing bits of 64-bit perceptual hashes at which two images count as one (3 to 6 finds other
     encodings and sizes of a picture); none = only exact copies are found."""
@@ -38,6 +49,20 @@ class CorpusConfig:
     """Rendered images of the evaluation list for kind=scenes, from other seeds."""
     scene_size: int = 128
     """Side of a rendered scene, pixels."""
+
+    def reading(self) -> Reading:
+        """`bands` and `range` as `fss.imaging` takes them."""
+        span = None if self.range is None else (self.range[0], self.range[1])
+        return Reading(None if self.bands is None else tuple(self.bands), span)
+
+    def reading_problems(self) -> _Problems:
+        """What is wrong with `bands` and `range`, a sentence each."""
+        found = []
+        if self.bands is not None and not (len(self.bands) in (1, 3) and min(self.bands) >= 1):
+            found.append(f"corpus.bands: expected one or three numbers of bands from 1, as [3,2,1], got {self.bands}")
+        if self.range is not None and not (len(self.range) == 2 and self.range[0] < self.range[1]):
+            found.append(f"corpus.range: expected the numbers of black and white, as [0,4095], got {self.range}")
+        return found
 
 
 @dataclass

@@ -89,7 +89,7 @@ def _inputs(run: Run) -> tuple[str, ...]:
 
 def _settings(run: Run, of: SourceOf) -> dict[str, Any]:
     settings = run.config.corpus
-    keys = ("longer_side", "shard_size", "max_pixels", "max_bytes", "min_side", "near_duplicates")
+    keys = ("longer_side", "shard_size", "max_pixels", "max_bytes", "min_side", "near_duplicates", "bands", "range")
     common = {"seed": run.config.seed, **{key: getattr(settings, key) for key in keys}}
     if settings.kind == "scenes":
         return common | {"images": settings.scenes}
@@ -101,7 +101,9 @@ def _work(run: Run, folder: Path, of: SourceOf) -> tuple[Sequence[File], Mapping
     settings, given = run.config.corpus, of(run)
     number = int(run.identity("shard")[0]["images"])
     layout = Layout(math.ceil(number / settings.shard_size), run.config.seed, settings.near_duplicates)
-    limits = intake.Limits(settings.longer_side, settings.max_pixels, settings.min_side, settings.max_bytes)
+    limits = intake.Limits(
+        settings.longer_side, settings.max_pixels, settings.min_side, settings.max_bytes, settings.reading()
+    )
     size = chunk_size(number)
     chunks, hashed = map_units(
         run,
@@ -169,7 +171,7 @@ def _check_accounts(hashed: Mapping[str, int], counts: Mapping[str, int]) -> Non
 def stage(of: SourceOf = source) -> Stage:
     """The stage, for inputs from `of(run)`."""
     return Stage(
-        "shard", _inputs, lambda run: _settings(run, of), lambda run, folder: _work(run, folder, of), version=3
+        "shard", _inputs, lambda run: _settings(run, of), lambda run, folder: _work(run, folder, of), version=4
     )
 
 

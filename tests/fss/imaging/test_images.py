@@ -96,7 +96,8 @@ def test_sixteen_bits_are_scaled_to_eight():
         ([0.0, 64.0, 200.0, np.inf], [0, 64, 200, 0]),  # grey levels
         ([-1.0, 0.0, 1.0, np.nan], [0, 128, 255, 0]),  # anything else: its range
         ([100.0, 200.0, 500.0, 0.0], [51, 102, 255, 0]),
-        ([np.nan] * 4, [0] * 4),
+        ([np.nan, -9999.0, 0.5, 1.0], [0, 0, 128, 255]),  # nodata is left out of the range, and black
+        ([-3.4028235e38, 0.0, 0.5, 1.0], [0, 0, 128, 255]),
     ],
 )
 def test_floats_are_shares_grey_levels_or_a_range(values, expected):
