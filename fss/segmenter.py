@@ -196,7 +196,9 @@ def _supports(supports: Sequence[Picture], masks: Sequence[Picture]) -> tuple[li
     """RGB images, and their masks in {0, 1, 255} of their sizes."""
     if not len(supports) or len(supports) != len(masks):
         raise ValueError(f"expected as many masks as supports and at least one, got {len(supports)} and {len(masks)}")
-    pairs = [as_support(image, mask, f"support {i}") for i, (image, mask) in enumerate(zip(supports, masks, strict=True))]
+    pairs = [
+        as_support(image, mask, f"support {i}") for i, (image, mask) in enumerate(zip(supports, masks, strict=True))
+    ]
     if not any((mask == 1).any() for _, mask in pairs):
         raise ValueError("expected a support mask that shows the thing, got only background and void; paint it with 1")
     return [image for image, _ in pairs], [mask for _, mask in pairs]

@@ -46,6 +46,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PNG_TURNS = (b"eXIf", b"rientation", b"Raw profile")
 _LABEL_FORMATS = ("PNG", "GIF", "BMP", "TIFF")
 UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, zlib.error, EOFError, TypeError)
 
@@ -138,6 +139,8 @@ def stored_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int,
     if numbers is not None:
         return numbers
     image = open_header(data, FORMATS, max_pixels)
+    if image.format == "PNG" and not any(word in data for word in _PNG_TURNS):
+        return *image.size, 1  # Pillow would decode all of it to look for EXIF behind the pixels
     return *image.size, orientation_of(image)
 
 
@@ -190,8 +193,7 @@ def damaged(error: BaseException) -> BadImageError:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF's, 1 to 8; 1, as it stands, also if the block is corrupt or says nonsense, and for TIFF, which Pillow turns.
-    """
+    """EXIF's, 1 to 8; 1, as it stands, also if the block is corrupt or says nonsense; Pillow turns TIFFs by itself."""
     if image.format == "TIFF":
         return 1
     try:

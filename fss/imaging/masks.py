@@ -7,8 +7,8 @@ says which; where none can, the file is refused with the remedy.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +31,9 @@ _WHITE = 200
 _NEAR = 0.1
 #: Largest share of soft edges in a mask, and of pixels in them that are like their neighbours, as those of regions are.
 _EDGES, _FLAT = 0.2, 0.1
+#: Masks that are named for each rule that had to decide, and how often each did.
+_EXAMPLES = 5
+_said: Counter[str] = Counter()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,16 @@ def binary(drawn: Drawn) -> np.ndarray:
     if len(values - {0}) <= 1:
         return (found != 0).astype(np.uint8)
     raise drawn.refused("a mask of 0 and one other value", str(sorted(values)[:6]), "keep one class, as 1")
+
+
+def bright(drawn: Drawn) -> np.ndarray:
+    """(H, W) uint8: 1 in the brighter half of a mask that is black and white by definition, or for 1 of 0 and 1.
+
+    Raises:
+        BadImageError: as `colours`.
+    """
+    grey = colours(drawn).max(axis=2)
+    return (grey == 1 if grey.max() <= 1 else grey >= 128).astype(np.uint8)
 
 
 def numbers(drawn: Drawn) -> np.ndarray:
@@ -221,7 +234,7 @@ def _alpha(drawn: Drawn) -> np.ndarray | None:
     alpha = drawn.values[..., 3]
     if alpha.min() == alpha.max():
         return None
-    shown = _packed(drawn.values[alpha >= 128][:, :3])
+    shown = packed(drawn.values[alpha >= 128][:, :3])
     if 0 in shown and len(np.unique(shown)) == 2:
         raise drawn.refused(
             "a mask in colours or in transparency", "both, and they differ", "save it without transparency"
@@ -262,17 +275,17 @@ def _by_palette(drawn: Drawn, palette: Mapping[int, Colour]) -> np.ndarray:
 
 def _by_colour(painted: np.ndarray, drawn: Drawn) -> np.ndarray:
     """1 where a picture of black and one other colour is not black."""
-    packed = _packed(painted)
-    found = np.unique(packed)
+    whole = packed(painted)
+    found = np.unique(whole)
     if len(found) > 2 or (len(found) == 2 and found[0] != 0):
         shown = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in found[:4]]
         raise drawn.refused(
             "a mask of black and one other colour", f"{len(found)}: {shown}", "paint the thing white and the rest black"
         )
-    return np.asarray(packed != 0).astype(np.uint8)
+    return np.asarray(whole != 0).astype(np.uint8)
 
 
-def _packed(painted: np.ndarray) -> np.ndarray:
+def packed(painted: np.ndarray) -> np.ndarray:
     """(..., 3) colours as (...) whole numbers."""
     r, g, b = np.moveaxis(painted.astype(np.int64), -1, 0)
     return np.asarray(r << 16 | g << 8 | b)
@@ -321,7 +334,9 @@ def _cut(grey: np.ndarray, drawn: Drawn) -> np.ndarray:
     return (shares >= 0.5).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=4096)
-def _say(text: str, *values: Any) -> None:
-    """Log a rule that was applied, once for each mask."""
-    logger.warning(text, *values)
+def _say(rule: str, *values: Any) -> None:
+    """Log a rule that was applied: for the first masks, as the others of a large set are like them."""
+    _said[rule] += 1
+    if _said[rule] <= _EXAMPLES:
+        more = "; others like it are not named" if _said[rule] == _EXAMPLES else ""
+        logger.warning(rule + more, *values)

@@ -97,7 +97,8 @@ def test_colour_masks_are_mapped_where_colours_are_given(tmp_path, form):
 
 def test_colour_masks_without_colours_are_refused(tmp_path):
     refuses(
-        "a.png: not_a_label_map: expected one channel of class indices, got mode RGB", write(tmp_path, mask=PAINTED)
+        "a.png: not_a_mask: expected one channel of class indices, got colours; say whose they are in colours.json",
+        write(tmp_path, mask=PAINTED),
     )
 
 
@@ -114,7 +115,10 @@ BAD_CLASSES = {
     "numbers": ("classes.json", "[1, 2]", "expected a list of names"),
     "empty": ("classes.json", "{}", "expected a list of names"),
     "doubled": ("classes.txt", "cat\ncat\n", "expected different names of classes, got 1 doubled"),
-    "background": ("classes.txt", "background\ncat\n", "the first is index 1; leave background out"),
+    "background": ("classes.txt", "cat\nbackground\n", "the first is index 1; leave background out"),
+    "no class": ("classes.txt", "_background_\n", "the first is index 1; leave background out"),
+    "one line": ("classes.txt", "cat, dog\n", "expected one name of a class a line, got 'cat, dog'"),
+    "labelmap": ("labelmap.txt", "cat\n", "expected lines of name:r,g,b::, got 'cat'"),
     "half a colour": ("classes.json", '{"cat": [1, 2]}', "expected [r, g, b] of 0..255 for 'cat', got [1, 2]"),
     "black": ("classes.json", '{"cat": [0, 0, 0]}', "expected different colours, also from the background's"),
     "list of colours": ("colours.json", "[[1, 2, 3]]", "expected a list of names"),
