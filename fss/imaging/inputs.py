@@ -14,7 +14,6 @@ from PIL import Image
 
 from fss.imaging import images, masks
 from fss.imaging.colour import NO_READING, Reading, light, to_srgb
-from fss.imaging.errors import BadImageError
 
 #: What a user may hold in hands: a path, a file's bytes, an image of Pillow, an array or a tensor.
 Picture = str | Path | bytes | Image.Image | np.ndarray | torch.Tensor
@@ -87,7 +86,7 @@ def drawn(source: Picture, name: str) -> masks.Drawn:
     """A mask as it was written, for whoever reads it by rules of a whole set.
 
     Raises:
-        BadImageError: if it cannot be read.
+        ValueError: if it cannot be read.
     """
     if isinstance(source, str | Path | bytes):
         return masks.decode(_bytes(source), name)
@@ -106,12 +105,10 @@ def _image(source: Picture, reading: Reading, name: str) -> Image.Image:
             raise images.damaged(error) from error
     array = _channels_last(_array(source))
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape or array.dtype.kind not in "buif":
-        raise BadImageError("not_an_image", f"expected (H, W) or (H, W, 3) numbers, got {array.shape} {array.dtype}")
+        raise ValueError(f"expected (H, W) or (H, W, 3) numbers, got {array.shape} {array.dtype}")
     if array.dtype.kind == "f" and array.min() < 0:
-        raise BadImageError(
-            "not_an_image",
-            f"expected floats from 0 to 1 or 255, got {array.min():g}..{array.max():g}; undo the normalisation",
-        )
+        low, high = array.min(), array.max()
+        raise ValueError(f"expected floats from 0 to 1 or 255, got {low:g}..{high:g}; undo the normalisation")
     shown = light(array.astype(np.uint8) * np.uint8(255) if array.dtype == bool else array, reading.range)
     return to_srgb(Image.fromarray(shown[..., 0] if shown.shape[2] == 1 else shown))
 
@@ -122,10 +119,7 @@ def _array(source: Any) -> np.ndarray:
         return (source.float() if source.dtype == torch.bfloat16 else source).numpy()
     if isinstance(source, np.ndarray):
         return source
-    raise BadImageError(
-        "not_an_image",
-        f"expected a path, bytes, a Pillow image, an array or a tensor, got {type(source).__name__}",
-    )
+    raise ValueError(f"expected a path, bytes, a Pillow image, an array or a tensor, got {type(source).__name__}")
 
 
 def _channels_last(array: np.ndarray) -> np.ndarray:
@@ -142,9 +136,9 @@ def _bytes(source: str | Path | bytes) -> bytes:
     try:
         return Path(source).read_bytes()
     except FileNotFoundError as error:
-        raise BadImageError("missing", f"expected an image at {source}, there is no such file") from error
+        raise ValueError("expected an image, there is no such file") from error
     except OSError as error:
-        raise BadImageError("unreadable", f"{error.strerror}") from error
+        raise ValueError(f"expected an image, it cannot be read: {error.strerror}") from error
 
 
 def _called(source: Picture, name: str) -> str:
@@ -155,5 +149,5 @@ def _named(source: Picture, name: str, work: Any) -> Any:
     called = _called(source, name)
     try:
         return work(called)
-    except BadImageError as error:
+    except ValueError as error:
         raise ValueError(f"{called}: {error}") from error

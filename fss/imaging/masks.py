@@ -17,7 +17,6 @@ from PIL import Image
 
 from fss.imaging import images, raster
 from fss.imaging.colour import light
-from fss.imaging.errors import BadImageError
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +47,9 @@ class Drawn:
     palette: Mapping[int, Colour] | None = None
     lossy: bool = False
 
-    def refused(self, expected: str, got: str, remedy: str) -> BadImageError:
-        """The error that names this mask."""
-        return BadImageError("not_a_mask", f"expected {expected}, got {got}; {remedy}")
+    def refused(self, expected: str, got: str, remedy: str) -> ValueError:
+        """The error for what this is not."""
+        return ValueError(f"expected {expected}, got {got}; {remedy}")
 
 
 def decode(data: bytes, name: str, *, max_pixels: int = 64_000_000) -> Drawn:
@@ -90,15 +89,13 @@ def from_array(array: np.ndarray, name: str) -> Drawn:
     """The mask of an (H, W), (H, W, 1) or (1, H, W) array of numbers, or one of (H, W, 3 or 4) colours.
 
     Raises:
-        BadImageError: for another shape or type.
+        ValueError: for another shape or type.
     """
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array[..., 0] if array.shape[2] == 1 else array[0]
     colours = array.ndim == 3 and array.shape[2] in (3, 4)
     if array.dtype.kind not in "buif" or not (array.ndim == 2 or colours):
-        raise BadImageError(
-            "not_a_mask", f"expected (H, W) numbers or (H, W, 3) colours, got {array.shape} {array.dtype}"
-        )
+        raise ValueError(f"expected (H, W) numbers or (H, W, 3) colours, got {array.shape} {array.dtype}")
     if colours and array.dtype != np.uint8:
         array = light(array.astype(np.uint8) * np.uint8(255) if array.dtype == bool else array)
     return Drawn(array, name)
@@ -108,7 +105,7 @@ def binary(drawn: Drawn) -> np.ndarray:
     """(H, W) uint8: 1 is the thing, 0 the rest, 255 void.
 
     Raises:
-        BadImageError: if it shows more than one thing, or nobody can tell which.
+        ValueError: if it shows more than one thing, or nobody can tell which.
     """
     found = numbers(drawn)
     values = set(np.unique(found).tolist())
@@ -123,7 +120,7 @@ def bright(drawn: Drawn) -> np.ndarray:
     """(H, W) uint8: 1 in the brighter half of a mask that is black and white by definition, or for 1 of 0 and 1.
 
     Raises:
-        BadImageError: as `colours`.
+        ValueError: as `colours`.
     """
     grey = colours(drawn).max(axis=2)
     return (grey == 1 if grey.max() <= 1 else grey >= 128).astype(np.uint8)
@@ -133,7 +130,7 @@ def numbers(drawn: Drawn) -> np.ndarray:
     """(H, W) integers of a mask of one thing: palettes, colours and transparency by their looks, soft edges cut.
 
     Raises:
-        BadImageError: if nobody can tell what it shows.
+        ValueError: if nobody can tell what it shows.
     """
     found = _looks(drawn)
     if found.dtype.kind == "f":
@@ -145,7 +142,7 @@ def indices(drawn: Drawn) -> np.ndarray:
     """(H, W) int64 class indices as they are written; a palette's numbers, and those of three equal channels.
 
     Raises:
-        BadImageError: for colours, fractions, and formats that change numbers.
+        ValueError: for colours, fractions, and formats that change numbers.
     """
     values = drawn.values
     if drawn.lossy:
@@ -166,7 +163,7 @@ def colours(drawn: Drawn) -> np.ndarray:
     """(H, W, 3) uint8: the colours that a mask is painted in, transparency left out.
 
     Raises:
-        BadImageError: for formats that change colours, and deep numbers.
+        ValueError: for formats that change colours, and deep numbers.
     """
     values = drawn.values
     if drawn.lossy:

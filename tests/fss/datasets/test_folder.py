@@ -97,7 +97,7 @@ def test_colour_masks_are_mapped_where_colours_are_given(tmp_path, form):
 
 def test_colour_masks_without_colours_are_refused(tmp_path):
     refuses(
-        "a.png: not_a_mask: expected one channel of class indices, got colours; say whose they are in colours.json",
+        "a.png: expected one channel of class indices, got colours; say whose they are in colours.json",
         write(tmp_path, mask=PAINTED),
     )
 
