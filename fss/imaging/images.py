@@ -6,7 +6,6 @@ import dataclasses
 import io
 import math
 import re
-import struct
 import warnings
 import zlib
 
@@ -16,7 +15,7 @@ from PIL import ExifTags, Image
 
 from fss.imaging import jpeg, raster
 from fss.imaging.colour import NO_READING, Reading, is_srgb, to_srgb
-from fss.imaging.errors import BadImageError
+from fss.imaging.errors import UNREADABLE, BadImageError, damaged
 
 #: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them. JPEG covers
 #: MPO, which Pillow does not know as a format to open.
@@ -48,7 +47,6 @@ _TURNS = {
 }
 _PNG_TURNS = (b"eXIf", b"rientation", b"Raw profile")
 _LABEL_FORMATS = ("PNG", "GIF", "BMP", "TIFF")
-UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, zlib.error, EOFError, TypeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,11 +183,6 @@ def _foreign(data: bytes, formats: tuple[str, ...], error: BaseException) -> Bad
     if kind is not None:
         return BadImageError("unsupported", f"{kind}; convert it to one of {', '.join(formats)}")
     return BadImageError("unreadable", f"not one of {', '.join(formats)} ({error})")
-
-
-def damaged(error: BaseException) -> BadImageError:
-    """What an error of the decoder means."""
-    return BadImageError("truncated" if "truncated" in str(error).lower() else "broken", str(error))
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fss.imaging import images, masks
 from fss.imaging.colour import NO_READING, Reading, light, to_srgb
+from fss.imaging.errors import UNREADABLE, damaged
 
 #: What a user may hold in hands: a path, a file's bytes, an image of Pillow, an array or a tensor.
 Picture = str | Path | bytes | Image.Image | np.ndarray | torch.Tensor
@@ -101,8 +102,8 @@ def _image(source: Picture, reading: Reading, name: str) -> Image.Image:
     if isinstance(source, Image.Image):
         try:
             return to_srgb(images.turned(source, images.orientation_of(source)), reading)
-        except images.UNREADABLE as error:
-            raise images.damaged(error) from error
+        except UNREADABLE as error:
+            raise damaged(error) from error
     array = _channels_last(_array(source))
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape or array.dtype.kind not in "buif":
         raise ValueError(f"expected (H, W) or (H, W, 3) numbers, got {array.shape} {array.dtype}")

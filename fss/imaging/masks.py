@@ -17,6 +17,7 @@ from PIL import Image
 
 from fss.imaging import images, raster
 from fss.imaging.colour import light
+from fss.imaging.errors import UNREADABLE, damaged
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,8 @@ def from_image(image: Image.Image, name: str) -> Drawn:
             values = np.asarray(image)
             return Drawn(values // step if step > 1 else values, name, lossy=lossy)
         return Drawn(np.asarray(image.convert("RGBA" if "A" in image.mode.upper() else "RGB")), name, lossy=lossy)
-    except images.UNREADABLE as error:
-        raise images.damaged(error) from error
+    except UNREADABLE as error:
+        raise damaged(error) from error
 
 
 def from_array(array: np.ndarray, name: str) -> Drawn:

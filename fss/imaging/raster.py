@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from fss.imaging.colour import NO_READING, Reading, light
-from fss.imaging.errors import BadImageError
+from fss.imaging.errors import UNREADABLE, BadImageError, damaged
 
 #: Bytes of decoded numbers for each pixel of the budget: those of a picture with alpha.
 _BYTES = 4
@@ -99,7 +99,7 @@ def read(data: bytes, max_pixels: int, reading: Reading = NO_READING) -> Raster 
     Raises:
         BadImageError: with reason `too_large`, `truncated`, `unsupported` (a compression) or `broken`.
     """
-    if data[:8] == _PNG and data[24:25] == b"\x10" and data[25:26] in (b"\2", b"\4", b"\6"):
+    if data[:8] == _PNG and data[24:25] == b"\x10" and data[25:26] in (b"\2", b"\6"):
         return _png(data, max_pixels)
     if data[:4] not in _TIFF:
         return None
@@ -112,7 +112,7 @@ def read(data: bytes, max_pixels: int, reading: Reading = NO_READING) -> Raster 
     except BadImageError:
         raise
     except Exception as error:  # tifffile raises many types on damaged files
-        raise BadImageError("broken", f"a TIFF that cannot be read: {error}") from error
+        raise damaged(error) from error
 
 
 def size(data: bytes) -> tuple[int, int, int] | None:
@@ -127,8 +127,8 @@ def size(data: bytes) -> tuple[int, int, int] | None:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages.first
             return page.imagewidth, page.imagelength, _orientation(page)
-    except Exception as error:
-        raise BadImageError("broken", f"a TIFF that cannot be read: {error}") from error
+    except Exception as error:  # as above
+        raise damaged(error) from error
 
 
 def _is_plain(page: Any) -> bool:
@@ -237,18 +237,19 @@ def _orientation(page: Any) -> int:
 
 
 def _png(data: bytes, max_pixels: int) -> Raster:
-    """A PNG of 16-bit colour, or of 16-bit grey with alpha."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_png  # here, as it takes long and few files need it
-
+    """A PNG of 16-bit colour: of each number Pillow keeps one byte, so it is asked for each of the two."""
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-    bands = {2: 3, 4: 2, 6: 4}[data[25]]
-    if width * height * bands * 2 > _BYTES * max_pixels * 2:  # 8 bytes with alpha, at most
+    if width * height > max_pixels:
         raise BadImageError("too_large", f"{width}x{height} is over the budget of {max_pixels} pixels")
+    mode = "RGBA" if data[25] == 6 else "RGB"
+    high, low = (_bytes_of(data, f"{mode};16{order}").astype(np.uint16) for order in "BL")
+    return Raster(high << 8 | low, True, 3 if mode == "RGBA" else None)
+
+
+def _bytes_of(data: bytes, rawmode: str) -> np.ndarray:
     try:
-        found = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
-        raise BadImageError("truncated" if data[-8:-4] != b"IEND" else "broken", str(error).split("\n")[0]) from error
-    pixels = found.permute(1, 2, 0).numpy()
-    alpha = bands - 1 if bands in (2, 4) else None
-    return Raster(pixels, bands > 2, alpha)
+        image: Any = Image.open(io.BytesIO(data), formats=["PNG"])
+        image.tile = [tile._replace(args=rawmode) for tile in image.tile]
+        return np.asarray(image)
+    except UNREADABLE as error:
+        raise damaged(error) from error
