@@ -87,13 +87,15 @@ def from_image(image: Image.Image, name: str) -> Drawn:
 
 
 def from_array(array: np.ndarray, name: str) -> Drawn:
-    """The mask of an (H, W), (H, W, 1) or (1, H, W) array of numbers, or one of (H, W, 3 or 4) colours.
+    """The mask of an (H, W), (H, W, 1) or (1, H, W) array of numbers, or one of (H, W, 2 to 4) colours, alpha last.
 
     Raises:
         ValueError: for another shape or type.
     """
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array[..., 0] if array.shape[2] == 1 else array[0]
+    if array.ndim == 3 and array.shape[2] == 2:
+        array = array[..., [0, 0, 0, 1]]
     colours = array.ndim == 3 and array.shape[2] in (3, 4)
     if array.dtype.kind not in "buif" or not (array.ndim == 2 or colours):
         raise ValueError(f"expected (H, W) numbers or (H, W, 3) colours, got {array.shape} {array.dtype}")
@@ -228,7 +230,7 @@ def _looks(drawn: Drawn) -> np.ndarray:
 
 
 def _alpha(drawn: Drawn) -> np.ndarray | None:
-    """Transparency, where it says what the thing is; None where all of the picture has one."""
+    """1 where a mask is opaque, if transparency says what the thing is; None where all of the picture has one."""
     alpha = drawn.values[..., 3]
     if alpha.min() == alpha.max():
         return None
@@ -238,7 +240,7 @@ def _alpha(drawn: Drawn) -> np.ndarray | None:
             "a mask in colours or in transparency", "both, and they differ", "save it without transparency"
         )
     _say("%s: its transparency is the mask, what is opaque is the thing", drawn.name)
-    return np.asarray(alpha)
+    return (alpha >= alpha.max() / 2).astype(np.uint8)
 
 
 def _opaque(drawn: Drawn) -> np.ndarray:
