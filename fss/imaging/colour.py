@@ -100,17 +100,27 @@ def light(pixels: np.ndarray, span: tuple[float, float] | None = None, nodata: f
     """
     if pixels.dtype == np.uint8 and span is None and nodata is None:
         return pixels
-    valid = _valid(pixels, nodata)
+    valid = np.concatenate([_valid(rows, nodata) for rows in _blocks(pixels)])
     if not valid.any():
         raise BadImageError("no_data", "no pixel holds a number: all are nodata or not finite")
-    known = pixels if valid.all() else pixels[valid]
-    if known is not pixels and (known == known[0]).all():
-        raise BadImageError("constant", "all pixels that are not nodata hold one number: there is nothing to see")
-    low, high = span or _limits(known)
-    with np.errstate(invalid="ignore", over="ignore"):
-        shares = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
-    shares[~valid] = 0
-    return (np.clip(shares, 0, 1, out=shares) * 255 + np.float32(0.5)).astype(np.uint8)
+    low, high = span or _limits(pixels, valid)
+    if span is None and low == high:
+        if not valid.all():
+            raise BadImageError("constant", "all pixels that are not nodata hold one number: there is nothing to see")
+        high = low + 1
+    shown = np.empty(pixels.shape, np.uint8)
+    for numbers, known, to in zip(_blocks(pixels), _blocks(valid), _blocks(shown), strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            shares = (numbers.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+        shares[~known] = 0
+        to[:] = np.clip(shares, 0, 1) * 255 + np.float32(0.5)
+    return shown
+
+
+def _blocks(pixels: np.ndarray) -> list[np.ndarray]:
+    """Views of some rows each, so that what is computed of them takes little memory beside a large picture."""
+    step = max(1, _SAMPLE // max(1, pixels.shape[1]))
+    return [pixels[start : start + step] for start in range(0, len(pixels), step)]
 
 
 def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
@@ -125,14 +135,21 @@ def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
     return np.asarray(valid.all(axis=-1))
 
 
-def _limits(values: np.ndarray) -> tuple[float, float]:
-    """The numbers that become black and white."""
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and values.dtype.kind in "uib":
+def _limits(pixels: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
+    """The numbers that become black and white; one twice if there is but one to see."""
+    extremes = [(rows[known].min(), rows[known].max()) for rows, known in _known(pixels, valid)]
+    low, high = float(min(low for low, _ in extremes)), float(max(high for _, high in extremes))
+    if low == high and not valid.all():
+        return low, high
+    if low >= 0 and pixels.dtype.kind in "uib":
         return 0.0, next((2.0**bits - 1 for bits in _BITS if high < 2.0**bits), high)
     if low >= 0 and high <= 255:
         return 0.0, 1.0 if high <= 1 else 255.0
-    some = values.reshape(-1)[:: -(-values.size // _SAMPLE)]
+    step = -(-pixels.size // _SAMPLE)
+    some = np.concatenate([rows[known].reshape(-1)[::step] for rows, known in _known(pixels, valid)])
     inner = float(np.quantile(some, _ENDS[0], method="lower")), float(np.quantile(some, _ENDS[1], method="higher"))
-    low, high = inner if inner[0] < inner[1] else (low, high)
-    return (low, high) if low < high else (low, low + 1)
+    return inner if inner[0] < inner[1] else (low, high)
+
+
+def _known(pixels: np.ndarray, valid: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(rows, known) for rows, known in zip(_blocks(pixels), _blocks(valid), strict=True) if known.any()]
