@@ -20,7 +20,7 @@ _SENTINELS = (-9999, -32768)
 _ABSURD = 1e30
 #: Shares of a picture's numbers below black and above white where they are stretched over their own range.
 _ENDS = (0.005, 0.995)
-_SAMPLE = 1_000_000
+_SAMPLE = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True)

@@ -185,7 +185,11 @@ def _numbers(data: bytes, page: Any) -> np.ndarray:
         raise BadImageError("truncated", f"the file ends at byte {len(data)}, before its pixels do")
     if page.compression in _DEFLATE:
         _check_inflated(data, segments, page)
-    pixels = page.asarray()
+    if page.is_contiguous and page.bitspersample > 1:  # tifffile would copy them twice
+        numbers = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
+        pixels = np.frombuffer(data, numbers, math.prod(page.shape), page.dataoffsets[0]).reshape(page.shape)
+    else:
+        pixels = page.asarray()
     if page.planarconfig == 2 and page.samplesperpixel > 1:
         pixels = np.moveaxis(pixels, 0, -1)
     return pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)

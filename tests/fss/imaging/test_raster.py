@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -194,6 +195,17 @@ def lzw(array) -> bytes:
     body = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + body + bytes(4)
     return head + struct.pack("<HHH", 16, 16, 16) + strip
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_memory_is_a_few_bytes_a_pixel(compression):
+    data = tiff(np.random.default_rng(0).random((2000, 2000), np.float32), compression=compression)
+    images.decode(data)
+    tracemalloc.start()
+    images.decode(data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < (8 if compression is None else 13) * 2000 * 2000
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
