@@ -25,8 +25,7 @@ from cluster.engine import publish
 from cluster.engine.run import Run
 from cluster.evaluate import measured
 from cluster.stages import STAGES
-from fss.datasets import Dataset, areas
-from fss.datasets.training import open_training
+from fss.datasets import Dataset, areas, open_training
 from jobs._config import load
 
 _PLAIN_VIEWS = ("crop=1", "widest=1", "rotation=0", "flip=0", "vertical_flip=0", "colour=0", "gray=0", "blur=0")
@@ -61,14 +60,20 @@ ROWS = (
 )
 
 
+_IMAGES = "train.images="
+
+
 def measure(row: Row, given: Sequence[str], folder: Path) -> dict[str, float]:
     """The headline of each fold and their mean, in per cent; lists of images are written into `folder`."""
-    arguments = ["experiment=masksplit", *given, *row.changes]
+    images = next((one.removeprefix(_IMAGES) for one in given if one.startswith(_IMAGES)), None)
+    labelled = "train.tasks=labelled" in row.changes  # elsewhere the list is ours alone: training reads no labels
+    taken = [one for one in given if labelled or not one.startswith(_IMAGES)]
+    arguments = ["experiment=masksplit", *taken, *row.changes]
     config = load(arguments)
-    number = len(_open(config, 0)[0].folds) if row.fold else 1
+    number = len(_open(config, images, 0)[0].folds) if row.fold else 1
     found: dict[str, float] = {}
     for fold in range(number):
-        dataset, classes = _open(config, fold) if row.truth or row.fold else (None, ())
+        dataset, classes = _open(config, images, fold) if row.truth or row.fold else (None, ())
         more = [f"fold={fold}"] if row.fold else []
         if row.truth and dataset is not None:
             more += [f"source.maps={_masks(dataset)}", "source.maps_kind=classes"]
@@ -80,10 +85,10 @@ def measure(row: Row, given: Sequence[str], folder: Path) -> dict[str, float]:
     return {**found, "mean": statistics.fmean(found.values())}
 
 
-def _open(config: Config, fold: int) -> tuple[Dataset, tuple[int, ...]]:
+def _open(config: Config, images: str | None, fold: int) -> tuple[Dataset, tuple[int, ...]]:
     """The labelled training images, and the classes that `fold` does not test."""
     chosen = config.dataset
-    return open_training(chosen.name, chosen.root or "", config.train.images, fold, chosen.list, **chosen.options())
+    return open_training(chosen.name, chosen.root or "", images, fold, chosen.list, **chosen.options())
 
 
 def _masks(dataset: Dataset) -> Path:

@@ -30,8 +30,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.learning import Corpus, Course, Exam, choose, meta_train, network
 from benchmarks.pseudo_tasks import VARIANTS, label, make_tasks
 from fss import heads
-from fss.datasets import Dataset, areas
-from fss.datasets.training import open_training
+from fss.datasets import Dataset, areas, open_training
 from fss.evaluation.cache import FeatureStore
 from fss.heads.parts.head import Head
 from fss.imaging import images

@@ -31,14 +31,11 @@ from fss.labelling.sources.saliency import SaliencyLabeller
 from fss.tasks import task
 from fss.tasks.mixture import Mixture
 from fss.tasks.pairing import mask_split
-from fss.tasks.pairing.rules import Rules
 
 ROOT = Path(__file__).parents[1]
 LEVELS = ("mid", "high")
 #: As conf/experiment/masksplit.yaml.
-RULES = Rules(
-    "mask_split", tasks_per_image=1, min_area=0.0064, max_area=1.0, max_border=1.0, empty_lines=0.0, same_image=1.0
-)
+RULES = mask_split.Keys(tasks_per_image=1, min_area=0.0064, max_area=1.0, max_border=1.0, empty_lines=0.0)
 SHOTS = (1, 5)
 
 

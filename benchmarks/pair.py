@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from fss import rng
-from fss.tasks.pairing import pairs
-from fss.tasks.pairing.pairs import Pairing, Table
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing import cross_image
+from fss.tasks.pairing.cross_image import Keys
+from fss.tasks.pairing.parts.pairs import Pairing, Table
 
 _REGIONS_PER_IMAGE, _DIMENSIONS, _PLAIN_IMAGES = 8, 416, 100
 
@@ -38,7 +38,7 @@ def table(regions: int, clusters: int) -> Table:
     return Table(key=np.array(keys, object), layer=np.zeros(regions, int), label=labels, descriptor=rows, **shares)
 
 
-def plain(found: Table, rules: Rules) -> Iterator[Pairing]:
+def plain(found: Table, rules: Keys) -> Iterator[Pairing]:
     """A task after the other, every similarity sorted, for the first images."""
     by_label = {label: np.flatnonzero(found.label == label) for label in np.unique(found.label)}
     for image in range(_PLAIN_IMAGES):
@@ -61,8 +61,10 @@ def ways(found: Table) -> dict[str, Callable[[], list[Pairing]]]:
         "exact, by cluster": {"balance": "clusters"},
         "exact, 2 distractors": {"distractors": 2},
     }
-    loops = {name: lambda chosen=chosen: pairs.draw(found, Rules(**chosen), seed=0) for name, chosen in options.items()}
-    return {"plain loop": lambda: list(plain(found, Rules())), **loops}
+    loops = {
+        name: lambda chosen=chosen: cross_image.draw(found, Keys(**chosen), seed=0) for name, chosen in options.items()
+    }
+    return {"plain loop": lambda: list(plain(found, Keys())), **loops}
 
 
 def main() -> None:

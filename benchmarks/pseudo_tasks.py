@@ -27,8 +27,8 @@ from fss.clustering import kmeans
 from fss.imaging import images
 from fss.labelling import pseudo
 from fss.tasks import task
-from fss.tasks.pairing import pairs
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing import cross_image
+from fss.tasks.pairing.parts import pairs
 
 HEAD = {"dim": 48, "residual": "smoothed"}
 
@@ -40,10 +40,10 @@ class Variant:
     name: str
     recipe: pseudo.Recipe
     clusters: int = 40
-    rules: Rules = dataclasses.field(default_factory=Rules)
+    rules: cross_image.Keys = dataclasses.field(default_factory=cross_image.Keys)
 
 
-_INNER = Rules(keep_clusters=0.5, max_border=0.25, same_image=0.2)
+_INNER = cross_image.Keys(keep_clusters=0.5, max_border=0.25, same_image=0.2)
 VARIANTS = (
     Variant("ncut 2,3,5", pseudo.Recipe("ncut", "segments", (2, 3, 5))),
     Variant("ncut 2,3,5; inner half", pseudo.Recipe("ncut", "segments", (2, 3, 5)), rules=_INNER),
@@ -104,7 +104,7 @@ def make_tasks(
     table = region_table({key: each.regions for key, each in labelled.items()})
     usable = pairs.usable(table, rules)
     made = []
-    for pairing in pairs.draw(table, rules, seed=corpus.seed):
+    for pairing in cross_image.draw(table, rules, seed=corpus.seed):
         chosen = (pairing.query, *pairing.supports)
         keys = tuple(str(table.key[row]) for row in chosen)
         masks = [

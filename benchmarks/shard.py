@@ -90,7 +90,7 @@ def ours(config: Config, pool: Any) -> float:
     run.identity("shard")  # lists the inputs once; the stage lists them again
     folder = Path(tempfile.mkdtemp(dir=config.root))
     start = time.perf_counter()
-    _, counts = STAGES["shard"].work(run, folder)
+    _, counts = STAGES["shard"].work(run.work("shard", folder))
     seconds = time.perf_counter() - start
     if counts["accepted"] < 0.9 * counts["inputs"]:
         raise SystemExit(f"expected photos that are accepted, got {counts}")

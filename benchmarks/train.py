@@ -33,10 +33,11 @@ from typing import Any
 import torch
 import torch.multiprocessing as processes
 
-from cluster.config.train import TrainConfig
+from cluster.datasets.training import TrainingImages
 from cluster.features.backbone import BackboneSpec
 from cluster.train.recipe import MetaRecipe
-from cluster.train.tasks.labelled import LabelledTasks, Source
+from cluster.train.settings import means, settings
+from cluster.train.tasks.labelled import LabelledTasks
 from cluster.training.feed import Feed
 from cluster.training.loop import Job, Loop
 from cluster.training.meter import Meter
@@ -61,7 +62,7 @@ class Bench:
     @cached_property
     def tasks(self) -> LabelledTasks:
         """1-shot episodes of the first photos of the train list."""
-        source = Source("pascal5i", str(self.given.root.resolve()), None, 0, None, ())
+        source = TrainingImages("pascal5i", str(self.given.root.resolve()), None, 0, None, (), 1.0, 0)
         dataset, classes = source.open()
         found = {name: areas(dataset, name) for name in dataset.names[: self.given.photos]}
         train, _ = labelled.episodes(found, classes, shots=1, min_area=1024, held=0, seed=0)
@@ -70,10 +71,10 @@ class Bench:
     def recipe(self, **options: Any) -> MetaRecipe:
         """The training of the model with these settings."""
         spec = BackboneSpec(self.given.backbone, str(self.given.weights), 16, self.given.size, 0)
-        settings = TrainConfig(batch=self.given.batch, views=_VIEWS, **options)
-        chosen = load([f"model={self.model}"]).model
-        about = {"name": chosen.name, "options": dict(chosen.options)}
-        return MetaRecipe(self.tasks, None, spec, about, settings, 0, {})
+        config = load([f"model={self.model}", "backbone.weights=random"])
+        for name, value in {"batch": self.given.batch, "views": _VIEWS, **options}.items():
+            setattr(config.train, name, value)
+        return MetaRecipe(self.tasks, None, spec, settings(config), means(config), {})
 
     def loop(self, recipe: MetaRecipe, zero_stage: int) -> Loop:
         """The training loop, at its first step."""

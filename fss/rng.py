@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def mix(seed: int, *names: object) -> int:
@@ -21,4 +24,6 @@ def numpy_rng(seed: int, *names: object) -> np.random.Generator:
 
 def torch_rng(seed: int, *names: object) -> torch.Generator:
     """A CPU torch generator for (seed, names)."""
+    import torch
+
     return torch.Generator().manual_seed(mix(seed, *names))

@@ -1,4 +1,4 @@
-"""Measure a model on few-shot episodes, beside the training-free read-out of its backbone.
+r"""Measure a model on few-shot episodes, beside the training-free read-out of its backbone.
 
     python -m jobs.evaluate model=prototype backbone=mobilenet_v2 backbone.weights=FILE dataset=pascal5i \
         dataset.root=DIR dataset.list=FILE fold=0 shots=1 episodes=200 seed=0 save_predictions=true out=DIR
@@ -9,19 +9,42 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.config import Config
-from cluster.engine import publish
-from cluster.engine.run import Run
-from cluster.engine.stage import Manifest
-from cluster.evaluate import measured
-from cluster.evaluate.results import results_table
-from cluster.stages import STAGES
-from jobs._config import load, run
+from jobs._config import Command, run
+
+if TYPE_CHECKING:
+    from cluster.engine.stage import Manifest
+
+COMMAND = Command(
+    "evaluate",
+    __doc__,
+    (
+        "dataset.root",
+        "dataset.list",
+        "fold",
+        "shots",
+        "ways",
+        "episodes",
+        "seeds",
+        "baselines",
+        "backbone.weights",
+        "save_predictions",
+        "out",
+        "cluster.workers",
+    ),
+)
 
 
 def evaluate(config: Config) -> None:
     """Run the stage, print its table, copy its results to `out` if it is set."""
+    from cluster.engine import publish
+    from cluster.engine.run import Run
+    from cluster.evaluate import measured
+    from cluster.evaluate.results import results_table
+    from cluster.stages import STAGES
+
     with Run(config, STAGES) as current:
         manifest = current.ensure("evaluate")
         print(results_table(measured.results(publish.read_json(manifest.path("metrics.json")))))
@@ -40,4 +63,4 @@ def copy_results(manifest: Manifest, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(load, evaluate)
+    run(COMMAND, evaluate)

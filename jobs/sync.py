@@ -1,6 +1,9 @@
 """Send the metrics that MLflow has not got yet, after an outage or from another machine.
 
-python -m jobs.sync root=runs name=demo [tracking.uri=http://server:5000]
+    python -m jobs.sync root=runs name=demo
+    python -m jobs.sync root=/mnt/shared/runs name=photos tracking.uri=http://server:5000
+
+What MLflow has already is not sent again.
 """
 
 from __future__ import annotations
@@ -8,8 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster.config import Config
-from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
-from jobs._config import load, run
+from jobs._config import Command, run
+
+COMMAND = Command(
+    "sync",
+    __doc__,
+    ("root", "name", "tracking.uri", "tracking.experiment"),
+    kept="what was sent is not sent again; the same command goes on",
+)
 
 
 def send(config: Config) -> None:
@@ -18,6 +27,8 @@ def send(config: Config) -> None:
     Raises:
         ValueError: if there are none, or some of it could not be sent.
     """
+    from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
+
     folder = tracking_folder(config.root, config.name)
     if not any(Path(folder).glob("*.jsonl")):
         raise ValueError(f"expected journals (*.jsonl) in {folder}, found none; check root= and name=")
@@ -29,4 +40,4 @@ def send(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run(load, send)
+    run(COMMAND, send)

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cluster.compare.compare import METRICS, CompareConfig, Comparison, Group
+from cluster.compare.compare import METRICS, Comparison, Group
+from cluster.config.compare import CompareConfig
 from cluster.engine import publish
 from cluster.evaluate.results import (
     Result,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cluster.config import Config, plain
-from cluster.engine import publish, stage
+from cluster.engine import check, publish, stage
 from cluster.engine.files import DamagedFileError, damaged_in
 from cluster.engine.pool import Pool
 from cluster.engine.session import session
+from cluster.engine.settings import plain as as_json
 from cluster.engine.stage import Manifest, Stage, StageError
+from cluster.engine.work import Log, Work
 from cluster.tracking.journal import Journal
 from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
 from fss import shards
@@ -25,17 +27,21 @@ logger = logging.getLogger(__name__)
 class Run:
     """Runs `stages` on demand, each after the stages it reads; a stage that is done is not done again.
 
+    Before any work every stage that will be gone through looks at what it will need (`check`).
+
     Files that a stage finds damaged are made again, only they and once, and must come out as their manifest promised.
 
     A context manager: workers start with the first stage that needs them and end with the run.
     """
 
-    def __init__(self, config: Config, stages: Mapping[str, Stage]):
+    def __init__(self, config: Config, stages: Mapping[str, Stage[Any, Any]]):
         self.config = config
         self.folder = Path(config.root).resolve() / config.name
         self._stages = stages
         self._manifests: dict[str, Manifest] = {}
+        self._settings: dict[str, Any] = {}
         self._identities: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {}
+        self._checked: set[str] = set()
         self._exit = contextlib.ExitStack()
         self._doubted: set[Path] = set()
         self.fresh: list[str] = []
@@ -58,8 +64,13 @@ class Run:
     def _pool_exit(self) -> contextlib.ExitStack:
         return self._exit.enter_context(contextlib.ExitStack())
 
+    def session(self) -> None:
+        """Connect to Ray and end the shard stages' workers, so that training gets their CPUs and GPUs."""
+        self.ray()
+        self.release_pool()
+
     def release_pool(self) -> None:
-        """End the shard stages' workers, so that training gets their CPUs and GPUs."""
+        """End the shard stages' workers; they start again when they are asked for."""
         if "pool" in self.__dict__:
             self._pool_exit.close()
             del self.__dict__["pool"]
@@ -70,12 +81,56 @@ class Run:
             self._exit.enter_context(session(self.config.cluster))
             self._connected = True
 
+    def check(self, *names: str) -> None:
+        """Look, before any work, at all that these stages and those they read will need; on a cluster where workers do.
+
+        Raises:
+            ValueError: with every problem found, each with what was expected, what came and the remedy.
+        """
+        order = [name for name in self._gone_through(names) if name not in self._checked]
+        if not order:
+            return
+        looks = [self._stages[name].check for name in order]
+        if check.on_a_cluster(self.config.cluster):
+            self.ray()
+            problems = check.remotely(self.config, looks)
+        else:
+            problems = check.problems(self.config, looks)
+        if problems:
+            raise ValueError("this cannot work, and nothing was started:\n  " + "\n  ".join(problems))
+        self._checked |= {*order}
+
+    def _gone_through(self, names: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys(above for name in names for above in self.order(name)))
+
+    def settings(self, name: str) -> Any:
+        """The settings of stage `name` under this configuration, made once."""
+        if name not in self._settings:
+            self._settings[name] = self._stages[name].settings(self.config)
+        return self._settings[name]
+
+    def work(self, name: str, folder: Path | None = None) -> Work[Any, Any]:
+        """What the work of stage `name` is given, the stages that it reads being done; its own folder is the default.
+
+        Raises:
+            StageError: if one of them is not.
+        """
+        one = self._stages[name]
+        return Work(
+            settings=self.settings(name),
+            means=one.means(self.config),
+            inputs={above: self.manifest(above) for above in one.inputs(self.config)},
+            folder=folder or self.folder / name / self.identity(name)[2],
+            log=Log(self.tracking_folder, self.journal_name(name), self.pipeline_name),
+            crew=self,
+        )
+
     def identity(self, name: str) -> tuple[dict[str, Any], dict[str, str], str]:
-        """Settings, input fingerprints and fingerprint of stage `name` under this configuration."""
+        """Settings as JSON has them, input fingerprints and fingerprint of stage `name` under this configuration."""
         if name not in self._identities:
             one = self._stages[name]
-            inputs = {above: self.identity(above)[2] for above in one.inputs(self)}
-            settings = one.settings(self)
+            inputs = {above: self.identity(above)[2] for above in one.inputs(self.config)}
+            settings = as_json(self.settings(name))
             self._identities[name] = (settings, inputs, stage.fingerprint(one, settings, inputs))
         return self._identities[name]
 
@@ -83,8 +138,9 @@ class Run:
         """The finished stage `name`: found, or made now after the stages that it reads."""
         if name in self._manifests:
             return self._manifests[name]
+        self.check(name)
         one = self._stages[name]
-        for above in one.inputs(self):
+        for above in one.inputs(self.config):
             self.ensure(above)
         settings, inputs, fingerprint = self.identity(name)
         folder = self.folder / name / fingerprint
@@ -97,7 +153,7 @@ class Run:
         self._manifests[name] = manifest
         return manifest
 
-    def _make(self, one: Stage, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
+    def _make(self, one: Stage[Any, Any], folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
         self.fresh.append(one.name)
         with self.journal(one.name) as journal:
             journal.params({**settings, "fingerprint": folder.name})
@@ -105,7 +161,7 @@ class Run:
                 done = self._manifests[above]
                 journal.dataset(above, done.fingerprint, str(done.folder), context="input")
         try:  # the stage writes to the journal itself, perhaps from another machine: one writer at a time
-            manifest = self._execute(one, folder, settings, inputs)
+            manifest = self._execute(one, settings, inputs)
         except BaseException:
             self.journal(one.name).end("FAILED")
             raise
@@ -115,11 +171,11 @@ class Run:
             journal.artifact(folder / "manifest.json")
         return manifest
 
-    def _execute(self, one: Stage, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
+    def _execute(self, one: Stage[Any, Any], settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
         """Do the stage's work; if inputs of it are damaged, make them again, then what they held up."""
         while True:
             try:
-                return stage.execute(one, self, folder, settings, inputs)
+                return stage.execute(one, self.work(one.name), settings, inputs)
             except Exception as error:
                 damaged = {found.path: found for found in damaged_in(error)}
                 if not damaged:
@@ -155,7 +211,7 @@ class Run:
     def order(self, name: str) -> list[str]:
         """Stage `name` and all that it reads, directly or not, each after its own inputs."""
         found: dict[str, None] = {}
-        for above in self._stages[name].inputs(self):
+        for above in self._stages[name].inputs(self.config):
             found |= dict.fromkeys(self.order(above))
         return [*found, name]
 

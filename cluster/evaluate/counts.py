@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.config import DatasetConfig
 from cluster.prepare.prepare import parallel
-from fss.datasets import Dataset, areas, coco, fss1000, open_dataset
+from fss.datasets import Dataset, DatasetKeys, areas, fss1000, open_dataset
+from fss.datasets.parts import coco
 
 _BLOCK = 64
 Shown = Mapping[str, frozenset[int]]
@@ -41,7 +41,7 @@ COCO_2014 = (
 )
 
 
-def shown(config: DatasetConfig, dataset: Dataset, workers: int) -> tuple[Shown, list[str]]:
+def shown(config: DatasetKeys, dataset: Dataset, workers: int) -> tuple[Shown, list[str]]:
     """The classes on at least dataset.min_area pixels of each image, and what is wrong with the images left out."""
     spec = (config.name, config.root, config.list, tuple(config.options().items()))
     blocks = [(spec, dataset.names[i : i + _BLOCK]) for i in range(0, len(dataset.names), _BLOCK)]
@@ -91,7 +91,7 @@ def count(found: Shown, fold: Sequence[int]) -> Fold:
     )
 
 
-def report(config: DatasetConfig, dataset: Dataset, found: Shown) -> Iterator[str]:
+def report(config: DatasetKeys, dataset: Dataset, found: Shown) -> Iterator[str]:
     """Lines for people: the counts of each fold, in both conventions for coco20i, and how they differ."""
     yield f"{config.name}: {len(found)} images of {config.root}; a class counts from {config.min_area} pixels"
     yield "images: with a class of the fold; pairs: (image, class); others: images with a class outside of the fold"
@@ -115,7 +115,7 @@ def _wrapped(entries: Iterable[str]) -> str:
     return wrapped.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def differences(config: DatasetConfig, dataset: Dataset, found: Shown) -> Iterator[str]:
+def differences(config: DatasetKeys, dataset: Dataset, found: Shown) -> Iterator[str]:
     """What differs from the counts that the field knows, a line each; that nothing does; or why nobody can say."""
     empty = [
         dataset.class_names[c - 1] for fold in dataset.folds for c, n in count(found, fold).classes.items() if not n
@@ -134,7 +134,7 @@ def differences(config: DatasetConfig, dataset: Dataset, found: Shown) -> Iterat
         yield from _compare(known, len(dataset.names), [count(found, fold) for fold in dataset.folds])
 
 
-def _known(config: DatasetConfig, dataset: Dataset) -> tuple[Known, ...]:
+def _known(config: DatasetKeys, dataset: Dataset) -> tuple[Known, ...]:
     if config.name == "pascal5i":
         return PASCAL
     interleaved = config.name == "coco20i" and dataset.folds == coco.fold_classes("interleaved")
@@ -158,7 +158,7 @@ def _compare(known: Sequence[Known], images: int, folds: Sequence[Fold]) -> Iter
         yield f"all counts are those published for {official.what}"
 
 
-def _fss1000(config: DatasetConfig, dataset: Dataset) -> Iterator[str]:
+def _fss1000(config: DatasetKeys, dataset: Dataset) -> Iterator[str]:
     expected = fss1000.IMAGES_PER_CLASS
     number = {c: 0 for c in dataset.class_names}
     for name in dataset.names:

@@ -3,62 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from cluster.config import Config, baselines
-from cluster.engine.run import Run
+from cluster.engine.stage import Work
 from cluster.evaluate.episode_list import Item
 from cluster.evaluate.measure import DataSpec, Entry
+from cluster.evaluate.settings import EvaluateMeans, EvaluateSettings, enough, refuse_seen
 from cluster.features import backbone
 from cluster.features.backbone import BackboneSpec
-from cluster.train import candidates
 from fss import heads, segmenter
 from fss.datasets import Dataset
+
+EvaluateWork: TypeAlias = Work[EvaluateSettings, EvaluateMeans]
 
 FLOORS = ("prototype", "smoothed")
 """What a trained head has to beat: the field's floor, and the read-out that residual heads start from."""
 
 
-def data_spec(run: Run) -> DataSpec:
-    """Which labelled images this run is measured on.
-
-    Raises:
-        ValueError: if dataset.root is not set.
-    """
-    chosen = run.config.dataset
-    if chosen.name == "scenes" and not chosen.root:
-        return DataSpec("scenes", str(run.manifest("render").folder), None)
-    if not chosen.root:
-        raise ValueError(f"expected the folder of {chosen.name}: give it as dataset.root=FOLDER")
-    return DataSpec(chosen.name, str(Path(chosen.root).resolve()), chosen.list, tuple(chosen.options().items()))
+def data_spec(work: EvaluateWork) -> DataSpec:
+    """Which labelled images models are measured on."""
+    chosen, where = work.settings.data, work.means.data
+    root = where.root or str(work.inputs["render"].folder)
+    return DataSpec(chosen.name, root, where.list_file, tuple(chosen.options.items()))
 
 
-def entries(run: Run) -> tuple[Entry, ...]:
+def entries(work: EvaluateWork) -> tuple[Entry, ...]:
     """What is measured: training-free models first, the model last; all candidates of it if labels select."""
-    config, name = run.config, run.config.model.name
-    if name == "trained":
-        if not config.model.path:
-            raise ValueError("expected the folder of an exported model: give it as model=FOLDER")
-        folder = segmenter.find(config.model.path)
+    chosen, folder = work.settings, work.means.exported
+    if folder is not None:
         spec = _exported(folder)
         name = segmenter.read_about(folder)["model"]["name"]
-        return (*_free(config, spec, FLOORS), *_trained(config, name, spec, folder))
-    spec = backbone.spec(run)
+        return (*_free(chosen, spec, FLOORS), *_trained(chosen, name, spec, folder))
+    assert chosen.backbone is not None
+    assert chosen.head is not None
+    spec = backbone.spec(chosen.backbone, work.means.weights, work.inputs)
+    name = chosen.head.name
     if name in heads.TRAINING_FREE:
-        if config.select != "holdout":
-            raise ValueError(
-                f"select={config.select}: expected a trained model, {name} has no candidates to select from"
-            )
-        return (*_free(config, spec, (), name), *_free(config, spec, (name,), None, run.config.model.options))
-    found = list(_free(config, spec, FLOORS))
-    if config.backbone.weights == "pretrain":
-        found.insert(
-            0, Entry(f"{heads.TRAINING_FREE['prototype']}, random backbone", backbone.untrained(run), "prototype")
-        )
-    folder = run.manifest("train").folder / "model"
-    spec = _exported(folder) if config.train.tune else spec
-    return (*found, *_trained(config, f"{name}, meta-trained", spec, folder))
+        return (*_free(chosen, spec, (), name), *_free(chosen, spec, (name,), None, chosen.head.options))
+    found = list(_free(chosen, spec, FLOORS))
+    if chosen.backbone.weights == "pretrain":
+        untrained = replace(spec, weights="random", seed=chosen.seed)
+        found.insert(0, Entry(f"{heads.TRAINING_FREE['prototype']}, random backbone", untrained, "prototype"))
+    folder = work.inputs["train"].folder / "model"
+    spec = _exported(folder) if chosen.tuned else spec
+    return (*found, *_trained(chosen, f"{name}, meta-trained", spec, folder))
 
 
 def _exported(folder: Path) -> BackboneSpec:
@@ -68,49 +58,29 @@ def _exported(folder: Path) -> BackboneSpec:
     return BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
 
 
-def refuse_seen(found: Sequence[Entry], dataset: Dataset, items: Sequence[Item]) -> None:
-    """Refuse to measure a model on classes whose labels it was trained on (train.tasks=labelled).
-
-    Raises:
-        ValueError: naming the model, some of the classes and the fold that it was trained for.
-    """
-    tested = {dataset.class_names[way.class_id - 1] for item in items for way in item.episode.ways}
+def refuse_trained_on(found: Sequence[Entry], dataset: Dataset, items: Sequence[Item]) -> None:
+    """Refuse to measure any of the models on classes of these episodes that it was trained on, see `refuse_seen`."""
+    tested = sorted({dataset.class_names[way.class_id - 1] for item in items for way in item.episode.ways})
     for entry in found:
-        facts = segmenter.read_about(Path(entry.folder))["facts"] if entry.folder else {}
-        seen = sorted(tested & set(facts.get("classes", ())))
-        if seen:
-            raise ValueError(
-                f"{entry.label}: expected classes that it was not trained on with labels, got {', '.join(seen[:5])}"
-                f"{' ...' if len(seen) > 5 else ''}; {_remedy(facts)}"
-            )
-
-
-def _remedy(facts: Mapping[str, Any]) -> str:
-    if facts["fold"] == "all":
-        return "no fold was kept from it: leave the names of the tested classes out of source.names and train again"
-    return f"it was trained for fold {facts['fold']} of {facts['dataset']}: set fold={facts['fold']}"
+        if entry.folder:
+            refuse_seen(entry.label, segmenter.read_about(Path(entry.folder))["facts"], tested)
 
 
 def _free(
-    config: Config,
+    chosen: EvaluateSettings,
     spec: BackboneSpec,
     usual: Sequence[str],
     without: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[Entry]:
-    asked = baselines(config) if options is None else None
+    asked = chosen.baselines if options is None else None
     for name in usual if asked is None else asked:
         if name != without:
             yield Entry(heads.TRAINING_FREE[name], spec, name, tuple((options or {}).items()))
 
 
-def _trained(config: Config, label: str, spec: BackboneSpec, folder: Path) -> list[Entry]:
-    if config.select == "holdout":
+def _trained(chosen: EvaluateSettings, label: str, spec: BackboneSpec, folder: Path) -> list[Entry]:
+    if chosen.select == "holdout":
         return [Entry(label, spec, "trained", (), str(folder))]
-    found = candidates.read(folder.parent)
-    if len(found) < 2:
-        raise ValueError(
-            f"select={config.select}: expected candidates of training beside {folder}, found {len(found)}; train with "
-            "train.candidates of at least 2, or leave select=holdout"
-        )
+    found = enough(folder, chosen.select)
     return [Entry(f"{label}, step {c.step}", spec, "trained", (), str(folder), str(c.path)) for c in found]

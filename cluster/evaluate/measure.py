@@ -24,7 +24,7 @@ from cluster.features.backbone import BackboneSpec
 from fss import heads, segmenter
 from fss.backbones import fingerprint
 from fss.datasets import Dataset, areas, open_dataset
-from fss.datasets.files import read_mask
+from fss.datasets.parts.files import read_mask
 from fss.drawing import pictures
 from fss.evaluation import running
 from fss.evaluation.cache import FeatureStore, Memory

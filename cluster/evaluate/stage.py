@@ -19,76 +19,47 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import save
 
-from cluster.config import baselines, episodes, seeds, shots
+from cluster.config import Config
+from cluster.datasets import training
 from cluster.engine import publish
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Stage, Unit, map_units, write_file
+from cluster.engine.stage import File, Stage, Unit, write_file
 from cluster.evaluate import episode_list, figures, measured, supports
-from cluster.evaluate.entries import data_spec, entries, refuse_seen
+from cluster.evaluate.entries import EvaluateWork, data_spec, entries, refuse_trained_on
 from cluster.evaluate.episode_list import Item
 from cluster.evaluate.measure import Cache, Describe, Draw, Entry, IndexImages, Picture, Prepare, RunBlock, slug
+from cluster.evaluate.settings import check, decode, means, read, settings
 from cluster.evaluate.supports import MaskSupports
 from cluster.evaluate.units import blocks, image_names, image_units, support_units
 from cluster.features import backbone
 from cluster.label.sources import cam
 from cluster.train import candidates
-from cluster.train.stage import model_options
-from fss import heads, segmenter, shards
+from fss import heads, segmenter
 from fss.datasets import Dataset
 from fss.evaluation.episodes import Pool, Rules, draw, pool
 
 logger = logging.getLogger(__name__)
 
 
-def _inputs(run: Run) -> tuple[str, ...]:
-    config = run.config
-    needed = ["train"] if config.model.name not in (*heads.TRAINING_FREE, "trained") else []
-    needed += backbone.needed(run) if config.model.name != "trained" else []
-    needed += ["render"] if config.dataset.name == "scenes" and not config.dataset.root else []
+def _inputs(config: Config) -> tuple[str, ...]:
+    own = config.model.name != "trained"
+    needed = ["train"] if own and config.model.name not in heads.TRAINING_FREE else []
+    needed += backbone.needed(config) if own else []
+    needed += training.needed(config)
     return tuple(needed)
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    config = run.config
-    settings: dict[str, Any] = {
-        "seeds": list(seeds(config)),
-        "fold": config.fold,
-        "shots": list(shots(config)),
-        "ways": config.ways,
-        "episodes": episodes(config),
-        "protocol": vars(config.protocol),
-        "dataset": vars(config.dataset) | {"list_sha256": _hash(config.dataset.root, config.dataset.list)},
-        "episode_list": shards.sha256(_read(config.episode_list)) if config.episode_list else None,
-        "baselines": baselines(config),
-        "select": config.select,
-        "save_predictions": config.save_predictions,
-    }
-    if config.protocol.supports == "names":
-        settings["names"] = cam.namer_settings(run, data_spec(run).open().class_names)
-    if config.model.name == "trained":
-        return settings | {"model": [segmenter.read_about(segmenter.find(config.model.path or ""))["sha256"]]}
-    return settings | {"model": model_options(run), "backbone": backbone.settings(run)}
-
-
-def _hash(root: str | None, name: str | None) -> str | None:
-    places = [Path(folder) / name for folder in (root, ".") if folder and name]
-    return next((shards.sha256(path.read_bytes()) for path in places if path.is_file()), None)
 
 
 class _Evaluation:
     """One run of the stage: what its steps share."""
 
-    def __init__(self, run: Run, folder: Path):
-        self.run, self.folder, self.config = run, folder, run.config
-        self.data = data_spec(run)
+    def __init__(self, given: EvaluateWork):
+        self.given, self.folder, self.settings, means = given, given.folder, given.settings, given.means
+        self.data = data_spec(given)
         self.dataset: Dataset = self.data.open()
-        self.entries = entries(run)
-        chosen = run.config.cluster
-        features = Path(chosen.features or Path(run.config.root) / "features").resolve()
+        self.entries = entries(given)
         self.cache = Cache(
-            folder=str(features) if chosen.features_gib else None,
-            disk=int(chosen.features_gib * 2**30),
-            memory=int(chosen.memory_gib * 2**30),
+            folder=str(means.features) if means.features_gib else None,
+            disk=int(means.features_gib * 2**30),
+            memory=int(means.memory_gib * 2**30),
         )
         self.left_out: dict[str, list[str]] = {}
         self.support_iou: float | None = None
@@ -96,17 +67,17 @@ class _Evaluation:
     def work(self) -> tuple[Sequence[File], Mapping[str, int]]:
         """All steps, and the stage's files."""
         items = self.items()
-        if self.config.select == "base_classes" and len({item.fold for item in items}) < 2:
+        if self.settings.select == "base_classes" and len({item.fold for item in items}) < 2:
             raise ValueError("select=base_classes: expected several folds, the others' classes select; set fold=all")
-        refuse_seen(self.entries, self.dataset, items)
+        refuse_trained_on(self.entries, self.dataset, items)
         self._prepare(items)
-        if self.config.protocol.supports == "names":
+        if self.settings.protocol.supports == "names":
             self._mask_supports(items)
         self.entries = tuple(self._fitted(entry) for entry in self.entries)
         function = RunBlock(
-            self.data, self.entries, self.cache, self.config.protocol.resolution, *self._predictions(items)
+            self.data, self.entries, self.cache, self.settings.protocol.resolution, *self._predictions(items)
         )
-        files, counts = self._map("evaluate", function, list(blocks(items)), items="episodes", parts="blocks")
+        files, counts = self._map("evaluate", function, list(blocks(items)), items="episodes")
         rows, selection = self._selected(self._table(files))
         files += self._pictures(function, rows, items, selection)
         listed = episode_list.encode(items, self.data.name, self.dataset.class_names)
@@ -118,38 +89,33 @@ class _Evaluation:
             **measured.files(found),
         }
         files += [write_file(self.folder, name, data) for name, data in own.items()]
-        with self.run.journal("evaluate") as journal:
+        with self.given.journal() as journal:
             measured.log(journal, self.folder, found, [f.path for f in files if f.path.startswith("gallery/")])
         return files, counts
 
     def items(self) -> list[Item]:
         """The list of episodes: read, or drawn."""
-        config = self.config
-        if config.episode_list:
-            try:
-                return episode_list.decode(_read(config.episode_list), self.dataset)
-            except ValueError as error:
-                raise ValueError(f"{config.episode_list}: {error}") from error
-        folds, areas = self._folds(), self._areas()
+        drawn, listed = self.settings.drawn, self.given.means.listed
+        if drawn is None:
+            assert listed is not None
+            return decode(read(listed), listed, self.dataset)
+        folds, areas = self._folds(drawn.fold), self._areas()
         return [
-            Item(fold, k, config.ways, seed, episode)
+            Item(fold, k, drawn.ways, seed, episode)
             for fold in folds
-            for k in shots(config)
-            for source in [self._pool(areas, fold, k)]
-            for seed in seeds(config)
-            for episode in draw(source, count=episodes(config), seed=seed)
+            for k in drawn.shots
+            for source in [self._pool(areas, fold, k, drawn.ways)]
+            for seed in drawn.seeds
+            for episode in draw(source, count=drawn.episodes, seed=seed)
         ]
 
-    def _folds(self) -> Sequence[int]:
+    def _folds(self, fold: Any) -> Sequence[int]:
         there = range(len(self.dataset.folds))
-        if self.config.fold != "all" and self.config.fold not in there:
-            raise ValueError(f"fold: {self.data.name} has the folds 0..{len(there) - 1}, got {self.config.fold}")
-        return there if self.config.fold == "all" else [self.config.fold]
+        return there if fold == "all" else [fold]
 
-    def _pool(self, areas: Mapping[str, Mapping[int, int]], fold: int, k: int) -> Pool:
-        config, classes = self.config, self.dataset.folds[fold]
-        chosen = config.protocol
-        rules = Rules(chosen.order, config.ways, k, config.dataset.min_area, chosen.tiny_queries)
+    def _pool(self, areas: Mapping[str, Mapping[int, int]], fold: int, k: int, ways: int) -> Pool:
+        classes, chosen = self.dataset.folds[fold], self.settings.protocol
+        rules = Rules(chosen.order, ways, k, self.settings.data.min_area, chosen.tiny_queries)
         try:
             found = pool(areas, classes, rules)
         except ValueError as error:
@@ -178,8 +144,11 @@ class _Evaluation:
 
     def _mask_supports(self, items: Sequence[Item]) -> None:
         """Supports show masks made of names from here on, as the model's backbone and a classifier see them."""
-        namer, levels = cam.namer(self.run, self.dataset.class_names), tuple(self.config.source.levels)
-        function = MaskSupports(self.data, self.entries[-1].spec, self.cache, namer, levels)
+        names, where = self.settings.names, self.given.means.names
+        assert names is not None
+        assert where is not None
+        namer = cam.build(names, where, {})
+        function = MaskSupports(self.data, self.entries[-1].spec, self.cache, namer, names.levels)
         _, counts = self._map("supports", function, support_units(items), items="supports")
         self.support_iou = counts["intersection"] / max(counts["union"], 1)
         self.data = dataclasses.replace(self.data, supports=str(self.folder / supports.FOLDER))
@@ -190,7 +159,7 @@ class _Evaluation:
             return entry
         units = image_units(f"describe-{slug(entry.label)}", self.dataset.names)
         files, _ = self._map("describe", Describe(self.data, entry, self.cache), units)
-        head.fit(np.concatenate([np.load(self.folder / f.path, allow_pickle=False) for f in files]), self.config.seed)
+        head.fit(np.concatenate([np.load(self.folder / f.path, allow_pickle=False) for f in files]), self.settings.seed)
         weights = save({name: value.cpu().contiguous() for name, value in head.state_dict().items()})
         path = self.folder / f"fitted/{slug(entry.label)}.safetensors"
         publish.write_bytes(path, weights)
@@ -199,7 +168,7 @@ class _Evaluation:
     def _predictions(self, items: Sequence[Item]) -> tuple[bool, bool]:
         """Whether masks are saved, and whether episode numbers alone tell them apart."""
         lists = {item[:4] for item in items}
-        return self.config.save_predictions, len(self.entries) == len(lists) == 1
+        return self.settings.save_predictions, len(self.entries) == len(lists) == 1
 
     def _table(self, files: Sequence[File]) -> pa.Table:
         """All rows: models in order, then fold, shots, ways, seed, episode and way."""
@@ -210,7 +179,7 @@ class _Evaluation:
         return table.take(np.lexsort([*(table[key].to_numpy() for key in keys), models_of]))
 
     def _selected(self, rows: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
-        by = self.config.select
+        by = self.settings.select
         trained = [entry for entry in self.entries if entry.folder]
         steps = {entry.label: candidates.step_of(entry.weights) for entry in trained if entry.weights}
         if not steps:
@@ -239,17 +208,17 @@ class _Evaluation:
         return self._map("gallery", Draw(**vars(function)), [Unit("gallery", chosen)], items="pictures")[0]
 
     def _figures(self, rows: pa.Table, items: Sequence[Item], selection: dict[str, Any]) -> dict[str, Any]:
-        chosen = self.config.protocol
+        chosen = self.settings.protocol
         return {
             "format": 2,
             "dataset": {
                 "name": self.data.name,
                 "images": len(self.dataset.names),
                 "folds": len(self.dataset.folds),
-                "min_area": self.config.dataset.min_area,
+                "min_area": self.settings.data.min_area,
             },
             "protocol": {
-                "name": "list" if self.config.episode_list else chosen.name,
+                "name": "list" if self.settings.drawn is None else chosen.name,
                 "order": chosen.order,
                 "tiny_queries": chosen.tiny_queries,
                 "supports": chosen.supports,
@@ -267,24 +236,14 @@ class _Evaluation:
             "models": figures.summary(rows, self.dataset),
         }
 
-    def _map(self, step: str, function: Any, units: Sequence[Unit], **words: str) -> tuple[list[File], dict[str, int]]:
-        return map_units(self.run, self.folder, step, function, units, total=len(units), **{"parts": "blocks"} | words)
-
-
-def _read(name: str) -> bytes:
-    if not Path(name).is_file():
-        raise ValueError(
-            f"episode_list: expected a file that evaluate wrote (episode_list.parquet), there is no {name}"
-        )
-    return Path(name).read_bytes()
+    def _map(
+        self, step: str, function: Any, units: Sequence[Unit], items: str = "images"
+    ) -> tuple[list[File], dict[str, int]]:
+        return self.given.map(step, function, units, items=items, parts="blocks")
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    return _Evaluation(run, folder).work()
-
-
-STAGE = Stage("evaluate", _inputs, _settings, _work, version=3)
+STAGE = Stage("evaluate", _inputs, settings, lambda work: _Evaluation(work).work(), means=means, check=check, version=3)

@@ -34,7 +34,7 @@ class MaskSupports:
     cache: measure.Cache
     labeller: CamLabeller
     levels: tuple[str, ...]
-    """Of the backbone, see `cluster.config.data.SourceConfig`."""
+    """Of the backbone, see `fss.labelling.sources.SourceKeys`."""
 
     @torch.inference_mode()
     def __call__(self, unit: Unit) -> Output:

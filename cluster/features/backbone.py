@@ -1,17 +1,35 @@
-"""Which backbone a run uses, as a value that workers can load once and keep."""
+"""Which backbone a run uses: what of it is hashed, and a value that workers can load once and keep."""
 
 from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from cluster.config import Config
+from cluster.config.backbone import NAMED
 from cluster.engine.files import content_hash
-from cluster.engine.run import Run
-from cluster.training.loop import warn_of_slow
+from cluster.engine.manifest import Manifest
+from cluster.engine.settings import complaints, picked
 from fss import backbones
 from fss.backbones.extractor import Extractor, device_by_name
+from fss.precision import warn_of_slow
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """What of the backbone shapes a stage's output."""
+
+    name: str
+    weights: str
+    """`random`, `torchvision`, `pretrain`, or of a file the sha256 of its content."""
+    stride: int
+    size: int
+    precision: str
+    padding: str
+    seed: int | None
+    """Of random weights."""
 
 
 @dataclass(frozen=True)
@@ -39,42 +57,52 @@ def _load(spec: BackboneSpec) -> Extractor:
     return Extractor(network.to(device), spec.size, precision=spec.precision)
 
 
-def needed(run: Run) -> tuple[str, ...]:
+def needed(config: Config) -> tuple[str, ...]:
     """The stages that the backbone comes from."""
-    return ("pretrain",) if run.config.backbone.weights == "pretrain" else ()
+    return ("pretrain",) if config.backbone.weights == "pretrain" else ()
 
 
-def spec(run: Run) -> BackboneSpec:
-    """This run's backbone, its weights resolved to a file."""
-    weights = run.config.backbone.weights
-    return _spec(run, str(run.manifest("pretrain").path("backbone.safetensors")) if weights == "pretrain" else weights)
-
-
-def untrained(run: Run) -> BackboneSpec:
-    """The same network with random weights: what pre-training has to beat."""
-    return _spec(run, "random")
-
-
-def _spec(run: Run, weights: str) -> BackboneSpec:
-    chosen = run.config.backbone
-    about = (chosen.stride, chosen.size, run.config.seed, chosen.precision, chosen.padding)
-    return BackboneSpec(chosen.name, weights, *about)
-
-
-def settings(run: Run) -> dict[str, Any]:
+def settings(config: Config) -> BackboneSettings:
     """What of the backbone shapes a stage's output; files count by their content, not their place."""
-    chosen = run.config.backbone
-    weights = chosen.weights
-    if weights not in ("random", "torchvision", "pretrain"):
-        weights = f"sha256:{_hash(weights)}"
-    keys = ("name", "stride", "size", "precision", "padding")
-    found: dict[str, Any] = {"weights": weights, **{key: getattr(chosen, key) for key in keys}}
-    return found | ({"seed": run.config.seed} if weights == "random" else {})
+    weights = config.backbone.chosen_weights()
+    if weights not in NAMED:
+        weights = f"sha256:{content_hash(weights)}"
+    seed = config.seed if weights == "random" else None
+    return picked(BackboneSettings, config.backbone, weights=weights, seed=seed)
 
 
-def _hash(path: str) -> str:
-    if "://" not in path and not os.path.isfile(path):
-        raise ValueError(
-            f"expected backbone.weights to be random, torchvision, pretrain or a file, there is no file {path}"
-        )
-    return content_hash(path)
+def place(config: Config) -> str | None:
+    """Where the weights are, if they are a file or at a URL."""
+    return None if config.backbone.weights in NAMED else config.backbone.weights
+
+
+def spec(chosen: BackboneSettings, file: str | None, inputs: Mapping[str, Manifest]) -> BackboneSpec:
+    """The backbone of these settings; its weights lie in `file`, or are those of the pretrain stage of `inputs`."""
+    weights = file or chosen.weights
+    if weights == "pretrain":
+        weights = str(inputs["pretrain"].path("backbone.safetensors"))
+    return replace(picked(BackboneSpec, chosen, seed=chosen.seed or 0), weights=weights)
+
+
+def given(config: Config) -> BackboneSpec:
+    """The user's backbone, whose weights are not those of a stage."""
+    return spec(settings(config), place(config), {})
+
+
+def problems(config: Config) -> list[str]:
+    """Whether the weights are there and fit the network."""
+    wrong = complaints(config.backbone.chosen_weights)
+    if wrong or config.backbone.weights == "pretrain":
+        return wrong
+    weights = config.backbone.chosen_weights()
+    if "://" not in weights and weights not in NAMED and not os.path.isfile(weights):
+        return [
+            f"backbone.weights: expected {', '.join(NAMED)} or a file, there is no file {weights}; set "
+            "backbone.weights=FILE"
+        ]
+    return [f"backbone: {said}" for said in complaints(lambda: _built(given(config)))]
+
+
+@functools.lru_cache(maxsize=8)
+def _built(chosen: BackboneSpec) -> None:
+    backbones.build(chosen.name, chosen.weights, stride=chosen.stride, seed=chosen.seed, padding=chosen.padding)

@@ -15,13 +15,18 @@ from pathlib import Path
 
 import torch
 
-from cluster.engine.stage import File, read_file
+from cluster.engine.stage import File, Manifest, Unit, read_file
 from cluster.features.backbone import BackboneSpec
 from fss import shards
 from fss.imaging import images
 from fss.labelling import pseudo
 from fss.labelling.sources import Block, Photo
 from fss.prefetch import ahead
+
+
+def units(corpus: Manifest) -> list[Unit]:
+    """One unit for every corpus shard, whose payload is its `File`."""
+    return [Unit(Path(file.path).stem.replace("corpus", "part"), file) for file in corpus.named(".tar")]
 
 
 @dataclass(frozen=True)

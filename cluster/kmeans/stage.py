@@ -14,15 +14,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import safetensors.numpy
 
 from cluster.engine import publish
 from cluster.engine.progress import Progress
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Manifest, Stage, read_file, write_file
+from cluster.engine.settings import picked
+from cluster.engine.stage import File, Manifest, Stage, Work, read_file, write_file
 from cluster.label import sources
 from fss.clustering import hierarchy, kmeans
 from fss.clustering import init as kmeans_init
@@ -99,35 +99,57 @@ def chunks(parts: Sequence[File], points: int) -> list[Chunk]:
     return [*found, tuple(now)] if now else found
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    source = run.config.source
-    keys = ("clusters", "iterations", "init", "spherical", "restarts", "tolerance")
-    settings = {"seed": run.config.seed, **{key: getattr(source, key) for key in keys}}
-    return settings | {"hierarchy": list(source.hierarchy)}
+@dataclass(frozen=True)
+class KmeansSettings:
+    """What shapes the centroids."""
+
+    seed: int
+    clusters: int
+    hierarchy: tuple[int, ...]
+    iterations: int
+    init: str
+    spherical: bool
+    restarts: int
+    tolerance: float
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Numbers of clusters, the finest level first."""
+        return (*self.hierarchy, self.clusters)
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    source, sample = run.config.source, run.manifest("sample")
-    levels = [*source.hierarchy, source.clusters]
+@dataclass(frozen=True)
+class KmeansMeans:
+    """How much of the sample stays in memory."""
+
+    memory_gib: float
+
+
+KmeansWork: TypeAlias = Work[KmeansSettings, KmeansMeans]
+
+
+def _work(work: KmeansWork) -> tuple[Sequence[File], Mapping[str, int]]:
+    chosen, folder, sample = work.settings, work.folder, work.inputs["sample"]
+    finest, *coarser = chosen.levels
     parts = [file for file in sample.named(".npy") if file.count]
     number = sum(file.count for file in parts)
-    if number < _FEW_POINTS * levels[0]:
+    if number < _FEW_POINTS * finest:
         logger.warning(
             "kmeans: %d points for %d clusters, fewer than %d each: sample more or lower the clusters",
             number,
-            levels[0],
+            finest,
             _FEW_POINTS,
         )
-    state, centre = _lloyd(run, folder, sample, chunks(parts, CHUNK_POINTS * levels[0]), number)
+    state, centre = _lloyd(work, sample, chunks(parts, CHUNK_POINTS * finest), number)
     best = state.best
     arrays = {"centroids": best.centroids, "centre": centre.astype(np.float32)}
     sizes = best.counts
-    if source.hierarchy:
+    if coarser:
         arrays["parents"], _ = hierarchy.ancestors(
-            best.centroids, levels[1:], seed=run.config.seed, method=source.init, spherical=source.spherical
+            best.centroids, coarser, seed=chosen.seed, method=chosen.init, spherical=chosen.spherical
         )
-        sizes = np.bincount(arrays["parents"], best.counts, minlength=source.clusters).astype(np.int64)
-    _log(run, best.history, sizes)
+        sizes = np.bincount(arrays["parents"], best.counts, minlength=chosen.clusters).astype(np.int64)
+    _log(work, best.history, sizes)
     report = {
         "inertia": best.history,
         "restarts": state.inertias,
@@ -141,37 +163,29 @@ def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
     return files, {"points": number, "iterations": len(best.history), "clusters": len(sizes)}
 
 
-def _lloyd(run: Run, folder: Path, sample: Manifest, units: Sequence[Chunk], number: int) -> tuple[State, np.ndarray]:
+def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: int) -> tuple[State, np.ndarray]:
     """The finest level's k-means and the (D,) float64 centre of its points."""
-    source = run.config.source
-    recipe = kmeans.Recipe(
-        clusters=(*source.hierarchy, source.clusters)[0],
-        seed=run.config.seed,
-        iterations=source.iterations,
-        method=source.init,
-        spherical=source.spherical,
-        restarts=source.restarts,
-        tolerance=source.tolerance,
-    )
-    centre = sum(run.pool.each(RowSum(sample.folder), units)) / number
+    chosen, pool = work.settings, work.pool
+    recipe = picked(kmeans.Recipe, chosen, clusters=chosen.levels[0], method=chosen.init)
+    centre = sum(pool.each(RowSum(sample.folder), units)) / number
 
     def sums_of(centroids: np.ndarray) -> kmeans.Sums:
-        function = PartialSums(sample.folder, centre, centroids, run.config.cluster.memory_gib)
-        return kmeans.add(run.pool.each(function, units))
+        function = PartialSums(sample.folder, centre, centroids, work.means.memory_gib)
+        return kmeans.add(pool.each(function, units))
 
     def start(seed: int) -> np.ndarray:
         first = pseudo.centred(_first_points(sample.folder, units, recipe.clusters), centre)
         return kmeans.initial_centroids(first, recipe.clusters, seed=seed, method=recipe.method)
 
-    path = folder / ".lloyd" / "state.safetensors"
+    path = work.folder / ".lloyd" / "state.safetensors"
     state = before = read_state(path)
-    progress = Progress("kmeans", source.iterations * source.restarts, "points", parts="iterations")
+    progress = Progress("kmeans", chosen.iterations * chosen.restarts, "points", parts="iterations")
     progress.skip(_iterations(recipe, state))
     for state in kmeans.lloyd(sums_of, start, recipe, before):
         publish.write_bytes(path, write_state(state))
         progress.update(parts=_iterations(recipe, state) - progress.done, items=number)
     progress.close()
-    run.pool.on_each(_forget, range(run.pool.size))
+    pool.on_each(_forget, range(pool.size))
     assert state is not None
     return state, centre
 
@@ -229,8 +243,8 @@ def read_state(path: Path) -> State | None:
     return State(restart, found("now"), found("best"), bool(ended), tuple(arrays["inertias"].tolist()))
 
 
-def _log(run: Run, history: Sequence[float], sizes: np.ndarray) -> None:
-    with run.journal("kmeans") as journal:
+def _log(work: KmeansWork, history: Sequence[float], sizes: np.ndarray) -> None:
+    with work.journal() as journal:
         for step, inertia in enumerate(history):
             journal.metrics({"kmeans/inertia": inertia}, step=step)
         shares = sizes[sizes > 0] / sizes.sum()
@@ -238,9 +252,12 @@ def _log(run: Run, history: Sequence[float], sizes: np.ndarray) -> None:
         journal.metrics({"kmeans/entropy": entropy, "kmeans/empty": float((sizes == 0).sum())})
 
 
-def _inputs(run: Run) -> tuple[str, ...]:
-    sources.with_clusters(run.config, "kmeans")
-    return ("sample",)
-
-
-STAGE = Stage("kmeans", _inputs, _settings, _work, version=2)
+STAGE = Stage(
+    "kmeans",
+    lambda config: ("sample",),
+    lambda config: picked(KmeansSettings, config.source, seed=config.seed),
+    _work,
+    means=lambda config: picked(KmeansMeans, config.cluster),
+    check=lambda config: sources.without_clusters(config, "kmeans"),
+    version=2,
+)

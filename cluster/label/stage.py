@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from cluster.config import Config
 from cluster.engine import publish
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Output, Stage, StageError, Unit, map_units
+from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work
 from cluster.features import backbone
-from cluster.features.feature_pass import FeaturePass
+from cluster.features.backbone import BackboneSettings
+from cluster.features.feature_pass import FeaturePass, units
 from cluster.label import sources
-from cluster.sample.stage import feature_pass, units
+from cluster.label.sources import Given
 from fss import shards
 from fss.imaging import images
 from fss.labelling import pseudo
@@ -84,25 +84,57 @@ def _table(rows: Sequence[tuple[str, pseudo.Region]]) -> bytes:
     return publish.parquet(pa.table(columns))
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    function = LabelShard(feature_pass(run), sources.chosen(run.config).labeller(run))
-    every = units(run.manifest("shard"))
-    files, counts = map_units(run, folder, "label", function, every, total=len(every))
+@dataclass(frozen=True)
+class LabelSettings:
+    """What shapes label maps and regions."""
+
+    name: str
+    source: Any
+    """Of the source `name`."""
+    backbone: BackboneSettings
+
+
+@dataclass(frozen=True)
+class LabelMeans:
+    """Where the source's files and the backbone's weights are, and how many images a GPU takes at a time."""
+
+    source: Any
+    weights: str | None
+    batch: int
+
+
+def _settings(config: Config) -> LabelSettings:
+    return LabelSettings(config.source.name, sources.chosen(config).settings(config), backbone.settings(config))
+
+
+def _means(config: Config) -> LabelMeans:
+    means = sources.chosen(config).means(config)
+    return LabelMeans(means, backbone.place(config), config.cluster.images_per_batch)
+
+
+def _work(work: Work[LabelSettings, LabelMeans]) -> tuple[Sequence[File], Mapping[str, int]]:
+    chosen, means, corpus = work.settings, work.means, work.inputs["shard"]
+    source = sources.by_name(chosen.name)
+    network = backbone.spec(chosen.backbone, means.weights, work.inputs)
+    features = FeaturePass(corpus.folder, network, source.recipe(chosen.source), means.batch, source.features)
+    labeller = source.labeller(Given(chosen.source, means.source, work.inputs, network))
+    files, counts = work.map("label", LabelShard(features, labeller), units(corpus))
     if not counts["regions"]:
         raise StageError(
-            f"label: source.name={run.config.source.name} found nothing in any of {counts['images']} images; "
+            f"label: source.name={chosen.name} found nothing in any of {counts['images']} images; "
             "check source.maps and source.maps_kind, or choose another source"
         )
     return files, counts
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    return {"backbone": backbone.settings(run), **sources.chosen(run.config).settings(run)}
+def _inputs(config: Config) -> tuple[str, ...]:
+    source = sources.chosen(config)
+    clusters = ("kmeans",) if source.clusters else ()
+    return tuple(dict.fromkeys(("shard", *clusters, *source.inputs(config), *backbone.needed(config))))
 
 
-def _inputs(run: Run) -> tuple[str, ...]:
-    source = sources.chosen(run.config)
-    return ("shard", *(("kmeans",) if source.clusters else ()), *source.inputs, *backbone.needed(run))
+def _check(config: Config) -> list[str]:
+    return [*backbone.problems(config), *sources.chosen(config).check(config)]
 
 
-STAGE = Stage("label", _inputs, _settings, _work, version=4)
+STAGE = Stage("label", _inputs, _settings, _work, means=_means, check=_check, version=4)

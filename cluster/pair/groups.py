@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.engine.stage import File, Manifest, read_file
-from fss import rng, shards
+from fss import choices, rng, shards
 from fss.imaging import images
-from fss.tasks.pairing import mask_split, pairs
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing import mask_split
+from fss.tasks.pairing.parts import pairs
+from fss.tasks.pairing.parts.rules import Rules
 
 #: One image in so many never is a training query.
 _HOLDOUT = 16
-#: Rules that came with mask_split: tasks across images do not depend on them.
-_SPLITTING = ("pairing", "split")
+#: Whose modules are the pairings.
+PAIRINGS = "fss.tasks.pairing"
 
 
 @dataclass(frozen=True)
@@ -63,22 +62,14 @@ def held_out(keys: np.ndarray, seed: int) -> np.ndarray:
     return np.array(held, bool)[code]
 
 
-def settings(rules: Rules) -> dict[str, Any]:
-    """What of the rules shapes tasks: how regions are split only where they are."""
-    chosen = dataclasses.asdict(rules)
-    return chosen if rules.pairing == "mask_split" else {k: v for k, v in chosen.items() if k not in _SPLITTING}
-
-
 def drawn(table: pairs.Table, rules: Rules, *, seed: int, queries: np.ndarray | None = None) -> Sequence[pairs.Pairing]:
-    """A group's pairings, as `rules.pairing` makes them; see `pairs.draw` for the arguments."""
-    draw = mask_split.draw if rules.pairing == "mask_split" else pairs.draw
-    return draw(table, rules, seed=seed, queries=queries)
+    """A group's pairings, as `rules.pairing` makes them; see `cross_image.draw` for the arguments."""
+    return choices.load(PAIRINGS, rules.pairing).draw(table, rules, seed=seed, queries=queries)
 
 
 def number_drawn(table: pairs.Table, rules: Rules, queries: np.ndarray) -> int:
     """How many pairings `drawn` finds among `queries` (R,) bool, whatever the seed, without looking at descriptors."""
-    chosen = mask_split.same_image(rules) if rules.pairing == "mask_split" else rules
-    return pairs.Group(table, chosen).count(queries)
+    return int(choices.load(PAIRINGS, rules.pairing).count(table, rules, queries))
 
 
 class Members:
@@ -108,7 +99,7 @@ class Members:
         return len(self.names(extension))
 
 
-class Source:
+class Regions:
     """A group's regions with its images and label maps: makes tasks of pairings, by rules that say how to split."""
 
     def __init__(self, corpus: Path, labels: Path, group: Group, table: pairs.Table, rules: Rules):
@@ -136,7 +127,7 @@ class Source:
 
     def _masks(self, pairing: pairs.Pairing) -> list[np.ndarray] | None:
         if isinstance(pairing, mask_split.Halves):
-            found = mask_split.split(self._mask(pairing.query, True) == 1, self.rules.split, pairing.seed)
+            found = mask_split.split(self._mask(pairing.query, True) == 1, pairing.rules, pairing.seed)
             return found and [found.query, *[found.support] * len(pairing.supports)]
         shown = (pairing.query, *pairing.supports)
         rows = (*shown, *pairing.distractors)

@@ -9,24 +9,24 @@ an image was used `image_uses / used_images` times on average, a cluster for `ta
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.config import Config
 from cluster.engine import publish
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Output, Stage, StageError, Unit, map_units
-from cluster.pair.groups import Group, Source, drawn, groups, held_out, read_regions, settings
+from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work
+from cluster.pair.groups import Group, Regions, drawn, groups, held_out, read_regions
 from fss import rng, shards
 from fss.tasks import task
-from fss.tasks.pairing import pairs, usage
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts import pairs, usage
+from fss.tasks.pairing.parts.rules import Rules
 
 
 class MadeLate(Mapping[str, bytes]):
@@ -59,7 +59,7 @@ class PairGroup:
         """`unit.payload` is a `Group`."""
         group: Group = unit.payload
         table = read_regions(self.labels, group.regions)
-        source, held = Source(self.corpus, self.labels, group, table, self.rules), held_out(table.key, self.seed)
+        source, held = Regions(self.corpus, self.labels, group, table, self.rules), held_out(table.key, self.seed)
         found = {
             kind: drawn(table, self.rules, seed=self.seed, queries=queries)
             for kind, queries in (("tasks", ~held), ("holdout", held))
@@ -88,11 +88,11 @@ class PairGroup:
         return int(pairs.usable(table, self.rules).sum())
 
 
-def _pack(source: Source, chosen: Sequence[pairs.Pairing], first: int) -> bytes:
+def _pack(source: Regions, chosen: Sequence[pairs.Pairing], first: int) -> bytes:
     return shards.pack(_sample(source, pairing, number) for number, pairing in enumerate(chosen, first))
 
 
-def _sample(source: Source, pairing: pairs.Pairing, number: int) -> shards.Sample:
+def _sample(source: Regions, pairing: pairs.Pairing, number: int) -> shards.Sample:
     table, rows = source.table, (pairing.query, *pairing.supports)
     about: dict[str, object] = {"cluster": int(table.label[pairing.query]), "distractors": len(pairing.distractors)}
     about["layers"] = [int(table.layer[row]) for row in rows]
@@ -113,21 +113,32 @@ def _peaks(folder: Path, files: Sequence[File]) -> dict[str, int]:
     return usage.Peaks.merged([usage.Peaks(**json.loads(text)) for text in found])
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    return {"seed": run.config.seed, **settings(run.config.pair)}
+@dataclass(frozen=True)
+class PairSettings:
+    """What shapes tasks."""
+
+    seed: int
+    rules: Rules
+    """The keys of the chosen pairing."""
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    chosen, corpus, labels = run.config.pair, run.manifest("shard"), run.manifest("label")
-    function = PairGroup(corpus.folder, labels.folder, chosen, chosen.tasks_per_shard, run.config.seed)
-    units = [Unit(f"{number:05d}", group) for number, group in enumerate(groups(corpus, labels, chosen.group_shards))]
-    files, counts = map_units(run, folder, "pair", function, units, total=len(units), items="tasks", parts="groups")
+def _settings(config: Config) -> PairSettings:
+    return PairSettings(config.seed, copy.deepcopy(config.pair))
+
+
+def _work(work: Work[PairSettings, None]) -> tuple[Sequence[File], Mapping[str, int]]:
+    chosen, corpus, labels = work.settings, work.inputs["shard"], work.inputs["label"]
+    function = PairGroup(corpus.folder, labels.folder, chosen.rules, chosen.rules.tasks_per_shard, chosen.seed)
+    units = [
+        Unit(f"{number:05d}", group) for number, group in enumerate(groups(corpus, labels, chosen.rules.group_shards))
+    ]
+    files, counts = work.map("pair", function, units, items="tasks", parts="groups")
     if counts["tasks"] == counts["holdout"]:
         raise StageError(
             f"no tasks for training came of {counts['regions']} regions ({counts['usable']} usable); "
             "loosen pair.min_area, pair.max_area or pair.empty_lines, lower source.clusters, or give more images"
         )
-    return files, counts | _peaks(folder, files)
+    return files, counts | _peaks(work.folder, files)
 
 
-STAGE = Stage("pair", lambda run: ("shard", "label"), _settings, _work, version=3)
+STAGE = Stage("pair", lambda config: ("shard", "label"), _settings, _work, version=3)

@@ -123,7 +123,7 @@ def calibrate(config: Config, stages: Mapping[str, Stage]) -> Measured:
 def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measured:
     small, chosen = _subset(config, root)
     if chosen is not None:
-        stages = {**stages, "shard": shard.stage(lambda run: chosen)}
+        stages = {**stages, "shard": shard.stage(chosen)}
     names = planned(config)
     number = config.plan.images
     with Run(_sized(small, -(-number // 4), groups=2), stages) as run:
@@ -183,16 +183,18 @@ def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
     """
     small, number = copy.deepcopy(config), config.plan.images
     small.root, small.tracking.enabled = str(root), False
-    finest = min((*config.source.hierarchy, config.source.clusters)[0], 2 * number)  # labelling hardly depends on it
-    small.source.clusters, small.source.hierarchy, small.source.shards = finest, [], None
-    small.source.iterations, small.source.restarts = min(config.source.iterations, 5), 1
+    if sources.chosen(config).clusters:
+        finest = min((*config.source.hierarchy, config.source.clusters)[0], 2 * number)  # hardly matters to labelling
+        small.source.clusters, small.source.hierarchy, small.source.shards = finest, [], None
+        small.source.iterations, small.source.restarts = min(config.source.iterations, 5), 1
     small.quality.masks = None
     if config.backbone.weights == "pretrain":
         small.backbone.weights = "random"  # which is as fast
     if config.corpus.kind == "scenes":
         small.corpus.scenes, small.corpus.scenes_val = number, 1
         return small, None
-    given = shard.source(Run(config, {}))
+    given = shard.source(config)
+    assert given is not None
     listing = list(itertools.islice(given.entries(), _SCAN))
     if not listing:
         raise ValueError(f"expected images in corpus.root={config.corpus.root}, found none")
@@ -268,7 +270,9 @@ def _explained(cost: Cost, run: Run, pool: TimedPool) -> Cost:
     """The cost with what is known of its parts."""
     corpus = run.manifest("shard")
     file = max(corpus.named(".tar"), key=lambda file: file.count)
-    (decode, network), _ = pool.one(probes.TimeParts(corpus.folder, backbone.spec(run)), file)
+    label = run.work("label")
+    spec = backbone.spec(label.settings.backbone, label.means.weights, label.inputs)
+    (decode, network), _ = pool.one(probes.TimeParts(corpus.folder, spec), file)
     rest = max(0.0, cost.seconds - decode - network)
     return dataclasses.replace(cost, parts={"decode": decode, "backbone": network, "segments": rest})
 
@@ -295,9 +299,9 @@ def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, 
     timed = probes.TimeSteps(cluster.cpus_per_train_worker, cluster.train_workers, config.pretrain.batch)
     recipes: dict[str, Any] = {}
     if config.backbone.weights == "pretrain":
-        recipes["pretrain"] = pretrain.job(run, run.folder).recipe
+        recipes["pretrain"] = pretrain.job(run.work("pretrain", run.folder)).recipe
     if config.model.name not in (*heads.TRAINING_FREE, "trained"):
-        recipes["train"] = train.job(run, run.folder).recipe
+        recipes["train"] = train.job(run.work("train", run.folder)).recipe
     for name, recipe in recipes.items():
         yield name, pool.one(timed, recipe)[0]
 

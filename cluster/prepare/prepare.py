@@ -16,9 +16,9 @@ from typing import TypeVar
 import numpy as np
 from scipy.io import loadmat
 
-from cluster.config import DatasetConfig
 from cluster.engine import publish
-from fss.datasets import coco, files, instances, voc
+from fss.datasets import DatasetKeys, coco20i, pascal5i
+from fss.datasets.parts import coco, files, instances, voc
 from fss.imaging import images
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ _SBD = tuple(
 )
 
 
-def build(config: DatasetConfig, root: Path, out: Path, workers: int) -> list[str]:
+def build(config: DatasetKeys, root: Path, out: Path, workers: int) -> list[str]:
     """Write the masks that `root` lacks into `out`, which may be `root`; say what was done, a line for each folder.
 
     Another `out` becomes a root of its own: what it does not get written, it gets linked.
@@ -38,10 +38,9 @@ def build(config: DatasetConfig, root: Path, out: Path, workers: int) -> list[st
     Raises:
         ValueError: if what the masks are made from is missing or damaged.
     """
-    if config.name == "coco20i":
-        coco.fold_classes(config.folds or coco.FOLDS[0])  # a wrong name is told before the work, not after
+    if isinstance(config, coco20i.Keys):
         return _coco(root, out, config.year, workers)
-    if config.name == "pascal5i":
+    if isinstance(config, pascal5i.Keys):
         return _pascal(root, out, config.sbd, workers)
     if out != root:
         raise ValueError(f"expected no out= for {config.name}, of which nothing has to be built, got {out}")
@@ -192,7 +191,7 @@ def _write_pascal(task: tuple[Path, tuple[Path, Path]]) -> bool:
     if _is_mask(path, size):
         return False
     mask = read_sbd(source) if source.suffix == ".mat" else files.read_mask(source)
-    odd = [int(v) for v in np.unique(mask) if v > len(voc.PASCAL_CLASSES) and v != images.VOID]
+    odd = [int(v) for v in np.unique(mask) if v > len(pascal5i.PASCAL_CLASSES) and v != images.VOID]
     if mask.shape != size[::-1] or odd:
         raise ValueError(
             f"{source}: expected {size[0]}x{size[1]} class indices 0..20 and 255, got {mask.shape[::-1]} {odd[:5]}"

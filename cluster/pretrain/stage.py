@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,14 +18,16 @@ from PIL import Image
 from safetensors.torch import save
 from torch import nn
 
-from cluster.engine import publish
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Stage, read_file
+from cluster.config import ClusterConfig, Config
+from cluster.engine import check, publish
+from cluster.engine.settings import picked
+from cluster.engine.stage import File, Stage, Work, read_file
 from cluster.pretrain.collective import workers
 from cluster.training import loop as training
 from fss import shards
 from fss.backbones.small import SmallNet
 from fss.imaging import images
+from fss.precision import warn_of_slow
 from fss.pretraining import contrast as pretrain
 from fss.pretraining.proposals import propose
 from fss.pretraining.views import ViewConfig, make_views
@@ -53,21 +55,38 @@ def _read_images(folder: Path, file: File, side: int) -> tuple[torch.Tensor, tor
     return pixels, torch.cat([propose(block.float() / 255) for block in pixels.split(64)])
 
 
+@dataclass(frozen=True)
+class PretrainSettings:
+    """What shapes the weights."""
+
+    seed: int
+    backbone: str
+    side: int
+    """Pixels of the images that crops are taken from."""
+    steps: int
+    batch: int
+    size: int
+    """Pixels of a crop's side."""
+    lr: float
+    weight_decay: float
+    warmup: int
+    precision: str
+
+
 @dataclass
 class PretrainRecipe:
     """How the backbone is pre-trained; a `cluster.training.loop.Recipe`."""
 
     corpus: CorpusFiles
-    settings: Any
-    seed: int
+    settings: PretrainSettings
 
     def module(self, device: torch.device) -> nn.Module:
         """The network with what its objective needs."""
-        training.warn_of_slow(self.settings.precision, device)
+        warn_of_slow(self.settings.precision, device)
         module = pretrain.PretrainModel(
-            SmallNet(seed=self.seed),
+            SmallNet(seed=self.settings.seed),
             pretrain.PretrainConfig(bfloat16=self.settings.precision == "bf16"),
-            seed=self.seed,
+            seed=self.settings.seed,
             workers=workers(),
         )
         return module.to(memory_format=torch.contiguous_format)  # DeepSpeed broadcasts weights as plain bytes
@@ -84,14 +103,14 @@ class PretrainRecipe:
 
     def batches(self, start: int, stop: int, rank: int, world: int) -> Iterator[tuple[Any, ...]]:
         """Two views of each of this rank's images."""
-        schedule = task.Schedule(tuple(file.count for file in self.corpus.files), self.seed)
+        schedule = task.Schedule(tuple(file.count for file in self.corpus.files), self.settings.seed)
         views = ViewConfig(crop=self.settings.size, grid=self.settings.size // SmallNet.stride)
         for number in range(start, stop):
             episodes = range(number * self.settings.batch + rank, (number + 1) * self.settings.batch, world)
             places = [schedule.locate(episode)[1:] for episode in episodes]
             pixels = torch.stack([self.corpus(shard)[0][position] for shard, position in places]).float().div_(255)
             proposals = torch.stack([self.corpus(shard)[1][position] for shard, position in places])
-            yield (make_views(pixels, proposals, torch.tensor(list(episodes)), seed=self.seed, config=views),)
+            yield (make_views(pixels, proposals, torch.tensor(list(episodes)), seed=self.settings.seed, config=views),)
 
     def after_step(self, module: nn.Module) -> None:
         """Nothing to do."""
@@ -117,45 +136,66 @@ class PretrainRecipe:
         publish.write_bytes(folder / "backbone.safetensors", save(state))
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    keys = ("steps", "batch", "size", "lr", "weight_decay", "precision")
-    chosen = {key: getattr(run.config.pretrain, key) for key in keys}
-    return {"seed": run.config.seed, "side": run.config.backbone.size, "backbone": run.config.backbone.name, **chosen}
+@dataclass(frozen=True)
+class PretrainMeans:
+    """How pre-training is carried out and watched."""
+
+    cluster: ClusterConfig
+    log_every: int
+    checkpoint_every: int
+    max_failures: int
 
 
-def job(run: Run, folder: Path) -> training.Job:
-    """The pre-training of this run, which writes into `folder`."""
-    config, corpus = run.config, run.manifest("shard")
-    chosen = config.pretrain
+PretrainWork: TypeAlias = Work[PretrainSettings, PretrainMeans]
+
+
+def _settings(config: Config) -> PretrainSettings:
+    own = {"seed": config.seed, "backbone": config.backbone.name, "side": config.backbone.size}
+    return picked(PretrainSettings, config.pretrain, **own)
+
+
+def _means(config: Config) -> PretrainMeans:
+    return picked(PretrainMeans, config.pretrain, cluster=config.cluster, max_failures=config.train.max_failures)
+
+
+def job(work: PretrainWork) -> training.Job:
+    """The pre-training that the work is."""
+    chosen, how, corpus = work.settings, work.means, work.inputs["shard"]
     files = tuple(file for file in corpus.named(".tar") if file.count)
     return training.Job(
         name="pretrain",
-        recipe=PretrainRecipe(CorpusFiles(corpus.folder, files, config.backbone.size), replace(chosen), config.seed),
-        folder=folder,
-        tracking=run.tracking_folder,
-        journal=run.journal_name("pretrain"),
-        parent=run.pipeline_name,
-        identity={"run": folder.name},
+        recipe=PretrainRecipe(CorpusFiles(corpus.folder, files, chosen.side), chosen),
+        folder=work.folder,
+        tracking=work.log.folder,
+        journal=work.log.run,
+        parent=work.log.parent,
+        identity={"run": work.folder.name},
         steps=chosen.steps,
-        seed=run.config.seed,
+        seed=chosen.seed,
         batch=chosen.batch,
         warmup=chosen.warmup,
         ema=0.0,
-        log_every=chosen.log_every,
-        checkpoint_every=chosen.checkpoint_every,
+        log_every=how.log_every,
+        checkpoint_every=how.checkpoint_every,
         keep_checkpoints=1,
-        threads=config.cluster.cpus_per_train_worker,
+        threads=how.cluster.cpus_per_train_worker,
     )
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    config, chosen = run.config, run.config.pretrain
-    run.ray()
-    run.release_pool()
-    training.train(job(run, folder), config.cluster, config.train.max_failures)
-    data = (folder / "backbone.safetensors").read_bytes()
+def _work(work: PretrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
+    chosen = work.settings
+    work.session()
+    training.train(job(work), work.means.cluster, work.means.max_failures)
+    data = (work.folder / "backbone.safetensors").read_bytes()
     file = File("backbone.safetensors", 0, len(data), shards.sha256(data))
     return [file], {"steps": chosen.steps, "images": chosen.steps * chosen.batch}
 
 
-STAGE = Stage("pretrain", lambda run: ("shard",), _settings, _work)
+STAGE = Stage(
+    "pretrain",
+    lambda config: ("shard",),
+    _settings,
+    _work,
+    means=_means,
+    check=lambda config: check.training_workers(config.cluster),
+)

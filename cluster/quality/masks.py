@@ -9,9 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from cluster.config import Config
 from cluster.engine.files import listing
-from cluster.engine.run import Run
-from fss.datasets import files, voc
+from cluster.engine.manifest import Manifest
+from fss.datasets import pascal5i
+from fss.datasets.parts import files, voc
+
+
+@dataclass(frozen=True)
+class MasksSettings:
+    """What of the user's masks shapes the report: a hash over their names and sizes, and the names of the classes. A
+    mask that is replaced by another of exactly the same size goes unnoticed.
+    """
+
+    sha256: str
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -21,42 +33,11 @@ class Masks:
     folder: Path
     names: tuple[str, ...] = ()
 
-    @staticmethod
-    def rendered(run: Run) -> bool:
-        """Whether the masks are those of the rendered corpus."""
-        return run.config.corpus.kind == "scenes" and run.config.quality.masks is None
-
     @classmethod
-    def of(cls, run: Run) -> Masks | None:
-        """The masks of this run, or None.
-
-        Raises:
-            ValueError: if quality.masks is no folder.
-        """
-        if cls.rendered(run):
-            folder = run.manifest("render").folder / "SegmentationClass"
-            return cls(folder, _names(folder))
-        if run.config.quality.masks is None:
-            return None
-        folder = Path(run.config.quality.masks).resolve()
-        if not folder.is_dir():
-            raise ValueError(f"expected a folder of masks at quality.masks={folder}, there is none")
-        return cls(folder, _names(folder))
-
-    @classmethod
-    def settings(cls, run: Run) -> Any:
-        """What of the masks shapes the report: a hash over their names and sizes. One that is replaced by another of
-        exactly the same size goes unnoticed.
-
-        Raises:
-            ValueError: if quality.masks is no folder.
-        """
-        if cls.rendered(run):
-            return "rendered"
-        masks = cls.of(run)
-        if masks is None:
-            return None
-        return {"sha256": listing(masks.folder, "*.png"), "names": list(masks.names)}
+    def rendered(cls, render: Manifest) -> Masks:
+        """Those of the rendered corpus."""
+        folder = render.folder / "SegmentationClass"
+        return cls(folder, class_names(folder))
 
     def read(self, path: str, size: tuple[int, int]) -> np.ndarray | None:
         """The (H, W) class mask of the image that came from `path`, shrunk to `size` as the image was; None if there
@@ -72,10 +53,34 @@ class Masks:
         return self.names[value] if value < len(self.names) else f"class {value}"
 
 
-def _names(folder: Path) -> tuple[str, ...]:
+def renders(config: Config) -> bool:
+    """Whether the masks are those of the rendered corpus."""
+    return config.corpus.kind == "scenes" and config.quality.masks is None
+
+
+def place(config: Config) -> Path | None:
+    """The folder of the user's masks."""
+    return None if config.quality.masks is None else Path(config.quality.masks).resolve()
+
+
+def settings(config: Config) -> MasksSettings | None:
+    """What of the user's masks shapes the report."""
+    folder = place(config)
+    return None if folder is None else MasksSettings(listing(folder, "*.png"), class_names(folder))
+
+
+def problems(config: Config) -> list[str]:
+    """Whether the user's masks are there."""
+    folder = place(config)
+    if folder is None or folder.is_dir():
+        return []
+    return [f"quality.masks: expected a folder of masks, there is no {folder}; set quality.masks=FOLDER, or null"]
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
     """Names from classes.json beside the folder (a list, class 1 first), or VOC's where the folder has VOC's name."""
     listed = folder.parent / "classes.json"
     found: Any = json.loads(listed.read_text()) if listed.is_file() else None
     if isinstance(found, list):
         return ("background", *map(str, found))
-    return ("background", *voc.PASCAL_CLASSES) if folder.name in voc.MASK_FOLDERS else ()
+    return ("background", *pascal5i.PASCAL_CLASSES) if folder.name in voc.MASK_FOLDERS else ()

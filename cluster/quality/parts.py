@@ -18,8 +18,8 @@ from fss import shards
 from fss.drawing import atlas
 from fss.imaging import images
 from fss.labelling import pseudo, quality
-from fss.tasks.pairing import pairs
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts import pairs
+from fss.tasks.pairing.parts.rules import Rules
 
 #: Side of a crop in the atlas, pixels.
 CROP = 96

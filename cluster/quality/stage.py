@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,20 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from cluster.config import Config
 from cluster.engine import publish
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Stage, Unit, map_units, read_file, write_file
+from cluster.engine.settings import picked
+from cluster.engine.stage import File, Stage, Unit, Work, read_file, write_file
 from cluster.label import sources
 from cluster.label.sources.clusters import read_clusters
-from cluster.quality.masks import Masks
+from cluster.quality import masks
+from cluster.quality.masks import Masks, MasksSettings, renders
 from cluster.quality.parts import CROP, Central, CropShard, Found, Labelled, SumShard
 from fss import shards
 from fss.drawing import atlas
 from fss.imaging import images
 from fss.labelling import quality
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts.rules import Rules
 
 #: Clusters on one page of the atlas, at most.
 _PAGE = 60
@@ -35,14 +38,40 @@ _PAGE = 60
 _RULES = ("min_area", "max_area", "max_border", "empty_lines")
 
 
+@dataclass(frozen=True)
+class QualitySettings:
+    """What shapes the report."""
+
+    shards: int | None
+    """Label shards that are looked at, None: all."""
+    clusters: int
+    regions: int
+    rules: Rules
+    """What makes a region usable; the others of pairing's rules are left as they are by default."""
+    rendered: bool
+    """Whether the class masks are those of the rendered corpus."""
+    masks: MasksSettings | None
+
+
+@dataclass(frozen=True)
+class QualityMeans:
+    """Where the user's class masks are."""
+
+    masks: Path | None
+
+
 class _Quality:
     """One run of the stage: what its steps share."""
 
-    def __init__(self, run: Run, folder: Path):
-        self.run, self.folder, self.settings = run, folder, run.config.quality
-        self.corpus, self.labels = run.manifest("shard"), run.manifest("label")
-        self.clusters = read_clusters(run.manifest("kmeans"))
-        self.masks = Masks.of(run)
+    def __init__(self, given: Work[QualitySettings, QualityMeans]):
+        self.given, self.folder, self.settings = given, given.folder, given.settings
+        self.corpus, self.labels = given.inputs["shard"], given.inputs["label"]
+        self.clusters = read_clusters(given.inputs["kmeans"])
+        self.masks: Masks | None = None
+        if self.settings.rendered:
+            self.masks = Masks.rendered(given.inputs["render"])
+        elif self.settings.masks is not None and given.means.masks is not None:
+            self.masks = Masks(given.means.masks, self.settings.masks.names)
         columns = self.corpus.named(".tar"), self.labels.named(".tar"), self.labels.named(".regions.parquet")
         every = [Labelled(*files) for files in zip(*columns, strict=True)]
         self.files = [files for files in every if files.regions.count][: self.settings.shards]
@@ -65,11 +94,10 @@ class _Quality:
         return files, {**counts, "regions": regions, "clusters": len(table), "masks": found.masks.images}
 
     def _sums(self) -> tuple[Found, Mapping[str, int]]:
-        rules = Rules(**{name: getattr(self.run.config.pair, name) for name in _RULES})
-        most = self.settings.regions
+        rules, most = self.settings.rules, self.settings.regions
         function = SumShard(self.corpus.folder, self.labels.folder, self.clusters, rules, self.masks, most)
         units = [Unit(f"sums-{number:06d}", (number, files)) for number, files in enumerate(self.files)]
-        parts, counts = map_units(self.run, self.folder, "quality", function, units, total=len(units))
+        parts, counts = self.given.map("quality", function, units)
         found = Found.decode(read_file(self.folder, parts[0]))
         for file in parts[1:]:
             found.add(Found.decode(read_file(self.folder, file)), most)
@@ -88,7 +116,7 @@ class _Quality:
                 by_shard.setdefault(one.shard, {})[cluster, place] = one
         units = [Unit(f"crops-{n:06d}", (self.files[n], chosen)) for n, chosen in sorted(by_shard.items())]
         function = CropShard(self.corpus.folder, self.labels.folder)
-        parts, _ = map_units(self.run, self.folder, "atlas", function, units, total=len(units), items="crops")
+        parts, _ = self.given.map("atlas", function, units, items="crops")
         pictures = {
             key: members["png"] for file in parts for key, members in shards.unpack(read_file(self.folder, file))
         }
@@ -163,7 +191,7 @@ class _Quality:
         return figures
 
     def _log(self, figures: Mapping[str, Any], files: Sequence[File]) -> None:
-        with self.run.journal("quality") as journal:
+        with self.given.journal() as journal:
             journal.metrics({f"quality/{key}": value for key, value in flat(figures).items()})
             for file in files:
                 journal.artifact(self.folder / file.path)
@@ -188,15 +216,25 @@ def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
-def _inputs(run: Run) -> tuple[str, ...]:
-    sources.with_clusters(run.config, "quality")
-    return ("shard", "kmeans", "label", *(("render",) if Masks.rendered(run) else ()))
+def _settings(config: Config) -> QualitySettings:
+    return picked(
+        QualitySettings,
+        config.quality,
+        rules=Rules(**{name: getattr(config.pair, name) for name in _RULES}),
+        rendered=renders(config),
+        masks=masks.settings(config),
+    )
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    chosen = {key: getattr(run.config.quality, key) for key in ("shards", "clusters", "regions")}
-    rules = {name: getattr(run.config.pair, name) for name in _RULES}
-    return {**chosen, "rules": rules, "masks": Masks.settings(run)}
+def _check(config: Config) -> list[str]:
+    return [*sources.without_clusters(config, "quality"), *masks.problems(config)]
 
 
-STAGE = Stage("quality", _inputs, _settings, lambda run, folder: _Quality(run, folder).work())
+STAGE = Stage(
+    "quality",
+    lambda config: ("shard", "kmeans", "label", *(("render",) if renders(config) else ())),
+    _settings,
+    lambda work: _Quality(work).work(),
+    means=lambda config: QualityMeans(masks.place(config)),
+    check=_check,
+)

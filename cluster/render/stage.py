@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Output, Stage, Unit, map_units, write_file
+from cluster.config import Config
+from cluster.engine.stage import File, Output, Stage, Unit, Work, write_file
 from fss.scenes import scene as scenes
 
 _UNIT = 100
@@ -31,30 +30,36 @@ class RenderScenes:
         return Output({}, {}, {"images": stop - start})
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    corpus = run.config.corpus
-    return {
-        "seed": run.config.seed,
-        "train": corpus.scenes,
-        "val": corpus.scenes_val,
-        "size": corpus.scene_size,
-        "classes": list(scenes.CLASSES),
-    }
+@dataclass(frozen=True)
+class RenderSettings:
+    """Which scenes."""
+
+    seed: int
+    train: int
+    val: int
+    size: int
+    """Pixels of a side."""
+    classes: tuple[str, ...]
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    corpus = run.config.corpus
-    total = corpus.scenes + corpus.scenes_val
+def _settings(config: Config) -> RenderSettings:
+    corpus = config.corpus
+    return RenderSettings(config.seed, corpus.scenes, corpus.scenes_val, corpus.scene_size, tuple(scenes.CLASSES))
+
+
+def _work(work: Work[RenderSettings, None]) -> tuple[Sequence[File], Mapping[str, int]]:
+    chosen, folder = work.settings, work.folder
+    total = chosen.train + chosen.val
     ranges = [(start, min(start + _UNIT, total)) for start in range(0, total, _UNIT)]
     units = [Unit(f"{start:06d}", (start, stop)) for start, stop in ranges]
-    function = RenderScenes(folder, total, corpus.scenes_val / total, run.config.seed, corpus.scene_size)
-    _, counts = map_units(run, folder, "render", function, units, total=len(units), parts="parts")
+    function = RenderScenes(folder, total, chosen.val / total, chosen.seed, chosen.size)
+    _, counts = work.map("render", function, units, parts="parts")
     numbers = {
-        "classes.json": len(scenes.CLASSES),
-        "ImageSets/train.txt": corpus.scenes,
-        "ImageSets/val.txt": corpus.scenes_val,
+        "classes.json": len(chosen.classes),
+        "ImageSets/train.txt": chosen.train,
+        "ImageSets/val.txt": chosen.val,
     }
     return [write_file(folder, name, (folder / name).read_bytes(), n) for name, n in numbers.items()], counts
 
 
-STAGE = Stage("render", lambda run: (), _settings, _work)
+STAGE = Stage("render", lambda config: (), _settings, _work)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Manifest, Output, Stage, Unit, map_units
+from cluster.config import Config
+from cluster.engine.stage import File, Output, Stage, Unit, Work
 from cluster.features import backbone
-from cluster.features.feature_pass import FeaturePass
+from cluster.features.backbone import BackboneSettings
+from cluster.features.feature_pass import FeaturePass, units
 from cluster.label import sources
 from fss import rng
 from fss.labelling import pseudo
@@ -41,36 +41,59 @@ class SampleShard:
         return pseudo.embeddings(block.fields, block.cut, self.features.recipe, generators, block.corners)
 
 
-def feature_pass(run: Run) -> FeaturePass:
-    """The pass over the corpus that this run's settings ask for."""
-    source, batch = sources.chosen(run.config), run.config.cluster.images_per_batch
-    recipe = source.recipe(run.config.source)
-    return FeaturePass(run.manifest("shard").folder, backbone.spec(run), recipe, batch, source.features)
+@dataclass(frozen=True)
+class SampleSettings:
+    """What shapes the embeddings that are kept."""
+
+    seed: int
+    shards: int | None
+    """Corpus shards that are looked at, None: all."""
+    points_per_image: int
+    backbone: BackboneSettings
+    name: str
+    source: Any
+    """Of the source `name`."""
 
 
-def units(corpus: Manifest) -> list[Unit]:
-    """One unit for every corpus shard."""
-    return [Unit(Path(file.path).stem.replace("corpus", "part"), file) for file in corpus.named(".tar")]
+@dataclass(frozen=True)
+class SampleMeans:
+    """Where the backbone's weights are, and how many images a GPU takes at a time."""
+
+    weights: str | None
+    batch: int
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    source = run.config.source
-    settings = {"seed": run.config.seed, "shards": source.shards, "backbone": backbone.settings(run)}
-    settings |= sources.chosen(run.config).settings(run)
-    if source.unit == "pixels":
-        return settings | {"points_per_image": source.points_per_image}
-    return settings
+def _settings(config: Config) -> SampleSettings:
+    source = config.source
+    return SampleSettings(
+        seed=config.seed,
+        shards=source.shards,
+        points_per_image=source.points_per_image,
+        backbone=backbone.settings(config),
+        name=source.name,
+        source=sources.chosen(config).settings(config),
+    )
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    chosen = units(run.manifest("shard"))[: run.config.source.shards]
-    function = SampleShard(feature_pass(run), run.config.seed)
-    return map_units(run, folder, "sample", function, chosen, total=len(chosen))
+def _work(work: Work[SampleSettings, SampleMeans]) -> tuple[Sequence[File], Mapping[str, int]]:
+    chosen, corpus = work.settings, work.inputs["shard"]
+    recipe = sources.by_name(chosen.name).recipe(chosen.source)
+    recipe = replace(recipe, points_per_image=chosen.points_per_image)
+    network = backbone.spec(chosen.backbone, work.means.weights, work.inputs)
+    function = SampleShard(FeaturePass(corpus.folder, network, recipe, work.means.batch), chosen.seed)
+    return work.map("sample", function, units(corpus)[: chosen.shards])
 
 
-def _inputs(run: Run) -> tuple[str, ...]:
-    sources.with_clusters(run.config, "sample")
-    return ("shard", *backbone.needed(run))
+def _check(config: Config) -> list[str]:
+    return sources.without_clusters(config, "sample") or backbone.problems(config)
 
 
-STAGE = Stage("sample", _inputs, _settings, _work, version=3)
+STAGE = Stage(
+    "sample",
+    lambda config: ("shard", *backbone.needed(config)),
+    _settings,
+    _work,
+    means=lambda config: SampleMeans(backbone.place(config), config.cluster.images_per_batch),
+    check=_check,
+    version=3,
+)

@@ -142,9 +142,23 @@ def fingerprint(source: Source) -> tuple[int, str]:
         number += 1
         images += not entry.error.startswith(_NO_IMAGE)
     if images == 0:
-        place = source.list_file or source.root
-        raise ValueError(f"expected images ({', '.join(sorted(EXTENSIONS))}) in {place}, found none")
+        raise _none(source)
     return number, f"{total % (1 << 128):032x}"
+
+
+def look(source: Source | None) -> None:
+    """Open the source as far as its first entry; None is nothing to open.
+
+    Raises:
+        ValueError: if it is not there, or empty.
+    """
+    if source is not None and next(iter(source.entries()), None) is None:
+        raise _none(source)
+
+
+def _none(source: Source) -> ValueError:
+    place = source.list_file or source.root
+    return ValueError(f"corpus.root: expected images ({', '.join(sorted(EXTENSIONS))}) in {place}, found none")
 
 
 @functools.lru_cache(maxsize=64)

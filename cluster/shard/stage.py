@@ -11,23 +11,22 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from cluster.config import Config
 from cluster.engine import publish
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Output, Stage, StageError, Unit, map_units
+from cluster.engine.settings import complaints, picked
+from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit, Work
 from cluster.shard.hashing import FindNear, HashChunk, Layout, Route, read_digests
-from cluster.shard.inputs import LostError, Source, fingerprint
+from cluster.shard.inputs import LostError, Source, fingerprint, look
 from cluster.shard.places import is_url
 from fss.imaging import intake
 
 _MOST_CHUNKS = 4096
-
-SourceOf = Callable[[Run], Source]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,51 +66,65 @@ def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return publish.parquet(pa.Table.from_pylist([dict(row) for row in rows], schema=schema))
 
 
-def source(run: Run) -> Source:
-    """Where this run's images are: the user's, or the rendered ones.
+@dataclasses.dataclass(frozen=True)
+class ShardSettings:
+    """What shapes the shards and the ledger."""
+
+    seed: int
+    images: int
+    """Inputs that are listed."""
+    listing: str | None
+    """A hash over their names, sizes and offsets; None where the render stage makes them."""
+    longer_side: int
+    shard_size: int
+    max_pixels: int
+    max_bytes: int
+    min_side: int
+    near_duplicates: int | None
+    bands: tuple[int, ...] | None
+    range: tuple[float, float] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardMeans:
+    """Where the user's images are; None where the render stage makes them."""
+
+    source: Source | None
+
+
+def source(config: Config) -> Source | None:
+    """Where the user's images are; None where the render stage makes them.
 
     Raises:
         ValueError: if corpus.root is not set.
     """
-    settings = run.config.corpus
-    if settings.kind == "scenes":
-        folder = run.manifest("render").folder
-        return Source(str(folder / "JPEGImages"), str(folder / "ImageSets/train.txt"))
-    if not settings.root and not settings.list:
-        raise ValueError("expected a folder, a tar or a URL of images: give it as corpus.root=FOLDER")
-    root, listing = (None if not p else p if is_url(p) else os.path.abspath(p) for p in (settings.root, settings.list))
-    return Source(root, listing, settings.column)
+    chosen = config.corpus
+    if chosen.kind == "scenes":
+        return None
+    if not chosen.root and not chosen.list:
+        raise ValueError(
+            "corpus.root: expected a folder, a tar or a URL of images, got none; give it as corpus.root=FOLDER"
+        )
+    root, listing = (None if not p else p if is_url(p) else os.path.abspath(p) for p in (chosen.root, chosen.list))
+    return Source(root, listing, chosen.column)
 
 
-def _inputs(run: Run) -> tuple[str, ...]:
-    return ("render",) if run.config.corpus.kind == "scenes" else ()
+def _settings(config: Config, given: Source | None) -> ShardSettings:
+    number, listing = (config.corpus.scenes, None) if given is None else fingerprint(given)
+    return picked(ShardSettings, config.corpus, seed=config.seed, images=number, listing=listing)
 
 
-def _settings(run: Run, of: SourceOf) -> dict[str, Any]:
-    settings = run.config.corpus
-    keys = ("longer_side", "shard_size", "max_pixels", "max_bytes", "min_side", "near_duplicates", "bands", "range")
-    common = {"seed": run.config.seed, **{key: getattr(settings, key) for key in keys}}
-    if settings.kind == "scenes":
-        return common | {"images": settings.scenes}
-    number, listing = fingerprint(of(run))
-    return common | {"images": number, "listing": listing}
-
-
-def _work(run: Run, folder: Path, of: SourceOf) -> tuple[Sequence[File], Mapping[str, int]]:
-    settings, given = run.config.corpus, of(run)
-    number = int(run.identity("shard")[0]["images"])
-    layout = Layout(math.ceil(number / settings.shard_size), run.config.seed, settings.near_duplicates)
-    limits = intake.Limits(
-        settings.longer_side, settings.max_pixels, settings.min_side, settings.max_bytes, settings.reading()
-    )
-    size = chunk_size(number)
-    chunks, hashed = map_units(
-        run,
-        folder,
+def _work(work: Work[ShardSettings, ShardMeans]) -> tuple[Sequence[File], Mapping[str, int]]:
+    chosen, folder = work.settings, work.folder
+    given = work.means.source or _rendered(work.inputs["render"])
+    layout = Layout(math.ceil(chosen.images / chosen.shard_size), chosen.seed, chosen.near_duplicates)
+    limits = picked(intake.Limits, chosen)
+    size = chunk_size(chosen.images)
+    chunks, hashed = work.map(
         "hash",
         HashChunk(given, layout, limits),
         _chunks(given, size),
-        total=math.ceil(number / size),
+        total=math.ceil(chosen.images / size),
         items="inputs",
         parts="chunks",
     )
@@ -119,24 +132,17 @@ def _work(run: Run, folder: Path, of: SourceOf) -> tuple[Sequence[File], Mapping
     parts = layout.bands * layout.buckets
     drops: Sequence[File] = ()
     if parts:
-        finding = FindNear(folder, looks, layout)
-        drops, _ = map_units(run, folder, "near", finding, _units("near", parts), total=parts, parts="parts")
+        drops, _ = work.map("near", FindNear(folder, looks, layout), _units("near", parts), parts="parts")
     routing = Route(folder, rows, tuple(drops), layout)
-    routed, _ = map_units(
-        run,
-        folder,
-        "route",
-        routing,
-        _units("bucket", layout.buckets),
-        total=layout.buckets,
-        items="inputs",
-        parts="parts",
-    )
+    routed, _ = work.map("route", routing, _units("bucket", layout.buckets), items="inputs", parts="parts")
     building = BuildShard(given, folder, tuple(routed), layout, limits)
-    units = _units("corpus", layout.num_shards)
-    files, counts = map_units(run, folder, "shard", building, units, total=layout.num_shards, items="inputs")
+    files, counts = work.map("shard", building, _units("corpus", layout.num_shards), items="inputs")
     _check_accounts(hashed, counts)
     return files, counts
+
+
+def _rendered(render: Manifest) -> Source:
+    return Source(str(render.folder / "JPEGImages"), str(render.folder / "ImageSets/train.txt"))
 
 
 def chunk_size(number: int) -> int:
@@ -168,10 +174,20 @@ def _check_accounts(hashed: Mapping[str, int], counts: Mapping[str, int]) -> Non
         )
 
 
-def stage(of: SourceOf = source) -> Stage:
-    """The stage, for inputs from `of(run)`."""
+def stage(chosen: Source | None = None) -> Stage[ShardSettings, ShardMeans]:
+    """The stage for the images of the configuration, or for `chosen` ones in their place."""
+
+    def given(config: Config) -> Source | None:
+        return chosen or source(config)
+
     return Stage(
-        "shard", _inputs, lambda run: _settings(run, of), lambda run, folder: _work(run, folder, of), version=4
+        "shard",
+        inputs=lambda config: ("render",) if config.corpus.kind == "scenes" else (),
+        settings=lambda config: _settings(config, given(config)),
+        work=_work,
+        means=lambda config: ShardMeans(given(config)),
+        check=lambda config: complaints(lambda: look(given(config))),
+        version=4,
     )
 
 

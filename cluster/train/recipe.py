@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load as load_weights
 from torch import nn
 
-from cluster.config.train import TrainConfig
 from cluster.engine import publish
 from cluster.features.backbone import BackboneSpec
 from cluster.train import candidates, examples, start
 from cluster.train.candidates import Candidate
+from cluster.train.settings import TrainMeans, TrainSettings
 from cluster.train.tasks import Tasks, mixed
-from cluster.training import loop as training
 from cluster.training import optimizers
 from cluster.training.feed import Feed, load
-from fss import backbones, heads, segmenter
+from fss import backbones, segmenter
 from fss.heads.parts import losses
 from fss.heads.parts.head import Head
+from fss.precision import warn_of_slow
 from fss.tasks import task
 from fss.training import study
 from fss.training.bank import FeatureBank, batch_features, batch_pixels
@@ -46,39 +46,37 @@ class MetaRecipe:
     train: Tasks
     holdout: Tasks | None
     spec: BackboneSpec
-    model: Mapping[str, Any]
-    settings: TrainConfig
-    seed: int
+    settings: TrainSettings
+    means: TrainMeans
     facts: Mapping[str, Any]
 
     @functools.cached_property
     def bank(self) -> FeatureBank:
         """This worker's features."""
-        return FeatureBank(self.spec.load(), int(self.settings.cache_gib * 2**30))
+        return FeatureBank(self.spec.load(), int(self.means.cache_gib * 2**30))
 
     def module(self, device: torch.device) -> nn.Module:
         """The head with its loss."""
-        training.warn_of_slow(self.settings.precision, device)
+        warn_of_slow(self.settings.precision, device)
         backbone, chosen = self.bank.extractor.backbone, self.settings
-        about = {"seed": self.seed, "corners": backbone.corners, **self.model["options"]}
-        head = heads.build(self.model["name"], backbone.channels, **about)
-        if chosen.init_from:
-            start.fill(head, chosen.init_from, self.model, backbones.fingerprint(backbone))
+        head = chosen.head.build(backbone, chosen.seed)
+        if self.means.init_from:
+            start.fill(head, self.means.init_from, chosen.head.about, backbones.fingerprint(backbone))
         elif head.studies:
             self._study(head.to(device))
         module = MetaModule(head, losses.by_name(chosen.loss), backbone.corners)
         if chosen.tune:
-            tuned = Tuned(copy.deepcopy(backbone), chosen.tune, chosen.gradient_checkpointing, self.spec.precision)
+            tuned = Tuned(copy.deepcopy(backbone), chosen.tune, self.means.gradient_checkpointing, self.spec.precision)
             module = TunedModule(head, module.loss, backbone.corners, tuned)
-        if chosen.compile:
+        if self.means.compile:
             module.compile()
         return module
 
     def _study(self, head: Head) -> None:
         """Show the head training images, the same ones in every worker: the first ones of the first epoch."""
-        total, size = mixed.order(self.train, self.seed).size, self.settings.batch
+        total, size = mixed.order(self.train, self.settings.seed).size, self.settings.batch
         batches = self._load(self.train, 0, math.ceil(total / size), 0, 1, size, 1)
-        head.study(study.Album(study.distinct(batches, head.studies), self.bank), self.seed)
+        head.study(study.Album(study.distinct(batches, head.studies), self.bank), self.settings.seed)
         if torch.distributed.is_initialized():
             for buffer in head.buffers():  # other processors may round otherwise
                 torch.distributed.broadcast(buffer, 0)
@@ -121,9 +119,9 @@ class MetaRecipe:
             changed=extractor.device.type == "cpu",
         )
         data = task.Batches(
-            mixed.order(files, self.seed), files, size, self.seed, views, layout, chosen.augment, rank, world
+            mixed.order(files, chosen.seed), files, size, chosen.seed, views, layout, chosen.augment, rank, world
         )
-        return load(data, range(start, stop), 0 if stop - start == 1 else chosen.loader_workers)
+        return load(data, range(start, stop), 0 if stop - start == 1 else self.means.loader_workers)
 
     def after_step(self, module: nn.Module) -> None:
         """What the head noted of a step is added up over the workers, and settled by each alike."""
@@ -150,10 +148,10 @@ class MetaRecipe:
     @torch.no_grad()
     def examples(self, module: nn.Module) -> bytes | None:
         """The first `train.examples` held-out tasks and what the head makes of them, as a PNG."""
-        if self.holdout is None or not self.settings.examples:
+        if self.holdout is None or not self.means.examples:
             return None
         module.eval()
-        batch, (query, support, masks, truth) = self._held(self.settings.examples)
+        batch, (query, support, masks, truth) = self._held(self.means.examples)
         logits = _meta(module).head(*_meta(module).features(query, support), masks)
         module.train()
         pixels = batch_pixels(batch, self.bank.extractor.size, torch.device("cpu"))
@@ -162,7 +160,7 @@ class MetaRecipe:
     def _held(self, count: int) -> tuple[task.Batch, tuple[Any, ...]]:
         """The first `count` held-out tasks, as they are stored and as the module takes them."""
         assert self.holdout is not None
-        distinct = mixed.order(self.holdout, self.seed).size
+        distinct = mixed.order(self.holdout, self.settings.seed).size
         (batch,) = self._load(self.holdout, 0, 1, 0, 1, min(distinct, count), 1)
         return batch, self._inputs(batch)
 
@@ -182,7 +180,7 @@ class MetaRecipe:
             network.load_state_dict(tuned, strict=False)
             extractor = dataclasses.replace(extractor, backbone=network)
         facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
-        for name, data in segmenter.export(head, extractor, self.model, facts).items():
+        for name, data in segmenter.export(head, extractor, self.settings.head.about, facts).items():
             publish.write_bytes(folder / "model" / name, data)
 
 

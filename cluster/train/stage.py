@@ -7,177 +7,164 @@ tasks of other runs join them.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from cluster.config import plain
+from cluster.config import Config
 from cluster.config.train import own_units
-from cluster.engine import publish
-from cluster.engine.run import Run
-from cluster.engine.stage import File, Stage
+from cluster.datasets import training as images
+from cluster.engine import check, publish
+from cluster.engine.manifest import Manifest
+from cluster.engine.settings import complaints
+from cluster.engine.stage import File, Stage, Work
 from cluster.features import backbone
-from cluster.label import sources
+from cluster.features.head import HeadSettings
 from cluster.pair.groups import groups
-from cluster.pair.groups import settings as pairing_settings
 from cluster.train import candidates, start
 from cluster.train.recipe import HOLDOUT, MetaRecipe
+from cluster.train.settings import TrainMeans, TrainSettings, means, settings
 from cluster.train.tasks import Tasks, labelled, mixed, unlabelled
 from cluster.train.tasks.stream import Streams
 from cluster.train.tasks.written import written
 from cluster.training import loop as training
-from fss import heads, segmenter, shards
+from fss import backbones, heads, segmenter, shards
 
 logger = logging.getLogger(__name__)
 
-#: What says how training is carried out and watched, not what comes out.
-_OPERATIONAL = frozenset(
-    {"zero_stage", "accumulate", "gradient_checkpointing", "compile", "cache_gib", "checkpoint_every"}
-    | {"keep_checkpoints", "log_every", "loader_workers", "examples", "register", "alias", "max_failures"}
-)
+TrainWork: TypeAlias = Work[TrainSettings, TrainMeans]
 
 
-def model_options(run: Run) -> dict[str, Any]:
-    """Name and options of the head, as `fss.heads.build` takes them."""
-    return {"name": run.config.model.name, "options": dict(run.config.model.options)}
+def _images(work: TrainWork) -> images.TrainingImages:
+    """The labelled images that are learned from."""
+    assert work.settings.labelled is not None
+    return images.images(work.settings.labelled.images, work.means.training, work.inputs)
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    chosen = {key: value for key, value in plain(run.config.train).items() if key not in _OPERATIONAL}
-    for place in ("images", "unlabelled_run", "mix"):  # what lies there is below
-        del chosen[place]
-    if _labelled(run):
-        chosen["labelled"] = labelled.settings(run)
-    else:
-        del chosen["ratio"]
-    if _streams(run):
-        rules = pairing_settings(run.config.pair)
-        chosen["pair"] = {key: value for key, value in rules.items() if key != "tasks_per_shard"}
-    chosen |= unlabelled.settings(run) | mixed.settings(run.config.train.mix)
-    chosen |= {"seed": _seed(run), **start.settings_of_start(run.config.train)}
-    return {"model": model_options(run), "backbone": backbone.settings(run), **chosen}
-
-
-def _seed(run: Run) -> int:
-    """The seed of training, which is the run's own or another one."""
-    return run.config.seed if run.config.train.seed is None else run.config.train.seed
-
-
-def _streams(run: Run) -> bool:
-    return run.config.train.tasks == "stream"
-
-
-def _labelled(run: Run) -> bool:
-    return run.config.train.tasks == "labelled"
-
-
-def _tasks(run: Run, folder: Path) -> tuple[Tasks, Tasks]:
+def _tasks(work: TrainWork) -> tuple[Tasks, Tasks]:
     """Those for training and those for validation."""
-    mix = run.config.train.mix
-    if not mix:
-        return _own_tasks(run, folder)
-    corpus = run.identity("shard")[2] if "shard" in run.order("train") else None
-    return mixed.mixed(_own_tasks(run, folder) if own_units(mix) else None, mix, corpus)
+    chosen = work.settings
+    if not chosen.mix:
+        return _own_tasks(work)
+    corpus = work.inputs["shard"].fingerprint if "shard" in work.inputs else None
+    if "pair" in work.inputs:
+        corpus = work.inputs["pair"].inputs["shard"]
+    return mixed.mixed(_own_tasks(work) if chosen.own_units else None, work.means.mix, corpus)
 
 
-def _own_tasks(run: Run, folder: Path) -> tuple[Tasks, Tasks]:
-    config = run.config
-    if _labelled(run):
-        return labelled.open_tasks(run, folder)
-    if _streams(run):
-        corpus, labels = run.manifest("shard"), run.manifest("label")
-        found = tuple(groups(corpus, labels, config.pair.group_shards))
-        return Streams(corpus.folder, labels.folder, found, config.pair, config.seed).open(run.pool)
-    return written(run.manifest("pair"))
+def _own_tasks(work: TrainWork) -> tuple[Tasks, Tasks]:
+    chosen = work.settings
+    if chosen.labelled is not None:
+        return labelled.open_tasks(work, chosen.labelled, _images(work), chosen.holdout)
+    if chosen.stream is not None:
+        corpus, labels, how = work.inputs["shard"], work.inputs["label"], chosen.stream
+        found = tuple(groups(corpus, labels, how.rules.group_shards))
+        return Streams(corpus.folder, labels.folder, found, how.rules, how.seed).open(work.pool)
+    return written(work.inputs["pair"])
 
 
-def _seen(run: Run) -> dict[str, Any]:
+def _seen(work: TrainWork) -> dict[str, Any]:
     """What an exported model says of what its tasks were made of."""
-    config, own = run.config, {}
-    if own_units(config.train.mix):
-        own = labelled.facts(run) if _labelled(run) else sources.chosen(config).facts(run)
-    if not config.train.mix:
+    chosen, own = work.settings, {}
+    if chosen.own_units:
+        own = labelled.facts(_images(work)) if chosen.labelled is not None else _named(work)
+    if not chosen.mix:
         return own
-    return {"dataset": config.dataset.name, "fold": config.fold, **own, **mixed.facts(config.train.mix, own)}
+    return {**_kept(chosen), **own, **mixed.facts(work.means.mix, own)}
 
 
-def job(run: Run, folder: Path) -> training.Job:
-    """The training of this run, which writes into `folder`."""
-    config = run.config
-    if config.model.name in (*heads.TRAINING_FREE, "trained"):
-        raise ValueError(f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate")
-    train, holdout = _tasks(run, folder)
-    facts = {"run": config.name, "fingerprint": folder.name, "steps": config.train.steps}
+def _named(work: TrainWork) -> dict[str, Any]:
+    """The same of the names that the source of the labels has seen."""
+    labels = work.inputs["label"] if "label" in work.inputs else work.inputs["pair"]
+    names = mixed.names_seen(labels, "train: expected in this run")
+    return {"labelled": "names", **_kept(work.settings), "classes": list(names)} if names else {}
+
+
+def _kept(chosen: TrainSettings) -> dict[str, Any]:
+    return {} if chosen.kept is None else vars(chosen.kept)
+
+
+def _wrapped(work: TrainWork, train: Tasks) -> Tasks:
+    chosen, other = work.settings.unlabelled, work.means.unlabelled_run
+    if chosen is None:
+        return train
+    corpus: Manifest = work.inputs["shard"] if other is None else unlabelled.corpus_of(other)
+    return unlabelled.wrapped(chosen, corpus, train)
+
+
+def job(work: TrainWork) -> training.Job:
+    """The training that the work is."""
+    chosen, how = work.settings, work.means
+    train, holdout = _tasks(work)
     recipe = MetaRecipe(
-        train=unlabelled.wrapped(run, train),
-        holdout=holdout if config.train.holdout and sum(holdout.counts) else None,
-        spec=backbone.spec(run),
-        model=model_options(run),
-        settings=dataclasses.replace(config.train, init_from=start.located(config.train.init_from)),
-        seed=_seed(run),
-        facts=facts | _seen(run),
+        train=_wrapped(work, train),
+        holdout=holdout if chosen.holdout and sum(holdout.counts) else None,
+        spec=backbone.spec(chosen.backbone, how.weights, work.inputs),
+        settings=chosen,
+        means=how,
+        facts={"fingerprint": work.folder.name, "steps": chosen.steps, **_seen(work)},
     )
     return training.Job(
         name="train",
         recipe=recipe,
-        folder=folder,
-        tracking=run.tracking_folder,
-        journal=run.journal_name("train"),
-        parent=run.pipeline_name,
-        identity={"run": folder.name},
-        steps=config.train.steps,
-        batch=config.train.batch,
-        seed=_seed(run),
-        warmup=config.train.warmup,
-        schedule=config.train.schedule,
-        accumulate=config.train.accumulate,
-        clip=config.train.clip,
-        ema=config.train.ema,
-        precision=config.train.precision,
-        zero_stage=config.train.zero_stage,
-        log_every=config.train.log_every,
-        validate_every=math.ceil(config.train.steps / config.train.candidates),
-        checkpoint_every=config.train.checkpoint_every,
-        keep_checkpoints=config.train.keep_checkpoints,
-        threads=config.cluster.cpus_per_train_worker,
+        folder=work.folder,
+        tracking=work.log.folder,
+        journal=work.log.run,
+        parent=work.log.parent,
+        identity={"run": work.folder.name},
+        steps=chosen.steps,
+        batch=chosen.batch,
+        seed=chosen.seed,
+        warmup=chosen.warmup,
+        schedule=chosen.schedule,
+        accumulate=how.accumulate,
+        clip=chosen.clip,
+        ema=chosen.ema,
+        precision=chosen.precision,
+        zero_stage=how.zero_stage,
+        log_every=how.log_every,
+        validate_every=math.ceil(chosen.steps / chosen.candidates),
+        checkpoint_every=how.checkpoint_every,
+        keep_checkpoints=how.keep_checkpoints,
+        threads=how.cluster.cpus_per_train_worker,
     )
 
 
-def _work(run: Run, folder: Path) -> tuple[Sequence[File], Mapping[str, int]]:
-    chosen, training_job = run.config.train, job(run, folder)
-    if _labelled(run):
-        publish.write_bytes(folder / labelled.LIST, "".join(f"{name}\n" for name in labelled.names(run)).encode())
+def _work(work: TrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
+    chosen, folder, training_job = work.settings, work.folder, job(work)
+    own = [labelled.LIST] if chosen.labelled is not None else []
+    if own:
+        publish.write_bytes(folder / labelled.LIST, "".join(f"{name}\n" for name in _images(work).used()).encode())
     candidates.make_good(folder, training_job.validations())
-    run.ray()
-    run.release_pool()
-    training.train(training_job, run.config.cluster, chosen.max_failures)
-    _tell(run, folder)
-    own = [labelled.LIST] if _labelled(run) else []
+    work.session()
+    training.train(training_job, work.means.cluster, work.means.max_failures)
+    _tell(work, own)
     return exported_files(folder, own), {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
 
-def _tell(run: Run, folder: Path) -> None:
+def _tell(work: TrainWork, others: Sequence[str]) -> None:
     """Say which candidate was exported and why, and journal it."""
+    chosen, how, folder = work.settings, work.means, work.folder
     selection = segmenter.read_about(folder / "model")["facts"]["selection"]
-    asked, how, step, value = run.config.train.select, selection["by"], selection["step"], selection[HOLDOUT]
-    if asked != how:
+    by, step, value = selection["by"], selection["step"], selection[HOLDOUT]
+    if chosen.select != by:
         logger.warning(
             "train.select=%s: no task was held out, so step %d, the last one, is exported; set train.holdout "
-            "above 0, or give more images", asked, step,
+            "above 0, or give more images", chosen.select, step,
         )  # fmt: skip
     measured = "" if value is None else f", IoU {100 * value:.1f} % on held-out tasks"
-    logger.info("train: the model of step %d of %d, selected by %s%s", step, run.config.train.steps, how, measured)
-    with run.journal("train") as journal:
-        journal.tags({"selected_by": how})
+    logger.info("train: the model of step %d of %d, selected by %s%s", step, chosen.steps, by, measured)
+    with work.journal() as journal:
+        journal.tags({"selected_by": by})
         journal.metrics({"train/selected_step": step} | ({} if value is None else {f"train/selected_{HOLDOUT}": value}))
         journal.artifact(folder / "model", "model")
-        if run.config.train.register:
-            journal.register(run.config.train.register, run.config.train.alias, folder / "model", "model")
-        if _labelled(run):
-            journal.artifact(folder / labelled.LIST)
+        if how.register:
+            journal.register(how.register, how.alias, folder / "model", "model")
+        for name in others:
+            journal.artifact(folder / name)
 
 
 def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:
@@ -192,15 +179,41 @@ def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:
     return found
 
 
-def _inputs(run: Run) -> tuple[str, ...]:
-    tasks: tuple[str, ...]
-    if not own_units(run.config.train.mix):
+def _inputs(config: Config) -> tuple[str, ...]:
+    keys = config.train
+    tasks: tuple[str, ...] = ("pair",)
+    if not own_units(keys.mix):
         tasks = ()
-    elif _labelled(run):
-        tasks = ("render",) if labelled.renders(run) else ()
-    else:
-        tasks = ("shard", "label") if _streams(run) else ("pair",)
-    return tuple(dict.fromkeys((*tasks, *unlabelled.needed(run), *backbone.needed(run))))
+    elif keys.tasks == "labelled":
+        tasks = images.needed(config)
+    elif keys.tasks == "stream":
+        tasks = ("shard", "label")
+    return tuple(dict.fromkeys((*tasks, *unlabelled.needed(config), *backbone.needed(config))))
 
 
-STAGE = Stage("train", _inputs, _settings, _work)
+def _check(config: Config) -> list[str]:
+    """Whether there is something to train, its files are there and fit, and the workers can ever start."""
+    if config.model.name in (*heads.TRAINING_FREE, "trained"):
+        return [f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate"]
+    keys, weights = config.train, backbone.problems(config)
+    found = [*weights, *check.training_workers(config.cluster)]
+    if keys.tasks == "labelled":
+        found += images.problems(config)
+    found += complaints(lambda: mixed.settings(keys.mix), lambda: unlabelled.settings(config))
+    if keys.init_from is not None:
+        found += complaints(functools.partial(start.same_head, keys.init_from, config.model.name))
+    if not found and not backbone.needed(config):
+        found += complaints(lambda: _build(config))
+    return found
+
+
+def _build(config: Config) -> None:
+    """Build the head that is to be trained, and fill it, as every worker will."""
+    network = backbone.given(config).load().backbone
+    chosen = HeadSettings(config.model.name, dict(config.model.options))
+    head = chosen.build(network)
+    if config.train.init_from is not None:
+        start.fill(head, config.train.init_from, chosen.about, backbones.fingerprint(network))
+
+
+STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check)

@@ -10,7 +10,6 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from cluster.config.train import TrainConfig
 from fss import segmenter, shards
 from fss.heads.parts.head import Head
 
@@ -19,20 +18,33 @@ logger = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
 
 
-def settings_of_start(settings: TrainConfig) -> dict[str, Any]:
-    """What of train.init_from shapes the outcome: the content of the weights, not their place.
+def content(path: str | None) -> str | None:
+    """What of train.init_from shapes the outcome: a hash of the weights, not their place.
 
     Raises:
         ValueError: if there is no exported model.
     """
-    if settings.init_from is None:
-        return {"init_from": None}
-    return {"init_from": f"sha256:{shards.sha256((_folder(settings.init_from) / WEIGHTS).read_bytes())}"}
+    return None if path is None else f"sha256:{shards.sha256((_folder(path) / WEIGHTS).read_bytes())}"
 
 
 def located(path: str | None) -> str | None:
     """The folder of the exported model that train.init_from means, absolute: workers start elsewhere."""
     return None if path is None else str(_folder(path).resolve())
+
+
+def same_head(path: str, name: str) -> None:
+    """Look whether the exported model at `path` is of the head `name`.
+
+    Raises:
+        ValueError: if it is not, or there is none.
+    """
+    folder = _folder(path)
+    theirs = segmenter.read_about(folder)["model"]
+    if theirs["name"] != name:
+        raise ValueError(
+            f"train.init_from: expected a {name} model, got {theirs['name']} in {folder}; set "
+            f"model={theirs['name']}, or give another model"
+        )
 
 
 def fill(head: Head, path: str, model: Mapping[str, Any], fingerprint: str) -> None:
@@ -47,14 +59,10 @@ def fill(head: Head, path: str, model: Mapping[str, Any], fingerprint: str) -> N
     Raises:
         ValueError: if the model is of another head or backbone, its weights do not fit, or it is damaged.
     """
+    same_head(path, model["name"])
     folder = _folder(path)
     about = segmenter.read_about(folder)
     theirs = about["model"]
-    if theirs["name"] != model["name"]:
-        raise ValueError(
-            f"train.init_from: expected a {model['name']} model, got {theirs['name']} in {folder}; set "
-            f"model={theirs['name']}, or give another model"
-        )
     if about["backbone"]["fingerprint"] != fingerprint:
         raise ValueError(
             f"train.init_from: the model in {folder} was trained on another backbone; set "

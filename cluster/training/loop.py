@@ -68,14 +68,6 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def warn_of_slow(precision: str, device: torch.device, key: str = "precision") -> None:
-    """Say so if `precision` is one that this processor can only emulate."""
-    if precision == "bf16" and device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        able = torch.cpu.get_capabilities()
-        if not (able.get("amx_bf16") or able.get("avx512_bf16")):
-            logger.warning("this processor has no bf16 arithmetic, emulating it is slow; set %s=fp32", key)
-
-
 def _worker(config: Mapping[str, Any]) -> None:
     import ray.train
 

@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
-from cluster.config.train import TrainConfig
 from fss.training.optimizers import Mixed
 
 _NO_DECAY = ("gain", "marker", "bias", "norm")
 
 
-def build(
-    module: nn.Module, settings: TrainConfig, transformers: Sequence[str] = (), tuned: str = "backbone."
-) -> Mixed:
+class Keys(Protocol):
+    """The keys of `train` that say how parameters learn; those of the other rule may be None."""
+
+    @property
+    def optimizer(self) -> str:
+        """adamw, sgd or mixed."""
+
+    @property
+    def lr(self) -> Any:
+        """Of AdamW."""
+
+    @property
+    def sgd_lr(self) -> Any:
+        """Of SGD."""
+
+    @property
+    def weight_decay(self) -> Any:
+        """Of AdamW."""
+
+    @property
+    def sgd_weight_decay(self) -> Any:
+        """Of SGD."""
+
+    @property
+    def tune_factor(self) -> Any:
+        """Of a tuned backbone, as a share of the head's learning rate."""
+
+
+def build(module: nn.Module, settings: Keys, transformers: Sequence[str] = (), tuned: str = "backbone.") -> Mixed:
     """The optimiser of every parameter of `module` that is trained, each group named for what is in it.
 
     `transformers` and `head` are the head's parameters by `train.optimizer` (`mixed`: AdamW for those below a submodule
@@ -52,7 +77,7 @@ def _place(name: str, transformers: Sequence[str], tuned: str) -> str:
     return "transformers" if any(own == part or own.startswith(f"{part}.") for part in transformers) else "head"
 
 
-def _rule(place: str, plain: bool, settings: TrainConfig) -> dict[str, Any]:
+def _rule(place: str, plain: bool, settings: Keys) -> dict[str, Any]:
     rule = "adamw" if settings.optimizer == "adamw" or place == "transformers" else "sgd"
     factor = settings.tune_factor if place == "backbone" else 1.0
     if rule == "sgd":  # decays everything, as the field's SGD recipes do

@@ -54,7 +54,7 @@ class Sums:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How k-means runs: see `cluster.config.data.SourceConfig` for the fields."""
+    """How k-means runs: see `fss.labelling.sources.clusters.Keys` for the fields."""
 
     clusters: int
     seed: int

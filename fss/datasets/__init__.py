@@ -1,22 +1,52 @@
-"""Labelled image sets for evaluation, by name, each read from the layout that users have on disk."""
+"""Labelled image sets, by name, each read from the layout that users have on disk.
+
+A set is found by the name of its module here, which has
+
+* `Keys`, its settings with their checks, a `DatasetKeys`;
+* `dataset(root, list_file=None, **own) -> Dataset`, the images that are measured on; `own` are its settings;
+* where it brings training images, `TRAINING_LISTS`, names of lists of which the first that is there is taken, or
+  `training(root, images, **own) -> Dataset`, those of the list `images`, or its own;
+* `CLASSES_OF_LIST = True` where another list means other classes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fss import shards
-from fss.datasets import files
+from fss import choices, shards
+from fss.datasets.parts import files
 from fss.imaging.images import VOID
+from fss.keys import at_least, key
 
 #: Index that means void where 255 is a class.
 WIDE_VOID = 65535
+
+
+@dataclasses.dataclass
+class DatasetKeys:
+    """The labelled images that models are measured on. Each data set adds keys of its own."""
+
+    name: str = "pascal5i"
+    """A data set, by the name of its module here."""
+    root: str | None = None
+    """Folder of the data set."""
+    list: str | None = None
+    """Text file below root, or any path: an image a line (fss1000: a class); none = the set's own."""
+    min_area: int = key(2048, at_least(0))
+    """Pixels that a class must cover in an image, at the mask's own resolution, to make an episode (2 x 32 x 32)."""
+
+    def options(self) -> dict[str, Any]:
+        """The set's own settings, as `open_dataset` takes them beside name, root and list."""
+        shared = {field.name for field in dataclasses.fields(DatasetKeys)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in shared}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,32 +119,79 @@ def areas(dataset: Dataset, name: str) -> dict[int, int]:
     return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v not in (0, dataset.void)}
 
 
-def open_dataset(name: str, root: str, list_file: str | None = None, **options: str | int | None) -> Dataset:
+def open_dataset(name: str, root: str, list_file: str | None = None, **options: Any) -> Dataset:
     """Open data set `name` below `root`, its images named by `list_file`, one a line, or by what the set itself says.
 
-    `options` are those of the opener: `folds` and `year` (coco20i), `split` (fss1000), `num_folds` (folder). None
-    means the opener's default.
+    `options` are the set's own, see `DatasetKeys.options`; None means its default.
 
     Raises:
         ValueError: for an unknown name or option, a folder that is not there, or a list that is empty.
     """
-    from fss.datasets import coco, folder, fss1000, voc
+    module = _module(name)
+    return module.dataset(root, list_file, **_given(module, name, options))
 
-    openers: dict[str, Callable[..., Dataset]] = {
-        "coco20i": coco.coco20i,
-        "folder": folder.folder,
-        "fss1000": fss1000.fss1000,
-        "pascal5i": voc.pascal5i,
-        "scenes": voc.scenes,
-    }
-    if name not in openers:
-        near = difflib.get_close_matches(name, openers, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"expected a dataset of {', '.join(sorted(openers))}, got {name!r}{hint}")
+
+def open_training(
+    name: str, root: str, images: str | None, fold: int, tested: str | None = None, **options: Any
+) -> tuple[Dataset, tuple[int, ...]]:
+    """Labelled images of data set `name` that a model may be trained on, and the classes that `fold` does not test.
+
+    `images` is their list; None is the set's own. `tested` is the list that is measured on, where other classes would
+    follow from another one; `options` as `open_dataset` takes them.
+
+    Raises:
+        ValueError: if there is no list, no such fold, or no class is left.
+    """
+    module = _module(name)
+    own = _given(module, name, options)
+    dataset = _training(module, name, root, images, own)
+    measured = module.dataset(root, tested, **own) if getattr(module, "CLASSES_OF_LIST", False) else dataset
+    names = {measured.class_names[c - 1] for c in _fold(measured, name, fold)}
+    left = tuple(c for c, called in enumerate(dataset.class_names, 1) if called not in names)
+    if not left:
+        remedy = "set dataset.num_folds" if "num_folds" in _options(module) else "give other images as train.images"
+        raise ValueError(
+            f"expected classes that fold {fold} of {name} does not test, it tests all {len(dataset.class_names)}; "
+            f"{remedy}"
+        )
+    return dataset, left
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return choices.load("fss.datasets", name)
+    except ValueError as error:
+        raise ValueError(f"dataset.name: {error}") from error
+
+
+def _given(module: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are set."""
     given = {key: value for key, value in options.items() if value is not None}
-    taken = list(inspect.signature(openers[name]).parameters)[2:]
+    taken = _options(module)
     wrong = sorted(set(given) - set(taken))
     if wrong:
         named = ", ".join(f"dataset.{key}" for key in taken) or "no setting of its own"
         raise ValueError(f"dataset.{wrong[0]}: expected it unset, {name} takes {named}; got {given[wrong[0]]!r}")
-    return openers[name](root, list_file, **given)
+    return given
+
+
+def _options(module: ModuleType) -> list[str]:
+    """The settings of its own that a data set takes."""
+    return list(inspect.signature(module.dataset).parameters)[2:]
+
+
+def _training(module: ModuleType, name: str, root: str, images: str | None, own: dict[str, Any]) -> Dataset:
+    if hasattr(module, "training"):
+        return module.training(root, images, **own)
+    lists = getattr(module, "TRAINING_LISTS", ())
+    chosen = images or next((one for one in lists if (Path(root) / one).is_file()), None)
+    if chosen is None:
+        known = f" at {' or '.join(str(Path(root) / one) for one in lists)}" if lists else ""
+        raise ValueError(f"expected a list of {name}'s training images{known}; set train.images=FILE")
+    return module.dataset(root, chosen, **own)
+
+
+def _fold(dataset: Dataset, name: str, fold: int) -> tuple[int, ...]:
+    if not 0 <= fold < len(dataset.folds):
+        raise ValueError(f"fold: {name} has the folds 0..{len(dataset.folds) - 1}, got {fold}")
+    return dataset.folds[fold]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fss.datasets import Dataset, files, numbering, void_of
+from fss.datasets import Dataset, DatasetKeys, void_of
+from fss.datasets.parts import files, numbering
 from fss.imaging.masks import BLACK, Colour
+from fss.keys import at_least, key
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +21,16 @@ _IGNORED = ("__ignore__",)
 _BACKGROUND = ("_background_", "__background__", "background")
 
 
-def folder(root: str, list_file: str | None = None, num_folds: int = 1) -> Dataset:
+@dataclass
+class Keys(DatasetKeys):
+    """Your own labels: dataset.root=FOLDER with images/, masks/ and classes.txt."""
+
+    name: str = "folder"
+    num_folds: int = key(1, at_least(1))
+    """Equal parts of the classes, in order."""
+
+
+def dataset(root: str, list_file: str | None = None, num_folds: int = 1) -> Dataset:
     """Images in root/images with masks of the same name in root/masks, in `num_folds` consecutive folds of classes.
 
     `list_file` defaults to every image that has a mask. A mask holds indices (grey, palette or 16-bit PNG): 0 is

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fss.datasets import Dataset, files, void_of
+from fss.datasets import Dataset, DatasetKeys, void_of
+from fss.datasets.parts import files
 from fss.imaging import masks
+from fss.keys import key, one_of
 
 #: Classes of each split.
 SPLITS = {"train": 520, "val": 240, "test": 240}
 IMAGES_PER_CLASS = 10
+CLASSES_OF_LIST = True
 _PHOTOS = frozenset({".jpg", ".jpeg"})
 
 
-def fss1000(root: str, list_file: str | None = None, split: str | None = None) -> Dataset:
+@dataclass
+class Keys(DatasetKeys):
+    """FSS-1000: dataset.root=FOLDER of class folders."""
+
+    name: str = "fss1000"
+    split: str | None = key(None, one_of(*SPLITS), when={"list": False})
+    """train, val or test, cut from the classes in alphabetical order; none = test."""
+
+
+def dataset(root: str, list_file: str | None = None, split: str | None = None) -> Dataset:
     """FSS-1000, one fold of all classes of `list_file` (one a line; HSNet ships trn.txt, val.txt, test.txt), in order.
 
     Without a list, `split` (default test) is cut from the 1000 classes in alphabetical order. That is not the split
@@ -52,6 +65,11 @@ def fss1000(root: str, list_file: str | None = None, split: str | None = None) -
         void=void,
         mask_path=lambda name: base / f"{name}.png",
     )
+
+
+def training(root: str, images: str | None, split: str | None = None) -> Dataset:
+    """The classes of a list, or else of the split train."""
+    return dataset(root, images, None if images else "train")
 
 
 def _alphabetical(base: Path, split: str) -> tuple[str, ...]:

@@ -8,14 +8,17 @@ import math
 import re
 import warnings
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image
 
 from fss.imaging import jpeg, raster
 from fss.imaging.colour import NO_READING, Reading, is_srgb, to_srgb
 from fss.imaging.errors import UNREADABLE, BadImageError, damaged
+
+if TYPE_CHECKING:
+    import torch
 
 #: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them. JPEG covers
 #: MPO, which Pillow does not know as a format to open.
@@ -167,7 +170,7 @@ def open_header(data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int
     except Image.DecompressionBombError as error:
         raise BadImageError("too_large", str(error)) from error
     except UNREADABLE as error:
-        raise _foreign(data, formats, error) from error
+        raise _foreign(data, formats) from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImageError(
@@ -178,11 +181,11 @@ def open_header(data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int
     return image
 
 
-def _foreign(data: bytes, formats: tuple[str, ...], error: BaseException) -> BadImageError:
+def _foreign(data: bytes, formats: tuple[str, ...]) -> BadImageError:
     kind = next((kind for kind, pattern in _OTHERS.items() if pattern.match(data[:256])), None)
     if kind is not None:
         return BadImageError("unsupported", f"{kind}; convert it to one of {', '.join(formats)}")
-    return BadImageError("unreadable", f"not one of {', '.join(formats)} ({error})")
+    return BadImageError("unreadable", f"not one of {', '.join(formats)}, or its header is damaged")
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -276,6 +279,8 @@ def to_tensor(image: Image.Image, size: int) -> torch.Tensor:
 
 def to_bytes(image: Image.Image, size: int) -> torch.Tensor:
     """The same, (3, size, size) uint8, before it is normalised."""
+    import torch
+
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()

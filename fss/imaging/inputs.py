@@ -59,14 +59,23 @@ def as_support(image: Picture, mask: Picture, name: str = "support") -> tuple[Im
     Raises:
         ValueError: as those, or if the sizes differ.
     """
-    photo = as_image(image, name)
-    found = masks.upright(as_mask(mask, f"{name}'s mask"), stored_size(image, name), _called(mask, f"{name}'s mask"))
-    if found.shape != (photo.height, photo.width):
+    return as_image(image, name), fitted(as_mask(mask, f"{name}'s mask"), image, name)
+
+
+def fitted(mask: np.ndarray, image: Picture, name: str = "support") -> np.ndarray:
+    """An (H, W) mask that was drawn on `image`, turned as that is.
+
+    Raises:
+        ValueError: for what is no image, or of another size.
+    """
+    width, height, orientation = stored_size(image, name)
+    found = masks.upright(mask, (width, height, orientation), f"{name}'s mask")
+    size = (height, width) if orientation >= 5 else (width, height)
+    if found.shape != size[::-1]:
         raise ValueError(
-            f"{name}: expected a mask of {photo.width}x{photo.height} like its image, "
-            f"got {found.shape[1]}x{found.shape[0]}"
+            f"{name}: expected a mask of {size[0]}x{size[1]} like its image, got {found.shape[1]}x{found.shape[0]}"
         )
-    return photo, found
+    return found
 
 
 def stored_size(source: Picture, name: str = "image") -> tuple[int, int, int]:
@@ -137,9 +146,9 @@ def _bytes(source: str | Path | bytes) -> bytes:
     try:
         return Path(source).read_bytes()
     except FileNotFoundError as error:
-        raise ValueError("expected an image, there is no such file") from error
+        raise ValueError(f"expected an image at {source}, there is no such file") from error
     except OSError as error:
-        raise ValueError(f"expected an image, it cannot be read: {error.strerror}") from error
+        raise ValueError(f"expected an image at {source}, it cannot be read: {error.strerror}") from error
 
 
 def _called(source: Picture, name: str) -> str:
@@ -151,4 +160,6 @@ def _named(source: Picture, name: str, work: Any) -> Any:
     try:
         return work(called)
     except ValueError as error:
+        if called in str(error):
+            raise
         raise ValueError(f"{called}: {error}") from error

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fss import rng, shards
 from fss.imaging import images, jpeg
-from fss.imaging.colour import NO_READING, Reading
+from fss.imaging.colour import Reading
 from fss.imaging.images import BadImageError
 
 
@@ -61,7 +61,13 @@ class Limits:
     max_pixels: int = 64_000_000
     min_side: int = 16
     max_bytes: int = 1 << 29
-    reading: Reading = NO_READING
+    bands: tuple[int, ...] | None = None
+    range: tuple[float, float] | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How numbers become light."""
+        return Reading(self.bands, self.range)
 
 
 def shard_of(digest: Digest, num_shards: int, seed: int) -> int:

@@ -13,7 +13,6 @@ import zlib
 from typing import Any
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from fss.imaging.colour import NO_READING, Reading, light
@@ -103,6 +102,8 @@ def read(data: bytes, max_pixels: int, reading: Reading = NO_READING) -> Raster 
         return _png(data, max_pixels)
     if data[:4] not in _TIFF:
         return None
+    import tifffile  # here, as it takes a tenth of a second and few files need it
+
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages.first
@@ -123,6 +124,8 @@ def size(data: bytes) -> tuple[int, int, int] | None:
     """
     if data[:4] not in _TIFF:
         return None
+    import tifffile
+
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages.first

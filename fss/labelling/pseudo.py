@@ -29,7 +29,7 @@ _SCORES = 64
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How an image is cut up: see `cluster.config.data.SourceConfig` for the fields."""
+    """How an image is cut up: see `fss.labelling.sources.clusters.Keys` for the fields."""
 
     segments: str = "ncut"
     unit: str = "segments"

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fss import rng
+from fss.keys import key, ranged, up_to
 
 #: Crops that are drawn before the whole image is taken.
 _TRIES = 8
@@ -32,25 +33,25 @@ class Augment:
     are changed like this; a cached view cannot know which object a task asks for, so it is cropped blindly.
     """
 
-    crop: float = 0.5
+    crop: float = key(0.5, ranged("a share in (0, 1], 1 for no crops", lambda value: 0 < value <= 1))
     """Smallest share of the image's area that a crop keeps; 1 = no crops."""
-    keep: float = 0.6
+    keep: float = key(0.6, up_to(1))
     """Share of the object that a crop must keep (features=fresh)."""
-    rotation: float = 10.0
+    rotation: float = key(10.0, up_to(180))
     """Largest angle, degrees."""
-    flip: float = 0.5
+    flip: float = key(0.5, up_to(1))
     """Probability of mirroring left to right."""
-    colour: float = 0.2
+    colour: float = key(0.2, up_to(1))
     """Largest relative change of brightness, contrast and saturation."""
-    blur: float = 0.2
+    blur: float = key(0.2, up_to(1))
     """Probability of a Gaussian blur."""
-    gray: float = 0.0
+    gray: float = key(0.0, up_to(1))
     """Probability of no colour at all."""
-    vertical_flip: float = 0.0
+    vertical_flip: float = key(0.0, up_to(1))
     """Probability of mirroring top to bottom."""
-    hue: float = 0.0
+    hue: float = key(0.0, up_to(0.5))
     """Largest turn of the colours, share of their circle, at most 0.5."""
-    widest: float = 1.0
+    widest: float = key(1.0, ranged("a number from 1 to 4", lambda value: 1 <= value <= 4))
     """Largest area that a view spans, share of the image's; above 1 it may show what is void around the image."""
 
 

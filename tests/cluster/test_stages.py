@@ -288,7 +288,7 @@ def test_damage_in_any_file_is_made_good_with_the_same_bytes(copied, tiny_run):
 
 _KILLED = """
 import os, sys
-from cluster.run import Run
+from cluster.engine.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
 class Here:  # the units in this process, one after the other

@@ -6,7 +6,7 @@ from PIL import Image
 
 from fss.segmenter import Segmenter
 from jobs import predict, sync
-from jobs._config import load, load_predict
+from jobs._config import load
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def run(model, own, *overrides):
         "query": own / "queries",
         "out": own / "out",
     } | dict(override.split("=", 1) for override in overrides)
-    predict.predict(load_predict([f"{key}={value}" for key, value in arguments.items()]))
+    predict.predict(predict.COMMAND.load([f"{key}={value}" for key, value in arguments.items()]))
 
 
 def masks(own):
@@ -96,7 +96,7 @@ def test_a_higher_threshold_marks_less(model, own):
     high = masks(own)
     assert all((low[name] >= high[name]).all() for name in low)
     assert sum(mask.sum() for mask in low.values()) > sum(mask.sum() for mask in high.values())
-    with pytest.raises(ValueError, match=r"expected a threshold between 0 and 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"threshold: expected a probability in \(0, 1\), got 1\.5"):
         run(model, own, "threshold=1.5", "overwrite=true")
 
 
@@ -159,7 +159,7 @@ def test_unusable_masks_are_explained(model, own, mask, told):
 
 
 def test_what_is_not_there_or_broken_is_named(model, own, tmp_path):
-    with pytest.raises(ValueError, match=r"absent\.jpg: expected an image, there is no such file"):
+    with pytest.raises(ValueError, match=r"expected an image at .*absent\.jpg, there is no such file"):
         run(model, own, f"support={own}/absent.jpg")
     with pytest.raises(ValueError, match=r"broken\.jpg: truncated"):
         run(model, own, f"support={own}/queries/broken.jpg")

@@ -7,9 +7,8 @@ from scipy.io import savemat
 
 from cluster.evaluate import counts
 from cluster.evaluate.counts import Fold, Known
-from fss.datasets import instances
-from jobs._config import load
-from jobs.prepare import prepare
+from fss.datasets.parts import instances
+from jobs.prepare import COMMAND, prepare
 from tests.fss.datasets import test_fss1000
 from tests.fss.datasets.test_coco import STEM, annotation, box, write_json
 
@@ -17,7 +16,7 @@ SIZE = (5, 4)  # width, height
 
 
 def run(*arguments, workers=1):
-    prepare(load([*arguments, f"cluster.workers={workers}", "dataset.min_area=4"]))
+    prepare(COMMAND.load([*arguments, f"cluster.workers={workers}", "dataset.min_area=4"]))
 
 
 def read(path):
@@ -204,7 +203,7 @@ def test_fss1000_counts(tmp_path, capsys):
     test_fss1000.write(tmp_path, ["cup"], numbers=range(1, 11))
     test_fss1000.write(tmp_path, ["mug"], numbers=(1, 2, 3))
     (tmp_path / "list.txt").write_text("cup\nmug\n")
-    prepare(load(["dataset=fss1000", f"dataset.root={tmp_path}", "dataset.list=list.txt", "cluster.workers=1"]))
+    prepare(COMMAND.load(["dataset=fss1000", f"dataset.root={tmp_path}", "dataset.list=list.txt", "cluster.workers=1"]))
     told = capsys.readouterr().out
     assert "cup 10, mug 3" in told
     assert "differs: mug: 10 images published, here 3" in told
@@ -246,6 +245,6 @@ def test_real_photos_are_a_part_of_the_val_list(capsys):
 
     if not (SHARED / "voc2012").is_dir():
         pytest.skip(f"no {SHARED / 'voc2012'}")
-    prepare(load(["dataset=pascal5i", f"dataset.root={SHARED / 'voc2012'}", "cluster.workers=2"]))
+    prepare(COMMAND.load(["dataset=pascal5i", f"dataset.root={SHARED / 'voc2012'}", "cluster.workers=2"]))
     told = capsys.readouterr().out
     assert "335 images are a part of one of the lists with published counts (1449 of PASCAL VOC's val list" in told

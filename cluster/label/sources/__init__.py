@@ -1,35 +1,47 @@
-"""Sources of pseudo-labels by name: how each enters the stages. A new one is a module here, one in
-`fss.labelling.sources` for what it computes, and a line in `SOURCES`.
+"""Sources of pseudo-labels by name: how each enters the stages.
+
+A source is a module of `fss.labelling.sources`. One that needs nothing but its keys has a function `labeller(keys)`
+there and nothing here. One that reads other stages or the user's files has a module of that name here, with a `SOURCE`.
 """
 
 from __future__ import annotations
 
-from cluster.config import Config
-from cluster.label.sources import cam, clusters, mining, saliency
-from cluster.label.sources.source import Source
+import copy
+import importlib
 
-SOURCES: dict[str, Source] = {
-    "clusters": clusters.SOURCE,
-    "saliency": saliency.SOURCE,
-    "cam": cam.SOURCE,
-    "mining": mining.SOURCE,
-}
+from cluster.config import Config
+from cluster.label.sources.source import Given, Source
+from fss import choices
+
+__all__ = ["Given", "Source", "by_name", "chosen", "without_clusters"]
+
+PACKAGE = "fss.labelling.sources"
+
+
+def by_name(name: str) -> Source:
+    """The source of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    module = choices.load(PACKAGE, name)
+    if name in choices.names(__name__):
+        source: Source = importlib.import_module(f"{__name__}.{name}").SOURCE
+        return source
+    return Source(lambda config: copy.deepcopy(config.source), lambda given: module.labeller(given.settings))
 
 
 def chosen(config: Config) -> Source:
     """The source that `source.name` names."""
-    return SOURCES[config.source.name]
+    return by_name(config.source.name)
 
 
-def with_clusters(config: Config, what: str) -> None:
-    """Refuse `what`, a stage that is about clusters, where the source has none.
-
-    Raises:
-        ValueError: naming the sources that have some.
-    """
-    if not chosen(config).clusters:
-        having = " or ".join(name for name, one in SOURCES.items() if one.clusters)
-        raise ValueError(
-            f"{what}: expected a source with clusters, source.name={having}, got {config.source.name}, "
-            "which labels images without clustering; run jobs.label or jobs.pipeline"
-        )
+def without_clusters(config: Config, stage: str) -> list[str]:
+    """Why `stage`, which is about clusters, cannot be run where the source has none; nothing where it has some."""
+    if chosen(config).clusters:
+        return []
+    having = " or ".join(name for name in choices.names(PACKAGE) if by_name(name).clusters)
+    return [
+        f"{stage}: expected a source with clusters, source.name={having}, got {config.source.name}, "
+        "which labels images without clustering; run jobs.label or jobs.pipeline"
+    ]

@@ -3,39 +3,167 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.config.data import SourceConfig
+from cluster.config import Config
+from cluster.datasets import training
+from cluster.datasets.training import TrainingImages, TrainingPlace, TrainingSettings
 from cluster.engine.files import content_hash
+from cluster.engine.settings import complaints, picked
 from cluster.label.sources import saliency
-from cluster.label.sources.source import Source
-from cluster.train.tasks import labelled
+from cluster.label.sources.saliency import SaliencyMeans, SaliencySettings
+from cluster.label.sources.source import Given, Source
 from fss import shards
 from fss.labelling import heatmaps, words
 from fss.labelling.names import ImageNames, names_of_masks, read_names
-from fss.labelling.sources.cam import CamLabeller
+from fss.labelling.sources.cam import CamLabeller, Keys
 
-if TYPE_CHECKING:
-    from cluster.engine.run import Run
+_NAMED = ("random", "torchvision")
 
 
-def _names(run: Run) -> ImageNames:
-    """Those of the table at source.names, or of the class masks of the data set's training images: of the classes that
-    the fold does not test.
+@dataclass(frozen=True)
+class CamSettings:
+    """What shapes label maps. Files count by what they say."""
+
+    levels: tuple[str, ...]
+    names: tuple[str, ...]
+    """What is looked for: label i is `names[i - 1]`."""
+    images: str | None
+    """A hash over which image shows which names."""
+    training: TrainingSettings | None
+    """Of images whose class masks were reduced to names."""
+    classifier: str
+    weights: str
+    words: str
+    """The name of the file of word vectors, whose content shapes the next two."""
+    similarity: str
+    """A hash over the cosines of names and the classifier's classes."""
+    left_out: tuple[str, ...]
+    """Classes that the classifier was not asked for."""
+    gate: SaliencySettings | None
+    weighting: str
+    temperature: float
+    scale: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class CamMeans:
+    """Where the user's files are."""
+
+    table: str | None
+    training: TrainingPlace
+    words: str
+    weights: str
+    classes: str | None
+    gate: SaliencyMeans
+
+
+def settings(config: Config) -> CamSettings:
+    """What of the keys and of the files that they name shapes label maps.
+
+    Raises:
+        ValueError: for files that are missing or cannot be used.
     """
-    table = run.config.source.names
-    if table is not None:
-        return _of_table(table)
-    _need_fold(run)
-    return _of_masks(labelled.source(run), labelled.names(run))
+    source = config.source
+    if source.names is None and training.renders(config):
+        names = tuple(sorted(training.trained_names(config)))
+        return replace(_shaping(config, names, training.class_names(config)), training=training.settings(config))
+    table = _names(config)
+    names = _distinct(table)
+    others = () if source.names is not None else training.class_names(config)
+    found = replace(_shaping(config, names, others), images=_hash(ImageNames.of(table)))
+    return found if source.names is not None else replace(found, training=training.settings(config))
 
 
-def _need_fold(run: Run) -> None:
-    if run.config.fold == "all":
+def means(config: Config) -> CamMeans:
+    """Where the user's files are."""
+    source = config.source
+    return CamMeans(
+        table=source.names,
+        training=training.place(config),
+        words=_words(source),
+        weights=_weights(source),
+        classes=source.classes,
+        gate=saliency.means(config),
+    )
+
+
+def namer_settings(config: Config, class_names: Sequence[str]) -> CamSettings:
+    """What shapes the masks that are made of the names of a data set's classes, label i being class i."""
+    return _shaping(config, tuple(class_names), class_names)
+
+
+def build(chosen: CamSettings, where: CamMeans, images: Mapping[str, tuple[int, ...]]) -> CamLabeller:
+    """What labels images whose labels, by their path, are known."""
+    names = ImageNames(chosen.names, images)
+    known = heatmaps.categories(chosen.classifier, where.classes)
+    cosines = _cosines(where.words, names.names, known)
+    cosines[:, [index for index, name in enumerate(known) if name in chosen.left_out]] = -np.inf
+    shares = heatmaps.weigh(cosines, chosen.weighting, chosen.temperature)
+    gate = None if chosen.gate is None else saliency.labeller(chosen.gate, where.gate)
+    return CamLabeller(chosen.classifier, where.weights, names, shares, gate, chosen.scale, chosen.threshold)
+
+
+def check_files(config: Config) -> list[str]:
+    """Whether the word vectors and the classifier are there and can be used, and the user's maps."""
+    source = config.source
+    found = complaints(lambda: _vectors(_words(source), _categories(source)), lambda: _classifier(source))
+    return [*found, *(saliency.check(config) if source.gate else ())]
+
+
+def check(config: Config) -> list[str]:
+    """Whether the files are there, and the names, and whether they go together."""
+    source, found = config.source, check_files(config)
+    if source.names is None:
+        found += complaints(lambda: _need_fold(config)) or list(training.problems(config))
+    else:
+        found += complaints(lambda: _of_table(str(source.names)))
+    return found or complaints(lambda: settings(config))
+
+
+def _inputs(config: Config) -> tuple[str, ...]:
+    return training.needed(config) if config.source.names is None else ()
+
+
+def _labeller(given: Given) -> CamLabeller:
+    chosen, where = given.settings, given.means
+    if chosen.training is None:
+        table = _of_table(str(where.table))
+    else:
+        table = _of_masks(training.images(chosen.training, where.training, given.inputs))
+    return build(chosen, where, _numbered(table, chosen.names))
+
+
+def _numbered(table: Mapping[str, Iterable[str]], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    numbers = {name: number for number, name in enumerate(names, 1)}
+    return {image: tuple(sorted({numbers[name] for name in shown})) for image, shown in table.items()}
+
+
+def _names(config: Config) -> Mapping[str, tuple[str, ...]]:
+    """Those of the table at source.names, or of the class masks of the user's training images: of the classes that the
+    fold does not test.
+    """
+    if config.source.names is not None:
+        return _of_table(config.source.names)
+    _need_fold(config)
+    return _of_masks(training.given(config))
+
+
+def _distinct(table: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    return tuple(sorted({name for shown in table.values() for name in shown}))
+
+
+def _hash(names: ImageNames) -> str:
+    return shards.sha256(shards.dumps(sorted(names.images.items())))
+
+
+def _need_fold(config: Config) -> None:
+    if config.fold == "all":
         raise ValueError(
             "fold: expected the number of the fold to be tested with source=cam and no source.names, as the names of "
             "the classes that it tests are not to be seen, got all; set fold=0, then 1, 2 and 3, or source.names=FILE"
@@ -43,8 +171,8 @@ def _need_fold(run: Run) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _of_table(table: str) -> ImageNames:
-    return ImageNames.of(read_names(table))
+def _of_table(table: str) -> Mapping[str, tuple[str, ...]]:
+    return read_names(table)
 
 
 @functools.lru_cache(maxsize=2)
@@ -54,127 +182,69 @@ def _vectors(path: str, names: tuple[str, ...]) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def _of_masks(source: labelled.Source, images: tuple[str, ...]) -> ImageNames:
-    dataset, classes = source.open()
-    return ImageNames.of(names_of_masks(dataset, images, classes))
+def _of_masks(images: TrainingImages) -> Mapping[str, tuple[str, ...]]:
+    dataset, classes = images.open()
+    return names_of_masks(dataset, images.used(), classes)
 
 
-def _hidden(run: Run, names: ImageNames) -> list[str]:
-    """Classes called like these are not asked for: a name that is looked for, any of the data set, source.exclude."""
-    source = run.config.source
-    if not source.exclude_named:
-        return list(source.exclude)
-    others = () if source.names is not None else labelled.source(run).open()[0].class_names
-    return [*source.exclude, *names.names, *others]
+def _cosines(vectors: str, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """(T, N) of names and the classifier's classes."""
+    every = _vectors(vectors, (*names, *classes))
+    return words.similarities(every[: len(names)], every[len(names) :])
 
 
-def _similarity(source: SourceConfig, names: ImageNames, hidden: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """(T, N) cosines of names and classes, minus infinity where a class is left out; and which are, by name."""
+def _shaping(config: Config, names: tuple[str, ...], others: Sequence[str]) -> CamSettings:
+    """The settings for these names. Classes called like them or like `others` are not asked for, if the keys say so."""
+    source = config.source
+    hidden = [*source.exclude, *((*names, *others) if source.exclude_named else ())]
+    known = _categories(source)
+    cosines, gone = _cosines(_words(source), names, known), heatmaps.excluded(known, hidden)
+    cosines[:, gone] = -np.inf
+    weights = _weights(source)
+    return picked(
+        CamSettings,
+        source,
+        names=names,
+        images=None,
+        training=None,
+        weights=weights if weights in _NAMED else content_hash(weights),
+        words=Path(_words(source)).name,
+        similarity=shards.sha256(cosines.round(4).tobytes()),
+        left_out=tuple(known[index] for index in gone),
+        gate=saliency.settings(config) if source.gate else None,
+    )
+
+
+def _words(source: Keys) -> str:
     if source.words is None:
         raise ValueError(
-            "expected word vectors for source=cam or protocol.supports=names: set source.words=FILE (.vec, .txt, .bin, "
-            ".npz)"
+            "source.words: expected word vectors for source=cam or protocol.supports=names, got none; set "
+            "source.words=FILE (.vec, .txt, .bin, .npz)"
         )
-    classes = heatmaps.categories(source.classifier, source.classes)
-    every = _vectors(source.words, (*names.names, *classes))
-    cosines = words.similarities(every[: len(names.names)], every[len(names.names) :])
-    gone = heatmaps.excluded(classes, hidden)
-    cosines[:, gone] = -np.inf
-    return cosines, [classes[index] for index in gone]
+    return source.words
 
 
-def _labeller(run: Run) -> CamLabeller:
-    names = _names(run)
-    return _build(run, names, _hidden(run, names))
-
-
-def namer(run: Run, class_names: Sequence[str]) -> CamLabeller:
-    """What makes masks of the names of a data set's classes, label i being class i, by this run's `source` keys.
-
-    Raises:
-        ValueError: as for source=cam.
-    """
-    return _build(run, *_all_classes(run, class_names))
-
-
-def namer_settings(run: Run, class_names: Sequence[str]) -> dict[str, Any]:
-    """Plain JSON values of all that shapes the masks of `namer` beside the backbone."""
-    return _shaping(run, *_all_classes(run, class_names))
-
-
-def _all_classes(run: Run, class_names: Sequence[str]) -> tuple[ImageNames, list[str]]:
-    source, names = run.config.source, tuple(class_names)
-    return ImageNames(names, {}), [*source.exclude, *(names if source.exclude_named else ())]
-
-
-def _build(run: Run, names: ImageNames, hidden: Sequence[str]) -> CamLabeller:
-    source = run.config.source
-    cosines, _ = _similarity(source, names, hidden)
-    shares = heatmaps.weigh(cosines, source.weighting, source.temperature)
-    weights = _weights(source)
-    number = heatmaps.load(source.classifier, weights).classes
-    if number != cosines.shape[1]:
-        raise ValueError(
-            f"expected the names of the {number} classes of {source.classifier} in its order, one a line, "
-            f"got {cosines.shape[1]}; set source.classes=FILE"
-        )
-    gate = saliency.SOURCE.labeller(run) if source.gate else None
-    return CamLabeller(source.classifier, weights, names, shares, gate, source.scale, source.threshold)
-
-
-def _weights(source: SourceConfig) -> str:
+def _weights(source: Keys) -> str:
     if source.classifier_weights is None:
         raise ValueError(
-            "expected a classifier's weights to look for names: set source.classifier_weights=FILE (the state dict of "
-            "source.classifier, all layers), torchvision, or random"
+            "source.classifier_weights: expected a classifier's weights to look for names, got none; set "
+            "source.classifier_weights=FILE (the state dict of source.classifier, all layers), torchvision, or random"
         )
     return source.classifier_weights
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    names = _names(run)
-    images = shards.sha256(shards.dumps(sorted(names.images.items())))
-    return {"source": "cam", "images": images, **_shaping(run, names, _hidden(run, names))}
+def _categories(source: Keys) -> tuple[str, ...]:
+    return heatmaps.categories(source.classifier, source.classes)
 
 
-def _shaping(run: Run, names: ImageNames, hidden: Sequence[str]) -> dict[str, Any]:
-    """Files count by what they say; `left_out` are the classes that the classifier was not asked for."""
-    source = run.config.source
-    cosines, left_out = _similarity(source, names, hidden)
-    weights = _weights(source)
-    chosen: dict[str, Any] = {
-        "levels": list(source.levels),
-        "classifier": source.classifier,
-        "weights": weights if weights in ("random", "torchvision") else content_hash(weights),
-        "names": list(names.names),
-        "words": source.words and Path(source.words).name,
-        "similarity": shards.sha256(cosines.round(4).tobytes()),
-        "left_out": left_out,
-        "gate": saliency.SOURCE.settings(run) if source.gate else None,
-    }
-    return chosen | {key: getattr(source, key) for key in ("weighting", "temperature", "scale", "threshold")}
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    """What an exported model says of the names it has seen: evaluation refuses to test on them."""
-    names = _names(run).names
-    return {"labelled": "names", "dataset": run.config.dataset.name, "fold": run.config.fold, "classes": list(names)}
-
-
-def _problems(source: SourceConfig) -> list[str]:
-    found = [
-        f"source.{key}: expected one of {', '.join(allowed)}, got {value!r}"
-        for key, value, allowed in (
-            ("weighting", source.weighting, heatmaps.WEIGHTINGS),
-            ("scale", source.scale, heatmaps.SCALES),
+def _classifier(source: Keys) -> None:
+    number = heatmaps.load(source.classifier, _weights(source)).classes
+    given = len(_categories(source))
+    if number != given:
+        raise ValueError(
+            f"source.classes: expected the names of the {number} classes of {source.classifier} in its order, one a "
+            f"line, got {given}; set source.classes=FILE"
         )
-        if value not in allowed
-    ]
-    if not 0 < source.threshold <= 1:
-        found.append(f"source.threshold: expected a share in (0, 1], got {source.threshold}")
-    if not source.temperature > 0:
-        found.append(f"source.temperature: expected a positive number, got {source.temperature}")
-    return found + list(saliency.SOURCE.problems(source))
 
 
-SOURCE = Source(_labeller, _settings, problems=_problems, facts=_facts)
+SOURCE = Source(settings, _labeller, means=means, check=check, inputs=_inputs, named=True)

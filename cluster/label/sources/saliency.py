@@ -2,43 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from cluster.config.data import SourceConfig
+from cluster.config import Config
 from cluster.engine.files import listing
-from cluster.label.sources.source import Source
+from cluster.engine.settings import complaints
+from cluster.label.sources.source import Given, Source
 from fss.labelling.sources import Labeller
-from fss.labelling.sources.saliency import KINDS, MapReader, SaliencyLabeller
-
-if TYPE_CHECKING:
-    from cluster.engine.run import Run
+from fss.labelling.sources.saliency import MapReader, SaliencyLabeller
 
 
-def _labeller(run: Run) -> Labeller:
-    source = run.config.source
-    return SaliencyLabeller() if source.maps is None else MapReader(_folder(source.maps), source.maps_kind)
+@dataclass(frozen=True)
+class SaliencySettings:
+    """What shapes the maps: the embeddings they are cut from, or the user's, by their names and sizes."""
+
+    levels: tuple[str, ...]
+    maps: str | None = None
+    maps_kind: str | None = None
 
 
-def _folder(maps: str) -> Path:
-    folder = Path(maps).resolve()
-    if not folder.is_dir():
-        raise ValueError(f"expected a folder of maps that all workers see at source.maps={folder}, there is none")
-    return folder
+@dataclass(frozen=True)
+class SaliencyMeans:
+    """Where the user's maps are."""
+
+    maps: Path | None
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    source = run.config.source
-    chosen: dict[str, Any] = {"source": "saliency", "levels": list(source.levels)}
-    if source.maps is None:
-        return chosen
-    return chosen | {"maps_kind": source.maps_kind, "maps": listing(_folder(source.maps), "*.png")}
+def settings(config: Config) -> SaliencySettings:
+    """What of the keys shapes label maps."""
+    levels, maps = tuple(config.source.levels), means(config).maps
+    if maps is None:
+        return SaliencySettings(levels)
+    return SaliencySettings(levels, listing(maps, "*.png"), config.source.maps_kind)
 
 
-def _problems(source: SourceConfig) -> list[str]:
-    if source.maps_kind in KINDS:
-        return []
-    return [f"source.maps_kind: expected one of {', '.join(KINDS)}, got {source.maps_kind!r}"]
+def means(config: Config) -> SaliencyMeans:
+    """Where the user's maps are."""
+    return SaliencyMeans(None if config.source.maps is None else Path(config.source.maps).resolve())
 
 
-SOURCE = Source(_labeller, _settings, problems=_problems)
+def labeller(chosen: SaliencySettings, where: SaliencyMeans) -> Labeller:
+    """What finds salient pixels."""
+    if where.maps is None or chosen.maps_kind is None:
+        return SaliencyLabeller()
+    return MapReader(where.maps, chosen.maps_kind)
+
+
+def check(config: Config) -> list[str]:
+    """Whether the user's maps are there."""
+    return complaints(lambda: _look(means(config).maps))
+
+
+def _look(folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        raise ValueError(
+            f"source.maps: expected a folder of maps that all workers see, there is no {folder}; set source.maps=FOLDER"
+        )
+
+
+def _labeller(given: Given) -> Labeller:
+    return labeller(given.settings, given.means)
+
+
+SOURCE = Source(settings, _labeller, means=means, check=check)

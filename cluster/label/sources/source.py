@@ -2,50 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cluster.config.data import SourceConfig
+from cluster.config import Config
+from cluster.engine.manifest import Manifest
+from cluster.features.backbone import BackboneSpec
 from fss.labelling import pseudo
 from fss.labelling.sources import Labeller
 
-if TYPE_CHECKING:
-    from cluster.engine.run import Run
+
+@dataclass(frozen=True)
+class Given:
+    """What a labeller is made of: the source's settings and means, the stages that it reads, the backbone."""
+
+    settings: Any
+    means: Any
+    inputs: Mapping[str, Manifest]
+    backbone: BackboneSpec
 
 
-def plain_recipe(source: SourceConfig) -> pseudo.Recipe:
+def plain_recipe(settings: Any) -> pseudo.Recipe:
     """The embeddings of every cell and no segments: what sources without clusters look at."""
-    return pseudo.Recipe(segments="none", unit="pixels", granularities=(), levels=tuple(source.levels))
+    return pseudo.Recipe(segments="none", unit="pixels", granularities=(), levels=tuple(settings.levels))
 
 
-def no_problems(source: SourceConfig) -> Sequence[str]:
-    """Of a source whose keys all go together."""
+def nothing(config: Config) -> tuple[()]:
+    """Of a source that needs no other stage, or with which nothing can be wrong."""
     return ()
 
 
-def no_facts(run: Run) -> dict[str, Any]:
-    """Of a source that sees no labels."""
-    return {}
+def no_means(config: Config) -> None:
+    """Of a source that reads no files of the user's."""
 
 
 @dataclass(frozen=True)
 class Source:
     """How a source enters the stages."""
 
-    labeller: Callable[[Run], Labeller]
-    """What labels images; called once the stages that it reads are done."""
-    settings: Callable[[Run], dict[str, Any]]
-    """Plain JSON values of all that shapes its label maps, beside the backbone: of the user's files their hash."""
+    settings: Callable[[Config], Any]
+    """A dataclass of plain JSON values: all that shapes its label maps, beside the backbone, of the user's files their
+    hash. It has `levels`, and `names` if the source sees image-level names."""
+    labeller: Callable[[Given], Labeller]
+    """What labels images."""
+    means: Callable[[Config], Any] = no_means
+    """Where the user's files are."""
+    check: Callable[[Config], Sequence[str]] = nothing
+    """What is wrong with the user's files, a sentence each."""
     clusters: bool = False
     """Whether labels are clusters of k-means: the stages sample and kmeans are run before, quality after."""
-    inputs: tuple[str, ...] = ()
+    inputs: Callable[[Config], tuple[str, ...]] = nothing
     """The stages that it reads beside shard, the backbone's and, with `clusters`, kmeans."""
     features: bool = False
     """Whether it looks at the backbone's levels beside the embeddings, `Block.features`."""
-    recipe: Callable[[SourceConfig], pseudo.Recipe] = plain_recipe
+    named: bool = False
+    """Whether it sees image-level names, of which a model that is trained on its labels must tell."""
+    recipe: Callable[[Any], pseudo.Recipe] = plain_recipe
     """Which embeddings it looks at, and what is cut in the picture."""
-    problems: Callable[[SourceConfig], Sequence[str]] = no_problems
-    """What is wrong with the keys of `source`, one sentence each."""
-    facts: Callable[[Run], dict[str, Any]] = no_facts
-    """What a model trained on its labels says of these classes, as `cluster.train.tasks.labelled.facts`."""

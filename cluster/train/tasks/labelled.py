@@ -1,7 +1,7 @@
 """Tasks of labelled images: episodes of the classes that a fold does not test, drawn while training.
 
-The same interface as pseudo-tasks (`cluster.train.tasks.Tasks`), one shard an epoch. The images that are used, a
-share of the data set's, are a pure function of the run's seed and of their names, and stand in `LIST`.
+The same interface as pseudo-tasks (`cluster.train.tasks.Tasks`), one shard an epoch. The images that are used stand in
+`LIST`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from cluster.engine.run import Run
-from cluster.engine.stage import Output, Unit, map_units
+from cluster.config import Config
+from cluster.datasets import training
+from cluster.datasets.training import TrainingImages, TrainingSettings
+from cluster.engine.stage import Output, Unit, Work
 from fss import shards
-from fss.datasets import Dataset, areas, files
-from fss.datasets.training import open_training
+from fss.datasets import Dataset, areas
+from fss.datasets.parts import files
 from fss.imaging import images
 from fss.tasks import labelled, task
 
@@ -30,90 +31,24 @@ _IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Source:
-    """Which labelled images: the arguments of `fss.datasets.training.open_training`."""
+class LabelledSettings:
+    """What of the labelled images shapes training."""
 
-    name: str
-    root: str
-    images: str | None
-    fold: int
-    tested: str | None
-    options: tuple[tuple[str, Any], ...]
-
-    def open(self) -> tuple[Dataset, tuple[int, ...]]:
-        """The images and the classes to train on; kept for the next call in this process."""
-        return _open(self)
+    images: TrainingSettings
+    shots: int
+    min_area: int
 
 
-@functools.lru_cache(maxsize=2)
-def _open(source: Source) -> tuple[Dataset, tuple[int, ...]]:
-    return open_training(source.name, source.root, source.images, source.fold, source.tested, **dict(source.options))
-
-
-def source(run: Run) -> Source:
-    """The labelled images of this run.
-
-    Raises:
-        ValueError: if dataset.root is not set.
-    """
-    config, chosen = run.config, run.config.dataset
-    root = chosen.root
-    if renders(run):
-        root = str(run.manifest("render").folder)
-    if not root:
-        raise ValueError(
-            f"expected the folder of {chosen.name} with its training images: give it as dataset.root=FOLDER"
-        )
-    options = tuple(chosen.options().items())
-    return Source(chosen.name, str(Path(root).resolve()), config.train.images, config.fold, chosen.list, options)
-
-
-def renders(run: Run) -> bool:
-    """Whether the images are those of the render stage."""
-    return run.config.dataset.name == "scenes" and not run.config.dataset.root
-
-
-def names(run: Run) -> tuple[str, ...]:
-    """The images that are used, in the order of their list."""
-    dataset, _ = source(run).open()
-    return labelled.subset(dataset.names, run.config.train.ratio, run.config.seed)
-
-
-def settings(run: Run) -> dict[str, Any]:
-    """What of the labelled images shapes training.
-
-    Images and masks count by name and size in bytes, which takes a second for a whole COCO: a file that is replaced by
-    another one of the same length goes unnoticed. Rendered scenes follow from the render stage.
-    """
-    config = run.config
-    about: dict[str, Any] = {
-        "dataset": config.dataset.name,
-        "fold": config.fold,
-        "folds": config.dataset.options(),
-        "shots": config.pair.shots,
-        "min_area": config.dataset.min_area,
-        "seed": config.seed,
-    }
-    if renders(run):
-        return about
-    dataset, classes = source(run).open()
-    sizes = [(name, *(path.stat().st_size for path in _files(dataset, name))) for name in names(run)]
-    return about | {"classes": list(classes), "images": shards.sha256(shards.dumps(sizes))}
-
-
-def _files(dataset: Dataset, name: str) -> list[Path]:
-    found = [dataset.path(name), *([dataset.mask_path(name)] if dataset.mask_path else [])]
-    missing = next((path for path in found if not path.is_file()), None)
-    if missing:
-        raise ValueError(f"{name}: expected {missing}, it is not there; check dataset.root and train.images")
-    return found
+def settings(config: Config) -> LabelledSettings:
+    """What of the labelled images shapes training."""
+    return LabelledSettings(training.settings(config), config.pair.shots, config.dataset.min_area)
 
 
 @dataclass(frozen=True)
 class IndexMasks:
     """Pixels of each class in each image of a unit."""
 
-    source: Source
+    source: TrainingImages
 
     def __call__(self, unit: Unit) -> Output:
         """A JSON file {name: {class: pixels}}."""
@@ -122,46 +57,49 @@ class IndexMasks:
         return Output({f"index/{unit.name}.json": shards.dumps(found)}, counts={"images": len(found)})
 
 
-def open_tasks(run: Run, folder: Path) -> tuple[LabelledTasks, LabelledTasks]:
-    """Those for training and those for validation; the masks are indexed below `folder`, once, by the run's workers.
+def open_tasks(
+    work: Work[Any, Any], chosen: LabelledSettings, found: TrainingImages, held: int
+) -> tuple[LabelledTasks, LabelledTasks]:
+    """Those for training and `held` ones for validation; the masks are indexed once, by the run's workers.
 
     Raises:
         ValueError: if there are too few images of every class.
         StageError: if an image or a mask is damaged, naming it.
     """
-    config, found, chosen = run.config, source(run), names(run)
-    parts = [chosen[start : start + _IMAGES] for start in range(0, len(chosen), _IMAGES)]
+    used = found.used()
+    parts = [used[start : start + _IMAGES] for start in range(0, len(used), _IMAGES)]
     units = [Unit(f"masks-{number:06d}", part) for number, part in enumerate(parts)]
-    indexed, _ = map_units(run, folder, "train", IndexMasks(found), units, total=len(units), parts="blocks of masks")
+    indexed, _ = work.map("train", IndexMasks(found), units, parts="blocks of masks")
     table: dict[str, dict[int, int]] = {}
     for file in indexed:
-        for name, pixels in json.loads((folder / file.path).read_bytes()).items():
+        for name, pixels in json.loads((work.folder / file.path).read_bytes()).items():
             table[name] = {int(class_id): area for class_id, area in pixels.items()}
     dataset, classes = found.open()
-    train, held = labelled.episodes(
-        {name: table[name] for name in chosen},
+    train, validating = labelled.episodes(
+        {name: table[name] for name in used},
         classes,
-        shots=config.pair.shots,
-        min_area=config.dataset.min_area,
-        held=config.train.holdout,
-        seed=config.seed,
+        shots=chosen.shots,
+        min_area=chosen.min_area,
+        held=held,
+        seed=chosen.images.seed,
     )
     logger.info(
         "train: %d of %d labelled images, %d with objects of %d of %d classes are trained on, %d validate",
-        *(len(chosen), len(dataset.names), len(train.queries), len(train.supports), len(classes), len(held.queries)),
+        *(len(used), len(dataset.names), len(train.queries), len(train.supports), len(classes)),
+        len(validating.queries),
     )
-    return LabelledTasks(found, train, False), LabelledTasks(found, held, True)
+    return LabelledTasks(found, train, False), LabelledTasks(found, validating, True)
 
 
-def facts(run: Run) -> dict[str, Any]:
+def facts(found: TrainingImages) -> dict[str, Any]:
     """What an exported model says of the labels it has seen; evaluation refuses to test on `classes`."""
-    dataset, classes = source(run).open()
+    dataset, classes = found.open()
     return {
         "labelled": True,
-        "dataset": run.config.dataset.name,
-        "fold": run.config.fold,
-        "ratio": run.config.train.ratio,
-        "images": len(names(run)),
+        "dataset": found.name,
+        "fold": found.fold,
+        "ratio": found.ratio,
+        "images": len(found.used()),
         "classes": [dataset.class_names[c - 1] for c in classes],
     }
 
@@ -170,7 +108,7 @@ def facts(run: Run) -> dict[str, Any]:
 class LabelledTasks:
     """Episodes of labelled images as tasks, each read when it is asked for. Picklable."""
 
-    source: Source
+    source: TrainingImages
     episodes: labelled.Episodes
     held: bool
 
@@ -203,7 +141,7 @@ def _jpeg(dataset: Dataset, name: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=2)
-def _mask(source: Source) -> Callable[[str, int], bytes]:
+def _mask(source: TrainingImages) -> Callable[[str, int], bytes]:
     """PNGs of masks in {0, 1, 255}; the last few thousand, of a few kilobytes each, are kept."""
     dataset, _ = source.open()
     return functools.lru_cache(4096)(lambda name, class_id: images.encode_png(dataset.binary_mask(name, class_id)))

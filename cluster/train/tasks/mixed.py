@@ -70,13 +70,13 @@ def order(files: Tasks, seed: int) -> tasks.Order:
     return files.schedule(seed) if isinstance(files, MixedTasks) else tasks.Schedule(files.counts, seed)
 
 
-def settings(mix: Mapping[str, float]) -> dict[str, Any]:
+def settings(mix: Mapping[str, float]) -> dict[str, int]:
     """What of train.mix shapes the outcome: the shares by what the pair stages' fingerprints stand for, not by place.
 
     Raises:
         ValueError: see `others`.
     """
-    return {"mix": {pair.fingerprint: weight for _, pair, weight in others(mix)}} if mix else {}
+    return {pair.fingerprint: weight for _, pair, weight in others(mix)}
 
 
 def others(mix: Mapping[str, float]) -> list[tuple[str, Manifest, int]]:
@@ -102,14 +102,27 @@ def facts(mix: Mapping[str, float], own: Mapping[str, Any]) -> dict[str, Any]:
     """
     seen = {*own.get("classes", ())}
     for given, pair, _ in others(mix):
-        labels = read_manifest(pair.folder.parents[1] / "label" / pair.inputs["label"] / "manifest.json")
-        if labels is None:
-            raise ValueError(
-                f"train.mix: expected in {given}, beside its pairs, the label stage that they were made of, which says "
-                "what names its source has seen; run jobs.pair with that run's arguments again"
-            )
-        seen |= {*labels.settings.get("names", ())}
-    return settings(mix) | ({"labelled": own.get("labelled", "names"), "classes": sorted(seen)} if seen else {})
+        seen |= {*names_seen(pair, f"train.mix: expected in {given}")}
+    return {"mix": settings(mix)} | (
+        {"labelled": own.get("labelled", "names"), "classes": sorted(seen)} if seen else {}
+    )
+
+
+def names_seen(stage: Manifest, expected: str) -> tuple[str, ...]:
+    """The image-level names that the source of these labels, or of the labels of these pairs, has seen.
+
+    Raises:
+        ValueError: beginning with `expected`, if the label maps that pairs were made of are gone.
+    """
+    labels: Manifest | None = stage
+    if stage.stage == "pair":
+        labels = read_manifest(stage.folder.parents[1] / "label" / stage.inputs["label"] / "manifest.json")
+    if labels is None:
+        raise ValueError(
+            f"{expected}, beside its pairs, the label stage that they were made of, which says what names its source "
+            "has seen; run jobs.pair with that run's arguments again"
+        )
+    return tuple(labels.settings["source"].get("names", ()))
 
 
 def _pairs(given: str) -> Manifest:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from cluster.engine.pool import Failure, Pool
 from cluster.engine.stage import StageError
-from cluster.pair.groups import Group, Source, drawn, held_out, number_drawn, read_regions
+from cluster.pair.groups import Group, Regions, drawn, held_out, number_drawn, read_regions
 from fss import rng
 from fss.imaging import images
 from fss.tasks import task
-from fss.tasks.pairing import pairs
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts import pairs
+from fss.tasks.pairing.parts.rules import Rules
 
 #: Groups, and drawn epochs of them, that a process keeps: a batch may begin in one and end in the next.
 _KEPT = 2
@@ -77,15 +77,15 @@ class TaskStream:
         return functools.lru_cache(_KEPT)(self._draw)
 
     @functools.cached_property
-    def _opened(self) -> Callable[[int], Source]:
+    def _opened(self) -> Callable[[int], Regions]:
         return functools.lru_cache(_KEPT)(self._open)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    def _open(self, number: int) -> Source:
+    def _open(self, number: int) -> Regions:
         one, group = self.source, self.source.groups[number]
-        return Source(one.corpus, one.labels, group, read_regions(one.labels, group.regions), one.rules)
+        return Regions(one.corpus, one.labels, group, read_regions(one.labels, group.regions), one.rules)
 
     def _draw(self, number: int, epoch: int) -> task.LazyTasks:
         source, found = self._opened(number), self.pairings(number, epoch)
@@ -107,7 +107,7 @@ class TaskStream:
         return found
 
 
-def _task(source: Source, found: Sequence[pairs.Pairing], place: int) -> task.Task:
+def _task(source: Regions, found: Sequence[pairs.Pairing], place: int) -> task.Task:
     """The task of the pairing at `place`, read from its images; of the next one that is possible, if it is not.
 
     Raises:

@@ -12,14 +12,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from cluster.config import Config
 from cluster.engine.files import File
 from cluster.engine.manifest import Manifest, read_manifest
-from cluster.engine.run import Run
 from cluster.pair.groups import Members
 from cluster.train.tasks import Tasks
 from cluster.train.tasks.mixed import MixedTasks
@@ -82,45 +81,49 @@ def _void(size: tuple[int, int]) -> bytes:
     return images.encode_png(np.full(size[::-1], images.VOID, np.uint8))
 
 
-def wrapped(run: Run, train: Tasks) -> Tasks:
-    """The tasks as train.unlabelled says."""
-    number = run.config.train.unlabelled
-    if not number:
-        return train
+@dataclass(frozen=True)
+class UnlabelledSettings:
+    """How many images beside each task, by which seed, and the fingerprint of the other run's corpus they come from."""
+
+    number: int
+    seed: int
+    corpus: str | None
+
+
+def wrapped(chosen: UnlabelledSettings, corpus: Manifest, train: Tasks) -> Tasks:
+    """The tasks with images of the shard stage `corpus` beside each."""
     if isinstance(train, MixedTasks):
-        parts = (dataclasses.replace(part, tasks=wrapped(run, part.tasks)) for part in train.parts)
+        parts = (dataclasses.replace(part, tasks=wrapped(chosen, corpus, part.tasks)) for part in train.parts)
         return MixedTasks(tuple(parts))
-    corpus, prefix = _corpus(run), "unlabelled/" if run.config.train.unlabelled_run else ""
     files = tuple(file for file in corpus.named(".tar") if file.count)
-    return WithUnlabelled(train, corpus.folder, files, number, run.config.seed, prefix)
+    prefix = "" if chosen.corpus is None else "unlabelled/"
+    return WithUnlabelled(train, corpus.folder, files, chosen.number, chosen.seed, prefix)
 
 
-def settings(run: Run) -> dict[str, Any]:
+def settings(config: Config) -> UnlabelledSettings | None:
     """What of the unlabelled images shapes training: their number and which corpus, not its place."""
-    chosen = run.config.train
-    if not chosen.unlabelled or not chosen.unlabelled_run:
-        return {"unlabelled": chosen.unlabelled}
-    return {"unlabelled": chosen.unlabelled, "unlabelled_corpus": _corpus(run).fingerprint}
+    keys = config.train
+    if not keys.unlabelled:
+        return None
+    other = None if keys.unlabelled_run is None else corpus_of(keys.unlabelled_run).fingerprint
+    return UnlabelledSettings(keys.unlabelled, config.seed, other)
 
 
-def needed(run: Run) -> tuple[str, ...]:
+def needed(config: Config) -> tuple[str, ...]:
     """The stages that the images come from."""
-    return ("shard",) if run.config.train.unlabelled and not run.config.train.unlabelled_run else ()
+    return ("shard",) if config.train.unlabelled and not config.train.unlabelled_run else ()
 
 
-def _corpus(run: Run) -> Manifest:
-    """The finished shard stage of train.unlabelled_run, or of this run.
+def corpus_of(run: str) -> Manifest:
+    """The finished shard stage of the run in this folder, train.unlabelled_run.
 
     Raises:
         ValueError: if that run has none.
     """
-    other = run.config.train.unlabelled_run
-    if other is None:
-        return run.manifest("shard")
-    found = read_manifest(Path(other).resolve() / "shard" / "manifest.json")
+    found = read_manifest(Path(run).resolve() / "shard" / "manifest.json")
     if found is None:
         raise ValueError(
             f"train.unlabelled_run: expected the folder of a run with a corpus, there is no shard/manifest.json in "
-            f"{other}; run python -m jobs.shard with that name=, root= and corpus.root= first"
+            f"{run}; run python -m jobs.shard with that name=, root= and corpus.root= first"
         )
     return found

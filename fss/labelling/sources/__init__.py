@@ -7,25 +7,49 @@
 | `cam` | the image-level name that a classifier sees there, one layer | names, a classifier, word vectors |
 | `mining` | the latent class of every cell, one layer | a trained `mining` model |
 
-A labeller is a frozen dataclass that can be pickled, small enough to be sent to every worker;
-`cluster.label.sources` says how it is configured. Where a source has clusters every label names one, 0 too.
-Everywhere else 0 is nothing, labels count from 1, and only they are regions.
+A source is found by the name of its module here. The module has `Keys`, its settings with their checks, and a labeller:
+a frozen dataclass that can be pickled, small enough to be sent to every worker. A source that needs nothing but its
+keys has a function `labeller(keys) -> Labeller`; for the others `cluster.label.sources` makes it. Where a source has
+clusters every label names one, 0 too. Everywhere else 0 is nothing, labels count from 1, and only they are regions.
+
+These modules import torch inside of their functions: the command line reads their keys, and torch takes seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
-import torch
 
-from fss.backbones import Features
-from fss.labelling.pseudo import Region
+from fss.keys import key, one_of
 
-Maps = tuple[np.ndarray, Sequence[Region]]
+if TYPE_CHECKING:
+    import torch
+
+    from fss.backbones import Features
+    from fss.labelling.pseudo import Region
+
+Maps: TypeAlias = "tuple[np.ndarray, Sequence[Region]]"
 """Label maps of an image, (G, H, W) uint16 in the image's size, and their regions."""
+
+LEVELS = ("low", "mid", "high")
+
+
+@dataclass
+class SourceKeys:
+    """What makes pseudo-labels of images. Each source adds keys of its own."""
+
+    name: str = "clusters"
+    """`clusters`, or one that labels without clustering, so that jobs.sample and jobs.kmeans are not run: `saliency`,
+    `cam`, `mining`."""
+    levels: list[str] = key(["mid", "high"], one_of(*LEVELS))
+    """Backbone levels whose embeddings, side by side, are looked at and describe regions."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the levels."""
+        return [] if self.levels else ["levels: expected at least one of low, mid, high, got none; set levels=[high]"]
 
 
 @dataclass(frozen=True)

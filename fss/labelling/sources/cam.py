@@ -9,17 +9,56 @@ gates by DSS, trained with masks, and does not say how a heat map becomes a mask
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from fss import grid
-from fss.labelling import heatmaps, pseudo
+from fss.keys import POSITIVE, SHARE, key, one_of
 from fss.labelling.names import ImageNames
 from fss.labelling.sources import Block, Labeller, Maps, Photo
+from fss.labelling.sources.saliency import MapKeys
 
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTINGS = ("softmax", "inverse_distance", "paper")
+SCALES = ("each", "image")
 #: Classes of less weight than this are not looked at.
 _NOTHING = 1e-4
+
+
+@dataclass
+class Keys(MapKeys):
+    """Source `cam`: where a classifier sees what an image-level name means."""
+
+    name: str = "cam"
+    maps: str | None = key(None, when={"gate": True})
+    maps_kind: str = key("saliency", one_of("saliency", "classes"), when={"gate": True, "maps": True})
+    names: str | None = None
+    """Table of image-level names, .csv or .tsv: image, names; none = the class masks of the data set's training images
+    (train.images), reduced to the names of the classes that the fold does not test."""
+    words: str | None = None
+    """Word vectors of names and of the classifier's classes: .vec, .txt, fastText's .bin, .npz, .safetensors."""
+    classifier: str = "vgg16"
+    """An image classifier of torchvision."""
+    classifier_weights: str | None = None
+    """The file of its weights, all layers, or torchvision, or random."""
+    classes: str | None = None
+    """Names of its classes in its order, one a line; none = those of torchvision's ImageNet weights."""
+    exclude: list[str] = key([])
+    """Its classes that are called like these are not asked for."""
+    exclude_named: bool = True
+    """Nor are those called like an image-level name, or like a class of the data set that names come from."""
+    weighting: str = key("softmax", one_of(*WEIGHTINGS))
+    """Of its classes by word similarity: `softmax`, `inverse_distance`, or `paper` (Eq. 2 as printed)."""
+    temperature: float = key(0.1, POSITIVE, when={"weighting": ("softmax",)})
+    """Of the softmax."""
+    scale: str = key("image", one_of(*SCALES))
+    """Largest value of a class's map: 1 of `each`, or 1 of all in the `image`."""
+    threshold: float = key(0.15, SHARE)
+    """Share of a name's largest heat from which on a pixel belongs to it."""
+    gate: bool = True
+    """Whether only salient pixels do: as source=saliency finds them, `maps` included."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +108,9 @@ class CamLabeller:
         return np.ones(photo.size, np.uint8)
 
     def _maps(self, photo: Photo, field: torch.Tensor, gate: np.ndarray | None, corners: bool) -> Maps:
+        from fss import grid
+        from fss.labelling import pseudo
+
         labels = self.names.labels(photo.path)
         found = np.zeros(photo.size, np.int64)
         if labels:
@@ -79,6 +121,11 @@ class CamLabeller:
 
     def _heat(self, photo: Photo, device: torch.device, labels: tuple[int, ...]) -> np.ndarray:
         """(len(labels), H, W) float32 heat in [0, 1] of the image's names."""
+        import torch
+
+        from fss import grid
+        from fss.labelling import heatmaps
+
         classifier = heatmaps.load(self.classifier, self.weights).to(device)
         shares = self.shares[[label - 1 for label in labels]]
         asked = np.flatnonzero((shares > _NOTHING).any(axis=0))

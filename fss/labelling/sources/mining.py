@@ -9,12 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from fss import grid
-from fss.heads.parts.mined import annotate
-from fss.labelling import pseudo
-from fss.labelling.sources import Block, Maps
+from fss.keys import key, one_of
+from fss.labelling.sources import LEVELS, Block, Maps, SourceKeys
+
+
+@dataclass
+class Keys(SourceKeys):
+    """Source `mining`: the latent classes of an exported mining model."""
+
+    name: str = "mining"
+    levels: list[str] = key(["mid"], one_of(*LEVELS))
+    """Backbone levels whose embeddings, side by side, are looked at: those of the model."""
+    model: str | None = None
+    """Exported mining model, or run's folder, whose latent classes label the images."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,12 @@ class MiningLabeller:
 
     def maps(self, block: Block) -> list[Maps]:
         """See `fss.labelling.sources.Labeller`; sub-cluster k is label k, from 1."""
+        import torch
+
+        from fss import grid
+        from fss.heads.parts.mined import annotate
+        from fss.labelling import pseudo
+
         known = torch.from_numpy(self.representatives).to(block.fields)
         found = annotate(block.fields.movedim(-1, 1), known).argmax(dim=1).cpu().numpy()
         return [

@@ -9,20 +9,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from fss import grid
-from fss.datasets import files
-from fss.heads.saliency import side
+from fss.datasets.parts import files
 from fss.imaging.images import VOID
-from fss.labelling import pseudo, segments
-from fss.labelling.sources import Block, Maps, Photo
+from fss.keys import key, one_of
+from fss.labelling.sources import Block, Maps, Photo, SourceKeys
+
+if TYPE_CHECKING:
+    import torch
 
 #: What files of the user's hold: saliency from 0 to 255, salient from `SALIENT` on, or class indices.
 KINDS = ("saliency", "classes")
 SALIENT = 128
+
+
+@dataclass
+class MapKeys(SourceKeys):
+    """Where salient pixels come from."""
+
+    maps: str | None = None
+    """Folder of maps named as the images, PNG; none = the salient side of the backbone's own normalised cut."""
+    maps_kind: str = key("saliency", one_of(*KINDS), when={"maps": True})
+    """What `maps` hold: `saliency` from 0 to 255, salient from 128 on, or `classes`: all but 0 and void (255)."""
+
+
+@dataclass
+class Keys(MapKeys):
+    """Source `saliency`: the salient part of every image."""
+
+    name: str = "saliency"
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,12 @@ class SaliencyLabeller:
 
 
 def _cut(photo: Photo, field: torch.Tensor, corners: bool) -> Maps:
+    import torch
+
+    from fss import grid
+    from fss.heads.saliency import side
+    from fss.labelling import pseudo, segments
+
     margin = side(segments.second_vector(field.flatten(0, 1).cpu().numpy()).reshape(field.shape[:2]))
     pixels = grid.enlarge(torch.from_numpy(margin)[None, None], photo.size, corners)[0].numpy() > 0
     return pixels.astype(np.uint16), pseudo.regions((margin > 0)[None].astype(np.int64), field, first=1)
@@ -58,6 +82,9 @@ class MapReader:
         ]
 
     def _maps(self, photo: Photo, field: torch.Tensor, corners: bool) -> Maps:
+        from fss import grid
+        from fss.labelling import pseudo
+
         values = files.mask_named_as(self.folder, photo.path, photo.size, "source.maps")
         found = np.zeros(photo.size, bool) if values is None else salient(values, self.kind)
         cells = grid.sample_labels(found.astype(np.int64), (field.shape[0], field.shape[1]), corners)

@@ -19,36 +19,76 @@ import numpy as np
 
 from fss import rng
 from fss.imaging.images import VOID
-from fss.tasks.pairing import pairs
-from fss.tasks.pairing.rules import Rules, Split
+from fss.keys import SHARE_OR_NONE, key, one_of
+from fss.tasks.pairing import cross_image
+from fss.tasks.pairing.parts import pairs
+from fss.tasks.pairing.parts.rules import Rules
 
+#: How a region is split: by an upright line, a lying one, or either, as likely.
+SPLITS = ("vertical", "horizontal", "mixed")
 #: Lines that are drawn before a region is given up.
 _TRIES = 8
 
 
+@dataclasses.dataclass
+class Split:
+    """How regions are split in two."""
+
+    kind: str = key("vertical", one_of(*SPLITS))
+    """`vertical` = by an upright line that halves the region (Vsplit), `horizontal` = a lying one, `mixed` = either."""
+    slope: float = key(0.1, SHARE_OR_NONE)
+    """Largest shift of the line's two ends in opposite directions, share of the side they lie on; 0 = no slope."""
+    alternate: bool = True
+    """Whether either half may be the support's; otherwise always the right or the lower one."""
+    probability: float = key(1.0, SHARE_OR_NONE)
+    """Share of the tasks that are split; the others see the whole region in both views."""
+    min_area: float = key(0.0032, SHARE_OR_NONE)
+    """Smallest share of the image that each half must cover (2 x 16 x 16 of 400 x 400 pixels)."""
+    ignore_support: bool = True
+    """Whether what is not the query's half of the region is void in the query's mask, not background."""
+    ignore_query: bool = False
+    """The same of the support's mask."""
+
+
+@dataclasses.dataclass
+class Keys(Rules):
+    """Pairing `mask_split`: the two halves of a region."""
+
+    pairing: str = "mask_split"
+    split: Split = key(Split)
+    """How regions are split."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Halves(pairs.Pairing):
-    """A region that supports itself; `seed` decides on its line."""
+    """A region that supports itself, split by `rules`; `seed` decides on its line."""
 
     seed: int = 0
+    rules: Split = dataclasses.field(default_factory=Split)
 
 
-def same_image(rules: Rules) -> Rules:
-    """The rules of `pairs.Group` where every region supports itself."""
-    return dataclasses.replace(rules, same_image=1.0, distractors=0)
-
-
-def draw(table: pairs.Table, rules: Rules, *, seed: int, queries: np.ndarray | None = None) -> list[pairs.Pairing]:
+def draw(table: pairs.Table, keys: Keys, *, seed: int, queries: np.ndarray | None = None) -> list[pairs.Pairing]:
     """A group's tasks in the order of `pairs.Group.slots`, each of one usable region; a slot's name decides on a line.
 
     Args:
         table: every region of the group.
-        rules: see `Rules`; what is about partners has no meaning here.
+        keys: see `Keys`.
         seed: of all that is drawn.
         queries: (R,) bool, rows that may be taken; none = all.
     """
-    slots = pairs.Group(table, same_image(rules)).slots(seed, queries)
-    return [Halves(row, (row,) * rules.shots, (), rng.mix(seed, "split", *name)) for name, row in slots]
+    slots = _group(table, keys).slots(seed, queries)
+    return [Halves(row, (row,) * keys.shots, (), rng.mix(seed, "split", *name), keys.split) for name, row in slots]
+
+
+def count(table: pairs.Table, keys: Keys, queries: np.ndarray) -> int:
+    """How many tasks `draw` makes among `queries` (R,) bool, whatever the seed."""
+    return _group(table, keys).count(queries)
+
+
+def _group(table: pairs.Table, keys: Keys) -> pairs.Group:
+    """Regions that all support themselves."""
+    shared = {field.name: getattr(keys, field.name) for field in dataclasses.fields(Rules)}
+    return pairs.Group(table, cross_image.Keys(**shared, same_image=1.0))
 
 
 class Masks(NamedTuple):

@@ -189,7 +189,7 @@ def test_a_second_command_on_one_folder_refuses(tiny_run, configure, start, tmp_
     folder = run.folder / "shard" / run.identity("shard")[2]
     script = (
         "import pathlib, sys, time\n"
-        "from cluster import publish\n"
+        "from cluster.engine import publish\n"
         "with publish.only_writer(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(300)\n"

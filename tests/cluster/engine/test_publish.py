@@ -38,7 +38,7 @@ def test_a_process_killed_before_the_rename_leaves_the_old_file(tmp_path):
     publish.write_bytes(tmp_path / "file", b"old")
     script = (
         "import os, pathlib, sys\n"
-        "from cluster import publish\n"
+        "from cluster.engine import publish\n"
         "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
         "publish.write_bytes(pathlib.Path(sys.argv[1]), b'new')\n"
     )
@@ -68,7 +68,7 @@ def test_one_writer_at_a_time(tmp_path):
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     script = (
         "import os, pathlib, sys\n"
-        "from cluster import publish\n"
+        "from cluster.engine import publish\n"
         "with publish.only_writer(pathlib.Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), 9)\n"
     )

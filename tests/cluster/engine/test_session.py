@@ -9,7 +9,7 @@ ASK = """
 import ray
 from ray.util.state import list_actors
 from cluster.config import ClusterConfig
-from cluster.session import session
+from cluster.engine.session import session
 with session(ClusterConfig()):
     print(ray.get(ray.remote(num_cpus=0)(lambda: len(list_actors(timeout=30))).remote()), "actors")
 """

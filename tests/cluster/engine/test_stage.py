@@ -20,14 +20,22 @@ from cluster.engine.stage import (
     StageError,
     Unit,
     fingerprint,
-    map_units,
     read_file,
     read_manifest,
     write_file,
 )
 
 UNITS = ("a", "b", "c")
-STAGE = Stage("noted", lambda run: (), lambda run: {}, lambda run, folder: ([], {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """The settings of the noted stage."""
+
+    text: str
+
+
+STAGE = Stage("noted", lambda config: (), lambda config: Text("x"), lambda work: ([], {}))
 
 
 class Note:
@@ -55,11 +63,11 @@ def made(tmp_path, start):
     def make(text="x"):
         run = start(Config(name="test", root=str(tmp_path / "runs")))
 
-        def work(run, folder):
+        def work(given):
             units = [Unit(name, f"unit-{name}") for name in UNITS]
-            return map_units(run, folder, "noted", Note(notes, text), units, total=len(units))
+            return given.map("noted", Note(notes, given.settings.text), units)
 
-        run._stages = {"noted": Stage("noted", lambda run: (), lambda run: {"text": text}, work)}
+        run._stages = {"noted": Stage("noted", lambda config: (), lambda config: Text(text), work)}
         make.run = run
         return run.ensure("noted")
 
@@ -213,7 +221,7 @@ def test_a_run_killed_before_the_manifest_goes_on(made, tmp_path):
     folder = tmp_path / "runs" / "test" / "noted" / fingerprint(STAGE, {"text": "x"}, {})
     script = (
         "import os, pathlib, sys\n"
-        "from cluster import publish\n"
+        "from cluster.engine import publish\n"
         "from cluster.engine.stage import Publisher, Unit\n"
         "from tests.cluster.engine.test_stage import Note\n"
         "notes, folder = map(pathlib.Path, sys.argv[1:])\n"

@@ -34,9 +34,9 @@ def test_without_stored_features_the_integers_are_the_same(measured, configure, 
 _KILLED = f"""
 import os, pickle, sys
 from pathlib import Path
-from cluster.evaluation.measure import RunBlock
-from cluster.run import Run
-from cluster.evaluation import units
+from cluster.evaluate.measure import RunBlock
+from cluster.engine.run import Run
+from cluster.evaluate import units
 from cluster.stages import STAGES
 units._BLOCK = {BLOCK}
 class Here:  # the units in this process, one after the other

@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 
-from cluster.config.check import check
 from cluster.engine.stage import File
 from cluster.kmeans import stage
 from cluster.label.sources.clusters import read_clusters
@@ -89,9 +88,9 @@ def test_one_worker_and_no_memory_make_the_same_bytes(undisturbed, copied):
 
 _KILLED = """
 import os, sys
-from cluster import publish
-from cluster.run import Run
-from cluster.stages import STAGES, kmeans
+from cluster.engine import publish
+from cluster.engine.run import Run
+from cluster.stages import STAGES
 from jobs._config import load
 class Here:  # the units in this process
     size = 1
@@ -186,7 +185,7 @@ def test_a_worker_keeps_what_fits(tmp_path):
 def test_hierarchies_and_tolerances_that_cannot_work_are_refused(configure, tmp_path):
     wanted = r"source.hierarchy: expected falling numbers of clusters, all above source.clusters=6, got \[9, 6\]"
     with pytest.raises(ValueError, match=wanted):
-        check(configure(tmp_path, "source.hierarchy=[9,6]"))
+        configure(tmp_path, "source.hierarchy=[9,6]")
     with pytest.raises(ValueError, match=r"source.tolerance: expected a share in \[0, 1\), got 1"):
-        check(configure(tmp_path, "source.tolerance=1"))
-    check(configure(tmp_path, "source.hierarchy=[20,9]"))
+        configure(tmp_path, "source.tolerance=1")
+    assert configure(tmp_path, "source.hierarchy=[20,9]").source.hierarchy == [20, 9]

@@ -6,11 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.config.check import check
 from cluster.engine.stage import read_file
 from cluster.evaluate.episode_list import decode
 from cluster.evaluate.measure import DataSpec
-from cluster.label.sources import cam
+from cluster.train import stage as train
 from fss import segmenter, shards
 from fss.datasets import open_dataset
 from fss.imaging import images
@@ -52,7 +51,7 @@ def test_images_have_labels_of_the_names_they_show(labelled):
     root = labelled.config.dataset.root
     dataset = open_dataset("scenes", root, "ImageSets/train.txt")
     tested = {dataset.class_names[c - 1] for c in dataset.folds[0]}
-    names = cam._names(labelled).names
+    names = labelled.settings("label").source.names
     assert tested.isdisjoint(names)
     corpus, labels, seen = labelled.manifest("shard"), labelled.manifest("label"), set()
     for pictures, file in zip(corpus.named(".tar"), labels.named(".tar"), strict=True):
@@ -98,21 +97,23 @@ def test_images_of_one_name_make_tasks_that_a_model_learns_from(configure, start
 def test_the_manifest_says_what_was_left_out(labelled):
     """By name, of classes that fold 0 trains on and tests: whole ones, and those that end in one."""
     settings = labelled.manifest("label").settings
-    assert settings["left_out"] == ["rowing boat", f"big_{CLASSES[0]}", CLASSES[7]]
+    assert settings["source"]["left_out"] == ["rowing boat", f"big_{CLASSES[0]}", CLASSES[7]]
 
 
-def test_a_model_says_which_names_it_has_seen(labelled):
-    facts = cam.SOURCE.facts(labelled)
+def test_a_model_says_which_names_it_has_seen(labelled, configure, start, files):
+    run = start(configure(labelled.config.root, *files, "train.tasks=stream"))
+    run.ensure("label")
+    facts = train.job(run.work("train")).recipe.facts
     assert facts["labelled"] == "names"
     assert (facts["dataset"], facts["fold"]) == ("scenes", 0)
-    assert set(facts["classes"]) == set(cam._names(labelled).names)
+    assert set(facts["classes"]) == set(labelled.settings("label").source.names)
 
 
 @pytest.fixture(scope="module")
 def measured(configure, start, tmp_path_factory, files, photos):
     """The same episodes with supports that show their masks, and with such that bring names only; true maps gate."""
     gate = (f"source.maps={photos}/SegmentationClass", "source.maps_kind=classes")
-    options = ("model=prototype", "fold=all", "episodes=4", "dataset.min_area=100", *files, "source=clusters", *gate)
+    options = ("model=prototype", "fold=all", "episodes=4", "dataset.min_area=100", *files, *gate)
     folder = tmp_path_factory.mktemp("measured")
     return [
         start(configure(folder, *options, f"name={supports}", f"protocol.supports={supports}")).ensure("evaluate")
@@ -150,7 +151,7 @@ def test_supports_that_bring_names_only(measured, photos):
 def test_a_change_of_the_names_masks_is_another_evaluation(measured):
     """What shapes the masks stands in the settings, the classes that the classifier is not asked for by name."""
     masked, named = (stage.settings for stage in measured)
-    assert "names" not in masked
+    assert masked["names"] is None
     assert named["names"]["left_out"] == ["rowing boat", f"big_{CLASSES[0]}", CLASSES[7]]
     assert named["names"]["threshold"] == 0.15
 
@@ -174,4 +175,4 @@ def test_bad_settings_are_refused():
         ("temperature=0", r"source\.temperature: expected a positive number"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            check(load(["experiment=tiny", "source=cam", f"source.{change}"]))
+            load(["experiment=tiny", "source=cam", f"source.{change}"])

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.config.check import check
 from cluster.engine.stage import StageError, read_file
 from cluster.pair.groups import groups
 from cluster.planning import calibrate, forecast, plan
@@ -15,6 +14,7 @@ from cluster.stages import STAGES
 from cluster.train.tasks.stream import Streams
 from fss import shards
 from fss.imaging import images
+from fss.keys import problems
 from fss.tasks import task as tasks
 from jobs._config import load
 
@@ -128,7 +128,7 @@ def test_masksplit_from_photos_to_its_own_metric(configure, start, tmp_path):
     config.pair, config.train.augment = published.pair, published.train.augment
     config.train.tasks, config.train.features = published.train.tasks, published.train.features
     config.seeds, config.shots = published.seeds, 1
-    check(config)
+    assert problems(config) == []
     run = start(config)
     assert run.order("evaluate") == ["shard", "label", "train", "evaluate"]
     run.ensure("evaluate")
@@ -141,7 +141,7 @@ def test_masksplit_from_photos_to_its_own_metric(configure, start, tmp_path):
 
 def test_what_cannot_be_split(labelled):
     for keys, said in (
-        (["pair.distractors=1"], "pair.distractors: expected 0 with pair.pairing=mask_split"),
+        (["pair.distractors=1"], "pair.distractors: expected it unset with pair.pairing=mask_split"),
         (["pair.split.kind=diagonal"], "pair.split.kind: expected one of vertical, horizontal, mixed"),
         (["pair.split.slope=40"], r"pair.split.slope: expected a share in \[0, 1\], got 40"),
     ):
@@ -168,7 +168,7 @@ def test_wrong_maps(configure, start, tmp_path):
         ("maps_kind=x", "maps_kind"),
     ):
         with pytest.raises(ValueError, match=said):
-            check(load(["experiment=tiny", "source=saliency", f"source.{key}"]))
+            load(["experiment=tiny", "source=saliency", f"source.{key}"])
 
 
 def test_the_plan_has_no_step_of_clusters(configure, tmp_path):

@@ -17,7 +17,7 @@ from cluster.report import page as report
 from cluster.report import summary
 from cluster.stages import STAGES
 from fss import shards
-from fss.datasets import files
+from fss.datasets.parts import files
 from fss.imaging import images
 from fss.labelling import quality
 
@@ -51,7 +51,7 @@ def test_one_and_two_workers_make_the_same_bytes(measured, start, tmp_path):
     alone = start(measured.config, workers=1)
     for name in ("shard", "kmeans", "label"):
         alone.ensure(name)
-    found, counts = STAGES["quality"].work(alone, tmp_path)
+    found, counts = STAGES["quality"].work(alone.work("quality", tmp_path))
     assert tuple(found) == measured.manifest("quality").files
     assert counts == measured.manifest("quality").counts
 

@@ -15,6 +15,7 @@ from PIL import Image
 from cluster.config import Config
 from cluster.engine.files import DamagedFileError, write_file
 from cluster.engine.run import Run
+from cluster.engine.work import Work
 from cluster.shard import partition
 from cluster.shard import stage as shard
 from cluster.stages import STAGES
@@ -40,7 +41,7 @@ def shard_stage(root, folder, **settings):
         setattr(config.corpus, key, value)
     run = Run(config, STAGES)
     run.__dict__["pool"] = Here()
-    _, counts = STAGES["shard"].work(run, folder)
+    _, counts = STAGES["shard"].work(run.work("shard", folder))
     rows = [row for path in sorted(folder.glob("corpus-*.ledger.parquet")) for row in pq.read_table(path).to_pylist()]
     assert counts["accepted"] + counts["rejected"] + counts["duplicate"] == counts["inputs"] == len(rows)
     return {row["path"]: row for row in rows}, {p.name: p.read_bytes() for p in sorted(folder.glob("corpus-*.tar"))}
@@ -188,12 +189,12 @@ def test_every_flipped_byte_is_noticed_by_who_reads_that_part(tmp_path):
     ],
 )
 def test_damage_between_the_passes_is_made_good(near, tmp_path, monkeypatch, caplog, how, after, name):
-    real, hurt = shard.map_units, []
+    real, hurt = Work.map, []
 
-    def damaging(run, folder, stage, *rest, **more):
-        done = real(run, folder, stage, *rest, **more)
-        if stage == after and not hurt:
-            path = next((folder / "hashes").glob(name))
+    def damaging(given, step, *rest, **more):
+        done = real(given, step, *rest, **more)
+        if step == after and not hurt:
+            path = next((given.folder / "hashes").glob(name))
             data = path.read_bytes()
             hurt.append(path)
             path.unlink()
@@ -203,7 +204,7 @@ def test_damage_between_the_passes_is_made_good(near, tmp_path, monkeypatch, cap
 
     results = []
     for work in (real, damaging):
-        monkeypatch.setattr(shard, "map_units", work)
+        monkeypatch.setattr(Work, "map", work)
         config = Config()
         config.root, config.corpus.root = str(tmp_path / work.__name__), str(near)
         config.corpus.shard_size, config.corpus.near_duplicates = 5, 4

@@ -1,6 +1,5 @@
 """Candidates on disk: whole or left out, made again if they are lost; and which of them is exported."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cluster.train import candidates, stage
 from cluster.train.candidates import Candidate
 from cluster.train.recipe import select
 from fss import segmenter
+from tests.cluster.train.recipes import varied
 from tests.cluster.train.test_training import kept, metrics
 
 
@@ -89,7 +89,7 @@ def test_the_selected_candidate_is_what_the_stage_exports_lists_and_tells(tiny_r
     found = candidates.read(manifest.folder)
     assert [one.step for one in found] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert {file.path for file in manifest.files} >= set(kept(manifest.folder))
-    measured = metrics(tiny_run.tracking_folder, stage.job(tiny_run, manifest.folder), "train/holdout_iou")
+    measured = metrics(tiny_run.tracking_folder, stage.job(tiny_run.work("train")), "train/holdout_iou")
     assert 0 <= measured.pop(0) <= 1  # before the first step
     assert measured == {one.step: one.figures["holdout_iou"] for one in found}
     best = max(found, key=lambda one: one.figures["holdout_iou"])  # the first of equals
@@ -105,7 +105,7 @@ def test_the_selected_candidate_is_what_the_stage_exports_lists_and_tells(tiny_r
 
 @pytest.mark.parametrize("case", ["best in the middle", "last", "nothing held out"])
 def test_the_export_follows_the_figures_on_disk(tiny_run, configure, start, tmp_path, caplog, case):
-    job = stage.job(tiny_run, tmp_path)
+    job = stage.job(tiny_run.work("train", tmp_path))
     weights = {one.step: one.path.read_bytes() for one in candidates.read(tiny_run.manifest("train").folder)}
     assert len(set(weights.values())) == 8
     for step, data in weights.items():
@@ -113,7 +113,7 @@ def test_the_export_follows_the_figures_on_disk(tiny_run, configure, start, tmp_
             tmp_path, step, data, {} if case == "nothing held out" else {"holdout_iou": 0.5 - abs(step - 3) / 10}
         )
     asked = "last" if case == "last" else "holdout"
-    recipe = dataclasses.replace(job.recipe, settings=dataclasses.replace(job.recipe.settings, select=asked))
+    recipe = varied(job.recipe, select=asked)
     recipe.export(recipe.module(torch.device("cpu")), tmp_path)
     step, how, value = {
         "best in the middle": (3, "holdout", 0.5), "last": (8, "last", 0.0), "nothing held out": (8, "last", None)
@@ -136,7 +136,7 @@ def test_there_are_at_most_so_many_candidates_and_the_last_step_is_one(tiny_run,
     config = configure(tiny_run.config.root, f"train.steps={steps}", f"train.candidates={most}")
     run = type(tiny_run)(config, STAGES)
     run._manifests = tiny_run._manifests
-    assert stage.job(run, Path("x")).validations() == expected
+    assert stage.job(run.work("train", Path("x"))).validations() == expected
 
 
 def test_wrong_settings_of_the_selection_are_refused(configure, tmp_path):

@@ -5,10 +5,11 @@ import shutil
 import pytest
 import torch
 
-from cluster.config.train import TrainConfig
 from cluster.features.backbone import BackboneSpec
 from cluster.train.recipe import MetaRecipe
+from cluster.train.settings import means, settings
 from fss.heads.parts.head import Head
+from jobs._config import load
 
 SPEC = BackboneSpec("small", "random", 8, 32, 0)
 
@@ -28,14 +29,16 @@ class Small(Head):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 def test_a_compiled_head_scores_the_same(monkeypatch):
-    monkeypatch.setattr("cluster.train.recipe.models.build", lambda name, channels, **options: Small(channels))
+    monkeypatch.setattr("cluster.features.head.heads.build", lambda name, channels, **options: Small(channels))
+    config = load(["experiment=tiny", "backbone.weights=random"])
     found, g = [], torch.Generator().manual_seed(0)
     channels = SPEC.load().backbone.channels
     query = {level: torch.randn(2, c, 4, 4, generator=g) for level, c in channels.items()}
     support = {level: torch.randn(2, 1, c, 4, 4, generator=g) for level, c in channels.items()}
     masks, truth = torch.rand(2, 1, 2, 4, 4, generator=g), torch.rand(2, 2, 9, 9, generator=g).softmax(1)
     for compiled in (False, True):
-        recipe = MetaRecipe(None, None, SPEC, {"name": "small", "options": {}}, TrainConfig(compile=compiled), 0, {})
+        config.train.compile = compiled
+        recipe = MetaRecipe(None, None, SPEC, settings(config), means(config), {})
         module = recipe.module(torch.device("cpu")).eval()
         figures = module(query, support, masks, truth)
         figures["loss"].backward()

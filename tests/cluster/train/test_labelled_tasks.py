@@ -13,7 +13,7 @@ from PIL import Image
 from cluster.engine.stage import File
 from cluster.tracking.journal import read_events
 from cluster.train.tasks import labelled
-from fss.datasets.voc import scenes
+from fss.datasets import scenes
 from fss.imaging import images
 from fss.tasks.task import Batches, Layout, Schedule
 from jobs._config import load
@@ -36,7 +36,7 @@ def every(part):
 
 
 def test_masks_show_one_class_that_the_fold_does_not_test(opened, photos):
-    dataset = scenes(str(photos), "ImageSets/val.txt")
+    dataset = scenes.dataset(str(photos), "ImageSets/val.txt")
     for part in opened:
         for task in every(part):
             assert len(set(task.keys)) == len(task.keys) == 2
@@ -89,9 +89,10 @@ def test_all_folds_at_once_are_refused(photos):
     with pytest.raises(ValueError, match=r"train\.ratio: expected a share in \(0, 1\], got 0"):
         load(["experiment=tiny", "train.ratio=0"])
     with pytest.raises(
-        ValueError, match=r"augment\.flip: expected a number from 0 to 1, got 2\.0.*\n.*crop: .* above 0"
+        ValueError,
+        match=r"augment\.crop: expected a share in \(0, 1\].*\n.*flip: expected a number from 0 to 1, got 2\.0",
     ):
-        load(["experiment=tiny", "train.augment.flip=2", "train.augment.crop=0"])
+        load(["experiment=tiny", "train.views=4", "train.augment.flip=2", "train.augment.crop=0"])
 
 
 def test_what_shapes_the_result_and_what_does_not(configure, start, tmp_path, photos, run):

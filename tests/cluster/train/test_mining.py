@@ -18,6 +18,7 @@ from cluster.training import loop as training
 from fss.heads.parts.mined import annotate
 from fss.training import study
 from jobs._config import load as configured
+from tests.cluster.train.recipes import varied
 from tests.cluster.train.test_training import kept, troubled_job
 
 MODEL = {
@@ -29,7 +30,7 @@ MODEL = {
 def job_of(tiny_run, folder, **trouble):
     folder.mkdir()
     job = troubled_job(tiny_run, folder, **trouble)
-    return dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, model=MODEL))
+    return dataclasses.replace(job, recipe=varied(job.recipe, MODEL))
 
 
 def exported(job):

@@ -11,7 +11,6 @@ from cluster.engine import publish
 from cluster.engine.manifest import point_to, read_manifest
 from cluster.engine.stage import write_file
 from cluster.train import candidates
-from cluster.train import stage as train
 from cluster.train.tasks import mixed
 from cluster.train.tasks.written import TaskFiles, written
 from fss import shards
@@ -39,7 +38,13 @@ def made(root, name, counts=(5, 3), held=2, shots=1, corpus="c0", names=()):
     about = {"stage": "pair", "fingerprint": folder.name, "settings": {}, "counts": {}}
     about |= {"inputs": {"shard": corpus, "label": "l0"}, "files": [dataclasses.asdict(file) for file in files]}
     publish.write_sealed(folder / "manifest.json", about)
-    labels = {"stage": "label", "fingerprint": "l0", "settings": {"names": [*names]}, "inputs": {}, "counts": {}}
+    labels = {
+        "stage": "label",
+        "fingerprint": "l0",
+        "settings": {"source": {"names": [*names]}},
+        "inputs": {},
+        "counts": {},
+    }
     publish.write_sealed(root / name / "label" / "l0" / "manifest.json", labels | {"files": []})
     point_to(read_manifest(folder / "manifest.json"))
     return str(root / name)
@@ -90,7 +95,7 @@ def test_workers_and_the_place_where_one_goes_on_change_nothing(runs, world):
 
 def test_the_identity_is_the_pairs_and_their_shares_not_their_places(runs, tmp_path):
     found = mixed.settings({runs[0]: 0.4, runs[1]: 0.6})
-    assert found == {"mix": {"fp-a": 400, "fp-b": 600}}
+    assert found == {"fp-a": 400, "fp-b": 600}
     stage = str(tmp_path / "a" / "pair" / "fp-a")
     assert shards.dumps(mixed.settings({runs[1]: 0.6, stage: 0.4})) == shards.dumps(found)
     assert mixed.settings({}) == {}
@@ -157,5 +162,5 @@ def test_a_run_trains_on_the_pairs_of_others_alone(tiny_run, configure, start, t
     assert [one.step for one in candidates.read(folder)] == [1, 2, 3, 4]
     facts = read_about(folder / "model")["facts"]
     assert facts["mix"] == {first.fingerprint: 750, second.fingerprint: 250}
-    assert train.STAGE.settings(run)["mix"] == facts["mix"]
-    assert "mix" not in train.STAGE.settings(tiny_run)
+    assert run.settings("train").mix == facts["mix"]
+    assert tiny_run.settings("train").mix == {}

@@ -14,6 +14,7 @@ from fss.evaluation import running
 from fss.evaluation.cache import FeatureStore, Memory
 from fss.evaluation.episodes import Episode, Way
 from fss.segmenter import Segmenter
+from tests.cluster.train.recipes import varied
 
 OPTIONS = {"dim": 8, "order": "second", "step": 1.0}
 
@@ -21,8 +22,8 @@ OPTIONS = {"dim": 8, "order": "second", "step": 1.0}
 def trained(tiny_run, folder, workers, **how):
     """The tiny run's training with SST for 4 steps, and the losses of each, with those on held-out tasks."""
     folder.mkdir()
-    job = stage.job(tiny_run, tiny_run.manifest("train").folder)
-    recipe = dataclasses.replace(job.recipe, model={"name": "sst", "options": OPTIONS})
+    job = stage.job(tiny_run.work("train"))
+    recipe = varied(job.recipe, {"name": "sst", "options": OPTIONS})
     job = dataclasses.replace(job, recipe=recipe, folder=folder / "train", tracking=folder / "tracking", steps=4)
     job = dataclasses.replace(job, log_every=1, validate_every=2, checkpoint_every=4, **how)
     cluster = dataclasses.replace(tiny_run.config.cluster, train_workers=workers)

@@ -14,7 +14,7 @@ from cluster.train import stage as train
 from cluster.train.tasks.stream import Streams
 from fss import shards
 from fss.imaging import images
-from fss.tasks.pairing import pairs
+from fss.tasks.pairing.parts import pairs
 from fss.tasks.task import Batches, Layout, Schedule
 
 
@@ -138,4 +138,4 @@ def test_training_on_a_stream_writes_no_tasks(tiny_run, configure, start, tmp_pa
     assert not (run.folder / "pair").exists()
     assert not list(run.folder.rglob("tasks-*.tar"))
     assert json.loads((manifest.folder / "model" / "model.json").read_text())["facts"]["selection"]["by"] == "holdout"
-    assert isinstance(train.job(run, manifest.folder).recipe.train.source, Streams)
+    assert isinstance(train.job(run.work("train")).recipe.train.source, Streams)

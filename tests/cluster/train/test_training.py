@@ -26,6 +26,7 @@ from cluster.training import checkpoint
 from cluster.training import loop as training
 from cluster.training.optimizers import learning_rate
 from fss.segmenter import Segmenter
+from tests.cluster.train.recipes import varied
 
 # The learning rate
 
@@ -193,7 +194,7 @@ class Troubled(MetaRecipe):
 
 def troubled_job(tiny_run, folder, **trouble):
     """The tiny run's job in another folder, with a recipe that notes what it does."""
-    job = train.job(tiny_run, tiny_run.manifest("train").folder)
+    job = train.job(tiny_run.work("train"))
     values = {field.name: getattr(job.recipe, field.name) for field in dataclasses.fields(MetaRecipe)}
     recipe = Troubled(**values, notes=folder, **trouble)
     return dataclasses.replace(job, recipe=recipe, folder=folder / "train", tracking=folder / "tracking")
@@ -242,20 +243,15 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(tiny_run, t
 
 def test_a_tuned_backbone_goes_on_to_the_bit(tiny_run, tmp_path):
     """Rules by group, parts of a batch, ZeRO-2, a tuned backbone, a head with dropout: killed before batch 3 of 4."""
-    base = train.job(tiny_run, tiny_run.manifest("train").folder)
-    settings = dataclasses.replace(
-        base.recipe.settings,
-        tune=["high.1"],
-        features="fresh",
-        optimizer="sgd",
-        gradient_checkpointing=True,
-        examples=2,
-    )
+    head = {"name": "correlation", "options": {}}
+    means = {"gradient_checkpointing": True, "examples": 2}
+    settings = {"tune": ("high.1",), "tune_factor": 0.1, "features": "fresh", "views": None}
+    settings |= {"optimizer": "sgd", "sgd_lr": 1e-2, "sgd_weight_decay": 1e-4}
     found = {}
     for name, at in (("undisturbed", -1), ("killed", 3)):
         (tmp_path / name).mkdir()
         job = troubled_job(tiny_run, tmp_path / name, at=at, how="killed")
-        recipe = dataclasses.replace(job.recipe, settings=settings, model={"name": "correlation", "options": {}})
+        recipe = varied(job.recipe, head, means, **settings)
         job = dataclasses.replace(
             job, recipe=recipe, steps=4, checkpoint_every=2, log_every=1, validate_every=2, accumulate=2, zero_stage=2
         )
@@ -269,8 +265,8 @@ def test_a_tuned_backbone_goes_on_to_the_bit(tiny_run, tmp_path):
         assert metrics(one.tracking, one, f"train/{kind}") == metrics(other.tracking, other, f"train/{kind}") != {}
     assert kept(one.folder) == kept(other.folder)
     rates = [metrics(one.tracking, one, f"train/lr/{name}") for name in ("head", "backbone")]
-    assert rates[1] == pytest.approx({step: rate * settings.tune_factor for step, rate in rates[0].items()})
-    _check_tuned(one, settings.tune)
+    assert rates[1] == pytest.approx({step: rate * 0.1 for step, rate in rates[0].items()})
+    _check_tuned(one, settings["tune"])
     pictures = [path.name for path in sorted((one.folder / "examples").iterdir())]
     assert pictures == ["step-00000000.png", "step-00000002.png", "step-00000004.png"]
     events, _ = read_events(one.tracking / f"{one.journal}.jsonl")
@@ -333,7 +329,8 @@ def test_dropout_goes_on_as_it_would_have(tiny_run, tmp_path):
     for name, trouble in (("undisturbed", {}), ("resumed", {"at": 6, "how": "killed"})):
         (tmp_path / name).mkdir()
         job = troubled_job(tiny_run, tmp_path / name, **trouble)
-        job.recipe.model = {"name": "pfenet", "options": {"dim": 16, "dropout": 0.5}}
+        head = {"name": "pfenet", "options": {"dim": 16, "dropout": 0.5}}
+        job = dataclasses.replace(job, recipe=varied(job.recipe, head))
         training.train(job, tiny_run.config.cluster, max_failures=1)
         ends.append((job.folder / "model/model.safetensors").read_bytes())
     assert (tmp_path / "resumed" / "failed").exists()

@@ -9,7 +9,7 @@ import torch
 from cluster.train import stage
 from cluster.train.tasks import unlabelled
 from cluster.train.tasks.mixed import MixedTasks, Part
-from cluster.train.tasks.unlabelled import WithUnlabelled
+from cluster.train.tasks.unlabelled import UnlabelledSettings, WithUnlabelled
 from fss import heads
 from fss.heads.parts import losses
 from fss.imaging import images
@@ -22,7 +22,7 @@ from tests.fss.heads.test_heads import CHANNELS, episode, studied
 @pytest.fixture(scope="module")
 def extended(tiny_run):
     """The tiny run's tasks with two images each, and the tasks alone."""
-    corpus, own = tiny_run.manifest("shard"), stage.job(tiny_run, tiny_run.manifest("train").folder).recipe.train
+    corpus, own = tiny_run.manifest("shard"), stage.job(tiny_run.work("train")).recipe.train
     return WithUnlabelled(own, corpus.folder, tuple(corpus.named(".tar")), 2, seed=3), own
 
 
@@ -79,25 +79,26 @@ def test_another_runs_corpus_counts_by_its_content(tiny_run, configure, start, t
 
     def run(*overrides):
         found = start(configure(tmp_path, "model=mining", "train.unlabelled=2", *overrides))
-        return found, stage.STAGE.inputs(found), unlabelled.settings(found)
+        return stage.STAGE.inputs(found.config), unlabelled.settings(found.config)
 
-    _, inputs, about = run()
+    inputs, about = run()
     assert "shard" in inputs
-    assert about == {"unlabelled": 2}
-    found, inputs, about = run(f"train.unlabelled_run={other}")
+    assert about == UnlabelledSettings(2, 0, None)
+    inputs, about = run(f"train.unlabelled_run={other}")
     assert "shard" not in inputs
-    assert about == {"unlabelled": 2, "unlabelled_corpus": tiny_run.manifest("shard").fingerprint}
-    tasks = unlabelled.wrapped(found, stage.job(tiny_run, tiny_run.manifest("train").folder).recipe.train)
+    assert about == UnlabelledSettings(2, 0, tiny_run.manifest("shard").fingerprint)
+    own = stage.job(tiny_run.work("train")).recipe.train
+    tasks = unlabelled.wrapped(about, unlabelled.corpus_of(str(other)), own)
     assert all(key.startswith("unlabelled/") for key in tasks(0, 0)[0].keys[-2:])
     with pytest.raises(ValueError, match=r"train.unlabelled_run: expected the folder of a run with a corpus, there is"):
         run(f"train.unlabelled_run={tmp_path / 'nowhere'}")
 
 
-def test_a_mixture_stays_one(extended, tiny_run, configure, start, tmp_path):
+def test_a_mixture_stays_one(extended, tiny_run):
     """Each part gets images, the shares stay."""
-    run = start(configure(tmp_path, "model=mining", "train.unlabelled=2", f"train.unlabelled_run={tiny_run.folder}"))
-    _, own = extended
-    found = unlabelled.wrapped(run, MixedTasks((Part(own, 750, "a"), Part(own, 250, "b"))))
+    corpus, (_, own) = tiny_run.manifest("shard"), extended
+    chosen = UnlabelledSettings(2, 0, corpus.fingerprint)
+    found = unlabelled.wrapped(chosen, corpus, MixedTasks((Part(own, 750, "a"), Part(own, 250, "b"))))
     assert isinstance(found, MixedTasks)
     assert [part.weight for part in found.parts] == [750, 250]
     for number in range(len(found.counts)):
@@ -109,7 +110,10 @@ def test_a_mixture_stays_one(extended, tiny_run, configure, start, tmp_path):
     [
         (["train.unlabelled=2"], r"train.unlabelled: expected model=mining with model.options.mine above 0"),
         (["model=mining", "model.options.mine=0", "train.unlabelled=2"], r"expected model=mining with model.opt"),
-        (["model=mining", "train.unlabelled_run=a"], r"train.unlabelled_run: expected train.unlabelled above 0"),
+        (
+            ["model=mining", "train.unlabelled_run=a"],
+            r"train.unlabelled_run: expected it unset without train.unlabelled",
+        ),
         (
             ["model=mining", "train.tune=[high]", "train.features=fresh"],
             r"model.options.rectify: expected 0 with train.t",

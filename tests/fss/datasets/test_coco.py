@@ -12,7 +12,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from fss import datasets
-from fss.datasets import coco, coco_names, instances, open_dataset
+from fss.datasets import open_dataset
+from fss.datasets.parts import coco, coco_names, instances
 
 WIDTH, HEIGHT = 8, 6
 STEM = "COCO_val2014_000000000042"

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fss.datasets import fss1000
-from fss.datasets.training import open_training
+from fss.datasets import fss1000, open_training
 
 
 @pytest.fixture

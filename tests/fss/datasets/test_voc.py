@@ -9,7 +9,7 @@ from PIL import Image
 
 from fss import datasets
 from fss.datasets import open_dataset
-from fss.datasets.voc import PASCAL_CLASSES
+from fss.datasets.pascal5i import PASCAL_CLASSES
 from fss.scenes import scene as scenes
 from tests.places import SHARED
 
@@ -164,7 +164,7 @@ def refuses(text: str, name: str, root, list_file: str | None = None) -> None:
 
 def test_what_is_missing_is_named_with_the_setting(tmp_path):
     refuses(
-        "expected a dataset of coco20i, folder, fss1000, pascal5i, scenes, got 'pascal'; did you mean 'pascal5i'?",
+        "expected one of coco20i, folder, fss1000, pascal5i, scenes, got 'pascal'; did you mean 'pascal5i'?",
         "pascal",
         tmp_path,
     )

@@ -16,7 +16,7 @@ from fss.imaging import images
 from fss.scenes import scene
 from fss.tasks import views
 from fss.tasks.pairing import mask_split
-from fss.tasks.pairing.rules import Split
+from fss.tasks.pairing.mask_split import Split
 from fss.tasks.task import Batches, Layout, Schedule, Task
 from fss.training.bank import FeatureBank, batch_features
 from fss.training.step import MetaModule

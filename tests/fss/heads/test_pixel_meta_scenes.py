@@ -10,7 +10,7 @@ import torch
 
 from fss import backbones, heads
 from fss.backbones.extractor import Extractor
-from fss.datasets import areas, voc
+from fss.datasets import areas, scenes
 from fss.evaluation.cache import FeatureStore, Memory
 from fss.evaluation.episodes import Episode, Rules, draw, pool
 from fss.evaluation.metrics import FIELDS, summarise
@@ -27,7 +27,7 @@ def photos(tmp_path_factory) -> Photos:
     folder = tmp_path_factory.mktemp("scenes")
     scene.write(folder, 150, seed=1, size=SIDE, val=1.0)
     extractor = Extractor(backbones.build("small", "random"), SIDE)
-    dataset = voc.scenes(str(folder))
+    dataset = scenes.dataset(str(folder))
     return Photos(dataset, extractor, FeatureStore(None, 0), Memory(1 << 30))
 
 

@@ -82,7 +82,7 @@ def test_a_photo_is_turned_once(tmp_path):
         (np.zeros((0, 3, 3)), "query: expected (H, W) or (H, W, 3) numbers, got (0, 3, 3)"),
         ([1, 2], "query: expected a path, bytes, a Pillow image, an array or a tensor, got list"),
         (b"<html>", "query: unsupported: a web page, not an image"),
-        ("nowhere.png", "nowhere.png: expected an image, there is no such file"),
+        ("nowhere.png", "expected an image at nowhere.png, there is no such file"),
         (np.full((4, 4), np.nan), "query: no_data: no pixel holds a number"),
     ],
     ids=["normalised", "batch", "empty", "list", "html", "missing", "nan"],

@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fss.tasks.pairing import mask_split, pairs
-from fss.tasks.pairing.rules import Rules, Split
+from fss.tasks.pairing import mask_split
+from fss.tasks.pairing.mask_split import Keys, Split
+from fss.tasks.pairing.parts import pairs
 from tests.fss.tasks.pairing.test_pairs import random_table
 
 ALL = Split(min_area=0.0)
@@ -118,7 +119,7 @@ def test_both_halves_must_be_large_enough():
 
 
 def test_a_task_is_of_one_region_and_its_line_of_its_slot():
-    rules = Rules(tasks_per_image=3, shots=2, pairing="mask_split")
+    rules = Keys(tasks_per_image=3, shots=2)
     regions = random_table(30, 4)
     drawn = mask_split.draw(regions, rules, seed=1)
     assert drawn == mask_split.draw(regions, rules, seed=1)

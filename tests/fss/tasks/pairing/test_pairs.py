@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fss.tasks.pairing import pairs, partners, usage
-from fss.tasks.pairing.pairs import Table
-from fss.tasks.pairing.rules import BALANCES, Rules
+from fss.tasks.pairing import cross_image
+from fss.tasks.pairing.cross_image import Keys
+from fss.tasks.pairing.parts import pairs, partners, usage
+from fss.tasks.pairing.parts.pairs import Table
+from fss.tasks.pairing.parts.rules import BALANCES
 
 
 def table(keys: list[str], labels: list[int] | None = None, seed: int = 0, **columns: object) -> Table:
@@ -36,7 +38,7 @@ def random_table(images: int = 12, regions: int = 4, clusters: int = 3, seed: in
 
 
 def test_usable_follows_the_rules():
-    rules = Rules(min_area=0.1, max_area=0.6, max_border=0.5, empty_lines=0.05)
+    rules = Keys(min_area=0.1, max_area=0.6, max_border=0.5, empty_lines=0.05)
     found = table(
         list("abcdefgh"),
         area=[0.1, 0.6, 0.09, 0.61, 0.2, 0.2, 0.2, 0.2],
@@ -50,8 +52,8 @@ def test_usable_follows_the_rules():
 @pytest.mark.parametrize(("shots", "nearest"), [(1, 0.5), (1, 0.01), (3, 0.4), (2, 1.0)])
 def test_supports_are_of_the_query_cluster_in_other_images_and_among_the_nearest(shots, nearest):
     regions = random_table()
-    rules = Rules(tasks_per_image=6, shots=shots, nearest=nearest)
-    drawn = list(pairs.draw(regions, rules, seed=1))
+    rules = Keys(tasks_per_image=6, shots=shots, nearest=nearest)
+    drawn = list(cross_image.draw(regions, rules, seed=1))
     assert len(drawn) > 20
     for pairing in drawn:
         images = [regions.key[row] for row in (pairing.query, *pairing.supports)]
@@ -72,7 +74,7 @@ def test_every_near_partner_is_drawn_alike():
     cosines = np.array([1, 0.9, 0.8, 0.2, 0.1])
     descriptors = np.stack([cosines, np.sqrt(1 - cosines**2)], 1).astype(np.float32)
     regions = table(list("qabcd"), descriptor=descriptors)
-    drawn = pairs.draw(regions, Rules(tasks_per_image=400, nearest=0.5), seed=0)
+    drawn = cross_image.draw(regions, Keys(tasks_per_image=400, nearest=0.5), seed=0)
     counts = collections.Counter(p.supports[0] for p in itertools.islice(drawn, 400))
     assert set(counts) == {1, 2}
     assert 160 < counts[1] < 240
@@ -80,7 +82,7 @@ def test_every_near_partner_is_drawn_alike():
 
 def test_queries_are_drawn_uniformly_among_an_images_regions():
     regions = table(["a", "a", "b", "b"], [0, 1, 0, 1])
-    queries = collections.Counter(p.query for p in pairs.draw(regions, Rules(tasks_per_image=400), seed=0))
+    queries = collections.Counter(p.query for p in cross_image.draw(regions, Keys(tasks_per_image=400), seed=0))
     assert sum(queries.values()) == 800
     assert min(queries.values()) > 160
     assert set(queries) == {0, 1, 2, 3}
@@ -88,26 +90,26 @@ def test_queries_are_drawn_uniformly_among_an_images_regions():
 
 def test_images_come_in_table_order_and_get_their_tasks():
     regions = table(["c", "c", "a", "b", "b"])
-    drawn = [str(regions.key[p.query]) for p in pairs.draw(regions, Rules(tasks_per_image=3), seed=0)]
+    drawn = [str(regions.key[p.query]) for p in cross_image.draw(regions, Keys(tasks_per_image=3), seed=0)]
     assert drawn == ["c"] * 3 + ["a"] * 3 + ["b"] * 3
 
 
 def test_regions_without_partners_make_no_task():
     alone = table(["a", "a", "b"], [0, 1, 1])
-    drawn = list(pairs.draw(alone, Rules(tasks_per_image=50), seed=0))
+    drawn = list(cross_image.draw(alone, Keys(tasks_per_image=50), seed=0))
     assert {p.query for p in drawn} == {1, 2}
-    assert list(pairs.draw(table(["a", "a"]), Rules(), seed=0)) == []
-    assert list(pairs.draw(table(["a", "b"]), Rules(shots=2), seed=0)) == []
-    assert list(pairs.draw(table([]), Rules(), seed=0)) == []
+    assert list(cross_image.draw(table(["a", "a"]), Keys(), seed=0)) == []
+    assert list(cross_image.draw(table(["a", "b"]), Keys(shots=2), seed=0)) == []
+    assert list(cross_image.draw(table([]), Keys(), seed=0)) == []
 
 
 def test_a_pairing_depends_on_the_table_the_seed_and_its_number():
     regions = random_table()
-    few, many = (list(pairs.draw(regions, Rules(tasks_per_image=n), seed=0)) for n in (2, 5))
+    few, many = (list(cross_image.draw(regions, Keys(tasks_per_image=n), seed=0)) for n in (2, 5))
     first = [number * 5 + i for number in range(12) for i in range(2)]
     assert len(many) == 60
     assert few == [many[i] for i in first]
-    assert many != list(pairs.draw(regions, Rules(tasks_per_image=5), seed=1))
+    assert many != list(cross_image.draw(regions, Keys(tasks_per_image=5), seed=1))
 
 
 # Any small table, by brute force
@@ -125,7 +127,7 @@ def tables(draw: st.DrawFn) -> Table:
 
 
 RULES = st.builds(
-    Rules,
+    Keys,
     tasks_per_image=st.integers(1, 4),
     shots=st.integers(1, 3),
     distractors=st.integers(0, 2),
@@ -139,7 +141,7 @@ RULES = st.builds(
 )
 
 
-def candidates(found: Table, rules: Rules, query: int) -> list[int]:
+def candidates(found: Table, rules: Keys, query: int) -> list[int]:
     """Rows that may support `query`, the most similar first."""
     fine = pairs.usable(found, rules)
     rows = [
@@ -153,7 +155,7 @@ def candidates(found: Table, rules: Rules, query: int) -> list[int]:
     return sorted(rows, key=lambda row: -float(found.descriptor[row] @ found.descriptor[query]))
 
 
-def nearest(found: Table, rules: Rules, query: int) -> list[int]:
+def nearest(found: Table, rules: Keys, query: int) -> list[int]:
     """The nearest share of them, or as many as show enough images."""
     others = candidates(found, rules, query)
     number = int(np.ceil(rules.nearest * len(others)))
@@ -162,7 +164,7 @@ def nearest(found: Table, rules: Rules, query: int) -> list[int]:
     return others[:number]
 
 
-def images_without(found: Table, rules: Rules, query: int) -> set[str]:
+def images_without(found: Table, rules: Keys, query: int) -> set[str]:
     fine = pairs.usable(found, rules)
     showing = {key for key, label in zip(found.key, found.label, strict=True) if label == found.label[query]}
     return {str(key) for key in found.key[fine]} - showing
@@ -171,7 +173,7 @@ def images_without(found: Table, rules: Rules, query: int) -> set[str]:
 @settings(max_examples=25, deadline=None)
 @given(tables(), RULES, st.integers(0, 9))
 def test_tasks_of_any_table(found, rules, seed):
-    drawn = pairs.draw(found, rules, seed=seed)
+    drawn = cross_image.draw(found, rules, seed=seed)
     fine = pairs.usable(found, rules)
     for pairing in drawn:
         query = pairing.query
@@ -191,14 +193,14 @@ def test_tasks_of_any_table(found, rules, seed):
     expected = rules.tasks_per_image * len({found.key[row] for row in able})
     assert len(drawn) == expected == pairs.Group(found, rules).count()
     assert {p.query for p in drawn} <= set(able)
-    assert drawn == pairs.draw(found, rules, seed=seed)
+    assert drawn == cross_image.draw(found, rules, seed=seed)
 
 
 @settings(max_examples=60, deadline=None)
 @given(tables(), RULES, st.integers(0, 9))
 def test_held_out_queries_and_the_others_share_out_the_tasks(found, rules, seed):
     held = np.isin(found.key, ["image0", "image3"])
-    parts = [pairs.draw(found, rules, seed=seed, queries=rows) for rows in (held, ~held)]
+    parts = [cross_image.draw(found, rules, seed=seed, queries=rows) for rows in (held, ~held)]
     assert all(held[p.query] for p in parts[0])
     assert not any(held[p.query] for p in parts[1])
     group = pairs.Group(found, rules)
@@ -209,7 +211,7 @@ def test_held_out_queries_and_the_others_share_out_the_tasks(found, rules, seed)
 @settings(max_examples=25, deadline=None)
 @given(tables(), RULES)
 def test_usage_adds_up(found, rules):
-    drawn = pairs.draw(found, rules, seed=0)
+    drawn = cross_image.draw(found, rules, seed=0)
     uses = usage.count(found, drawn)
     by = {kind: [use for use in uses if use.kind == kind] for kind in ("image", "cluster", "pair")}
     assert len({(use.kind, use.name) for use in uses}) == len(uses)
@@ -234,17 +236,17 @@ def test_usage_adds_up(found, rules):
 @given(tables(), RULES, st.integers(1, 2))
 def test_a_pair_comes_no_more_often_than_allowed(found, rules, repeats):
     rules = dataclasses.replace(rules, tasks_per_image=6, repeats=repeats)
-    drawn = pairs.draw(found, rules, seed=0)
+    drawn = cross_image.draw(found, rules, seed=0)
     counts = collections.Counter((p.query, row) for p in drawn for row in p.supports)
     assert max(counts.values(), default=0) <= repeats
     free = dataclasses.replace(rules, repeats=None)
-    assert len(drawn) <= len(pairs.draw(found, free, seed=0))
+    assert len(drawn) <= len(cross_image.draw(found, free, seed=0))
 
 
 def test_repeats_by_hand():
     """Two images of one region each: of the eight tasks asked for, one each way is left."""
     both = table(["a", "b"])
-    drawn = pairs.draw(both, Rules(tasks_per_image=4, repeats=1), seed=0)
+    drawn = cross_image.draw(both, Keys(tasks_per_image=4, repeats=1), seed=0)
     assert [(p.query, p.supports) for p in drawn] == [(0, (1,)), (1, (0,))]
 
 
@@ -265,7 +267,7 @@ def test_clusters_get_equal_shares_and_their_regions_take_turns():
     """Cluster 0 in 10 images, 1 in four, 2 in two; 30 tasks: of the latter at most 12 and 6, of the first the rest."""
     keys, labels = zip(*[(f"i{i}", c) for i in range(10) for c in range(3) if i < (10, 4, 2)[c]], strict=True)
     regions = table(list(keys), list(labels))
-    drawn = pairs.draw(regions, Rules(tasks_per_image=3, balance="clusters"), seed=0)
+    drawn = cross_image.draw(regions, Keys(tasks_per_image=3, balance="clusters"), seed=0)
     counts = collections.Counter(int(regions.label[p.query]) for p in drawn)
     assert counts == {0: 12, 1: 12, 2: 6}
     for label, number in counts.items():
@@ -278,21 +280,21 @@ def test_clusters_get_equal_shares_and_their_regions_take_turns():
 
 def test_clusters_that_hold_the_border_go():
     regions = table(list("abcdef"), [0, 0, 1, 1, 2, 2], border=[0.0, 0.4, 0.1, 0.1, 0.3, 0.3])
-    kept = [set(regions.label[pairs.usable(regions, Rules(keep_clusters=share))]) for share in (0.3, 0.5, 0.7, 1.0)]
+    kept = [set(regions.label[pairs.usable(regions, Keys(keep_clusters=share))]) for share in (0.3, 0.5, 0.7, 1.0)]
     assert kept == [{1}, {0, 1}, {0, 1, 2}, {0, 1, 2}]
 
 
 def test_only_the_layers_asked_for_are_used():
     regions = table(list("abcd"), layer=[0, 1, 2, 1])
-    assert pairs.usable(regions, Rules(layers=[1, 2])).tolist() == [False, True, True, True]
-    drawn = pairs.draw(regions, Rules(same_layer=True), seed=0)
+    assert pairs.usable(regions, Keys(layers=[1, 2])).tolist() == [False, True, True, True]
+    drawn = cross_image.draw(regions, Keys(same_layer=True), seed=0)
     assert {(p.query, *p.supports) for p in drawn} == {(1, 3), (3, 1)}
 
 
 def test_a_hidden_region_of_the_cluster_makes_no_distractor():
     """Image c shows the cluster in a region that is too small to be used, so only d can be a distractor."""
     regions = table(list("abccd"), [0, 0, 0, 1, 1], area=[0.2, 0.2, 0.001, 0.2, 0.2])
-    drawn = pairs.draw(regions, Rules(distractors=1), seed=0)
+    drawn = cross_image.draw(regions, Keys(distractors=1), seed=0)
     found = {p.distractors for p in drawn if regions.label[p.query] == 0}
     assert found == {(4,)}
 
@@ -305,7 +307,7 @@ def test_sampled_and_exact_agree_within_the_stated_error(share):
     """Rank of the estimated limit among 3000 candidates: z-scores of a standard normal, and so do the supports."""
     members, sample = 3000, 300
     regions = table([f"i{i}" for i in range(members)], seed=3)
-    rules = Rules(similarity="sampled", sample=sample, nearest=share, tasks_per_image=1)
+    rules = Keys(similarity="sampled", sample=sample, nearest=share, tasks_per_image=1)
     error = np.sqrt(share * (1 - share) / sample) * np.sqrt(1 - sample / members)
     queries = np.arange(0, members, 60)
     similarity = regions.descriptor @ regions.descriptor[queries].T
@@ -316,7 +318,7 @@ def test_sampled_and_exact_agree_within_the_stated_error(share):
         scores.append(((similarity >= limits).mean(axis=0) - share) / error)
     assert 0.7 < np.sqrt(np.mean(np.square(scores))) < 1.3
     assert np.abs(scores).max() < 5
-    drawn = pairs.draw(regions, rules, seed=0)
+    drawn = cross_image.draw(regions, rules, seed=0)
     assert len(drawn) == members
     beyond = []
     for pairing in drawn[:300]:
@@ -328,6 +330,6 @@ def test_sampled_and_exact_agree_within_the_stated_error(share):
 
 def test_blocks_of_similarities_change_nothing(monkeypatch):
     regions = random_table(images=20)
-    whole = pairs.draw(regions, Rules(shots=2), seed=0)
+    whole = cross_image.draw(regions, Keys(shots=2), seed=0)
     monkeypatch.setattr(partners, "_BLOCK", 40)
-    assert pairs.draw(regions, Rules(shots=2), seed=0) == whole
+    assert cross_image.draw(regions, Keys(shots=2), seed=0) == whole

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fss.datasets import files
+from fss.datasets.parts import files
 from fss.imaging import masks
 from fss.imaging.masks import BLACK, VOID, Colour, Drawn
 

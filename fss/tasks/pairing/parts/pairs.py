@@ -1,23 +1,18 @@
-"""Pairing regions of one cluster across images into few-shot tasks (UMTFSS, section "Task Constructing").
-
-Where this departs from UMTFSS's released code: the nearest share is taken in clusters of any size (released: clusters
-under 20 regions use all of theirs) and of all candidates or of a sample of known error (released: at most 20,000 random
-candidates and the 5,000 nearest of them); the supports of a task are distinct images (released: drawn with
-replacement); several tasks may be made of an image (released: one an epoch).
-"""
+"""Regions of a group of shards: which of them are usable, which may be asked for, and how many tasks come of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fss import rng
-from fss.tasks.pairing import partners
-from fss.tasks.pairing.rules import Rules
+from fss.tasks.pairing.parts.rules import Rules
+
+if TYPE_CHECKING:
+    from fss.tasks.pairing.cross_image import Keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +81,10 @@ class Group:
 
     Args:
         table: every region of the group, the unusable ones too: they say what an image shows.
-        rules: see `Rules`.
+        rules: those of pairing across images.
     """
 
-    def __init__(self, table: Table, rules: Rules):
+    def __init__(self, table: Table, rules: Keys):
         self.table, self.rules = table, rules
         self.usable = usable(table, rules)
         self.image = _by_appearance(table.key)
@@ -132,13 +127,13 @@ class Group:
         return self.rules.tasks_per_image * len(np.unique(self.image[asked]))
 
     def _by_image(self, asked: np.ndarray, seed: int) -> Iterator[tuple[tuple[object, ...], int]]:
-        for rows in _parts(asked, self.image[asked]):
+        for rows in parts_of(asked, self.image[asked]):
             key = str(self.table.key[rows[0]])
             for number in range(self.rules.tasks_per_image):
                 yield (key, number), int(rows[rng.mix(seed, "query", key, number) % len(rows)])
 
     def _by_cluster(self, asked: np.ndarray, seed: int) -> Iterator[tuple[tuple[object, ...], int]]:
-        parts = _parts(asked, self.cluster[asked])
+        parts = parts_of(asked, self.cluster[asked])
         caps = np.array([len(rows) * self.rules.tasks_per_image for rows in parts], np.int64)
         total = self.rules.tasks_per_image * len(np.unique(self.image[asked]))
         for rows, number in zip(parts, equal_shares(total, caps).tolist(), strict=True):
@@ -166,88 +161,6 @@ def equal_shares(total: int, caps: np.ndarray) -> np.ndarray:
     return shares
 
 
-def draw(table: Table, rules: Rules, *, seed: int, queries: np.ndarray | None = None) -> list[Pairing]:
-    """A group's pairings, in the order of `Group.slots`: queries are drawn there, see `Rules` for the rest.
-
-    Supports come from distinct other images, uniformly among the `nearest` share of the cluster's regions in other
-    images by cosine similarity; where that share shows fewer than `shots` images, the next nearest join. With
-    probability `same_image` the support is the query's own region, which training sees in another view (as in
-    MaskSplit, one image makes a task that is surely right). Distractors come from distinct images, uniformly among the
-    usable regions of images without the query's cluster. Every slot makes a task unless `repeats` forbids. A pairing
-    depends on the table, the seed and its slot's name alone, with `repeats` on the slots before as well.
-
-    Args:
-        table: every region of the group.
-        rules: see `Rules`.
-        seed: of all that is drawn.
-        queries: (R,) bool, rows that may be queries; none = all. Supports may be any.
-    """
-    group = Group(table, rules)
-    slots = group.slots(seed, queries)
-    rows = np.array([query for _, query in slots], np.int64)
-    found: list[Pairing | None] = [None] * len(slots)
-    uses: Counter[tuple[int, int]] = Counter()
-    everyone = np.flatnonzero(group.usable)
-    shown = _shown(group) if rules.distractors else set()
-    for part in _parts(np.arange(len(slots)), group.cluster[rows]):
-        members = everyone[group.cluster[everyone] == group.cluster[rows[part[0]]]]
-        search = partners.search(table.descriptor, group.image, members, rules, seed=seed)
-        in_runs = part[np.argsort(rows[part], kind="stable")]
-        for near, slot in zip(search(rows[in_runs]), in_runs.tolist(), strict=True):
-            name, query = slots[slot]
-            generator = rng.numpy_rng(seed, "pair", *name)
-            supports = _supports(group, query, near, generator, uses)
-            others = _distractors(group, query, everyone, shown, generator)
-            if len(supports) == rules.shots:
-                found[slot] = Pairing(query, supports, others)
-    return [pairing for pairing in found if pairing is not None]
-
-
-def _supports(
-    group: Group, query: int, near: partners.Near, generator: np.random.Generator, uses: Counter[tuple[int, int]]
-) -> tuple[int, ...]:
-    """`shots` rows of distinct images, fewer if `repeats` leaves no more."""
-    rules = group.rules
-    if rules.same_image and generator.random() < rules.same_image:
-        return (query,) * rules.shots
-    chosen: dict[int, int] = {}
-    for row in near(generator):
-        if rules.repeats is None or uses[query, row] < rules.repeats:
-            chosen.setdefault(int(group.image[row]), row)
-            if len(chosen) == rules.shots:
-                if rules.repeats is not None:
-                    uses.update((query, support) for support in chosen.values())
-                return tuple(chosen.values())
-    return ()
-
-
-def _distractors(
-    group: Group, query: int, everyone: np.ndarray, shown: set[tuple[int, int]], generator: np.random.Generator
-) -> tuple[int, ...]:
-    """Rows of distinct images in which no region, usable or not, is of the query's cluster."""
-    chosen: dict[int, int] = {}
-    if group.rules.distractors:
-        label = int(group.table.label[query])
-        tries = everyone[generator.integers(len(everyone), size=8 * group.rules.distractors)]
-        for row in itertools.chain(tries.tolist(), _later(generator, everyone)):
-            image = int(group.image[row])
-            if (image, label) not in shown:
-                chosen.setdefault(image, row)
-                if len(chosen) == group.rules.distractors:
-                    break
-    return tuple(chosen.values())
-
-
-def _later(generator: np.random.Generator, rows: np.ndarray) -> Iterator[int]:
-    """The rows in random order, shuffled only once somebody asks."""
-    yield from generator.permutation(rows).tolist()
-
-
-def _shown(group: Group) -> set[tuple[int, int]]:
-    """(image, label) of all regions."""
-    return set(zip(group.image.tolist(), group.table.label.tolist(), strict=True))
-
-
 def _by_appearance(keys: np.ndarray) -> np.ndarray:
     """(R,) numbers of equal keys, in the order in which they first come."""
     _, first, code = np.unique(keys, return_index=True, return_inverse=True)
@@ -262,7 +175,7 @@ def _images_of(code: np.ndarray, image: np.ndarray, rows: np.ndarray) -> np.ndar
     return np.bincount(pairs[:, 0], minlength=int(code.max(initial=-1)) + 1)
 
 
-def _parts(values: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
+def parts_of(values: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
     """(n,) values by their codes: an array for each code, codes ascending, values in their order."""
     order = np.argsort(codes, kind="stable")
     cuts = np.flatnonzero(np.diff(codes[order])) + 1

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fss.datasets import files
-from fss.datasets.coco_names import CLASS_OF, COCO_CLASSES
+from fss.datasets.parts import files
+from fss.datasets.parts.coco_names import CLASS_OF, COCO_CLASSES
 
 logger = logging.getLogger(__name__)
 

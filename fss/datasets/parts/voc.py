@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 
-from fss.datasets import Dataset, files
+from fss.datasets import Dataset
+from fss.datasets.parts import files
 
-PASCAL_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 #: VOC's masks merged with those of SBD, which are preferred, and VOC's own.
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 IMAGES = "JPEGImages"
 
 
-def pascal5i(root: str, list_file: str | None = None) -> Dataset:
-    """PASCAL-5i (Shaban et al. 2017): fold i tests on classes 5i+1..5i+5. `list_file` defaults to the val list."""
-    return _open(root, list_file or "ImageSets/Segmentation/val.txt", PASCAL_CLASSES)
+def dataset(root: str, list_file: str, class_names: tuple[str, ...]) -> Dataset:
+    """The images of a list, in four equal folds of the classes.
 
-
-def scenes(root: str, list_file: str | None = None) -> Dataset:
-    """The embedded corpus in the same layout; its classes stand in classes.json, in four equal folds."""
-    names = Path(root) / "classes.json"
-    if not names.is_file():
-        raise ValueError(f"expected {names}, written by the render stage; check dataset.root={root}")
-    return _open(root, list_file or "ImageSets/val.txt", tuple(json.loads(names.read_text())))
-
-
-def _open(root: str, list_file: str, class_names: tuple[str, ...]) -> Dataset:
+    Raises:
+        ValueError: if the folders or the list are not there.
+    """
     base = Path(root)
     photos = base / IMAGES
     masks = next((base / folder for folder in MASK_FOLDERS if (base / folder).is_dir()), None)

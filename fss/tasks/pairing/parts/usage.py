@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from fss.tasks.pairing.pairs import Pairing, Table
+from fss.tasks.pairing.parts.pairs import Pairing, Table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fss.datasets import Dataset, files
-from fss.datasets.coco_names import COCO_CLASSES
-from fss.datasets.instances import draw, load_instances
+from fss.datasets import Dataset
+from fss.datasets.parts import files
+from fss.datasets.parts.coco_names import COCO_CLASSES
+from fss.datasets.parts.instances import draw, load_instances
 from fss.imaging import images
 
 logger = logging.getLogger(__name__)
@@ -22,24 +23,12 @@ YEARS = (2014, 2017)
 _PART = re.compile(r"(train|val)(2014|2017)")
 
 
-def coco20i(root: str, list_file: str | None = None, folds: str = "interleaved", year: int | None = None) -> Dataset:
-    """COCO-20i: 80 classes in id order, in four folds of `fold_classes(folds)`. Names are val2014/STEM and the like.
-
-    `list_file` defaults to the val images of `year` that have a mask. Masks are the PNGs of `mask_folder`; where a
-    part has none, they are drawn from its instances JSON, see `draw`.
+def dataset(root: str, split: str, list_file: str | None, folds: str, year: int | None) -> Dataset:
+    """The images of a list, or those of the split val or train that have a mask.
 
     Raises:
         ValueError: if images or masks are not there, both years are and none is chosen, or a choice is unknown.
     """
-    return _opened(root, "val", list_file, folds, year)
-
-
-def training(root: str, folds: str = "interleaved", year: int | None = None) -> Dataset:
-    """As `coco20i`, all train images of `year` that have a mask."""
-    return _opened(root, "train", None, folds, year)
-
-
-def _opened(root: str, split: str, list_file: str | None, folds: str, year: int | None) -> Dataset:
     base = Path(root)
     chosen = find_year(base, year)
     part = functools.cache(functools.partial(open_part, base))

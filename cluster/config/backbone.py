@@ -1,0 +1,60 @@
+"""Keys of the frozen feature extractor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fss.keys import at_least, key, one_of
+
+PRECISIONS = ("fp32", "bf16")
+PADDINGS = ("zeros", "replicate", "reflect")
+#: Weights that are not a file.
+NAMED = ("random", "torchvision", "pretrain")
+
+
+def _names() -> tuple[str, ...]:
+    from fss import backbones
+
+    return backbones.names()
+
+
+@dataclass
+class BackboneConfig:
+    """The frozen feature extractor."""
+
+    name: str = key("resnet50", one_of(names=_names))
+    """Of `fss.backbones`; presets in conf/backbone set its size and stride too."""
+    weights: str | None = None
+    """`torchvision`, `pretrain` (this run's own pre-training stage), a path or fsspec URL, or `random`."""
+    stride: int = key(16, at_least(1))
+    """Pixels between the cells of its grid."""
+    size: int = key(417, at_least(1))
+    """Side of the square network input, pixels; see fss.backbones for the sizes at which padding is exact."""
+    padding: str = key("zeros", one_of(*PADDINGS))
+    """What convolutions see beyond the border: `zeros`, as networks are trained, or the picture continued by `reflect`
+    or `replicate`, which keeps segments and predictions from clinging to the border."""
+    precision: str = key("fp32", one_of(*PRECISIONS))
+    """bf16 where the processor computes in it (GPUs, AMX, AVX-512 BF16); features are float32 all the same."""
+
+    def problems(self) -> list[str]:
+        """What does not go together."""
+        if self.weights == "pretrain" and (self.name != "small" or self.size % 32):
+            return [
+                "weights: expected backbone=small and a backbone.size that is a multiple of 32 with pretrain, got "
+                f"{self.name} and {self.size}; give other backbones a weights file"
+            ]
+        return []
+
+    def chosen_weights(self) -> str:
+        """The weights that were asked for.
+
+        Raises:
+            ValueError: if none were, as random ones are worth nothing and are not taken in silence.
+        """
+        if self.weights is None:
+            raise ValueError(
+                f"backbone.weights: expected where the weights of {self.name} come from, got none; set "
+                "backbone.weights=torchvision (ImageNet), =FILE or =URL, with backbone=small =pretrain (on the corpus "
+                "itself), or =random if they really shall be random"
+            )
+        return self.weights

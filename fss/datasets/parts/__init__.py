@@ -1,0 +1,1 @@
+"""What data sets share: files, and the layouts of COCO and PASCAL VOC."""
