@@ -29,7 +29,7 @@ from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture, as_image, as_support
 from fss.training.bank import stack, stack_shots
 
-FORMAT = 1
+FORMAT = 2
 _BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
@@ -41,14 +41,15 @@ def export(
     Args:
         head: with its final weights.
         extractor: the frozen backbone it was trained on.
-        model: {"name": ..., "options": {...}}, as `fss.heads.build` takes them.
+        model: {"name": ..., "options": {...}}, as `fss.heads.build` takes them; absent options are filled in, so
+            that later defaults change no exported model.
         facts: whatever is worth knowing later (run, steps, fingerprints), JSON values.
     """
     backbone = extractor.backbone
     files = {"model.safetensors": weights_bytes(head), "backbone.safetensors": weights_bytes(backbone)}
     about = {
         "format": FORMAT,
-        "model": dict(model),
+        "model": {"name": model["name"], "options": heads.complete(model["name"], model["options"])},
         "backbone": {
             "name": backbone.name,
             "stride": backbone.stride,
@@ -104,11 +105,10 @@ class Segmenter:
             if not path.is_file() or shards.sha256(path.read_bytes()) != digest:
                 raise ValueError(f"{path} is missing or damaged: expected sha256 {digest[:12]}; export the model again")
         chosen = about["backbone"]
-        padding = chosen.get("padding", "zeros")  # models exported before there was a choice
         weights_file = str(base / "backbone.safetensors")
-        backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=padding)
-        options = {**about["model"]["options"], "corners": backbone.corners}
-        head = heads.build(about["model"]["name"], backbone.channels, **options)
+        backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=chosen["padding"])
+        model = about["model"]
+        head = heads.build(model["name"], model["options"], backbone.channels, corners=backbone.corners)
         _fill(head, backbone, base / "model.safetensors" if weights is None else Path(weights))
         where = device_by_name(device)
         return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)

@@ -36,13 +36,14 @@ from cluster.train import candidates
 from fss import heads, segmenter
 from fss.datasets import Dataset
 from fss.evaluation.episodes import Pool, Rules, draw, pool
+from fss.heads.parts.capabilities import Fits
 
 logger = logging.getLogger(__name__)
 
 
 def _inputs(config: Config) -> tuple[str, ...]:
     own = config.model.name != "trained"
-    needed = ["train"] if own and config.model.name not in heads.TRAINING_FREE else []
+    needed = ["train"] if own and config.model.name not in heads.training_free() else []
     needed += backbone.needed(config) if own else []
     needed += training.needed(config)
     return tuple(needed)
@@ -155,7 +156,7 @@ class _Evaluation:
 
     def _fitted(self, entry: Entry) -> Entry:
         """The entry, its head fitted on the images of the data set, unlabelled, if it needs that."""
-        if entry.folder or not (head := entry.load()).needs_fit:
+        if entry.folder or not isinstance(head := entry.load(), Fits):
             return entry
         units = image_units(f"describe-{slug(entry.label)}", self.dataset.names)
         files, _ = self._map("describe", Describe(self.data, entry, self.cache), units)

@@ -300,7 +300,7 @@ def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, 
     recipes: dict[str, Any] = {}
     if config.backbone.weights == "pretrain":
         recipes["pretrain"] = pretrain.job(run.work("pretrain", run.folder)).recipe
-    if config.model.name not in (*heads.TRAINING_FREE, "trained"):
+    if config.model.name not in (*heads.training_free(), "trained"):
         recipes["train"] = train.job(run.work("train", run.folder)).recipe
     for name, recipe in recipes.items():
         yield name, pool.one(timed, recipe)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,24 @@ def conclude(run: Run) -> str:
     path = report.write(page, run.folder / "report.html")
     _log(run, figures, rows, page)
     uri = run.config.tracking.uri or default_tracking_uri(run.config.root)
-    look = _ui(uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
+    look = _ui(run.config.root, uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
     return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
 
 
-def _ui(uri: str, page: str | None = None) -> str:
-    """How to open the MLflow UI; `page` is the run's own, if MLflow has it already."""
+def _ui(root: str, uri: str, page: str | None = None) -> str:
+    """How to open the MLflow UI from the checkout; `page` is the run's own, if MLflow has it already."""
+    if uri == default_tracking_uri(root):
+        where = "" if Path(root) == Path("runs") else f" RUNS={shlex.quote(root)}"
+        return f"make ui{where}   then open {page or _LOCAL}"
     if uri.startswith("sqlite"):
-        return f"mlflow server --backend-store-uri {shlex.quote(uri)}   then open {page or _LOCAL}"
+        return f"{_python()} -m mlflow server --backend-store-uri {shlex.quote(uri)}   then open {page or _LOCAL}"
     return page or uri
+
+
+def _python() -> str:
+    """This interpreter as its user would type it: nothing needs to be activated or on PATH."""
+    path, here = Path(sys.executable), Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,11 +107,10 @@ def _log_galleries(run: Run, page: report.Report) -> None:
 def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[Result]) -> report.Report:
     config = run.config
     model = next((m.folder / "model" for m in done if m.stage == "train"), None)
-    commands = [
-        report.Command("Look at the runs in MLflow", _ui(config.tracking.uri or default_tracking_uri(config.root)))
-    ]
+    uri = config.tracking.uri or default_tracking_uri(config.root)
+    commands = [report.Command("Look at the runs in MLflow", _ui(config.root, uri))]
     if model:
-        line = f"python -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
+        line = f"{_python()} -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
         commands.append(report.Command("Segment your own images", line))
     notes = measured.notes_on(figures)
     return report.Report(

@@ -1,7 +1,8 @@
 """The training loop: Ray Train starts the workers, DeepSpeed steps, and the state can always be picked up again.
 
 What is trained is a `Recipe`; the loop knows nothing of few-shot segmentation. Batch n is a pure function of n, so a
-run that goes on from a checkpoint, with any number of workers, sees the batches that it would have seen.
+run that goes on from a checkpoint, with any number of workers, sees the batches that it would have seen. `train` is one
+way to start the workers; all that each of them does is `work`, which knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -63,22 +64,30 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
     except TrainingFailedError as error:
         told = [line.strip() for line in str(error).splitlines() if line.strip()]
         cause = next((line for line in reversed(told) if "Error: " in line), told[-1])
-        raise StageError(f"{job.name}: {cause}; checkpoints are kept, run again to go on from the last one") from error
+        raise stopped(job, cause) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def stopped(job: Job, cause: str) -> StageError:
+    """The error of a training whose workers came to grief and are not started again."""
+    return StageError(f"{job.name}: {cause}; checkpoints are kept, run again to go on from the last one")
+
+
+def work(job: Job, rank: int, world: int) -> None:
+    """All that worker `rank` of `world` does, in a process of its own whose group, if `world` > 1, is initialised."""
+    torch.set_num_threads(job.threads)
+    Loop(job, rank, world).run()
+    if torch.distributed.is_initialized():  # nobody leaves while rank 0 exports; after an error nobody waits for others
+        torch.distributed.barrier()
 
 
 def _worker(config: Mapping[str, Any]) -> None:
     import ray.train
 
-    job: Job = config["job"]
     logging.getLogger().setLevel(logging.WARNING)  # or Ray prints a line for every report
     context = ray.train.get_context()
-    torch.set_num_threads(job.threads)
-    loop = Loop(job, context.get_world_rank(), context.get_world_size())
-    loop.run()
-    if torch.distributed.is_initialized():  # nobody leaves while rank 0 exports; after an error nobody waits for others
-        torch.distributed.barrier()
+    work(config["job"], context.get_world_rank(), context.get_world_size())
 
 
 class Loop:
@@ -217,9 +226,17 @@ class Loop:
             yield journal
 
 
-def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world: int) -> Any:
+def import_deepspeed() -> Any:
+    """DeepSpeed; on CPUs without an operator of inference, which the first engine would compile for a minute."""
     import deepspeed
 
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world: int) -> Any:
+    deepspeed = import_deepspeed()
     told = logging.getLogger("DeepSpeed")
     told.setLevel(logging.ERROR)  # while it starts: it warns of every optimiser that it did not write
     settings = {

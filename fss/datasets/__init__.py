@@ -43,6 +43,11 @@ class DatasetKeys:
     min_area: int = key(2048, at_least(0))
     """Pixels that a class must cover in an image, at the mask's own resolution, to make an episode (2 x 32 x 32)."""
 
+    @property
+    def rendered(self) -> bool:
+        """Whether this run renders the images, before it measures on them."""
+        return False
+
     def options(self) -> dict[str, Any]:
         """The set's own settings, as `open_dataset` takes them beside name, root and list."""
         shared = {field.name for field in dataclasses.fields(DatasetKeys)}

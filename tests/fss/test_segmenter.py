@@ -12,6 +12,7 @@ from PIL import Image
 
 from fss import backbones, heads, segmenter
 from fss.backbones.extractor import Extractor
+from fss.heads.parts.capabilities import Fits
 from fss.segmenter import Segmenter
 from tests.fss.conftest import noise_image
 
@@ -28,8 +29,8 @@ def write(folder, name: str = "correlation", **more: object):
     extractor = Extractor(backbones.build("small", seed=1), size=64)
     options = OPTIONS.get(name, {}) | more
     backbone = extractor.backbone
-    head = heads.build(name, backbone.channels, seed=1, corners=backbone.corners, **options).eval()
-    if head.needs_fit:
+    head = heads.build(name, options, backbone.channels, corners=backbone.corners, seed=1).eval()
+    if isinstance(head, Fits):
         head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -60,6 +61,7 @@ def test_the_round_trip_gives_equal_masks(tmp_path, name):
     assert np.array_equal(loaded.segment(query, SUPPORTS, MASKS), original.segment(query, SUPPORTS, MASKS))
     assert expected.std() > 1e-4
     assert loaded.about["facts"] == {"steps": 7}
+    assert loaded.about["model"] == {"name": name, "options": heads.complete(name, OPTIONS.get(name, {}))}
     assert loaded.extractor.size == 64
     assert backbones.fingerprint(loaded.extractor.backbone) == loaded.about["backbone"]["fingerprint"]
     assert not loaded.head.training
@@ -81,7 +83,9 @@ def test_the_json_vouches_for_the_other_files_and_comes_last(tmp_path):
 
 def test_a_candidates_weights_take_the_place_of_the_heads(tmp_path):
     first, _ = write(tmp_path / "model")
-    other = heads.build("correlation", Extractor(backbones.build("small"), size=64).backbone.channels, seed=2, dim=16)
+    other = heads.build(
+        "correlation", {"dim": 16}, Extractor(backbones.build("small"), size=64).backbone.channels, corners=True, seed=2
+    )
     candidate = tmp_path / "candidate.safetensors"
     candidate.write_bytes(segmenter.weights_bytes(other))
     loaded = Segmenter.load(tmp_path / "model", "cpu", weights=candidate)
@@ -192,10 +196,10 @@ def test_a_damaged_or_foreign_json_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"model\.json: expected JSON, got .*; export the model again"):
         Segmenter.load(tmp_path)
     path.write_text("[]")
-    with pytest.raises(ValueError, match=r"model\.json: expected format 1, got None; export it with this version"):
+    with pytest.raises(ValueError, match=r"model\.json: expected format 2, got None; export it with this version"):
         Segmenter.load(tmp_path)
-    path.write_text(whole.replace('"format": 1', '"format": 99'))
-    with pytest.raises(ValueError, match=r"model\.json: expected format 1, got 99; export it with this version"):
+    path.write_text(whole.replace('"format": 2', '"format": 99'))
+    with pytest.raises(ValueError, match=r"model\.json: expected format 2, got 99; export it with this version"):
         Segmenter.load(tmp_path)
     path.unlink()
     with pytest.raises(ValueError, match=r"expected an exported model \(model\.json\) in "):

@@ -132,8 +132,11 @@ WRONG = {
         "train.gradient_checkpointing=true",
         "train.gradient_checkpointing: expected false without train.tune",
     ),
-    "a head's option": (["model=sst", "model.options.fusion=sum"], "expected fusion of iou, mean, max, got 'sum'; set"),
-    "no option of the head": (["+model.options.heads=3", "model=sst"], "unexpected keyword argument 'heads'"),
+    "a head's option": (["model=sst", "model.options.fusion=sum"], "fusion: expected one of iou, mean, max, got 'sum'"),
+    "no option of the head": (
+        ["+model.options.heads=3", "model=sst"],
+        "model.options.heads: expected one of residual, levels, dim,",
+    ),
     "compiled inner gradient": (
         ["model=sst", "train.compile=true"],
         "train.compile: expected false with model=sst, which takes a gradient inside of its forward pass",
@@ -199,7 +202,7 @@ def test_options_of_the_tiny_model_are_its_own():
 @pytest.mark.parametrize("preset", sorted({path.stem for path in CONF.glob("model/*.yaml")} - {"trained"}))
 def test_every_model_preset_can_be_built(preset):
     model = load([f"model={preset}"]).model
-    assert heads.build(model.name, {"low": 8, "mid": 8, "high": 8}, **model.options)
+    assert heads.build(model.name, model.options, {"low": 8, "mid": 8, "high": 8}, corners=True)
 
 
 def test_numbers_and_lists_of_them():

@@ -241,10 +241,10 @@ def test_published_counts_agree_with_themselves():
 
 
 def test_real_photos_are_a_part_of_the_val_list(capsys):
-    from tests.fss.datasets.test_voc import SHARED
+    from tests.places import SHARED
 
-    if not (SHARED / "voc2012").is_dir():
-        pytest.skip(f"no {SHARED / 'voc2012'}")
-    prepare(COMMAND.load(["dataset=pascal5i", f"dataset.root={SHARED / 'voc2012'}", "cluster.workers=2"]))
+    if not (SHARED / "data/voc2012").is_dir():
+        pytest.skip(f"no {SHARED / 'data/voc2012'}")
+    prepare(COMMAND.load(["dataset=pascal5i", f"dataset.root={SHARED / 'data/voc2012'}", "cluster.workers=2"]))
     told = capsys.readouterr().out
     assert "335 images are a part of one of the lists with published counts (1449 of PASCAL VOC's val list" in told

@@ -44,7 +44,7 @@ class Attention(nn.Module):
         return self.out(found.transpose(1, 2).flatten(2))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention from X to Y and an MLP of `expansion` times the width, Eq. 2."""
 
     def __init__(self, dim: int, heads: int, expansion: int = 2, dropout: float = 0.0):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.clustering import kmeans
-from fss.heads.prototype import unit
+from fss.heads.parts.tokens import unit
 
 #: Tokens (N, D, h, w) of some images and (N, 2, h, w) shares of background and foreground of their cells.
 Shown = tuple[torch.Tensor, torch.Tensor]

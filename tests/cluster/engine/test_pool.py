@@ -122,15 +122,22 @@ def impatient(ray_session, monkeypatch):
         yield one
 
 
-def test_a_unit_that_always_kills_is_a_failure_after_some_tries(impatient):
+def test_a_unit_that_always_kills_is_a_failure_after_some_tries(impatient, tmp_path):
+    """It kills once the result of the unit before it has arrived, which else might die with the worker."""
+    arrived = tmp_path / "arrived"
+
     def deadly(unit):
         if unit == 1:
+            while not arrived.exists():
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         return unit
 
-    results = dict(impatient.map(deadly, range(2)))
-    assert "died again and again" in results[1].message
-    assert results[0] == 0
+    results = impatient.map(deadly, range(2))
+    assert next(results) == (0, 0)
+    arrived.touch()
+    ((_, failure),) = results
+    assert "died again and again" in failure.message
     with pytest.raises(ValueError, match="died again and again"):
         list(impatient.each(deadly, [1]))
 

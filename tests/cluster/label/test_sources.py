@@ -164,7 +164,7 @@ def test_wrong_maps(configure, start, tmp_path):
     with pytest.raises(StageError, match=r"found nothing in any of 36 images; check source\.maps"):
         start(configure(tmp_path, "source=saliency", f"source.maps={tmp_path}/empty")).ensure("label")
     for key, said in (
-        ("name=salienci", "source.name: expected one of clusters, saliency"),
+        ("name=salienci", "source.name: expected one of cam, clusters, mining, saliency"),
         ("maps_kind=x", "maps_kind"),
     ):
         with pytest.raises(ValueError, match=said):

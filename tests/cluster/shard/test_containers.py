@@ -243,18 +243,20 @@ def s3():
         yield _bucket(server, port)
     finally:
         patch.undo()
-        server.terminate()
-        server.wait(10)
+        server.kill()
+        server.wait()
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _bucket(server, port):
     import s3fs
 
-    for _ in range(600):
+    while not _listens(port):
         assert server.poll() is None, "moto's server ended"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
         time.sleep(0.1)
     system = s3fs.S3FileSystem()
     system.mkdir("bucket")

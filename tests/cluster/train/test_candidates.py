@@ -13,7 +13,7 @@ from cluster.train.candidates import Candidate
 from cluster.train.recipe import select
 from fss import segmenter
 from tests.cluster.train.recipes import varied
-from tests.cluster.train.test_training import kept, metrics
+from tests.cluster.train.troubled import kept, metrics
 
 
 def put(folder, *steps):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cluster.datasets import training
 from cluster.engine.stage import File
 from cluster.tracking.journal import read_events
 from cluster.train.tasks import labelled
@@ -28,7 +29,8 @@ def run(configure, start, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(run, tmp_path_factory):
-    return labelled.open_tasks(run, tmp_path_factory.mktemp("index"))
+    work = run.work("train", tmp_path_factory.mktemp("index"))
+    return labelled.open_tasks(work, work.settings.labelled, training.given(run.config), work.settings.holdout)
 
 
 def every(part):
@@ -126,7 +128,7 @@ def test_training_writes_its_list_and_is_measured_on_its_own_fold_only(run, conf
     manifest = run.ensure("train")
     assert run.fresh == ["train"]
     names = (manifest.folder / labelled.LIST).read_text().split()
-    assert names == list(labelled.names(run))
+    assert names == list(training.given(run.config).used())
     assert labelled.LIST in {file.path for file in manifest.files if isinstance(file, File)}
     facts = json.loads((manifest.folder / "model/model.json").read_text())["facts"]
     assert (facts["labelled"], facts["fold"], len(facts["classes"])) == (True, 0, 15)

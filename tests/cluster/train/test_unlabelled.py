@@ -63,7 +63,7 @@ def test_the_episodes_loss_does_not_see_them_and_the_latent_classes_do():
     query, support, masks = episode(shots=3)
     masks[:, 2] = 0
     truth = episode(seed=50, grid=9)[2][:, 0]
-    module = heads.build("mining", CHANNELS, **MODEL["options"])
+    module = heads.build("mining", MODEL["options"], CHANNELS, corners=True)
     module.study(studied(), seed=0)
     step = MetaModule(module, losses.cross_entropy_dice, corners=True)
     beside = step(query, support, masks, truth)

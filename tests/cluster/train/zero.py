@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cluster.training import checkpoint
-from cluster.training.loop import part_of
+from cluster.training.loop import import_deepspeed, part_of
 from fss.training.optimizers import Mixed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -35,8 +35,6 @@ class Net(nn.Module):
 
 
 def engine(stage, bf16, parts=1):
-    import deepspeed
-
     net = Net()
     matrices = [net.first.weight, net.last.weight]
     groups = [
@@ -55,7 +53,7 @@ def engine(stage, bf16, parts=1):
     }
     parameters = [p for p in net.parameters() if p.requires_grad]
     optimizer = Mixed(groups, lr=0.1)
-    return deepspeed.initialize(
+    return import_deepspeed().initialize(
         model=net, optimizer=optimizer, model_parameters=parameters, config=config, dist_init_required=False
     )[0]
 

@@ -203,7 +203,7 @@ def test_fingerprint_sees_every_parameter_buffer_and_the_stride():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet5O"}, r"unknown backbone 'resnet5O': expected one of resnet18, .*Did you mean 'resnet50'\?"),
+        ({"name": "resnet5O"}, r"unknown backbone 'resnet5O': expected one of deeplabv3, .*Did you mean 'resnet50'\?"),
         ({"name": "resnet18", "stride": 4}, "resnet18: stride must be one of 8, 16, 32, got 4"),
         ({"name": "vit_small", "stride": 32}, "vit_small: stride must be one of 8, 14, 16, got 32"),
         ({"name": "vit_small", "weights": "torchvision"}, "torchvision has no weights for this backbone; give a file"),
