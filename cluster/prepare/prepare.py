@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -52,7 +53,8 @@ def parallel(function: Callable[[T], R], items: Sequence[T], workers: int) -> It
     if workers <= 1 or len(items) <= 1:
         yield from map(function, items)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    deaf = (signal.signal, (signal.SIGINT, signal.SIG_IGN))  # Ctrl-C reaches all processes; the first ends the others
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), *deaf) as pool:
         yield from pool.map(function, items, chunksize=max(1, min(64, len(items) // (4 * workers))))
 
 
