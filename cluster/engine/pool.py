@@ -15,6 +15,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from cluster.config import ClusterConfig
 from cluster.engine.files import damaged_in
+from cluster.tracking import redact
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class _Worker:
         import os
 
         os.environ["OMP_NUM_THREADS"] = str(threads)
+        redact.install()
         import torch
 
         torch.set_num_threads(threads)
