@@ -26,6 +26,7 @@ from fss import backbones, heads, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.grid import cells, enlarge
 from fss.heads.parts.head import Head
+from fss.imaging.inputs import Picture, as_image, as_support
 from fss.training.bank import stack, stack_shots
 
 FORMAT = 2
@@ -115,32 +116,32 @@ class Segmenter:
         return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)
 
     @torch.inference_mode()
-    def probabilities(
-        self, query: Image.Image, supports: Sequence[Image.Image], masks: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """Probability of the foreground at every pixel of `query`: (H, W) float32 in [0, 1].
+    def probabilities(self, query: Picture, supports: Sequence[Picture], masks: Sequence[Picture]) -> np.ndarray:
+        """Probability of the foreground at every pixel of `query`, upright: (H, W) float32 in [0, 1].
+
+        Images and masks are paths, bytes, Pillow images of any mode, arrays or tensors; see `fss.imaging.inputs`.
 
         Args:
-            query: RGB image of any size.
-            supports: one or more RGB images of any sizes.
-            masks: for each support an (H, W) array in {0, 1, 255} of its size: background, foreground, void.
+            query: an image of any size.
+            supports: one or more images of any sizes.
+            masks: for each support the mask of the thing in it, of its size.
 
         Raises:
-            ValueError: if numbers or sizes do not fit, a mask has other values, or no mask shows any foreground.
+            ValueError: if numbers or sizes do not fit, something is no image or mask, or no mask shows any foreground.
         """
-        _check(supports, masks)
-        features = list(self.extractor.stream([query, *supports]))
+        asked, (shown, drawn) = as_image(query, "query"), _supports(supports, masks)
+        features = list(self.extractor.stream([asked, *shown]))
         device, corners = self.extractor.device, self.extractor.backbone.corners
         side = features[0]["high"].shape[-1]
-        shares = torch.stack([cells(mask, side, corners) for mask in masks])[None].to(device)
+        shares = torch.stack([cells(mask, side, corners) for mask in drawn])[None].to(device)
         logits = self.head(stack(features[:1], device), stack_shots([features[1:]], device), shares)
-        return enlarge(logits, (query.height, query.width), corners).softmax(dim=1)[0, 1].cpu().numpy()
+        return enlarge(logits, (asked.height, asked.width), corners).softmax(dim=1)[0, 1].cpu().numpy()
 
     def segment(
         self,
-        query: Image.Image,
-        supports: Sequence[Image.Image],
-        masks: Sequence[np.ndarray],
+        query: Picture,
+        supports: Sequence[Picture],
+        masks: Sequence[Picture],
         threshold: float = 0.5,
     ) -> np.ndarray:
         """(H, W) uint8 mask of `query` in {0, 1}; arguments as for `probabilities`."""
@@ -201,17 +202,13 @@ def _unsealed(data: bytes) -> str:
     return f"format {value.get('format')!r}, which has no seal" if old else "a damaged file"
 
 
-def _check(supports: Sequence[Image.Image], masks: Sequence[np.ndarray]) -> None:
-    if not supports or len(supports) != len(masks):
+def _supports(supports: Sequence[Picture], masks: Sequence[Picture]) -> tuple[list[Image.Image], list[np.ndarray]]:
+    """RGB images, and their masks in {0, 1, 255} of their sizes."""
+    if not len(supports) or len(supports) != len(masks):
         raise ValueError(f"expected as many masks as supports and at least one, got {len(supports)} and {len(masks)}")
-    for number, (image, mask) in enumerate(zip(supports, masks, strict=True)):
-        if mask.shape != (image.height, image.width):
-            raise ValueError(
-                f"support {number}: expected a mask of {image.width}x{image.height} like its image, "
-                f"got {'x'.join(map(str, mask.shape[::-1]))}"
-            )
-        odd = np.setdiff1d(np.unique(mask), (0, 1, 255))
-        if len(odd):
-            raise ValueError(f"support {number}: expected mask values 0, 1 and 255 (void), got {odd[:5].tolist()}")
-    if not any((mask == 1).any() for mask in masks):
+    pairs = [
+        as_support(image, mask, f"support {i}") for i, (image, mask) in enumerate(zip(supports, masks, strict=True))
+    ]
+    if not any((mask == 1).any() for _, mask in pairs):
         raise ValueError("expected a support mask that shows the thing, got only background and void; paint it with 1")
+    return [image for image, _ in pairs], [mask for _, mask in pairs]

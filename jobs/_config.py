@@ -38,7 +38,7 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
     with Stop() as stop:
         try:
             if helping.asked(arguments):
-                print(helping.answer(command, arguments))
+                _print(helping.answer(command, arguments))
                 return
             config = command.load(arguments)
         except ValueError as error:
@@ -58,8 +58,14 @@ def _say(text: str, status: int) -> int:
     return status
 
 
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # who reads it, such as `head`, has seen enough; nothing is to be flushed there at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _refusal(error: OSError) -> str:
     remedy = _REFUSED.get(error.errno or 0)
-    return (
-        f"{error}: {remedy} and run the same command again, it goes on from what is finished" if remedy else str(error)
-    )
+    again = f": {remedy} and run the same command again, it goes on from what is finished"
+    return f"{error}{again if remedy else ''}"

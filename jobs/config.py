@@ -22,8 +22,9 @@ def show(config: Config) -> None:
     from cluster.engine.run import Run
     from cluster.report import summary
     from cluster.stages import STAGES
+    from cluster.tracking.shipper import redact
 
-    print(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True, width=120))
+    print(redact(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True, width=120)))
     one = Run(config, STAGES)
     print("\n".join(outlook(one, summary.stages(one))))
 

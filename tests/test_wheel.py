@@ -14,7 +14,7 @@ import pytest
 from tests.fss.test_segmenter import write
 from tests.places import ROOT
 
-INFERENCE = {"numpy", "pillow", "safetensors", "torch", "torchvision"}
+INFERENCE = {"numpy", "pillow", "safetensors", "tifffile", "torch", "torchvision"}
 
 #: Imports all of `fss` from the wheel where nothing but its dependencies can be, and answers with exported models.
 RUN = """

@@ -98,7 +98,8 @@ class Run:
         else:
             problems = check.problems(self.config, looks)
         if problems:
-            raise ValueError("this cannot work, and nothing was started:\n  " + "\n  ".join(problems))
+            told = ["this cannot work, nothing was started:", *problems] if len(problems) > 1 else problems
+            raise ValueError("\n  ".join(told))
         self._checked |= {*order}
 
     def _gone_through(self, names: Iterable[str]) -> list[str]:

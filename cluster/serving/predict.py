@@ -13,7 +13,7 @@ from PIL import Image
 from cluster.config.predict import PredictConfig, listed
 from cluster.engine import publish
 from fss.drawing import pictures
-from fss.imaging import images
+from fss.imaging import images, inputs
 from fss.segmenter import Segmenter, find
 
 A = TypeVar("A")
@@ -28,19 +28,23 @@ def predict(config: PredictConfig) -> Iterator[str]:
     """
     out = Path(config.out)
     problems = _Problems()
-    supports = problems.keep(_image, map(Path, listed(config.support)))
+    photos = [Path(one) for one in listed(config.support)]
+    supports = problems.keep(inputs.as_image, photos)
     masks = problems.keep(_mask, map(Path, listed(config.support_mask)))
+    if not problems:
+        masks = problems.keep(lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True))
     queries = [path for found in problems.keep(_queries, [Path(config.query)]) for path in found]
     models = problems.keep(find, [config.model])
     problems.keep(lambda paths: _check_names(paths, out, config.overwrite), [queries])
     problems.tell()
     segmenter = Segmenter.load(models[0], config.device)
+    yield from _left_out(Path(config.query), queries)
     done = 0
     for path in queries:
         try:
-            query = images.decode(path.read_bytes())
-        except (images.BadImageError, OSError) as error:
-            yield f"skipped {path}: {error}"
+            query = inputs.as_image(path)
+        except ValueError as error:
+            yield f"skipped {error}"
             continue
         mask = segmenter.segment(query, supports, masks, config.threshold)
         publish.write_bytes(out / f"{path.stem}.png", images.encode_png(mask))
@@ -80,45 +84,27 @@ def _check_names(queries: Sequence[Path], out: Path, overwrite: bool) -> None:
         raise ValueError(f"{out} already holds masks of these images; choose another out= or set overwrite=true")
 
 
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise ValueError(f"expected an image at {path}, there is no such file")
-    return path.read_bytes()
-
-
-def _image(path: Path) -> Image.Image:
-    try:
-        return images.decode(_read(path))
-    except images.BadImageError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def _mask(path: Path) -> np.ndarray:
-    return _binary(_read(path), path)
-
-
-def _binary(data: bytes, name: Path) -> np.ndarray:
-    """A user's mask as 0 and 1. Two values, whatever they are, mean background and thing; 255 beside 1 is void."""
-    try:
-        labels = images.decode_labels(data)
-    except images.BadImageError as error:
-        raise ValueError(f"{name}: {error}") from error
-    values = set(np.unique(labels).tolist())
-    if values <= {0, 1, 255} and 1 in values:
-        return labels.astype(np.uint8)
-    if len(values - {0}) == 1:
-        return (labels != 0).astype(np.uint8)
-    if values == {0}:
-        raise ValueError(f"{name}: expected a mask that shows the thing, got only background; paint it with 1 or 255")
-    raise ValueError(
-        f"{name}: expected a mask of 0 and one other value, got {sorted(values)[:6]}; keep one class, as 1"
-    )
+    found = inputs.as_mask(path)
+    if not (found == 1).any():
+        raise ValueError(f"{path}: expected a mask that shows the thing, got only background; paint it with 1 or 255")
+    return found
 
 
 def _queries(path: Path) -> list[Path]:
+    """The images at `path`, by their names."""
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.glob("*") if p.suffix.lower() in images.EXTENSIONS) if path.is_dir() else []
+    known = images.EXTENSIONS | images.UNDECODED
+    found = sorted(p for p in path.glob("*") if p.suffix.lower() in known and p.is_file()) if path.is_dir() else []
     if not found:
         raise ValueError(f"expected an image or a folder of images at query={path}, found none")
     return found
+
+
+def _left_out(folder: Path, queries: Sequence[Path]) -> Iterator[str]:
+    """A line for what else lies in a folder of queries."""
+    found = sorted(set(folder.iterdir()) - set(queries)) if folder.is_dir() else []
+    if found:
+        names = ", ".join(f"{one.name}/" if one.is_dir() else one.name for one in found[:5])
+        yield f"left out, no images by their names: {names}" + (f" and {len(found) - 5} more" if found[5:] else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import glob
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ __all__ = ["Entry", "LostError", "Source", "fingerprint"]
 _CANDIDATES = ("{}", "{}.jpg", "{}.png", "JPEGImages/{}.jpg")
 #: The drivers of fsspec that any list may choose.
 DRIVERS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "file")
+#: How the error of an entry begins that stands for files which are no images by their names.
+_NO_IMAGE = "not_an_image"
 _BRACE = re.compile(r"\{([^{}]*)\}")
 
 
@@ -85,15 +88,18 @@ class Source:
             raise ValueError(f"expected tars or images at corpus.root={self.root}, nothing matches")
 
     def _images(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Of what was found: the images, those in tars, and whatever cannot be read by its name."""
-        for entry in entries:
-            if entry.error:
-                if is_image_name(entry.path) or tars.is_container(entry.path) or entry.error.startswith(FOLDER):
+        """Of what was found: the images, those in tars, what cannot be read, and other files by their kind."""
+        for folder, group in itertools.groupby(entries, lambda entry: os.path.dirname(entry.path)):
+            others: dict[str, tuple[str, int]] = {}
+            for entry in group:
+                if is_image_name(entry.path) or entry.error.startswith(FOLDER):
                     yield entry
-            elif tars.is_container(entry.path):
-                yield from self._members(entry)
-            elif is_image_name(entry.path):
-                yield entry
+                elif tars.is_container(entry.path):
+                    yield from [entry] if entry.error else self._members(entry)
+                else:
+                    kind = os.path.splitext(entry.path)[1]
+                    others[kind] = entry.path, others.get(kind, ("", 0))[1] + 1
+            yield from (_no_image(folder, kind, *others[kind]) for kind in sorted(others))
 
     def _members(self, entry: Entry) -> Iterator[Entry]:
         system, place = self._place(entry.path)
@@ -150,17 +156,25 @@ def _drivers(name: str) -> list[str]:
     return [part.partition("://")[0].lower() for part in name.split("::")]
 
 
+def _no_image(folder: str, kind: str, last: str, number: int) -> Entry:
+    """The line for the files of a folder that no image's name has: a corpus may have as many of them as images."""
+    place = last if number == 1 else os.path.join(folder, f"*{kind}")
+    files = "its name ends" if number == 1 else f"the names of {number} files end"
+    return Entry(place, 0, error=f"{_NO_IMAGE}: {files} as no image's does; give images of such names in corpus.list")
+
+
 def fingerprint(source: Source) -> tuple[int, str]:
     """Number of entries and a hash over all (path, bytes, offset), in constant memory and whatever their order.
 
     A file replaced by another of exactly the same size goes unnoticed here.
     """
-    total, number = 0, 0
+    total, number, images = 0, 0, 0
     for entry in source.entries():
         text = "\0".join(map(str, entry)).encode("utf-8", "surrogateescape")
         total += int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
         number += 1
-    if number == 0:
+        images += not entry.error.startswith(_NO_IMAGE)
+    if images == 0:
         raise _none(source)
     return number, f"{total % (1 << 128):032x}"
 

@@ -91,6 +91,8 @@ class ShardSettings:
     max_bytes: int
     min_side: int
     near_duplicates: int | None
+    bands: tuple[int, ...] | None
+    range: tuple[float, float] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +198,7 @@ def stage(chosen: Source | None = None) -> Stage[ShardSettings, ShardMeans]:
         work=_work,
         means=lambda config: ShardMeans(given(config)),
         check=lambda config: complaints(lambda: look(given(config))),
-        version=3,
+        version=4,
     )
 
 

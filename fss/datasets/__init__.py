@@ -86,7 +86,7 @@ class Dataset:
         return shards.sha256(files.read_bytes(self.path(name), "an image"))
 
     def mask(self, name: str) -> np.ndarray:
-        """(H, W) uint8 or uint16 class indices of image `name`."""
+        """(H, W) uint8 or uint16 class indices of image `name`, on its upright picture."""
         return self.read_mask(name)
 
     def binary_mask(self, name: str, class_id: int) -> np.ndarray:
