@@ -37,6 +37,7 @@ from fss import heads
 from fss.datasets import areas
 from fss.evaluation.episodes import Rules, draw, pool
 from fss.grid import cells, enlarge
+from fss.heads.parts.capabilities import Fits
 from fss.training.bank import stack, stack_shots
 
 
@@ -173,7 +174,7 @@ class Bench:
 def fitted(entry: Entry, data: DataSpec, folder: Path) -> Entry:
     """The entry with its head fitted on the data set's images, if it needs that."""
     head = entry.load()
-    if not head.needs_fit:
+    if not isinstance(head, Fits):
         return entry
     cache = Cache(str(folder), 1 << 40, 1 << 30)
     output = Describe(data, entry, cache)(Unit("describe", data.open().names))
@@ -220,7 +221,7 @@ def main() -> None:
     chosen = items(data, arguments.episodes, arguments.min_area)
     rows = []
     with session(ClusterConfig()), tempfile.TemporaryDirectory() as folder:
-        found = [Entry(heads.TRAINING_FREE.get(name, name), spec, name) for name in arguments.models]
+        found = [Entry(heads.training_free().get(name, name), spec, name) for name in arguments.models]
         found = [fitted(entry, data, Path(folder)) for entry in found]
         for workers in arguments.workers:
             bench = Bench(arguments, data, chosen, workers)

@@ -22,6 +22,7 @@ from fss.evaluation import episodes, running
 from fss.evaluation.cache import FeatureStore, Memory
 from fss.evaluation.running import Photos
 from fss.heads.parts import losses
+from fss.heads.parts.capabilities import Settles, Studies
 from fss.heads.parts.head import Head
 from fss.imaging import images
 from fss.labelling import pseudo
@@ -114,7 +115,7 @@ def meta_train(corpus: Corpus, made: Sequence[task.Task], head: Head, course: Co
     layout = task.Layout(LOSS_CELLS, extractor.grid, extractor.backbone.corners, extractor.size)
     schedule = task.Schedule((len(made),), seed)
     data = task.Batches(schedule, lambda *_: made, course.batch, corpus.seed, corpus.num_views, layout)
-    if head.studies:
+    if isinstance(head, Studies) and head.studies:
         plain = dataclasses.replace(data, num_views=1)
         looked = study.distinct((plain[number] for number in range(len(made) // course.batch)), head.studies)
         head.study(study.Album(looked, corpus.bank), seed)
@@ -131,7 +132,7 @@ def meta_train(corpus: Corpus, made: Sequence[task.Task], head: Head, course: Co
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), course.clip)
         optimizer.step()
-        if (noted := head.noted()) is not None:
+        if isinstance(head, Settles) and (noted := head.noted()) is not None:
             head.settle(noted)
         average.update_parameters(module)
     return average.module.head.eval()

@@ -60,7 +60,7 @@ class Row:
         """The head with its first weights."""
         preset = yaml.safe_load((ROOT / f"conf/model/{self.preset}.yaml").read_text())
         options = preset.get("options", {}) | self.changes
-        return heads.build(preset["name"], channels, seed=seed, **options)
+        return heads.build(preset["name"], options, channels, corners=True, seed=seed)
 
 
 _ALONE = {"residual": "none", "maps": False}

@@ -108,7 +108,7 @@ def main() -> None:
     print(f"{len(parts[0])} tasks across images, {len(parts[1])} of halves", flush=True)
     for seed, name, share in itertools.product(given.seeds, given.heads, given.splits):
         preset = yaml.safe_load((ROOT / f"conf/model/{name}.yaml").read_text())
-        head = heads.build(preset["name"], extractor.backbone.channels, seed=seed, **preset["options"])
+        head = heads.build(preset["name"], preset["options"], extractor.backbone.channels, corners=True, seed=seed)
         weight = round(1000 * share)
         made, start = mixed(parts, (1000 - weight, weight), course.steps * course.batch, seed), time.perf_counter()
         trained = meta_train(corpus, made, head, course, seed)

@@ -171,8 +171,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in ("prototype", "smoothed"):
         start = time.perf_counter()
-        head = heads.build(name, extractor.backbone.channels).eval()
-        rows.append({"name": heads.TRAINING_FREE[name], **exam(head)})
+        head = heads.build(name, {}, extractor.backbone.channels, corners=extractor.backbone.corners).eval()
+        rows.append({"name": heads.training_free()[name], **exam(head)})
         rows[-1]["seconds"] = time.perf_counter() - start
         print(table(rows).splitlines()[-1], flush=True)
     for variant in VARIANTS:
@@ -180,7 +180,7 @@ def main() -> None:
             continue
         start = time.perf_counter()
         made, about = make_tasks(corpus, variant)
-        start_head = heads.build("correlation", extractor.backbone.channels, seed=options.seed, **HEAD)
+        start_head = heads.build("correlation", HEAD, extractor.backbone.channels, corners=True, seed=options.seed)
         head = meta_train(corpus, made, start_head, course, options.seed)
         row = {"name": variant.name, **about, **exam(head)}
         rows.append({**row, "seconds": time.perf_counter() - start})

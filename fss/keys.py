@@ -65,7 +65,8 @@ def key(default: Any, rule: Rule | None = None, *, when: When | None = None) -> 
 
     Args:
         default: its value where nobody sets it; a list, dictionary or dataclass is copied for each instance.
-        rule: what its value, or each element of its list, may be; None (null) is always allowed where the type allows.
+        rule: what its value, or each element of its list or tuple, may be; None (null) is always allowed where the type
+            allows.
         when: under which values of the keys beside it the key does anything.
     """
     about = {"rule": rule, "when": when or {}}
@@ -89,7 +90,7 @@ def _of_field(keys: Any, field: dataclasses.Field[Any]) -> Iterator[str]:
         yield from (f"{field.name}.{problem}" for problem in problems(value))
     if rule is None:
         return
-    several = isinstance(value, list)
+    several = isinstance(value, list | tuple)
     for number, one in enumerate(value if several else [value]):
         if one is not None and not rule.holds(one):
             place = f"{field.name}[{number}]" if several else field.name

@@ -22,13 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, heads, shards
+from fss import backbones, heads, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.grid import cells, enlarge
 from fss.heads.parts.head import Head
+from fss.imaging.inputs import Picture, as_image, as_support
 from fss.training.bank import stack, stack_shots
 
-FORMAT = 1
+FORMAT = 2
+_FILES = ("model.safetensors", "backbone.safetensors")
 _BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
@@ -40,14 +42,15 @@ def export(
     Args:
         head: with its final weights.
         extractor: the frozen backbone it was trained on.
-        model: {"name": ..., "options": {...}}, as `fss.heads.build` takes them.
+        model: {"name": ..., "options": {...}}, as `fss.heads.build` takes them; absent options are filled in, so
+            that later defaults change no exported model.
         facts: whatever is worth knowing later (run, steps, fingerprints), JSON values.
     """
     backbone = extractor.backbone
-    files = {"model.safetensors": weights_bytes(head), "backbone.safetensors": weights_bytes(backbone)}
-    about = {
+    files = dict(zip(_FILES, (weights_bytes(head), weights_bytes(backbone)), strict=True))
+    about: dict[str, Any] = {
         "format": FORMAT,
-        "model": dict(model),
+        "model": {"name": model["name"], "options": heads.complete(model["name"], model["options"])},
         "backbone": {
             "name": backbone.name,
             "stride": backbone.stride,
@@ -58,7 +61,8 @@ def export(
         "sha256": {name: shards.sha256(data) for name, data in files.items()},
         "facts": dict(facts),
     }
-    return files | {"model.json": (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()}
+    sealed = seals.sealed(about)
+    return files | {"model.json": (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()}
 
 
 def weights_bytes(module: nn.Module, tuned: Mapping[str, torch.Tensor] | None = None) -> bytes:
@@ -98,47 +102,46 @@ class Segmenter:
         """
         base = Path(folder)
         about = read_about(base)
-        for name, digest in about["sha256"].items():
-            path = base / name
+        for name in _FILES:
+            path, digest = base / name, about["sha256"].get(name, "")
             if not path.is_file() or shards.sha256(path.read_bytes()) != digest:
                 raise ValueError(f"{path} is missing or damaged: expected sha256 {digest[:12]}; export the model again")
         chosen = about["backbone"]
-        padding = chosen.get("padding", "zeros")  # models exported before there was a choice
         weights_file = str(base / "backbone.safetensors")
-        backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=padding)
-        options = {**about["model"]["options"], "corners": backbone.corners}
-        head = heads.build(about["model"]["name"], backbone.channels, **options)
+        backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=chosen["padding"])
+        model = about["model"]
+        head = heads.build(model["name"], model["options"], backbone.channels, corners=backbone.corners)
         _fill(head, backbone, base / "model.safetensors" if weights is None else Path(weights))
         where = device_by_name(device)
         return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)
 
     @torch.inference_mode()
-    def probabilities(
-        self, query: Image.Image, supports: Sequence[Image.Image], masks: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """Probability of the foreground at every pixel of `query`: (H, W) float32 in [0, 1].
+    def probabilities(self, query: Picture, supports: Sequence[Picture], masks: Sequence[Picture]) -> np.ndarray:
+        """Probability of the foreground at every pixel of `query`, upright: (H, W) float32 in [0, 1].
+
+        Images and masks are paths, bytes, Pillow images of any mode, arrays or tensors; see `fss.imaging.inputs`.
 
         Args:
-            query: RGB image of any size.
-            supports: one or more RGB images of any sizes.
-            masks: for each support an (H, W) array in {0, 1, 255} of its size: background, foreground, void.
+            query: an image of any size.
+            supports: one or more images of any sizes.
+            masks: for each support the mask of the thing in it, of its size.
 
         Raises:
-            ValueError: if numbers or sizes do not fit, a mask has other values, or no mask shows any foreground.
+            ValueError: if numbers or sizes do not fit, something is no image or mask, or no mask shows any foreground.
         """
-        _check(supports, masks)
-        features = list(self.extractor.stream([query, *supports]))
+        asked, (shown, drawn) = as_image(query, "query"), _supports(supports, masks)
+        features = list(self.extractor.stream([asked, *shown]))
         device, corners = self.extractor.device, self.extractor.backbone.corners
         side = features[0]["high"].shape[-1]
-        shares = torch.stack([cells(mask, side, corners) for mask in masks])[None].to(device)
+        shares = torch.stack([cells(mask, side, corners) for mask in drawn])[None].to(device)
         logits = self.head(stack(features[:1], device), stack_shots([features[1:]], device), shares)
-        return enlarge(logits, (query.height, query.width), corners).softmax(dim=1)[0, 1].cpu().numpy()
+        return enlarge(logits, (asked.height, asked.width), corners).softmax(dim=1)[0, 1].cpu().numpy()
 
     def segment(
         self,
-        query: Image.Image,
-        supports: Sequence[Image.Image],
-        masks: Sequence[np.ndarray],
+        query: Picture,
+        supports: Sequence[Picture],
+        masks: Sequence[Picture],
         threshold: float = 0.5,
     ) -> np.ndarray:
         """(H, W) uint8 mask of `query` in {0, 1}; arguments as for `probabilities`."""
@@ -181,27 +184,31 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"expected an exported model (model.json) in {folder}; the train stage writes one to its folder"
         )
-    try:
-        about = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, got a damaged file ({error}); export the model again") from error
-    version = about.get("format") if isinstance(about, dict) else None
-    if version != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {version!r}; export it with this version")
+    data = path.read_bytes()
+    about = seals.unsealed(data)
+    if about is None:
+        raise ValueError(f"{path}: expected a sealed model.json, got {_unsealed(data)}; export the model again")
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT}, got {about.get('format')!r}; export it with this version")
     return about
 
 
-def _check(supports: Sequence[Image.Image], masks: Sequence[np.ndarray]) -> None:
-    if not supports or len(supports) != len(masks):
+def _unsealed(data: bytes) -> str:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        return f"a damaged file ({error})"
+    old = isinstance(value, dict) and "seal" not in value
+    return f"format {value.get('format')!r}, which has no seal" if old else "a damaged file"
+
+
+def _supports(supports: Sequence[Picture], masks: Sequence[Picture]) -> tuple[list[Image.Image], list[np.ndarray]]:
+    """RGB images, and their masks in {0, 1, 255} of their sizes."""
+    if not len(supports) or len(supports) != len(masks):
         raise ValueError(f"expected as many masks as supports and at least one, got {len(supports)} and {len(masks)}")
-    for number, (image, mask) in enumerate(zip(supports, masks, strict=True)):
-        if mask.shape != (image.height, image.width):
-            raise ValueError(
-                f"support {number}: expected a mask of {image.width}x{image.height} like its image, "
-                f"got {'x'.join(map(str, mask.shape[::-1]))}"
-            )
-        odd = np.setdiff1d(np.unique(mask), (0, 1, 255))
-        if len(odd):
-            raise ValueError(f"support {number}: expected mask values 0, 1 and 255 (void), got {odd[:5].tolist()}")
-    if not any((mask == 1).any() for mask in masks):
+    pairs = [
+        as_support(image, mask, f"support {i}") for i, (image, mask) in enumerate(zip(supports, masks, strict=True))
+    ]
+    if not any((mask == 1).any() for _, mask in pairs):
         raise ValueError("expected a support mask that shows the thing, got only background and void; paint it with 1")
+    return [image for image, _ in pairs], [mask for _, mask in pairs]

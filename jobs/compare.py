@@ -1,7 +1,7 @@
 """Compare models that were measured on the same episodes: intervals, paired differences, tables for a paper.
 
-    python -m jobs.compare runs=[A,B,C] [base=B] [out=DIR] [samples=1000]
-    python -m jobs.compare runs=["A:prototype read-out",A,B]
+    python -m jobs.compare runs=[A,B,C] base=B out=DIR samples=1000
+    python -m jobs.compare runs=['A:prototype read-out',A,B]
 
 A, B and C are runs' folders or folders that evaluate wrote. Without a model's name each gives the last of its table,
 the trained one, and its training-free read-outs come along once. It writes compare.md, compare.tex (booktabs),
@@ -12,18 +12,28 @@ from __future__ import annotations
 
 import functools
 
-import cluster.compare.compare
-from cluster.compare import report
-from cluster.compare.compare import CompareConfig
-from jobs._config import load_keys, run
+from cluster.config.compare import CompareConfig
+from jobs._config import Command, load_keys, run
+
+COMMAND = Command(
+    "compare",
+    __doc__,
+    ("runs", "base", "samples", "seed", "out", "tracking.uri"),
+    load=functools.partial(load_keys, CompareConfig),
+    schema=CompareConfig,
+    kept="nothing is lost; the same command begins again",
+)
 
 
 def compare(config: CompareConfig) -> None:
     """Compare, print, write and log."""
-    found = cluster.compare.compare.compare(config)
+    from cluster.compare import report
+    from cluster.compare.compare import compare
+
+    found = compare(config)
     print(report.plain(found))
     print(f"\ncompare: {report.conclude(found, config)}")
 
 
 if __name__ == "__main__":
-    run(functools.partial(load_keys, CompareConfig), compare)
+    run(COMMAND, compare)

@@ -1,6 +1,7 @@
 """Say beforehand what a corpus will cost: time, CPU- and GPU-hours, bytes and memory of every step, and the bottleneck.
 
-    python -m jobs.plan corpus_size=1e9 experiment=NAME [key=value ...] [out=FILE]
+    python -m jobs.plan corpus_size=1e9 experiment=photos corpus.root=PHOTOS dataset.root=VOC2012
+    python -m jobs.plan corpus_size=1e6 experiment=tiny plan.workers=64 plan.network_gbit=100 out=FILE
 
 The stages from shard to pair, and a few optimiser steps, run on some of the configured images (plan.images=64) on this
 cluster, in a folder below root that is removed again. plan.workers, plan.network_gbit and plan.disk_mb_s describe other
@@ -9,65 +10,55 @@ machines of the same kind. Training takes its configured steps, whatever the cor
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from cluster.config import Config
-from cluster.engine import publish
-from cluster.planning import calibrate, forecast, plan
-from cluster.stages import STAGES
-from jobs._config import load, run
+from jobs._config import Command, load, run
 
 
 def load_plan(arguments: Sequence[str]) -> Config:
     """The configuration of a run; `corpus_size=N` is short for `plan.corpus_size=N`.
 
     Raises:
-        ValueError: for a wrong key or value, or without a corpus size.
+        ValueError: for wrong keys or values, or without a corpus size.
     """
-    config = load([f"plan.{one}" if one.startswith("corpus_size=") else one for one in arguments])
-    chosen = config.plan
-    if chosen.corpus_size is None or chosen.corpus_size < 1:
-        raise ValueError(f"expected the number of images to plan for, corpus_size=1e9, got {chosen.corpus_size}")
-    if chosen.images < 16:
-        raise ValueError(f"plan.images: expected at least 16 images to measure on, got {chosen.images}")
-    for key in ("workers", "network_gbit", "disk_mb_s"):
-        value = getattr(chosen, key)
-        if value is not None and value <= 0:
-            raise ValueError(f"plan.{key}: expected a number above 0, got {value}")
-    return config
+    return load([f"plan.{one}" if one.startswith("corpus_size=") else one for one in arguments], _problems)
 
 
-def predict(config: Config) -> None:
+def _problems(config: Config) -> list[str]:
+    size = config.plan.corpus_size
+    if size is None or size < 1:
+        return [f"plan.corpus_size: expected the number of images to plan for, corpus_size=1e9, got {size}"]
+    return []
+
+
+COMMAND = Command(
+    "plan",
+    __doc__,
+    (
+        "plan.corpus_size",
+        "plan.images",
+        "plan.workers",
+        "plan.network_gbit",
+        "plan.disk_mb_s",
+        "corpus.root",
+        "backbone.weights",
+        "cluster.cpus_per_worker",
+        "cluster.gpus_per_worker",
+        "out",
+    ),
+    load=load_plan,
+    kept="a plan keeps nothing; the same command begins again",
+)
+
+
+def plan(config: Config) -> None:
     """Measure, compute, print, and write `out` as JSON if it is given."""
-    chosen = config.plan
-    measured = calibrate.calibrate(config, STAGES)
-    machines = plan.Machines(
-        workers=chosen.workers or measured.workers,
-        cpus=config.cluster.cpus_per_worker,
-        gpus=config.cluster.gpus_per_worker,
-        network=chosen.network_gbit and chosen.network_gbit * 1e9 / 8,
-        disk=chosen.disk_mb_s * 1e6 if chosen.disk_mb_s else measured.disk,
-    )
-    assert chosen.corpus_size is not None
-    rows = forecast.predict(config, measured, machines)
-    print(f"\n{chosen.corpus_size:.3g} images on {machines.workers} workers; measured in {measured.seconds:.0f} s")
-    print("\n".join(plan.table(rows)))
-    print(f"bottleneck: {plan.bottleneck(rows)}")
-    for note in forecast.notes(config, rows, machines):
-        print(f"note: {note}")
-    if config.out:
-        value = {
-            "corpus_size": chosen.corpus_size,
-            "machines": dataclasses.asdict(machines),
-            "measured": dataclasses.asdict(measured),
-            "rows": [dataclasses.asdict(one) for one in rows],
-            "bottleneck": plan.bottleneck(rows),
-        }
-        publish.write_bytes(Path(config.out), (json.dumps(value, indent=2) + "\n").encode())
+    from cluster.planning import conclusion
+    from cluster.stages import STAGES
+
+    print(conclusion.conclude(config, STAGES))
 
 
 if __name__ == "__main__":
-    run(load_plan, predict)
+    run(COMMAND, plan)

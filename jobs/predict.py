@@ -8,107 +8,28 @@ For every query image it writes NAME.png (0 and 1, in the image's size) and NAME
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+import functools
 
-import numpy as np
-from PIL import Image
+from cluster.config.predict import PredictConfig
+from jobs._config import Command, load_keys, run
 
-from cluster.config import PredictConfig
-from cluster.engine import publish
-from fss.drawing import pictures
-from fss.imaging import images
-from fss.segmenter import Segmenter, find
-from jobs._config import load_predict, run
+COMMAND = Command(
+    "predict",
+    __doc__,
+    ("model", "support", "support_mask", "query", "out", "threshold", "overwrite", "device"),
+    load=functools.partial(load_keys, PredictConfig),
+    schema=PredictConfig,
+    kept="masks written so far are kept in {out}; the same command with overwrite=true writes them all",
+)
 
 
 def predict(config: PredictConfig) -> None:
-    """Segment all queries; images that cannot be read are named and skipped.
+    """Segment all queries; images that cannot be read are named and skipped."""
+    from cluster.serving.predict import predict
 
-    Raises:
-        ValueError: for a support, mask, query or output that cannot be used.
-    """
-    out = Path(config.out)
-    supports, masks = _supports(config)
-    queries = list(_queries(Path(config.query)))
-    if not config.overwrite and any((out / f"{path.stem}.png").exists() for path in queries):
-        raise ValueError(f"{out} already holds masks of these images; choose another out= or set overwrite=true")
-    doubled = [stem for stem, number in Counter(path.stem for path in queries).items() if number > 1]
-    if doubled:
-        raise ValueError(
-            f"two query images are called {doubled[0]}, their masks would overwrite each other; rename one"
-        )
-    if not 0 < config.threshold < 1:
-        raise ValueError(f"expected a threshold between 0 and 1, got {config.threshold}")
-    segmenter = Segmenter.load(find(config.model), config.device)
-    done = 0
-    for path in queries:
-        try:
-            query = images.decode(path.read_bytes())
-        except (images.BadImageError, OSError) as error:
-            print(f"skipped {path}: {error}")
-            continue
-        mask = segmenter.segment(query, supports, masks, config.threshold)
-        publish.write_bytes(out / f"{path.stem}.png", images.encode_png(mask))
-        shown = Image.fromarray(pictures.overlay(query, mask))
-        publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
-        done += 1
-        print(f"{path.name}: {100 * mask.mean():.1f} % of the image")
-    print(f"predict: {done} of {len(queries)} images; {out}")
-
-
-def _supports(config: PredictConfig) -> tuple[list[Image.Image], list[np.ndarray]]:
-    names, masks = _paths(config.support), _paths(config.support_mask)
-    if len(names) != len(masks):
-        raise ValueError(f"expected one mask for each support, got {len(names)} supports and {len(masks)} masks")
-    return [_image(name) for name in names], [_binary(_read(name), name) for name in masks]
-
-
-def _paths(value: object) -> list[Path]:
-    return [Path(str(one)) for one in (value if isinstance(value, list | tuple) else [value])]
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise ValueError(f"expected an image at {path}, there is no such file")
-    return path.read_bytes()
-
-
-def _image(path: Path) -> Image.Image:
-    try:
-        return images.decode(_read(path))
-    except images.BadImageError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _binary(data: bytes, name: Path) -> np.ndarray:
-    """A user's mask as 0 and 1. Two values, whatever they are, mean background and thing; 255 beside 1 is void."""
-    try:
-        labels = images.decode_labels(data)
-    except images.BadImageError as error:
-        raise ValueError(f"{name}: {error}") from error
-    values = set(np.unique(labels).tolist())
-    if values <= {0, 1, 255} and 1 in values:
-        return labels.astype(np.uint8)
-    if len(values - {0}) == 1:
-        return (labels != 0).astype(np.uint8)
-    if values == {0}:
-        raise ValueError(f"{name}: expected a mask that shows the thing, got only background; paint it with 1 or 255")
-    raise ValueError(
-        f"{name}: expected a mask of 0 and one other value, got {sorted(values)[:6]}; keep one class, as 1"
-    )
-
-
-def _queries(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    found = sorted(p for p in path.glob("*") if p.suffix.lower() in images.EXTENSIONS) if path.is_dir() else []
-    if not found:
-        raise ValueError(f"expected an image or a folder of images at query={path}, found none")
-    yield from found
+    for line in predict(config):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
-    run(load_predict, predict)
+    run(COMMAND, predict)

@@ -1,7 +1,7 @@
 """Make a labelled data set ready: build the class masks that it lacks, count its images, say what differs.
 
-    python -m jobs.prepare dataset=coco20i dataset.root=COCO [dataset.year=2014] [out=DIR]
-    python -m jobs.prepare dataset=pascal5i dataset.root=VOC2012 [dataset.sbd=benchmark_RELEASE] [out=DIR]
+    python -m jobs.prepare dataset=coco20i dataset.root=COCO dataset.year=2014 out=DIR
+    python -m jobs.prepare dataset=pascal5i dataset.root=VOC2012 dataset.sbd=benchmark_RELEASE out=DIR
     python -m jobs.prepare dataset=fss1000 dataset.root=FSS-1000 dataset.list=FILE
 
 coco20i gets annotations/val2014/NAME.png from annotations/instances_val2014.json, pascal5i gets SegmentationClassAug
@@ -12,14 +12,27 @@ again after an interruption: masks that are there and whole are kept.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
 from cluster.config import Config
-from cluster.evaluate import counts
-from cluster.prepare.prepare import build
-from fss.datasets import open_dataset
-from jobs._config import load, run
+from jobs._config import Command, load, run
+
+
+def _problems(config: Config) -> list[str]:
+    if config.dataset.root:
+        return []
+    return [f"dataset.root: expected the folder of {config.dataset.name}, got none: give it as dataset.root=FOLDER"]
+
+
+COMMAND = Command(
+    "prepare",
+    __doc__,
+    ("dataset.root", "dataset.list", "dataset.year", "dataset.sbd", "dataset.min_area", "out", "cluster.workers"),
+    load=functools.partial(load, further=_problems),
+    kept="masks that are written are kept; the same command goes on from there",
+)
 
 
 def prepare(config: Config) -> None:
@@ -28,9 +41,12 @@ def prepare(config: Config) -> None:
     Raises:
         ValueError: if something is missing, or images cannot be used; the others are counted first.
     """
+    from cluster.evaluate import counts
+    from cluster.prepare.prepare import build
+    from fss.datasets import open_dataset
+
     chosen = config.dataset
-    if not chosen.root:
-        raise ValueError(f"expected the folder of {chosen.name}: give it as dataset.root=FOLDER")
+    assert chosen.root is not None
     root = Path(chosen.root)
     out = Path(config.out) if config.out and Path(config.out).resolve() != root.resolve() else root
     workers = config.cluster.workers or len(os.sched_getaffinity(0))
@@ -47,4 +63,4 @@ def prepare(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run(load, prepare)
+    run(COMMAND, prepare)

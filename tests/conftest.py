@@ -1,5 +1,6 @@
 """What all tests share: a home of their own, and one local Ray for those that need workers."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from tests.places import ROOT
 REPOSITORY = ROOT
 
 # Set before anybody imports ray, mlflow or torch: a local Ray writes an access token into HOME, and settings of the
-# person who runs the tests must not reach them. Compiled extensions are kept between sessions: building one is slow.
+# person who runs the tests must not reach them.
 _HOME = Path(tempfile.mkdtemp(prefix="fss-home-"))
 for _key in [key for key in os.environ if key.startswith(("MLFLOW_", "RAY_"))]:
     del os.environ[_key]
@@ -22,12 +23,30 @@ os.environ |= {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a training is noticed
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TORCH_EXTENSIONS_DIR": str(REPOSITORY / ".pytest_cache" / "torch_extensions"),
 }
 
 
 def pytest_unconfigure():
     shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Files that need Ray come first: they take longest, and what is short evens the workers out in the end."""
+    needing = {item.path for item in items if "ray_session" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in needing)
+
+
+@pytest.fixture(autouse=True)
+def _what_is_the_processs_own_is_put_back():
+    """Environment, working folder and level of logging: no test sees what another one did to them."""
+    environment, folder, level = dict(os.environ), Path.cwd(), logging.root.level
+    yield
+    if dict(os.environ) != environment:
+        os.environ.clear()
+        os.environ.update(environment)
+    os.chdir(folder)
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -97,16 +116,21 @@ def configure(photos):
 
 @pytest.fixture(scope="session")
 def start(pools):
-    """A function (config, workers) -> Run whose stages use one of the shared pools."""
+    """A function (config, workers) -> Run whose stages use one of the shared pools, and train without Ray."""
     from cluster.engine.run import Run
     from cluster.stages import STAGES
+    from cluster.training import loop
+    from tests.cluster import processes
 
     def make(config, workers=2):
         run = Run(config, STAGES)
         run.__dict__["pool"] = pools[workers]  # where cached_property keeps the pool that it makes
+        run.release_pool = lambda: None  # it is everybody's
         return run
 
-    return make
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train", processes.train)
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -9,99 +9,10 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from tests.pages import files_shown
 from tests.places import ROOT
 
-SOURCE = '''
-"""Source `bands`: lying bands of equal height, whatever the image shows."""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-import numpy as np
-
-from fss.keys import at_least, key
-from fss.labelling.sources import Block, Maps, SourceKeys
-
-
-@dataclass
-class Keys(SourceKeys):
-    """Bands of images."""
-
-    name: str = "bands"
-    bands: int = key(4, at_least(2))
-    """How many."""
-
-
-@dataclass(frozen=True)
-class BandLabeller:
-    """Labels pixels by their band, from 1."""
-
-    bands: int
-
-    def maps(self, block: Block) -> list[Maps]:
-        """See `fss.labelling.sources.Labeller`."""
-        from fss.labelling import pseudo
-
-        found = []
-        for photo, field in zip(block.photos, block.fields, strict=True):
-            cells = self.of(field.shape[0], field.shape[1])
-            found.append((self.of(*photo.size)[None].astype(np.uint16), pseudo.regions(cells[None], field, first=1)))
-        return found
-
-    def of(self, height: int, width: int) -> np.ndarray:
-        """(height, width) int64 bands."""
-        return np.repeat(np.arange(height)[:, None] * self.bands // height + 1, width, axis=1)
-
-
-def labeller(keys: Keys) -> BandLabeller:
-    """What labels images."""
-    return BandLabeller(keys.bands)
-'''
-
-DATASET = '''
-"""Data set `beside`: NAME.jpg and its mask NAME.png in one folder, the classes in classes.json."""
-
-from __future__ import annotations
-
-import json
-from dataclasses import dataclass
-from pathlib import Path
-
-from fss.datasets import Dataset, DatasetKeys
-from fss.datasets.parts import files
-from fss.keys import at_least, key
-
-
-@dataclass
-class Keys(DatasetKeys):
-    """Images beside their masks."""
-
-    name: str = "beside"
-    parts: int = key(1, at_least(1))
-    """Folds."""
-
-
-def dataset(root: str, list_file: str | None = None, parts: int = 1) -> Dataset:
-    """All images of the folder, or those of a list."""
-    base = Path(root)
-    classes = tuple(json.loads((base / "classes.json").read_text()))
-    names = files.read_list(base, list_file) if list_file else sorted(path.stem for path in base.glob("*.jpg"))
-    return Dataset(
-        names=tuple(names),
-        class_names=classes,
-        folds=files.equal_folds(len(classes), parts),
-        path=lambda name: base / f"{name}.jpg",
-        read_mask=lambda name: files.read_mask(base / f"{name}.png"),
-    )
-'''
-
-ADDED = {
-    "fss/labelling/sources/bands.py": SOURCE,
-    "conf/source/bands.yaml": "name: bands\n",
-    "fss/datasets/beside.py": DATASET,
-    "conf/dataset/beside.yaml": "name: beside\nmin_area: 60\n",
-}
+ADDED = files_shown("docs/extending.md")
 SMALL = [
     "experiment=tiny",
     "backbone.weights=random",
@@ -113,7 +24,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A copy of the code with the four files."""
+    """A copy of the code with the files that the page shows."""
     folder = tmp_path_factory.mktemp("tree")
     for room in ("fss", "cluster", "jobs", "conf"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
@@ -128,6 +39,7 @@ def run(tree, job, *arguments):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_new_source_labels_images(tree, photos, tmp_path):
     wanted = [f"corpus.root={photos}/JPEGImages", "source=bands", "source.bands=3", f"root={tmp_path}"]
     status, told = run(tree, "label", *wanted)
@@ -138,6 +50,7 @@ def test_a_new_source_labels_images(tree, photos, tmp_path):
     assert set(pq.read_table(table)["label"].to_pylist()) == {1, 2, 3}
 
 
+@pytest.mark.slow
 def test_a_new_data_set_is_measured_on(tree, photos, tmp_path):
     folder = tmp_path / "beside"
     folder.mkdir()
@@ -158,8 +71,10 @@ def test_their_keys_are_checked_like_all_others(tree, tmp_path):
         "source.clusters=9": "source.clusters: expected it unset with source.name=bands, where it does nothing",
         "dataset.parts=0": "dataset.parts: expected at least 1, got 0",
         "dataset.year=2014": "dataset.year: expected it unset with dataset.name=beside, where it does nothing",
+        "model.options.dim=0": "model.options.dim: expected at least 1, got 0",
     }
-    status, told = run(tree, "label", "source=bands", "dataset=beside", f"root={tmp_path}", *wrong)
+    chosen = ["source=bands", "dataset=beside", "model=linear", "backbone=patches"]
+    status, told = run(tree, "label", *chosen, f"root={tmp_path}", *wrong)
     assert status == 2, told
     for text in wrong.values():
         assert text in told

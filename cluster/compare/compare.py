@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from omegaconf import MISSING
 
-from cluster.config import TrackingConfig
+from cluster.config.compare import CompareConfig
 from cluster.engine import publish
+from cluster.engine.manifest import read_manifest
 from cluster.evaluate.results import Result
 from cluster.tracking.journal import flatten
 from fss.evaluation import bootstrap
@@ -37,23 +37,6 @@ Key = tuple[str, Group, str | int]
 """(model, group, figure): ``miou``, ``fb_iou`` or a class."""
 
 
-@dataclass
-class CompareConfig:
-    """Compare evaluations of the same episodes."""
-
-    runs: Any = MISSING
-    """Folders that evaluate wrote, or runs' folders, whose newest evaluation is taken; RUN:MODEL picks a model of its
-    table by name, otherwise each gives its last model, and its floors once."""
-    base: str | None = None
-    """What the others are compared to: a run as given in runs=, or a model by name; none = the first run."""
-    samples: int = 1000
-    """Bootstrap replicates."""
-    seed: int = 0
-    out: str | None = None
-    """Where tables and picture go; none = a folder in <root>/compare, beside the first run."""
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """A finished evaluation: `figures` is its metrics.json, `rows` its episodes.parquet."""
@@ -67,9 +50,12 @@ class Evaluation:
         """The evaluation at `path`, or the newest one of the run at `path`.
 
         Raises:
-            ValueError: if there is none, or it does not say on which episodes it was measured.
+            ValueError: if there is none, it is damaged, or it does not say on which episodes it was measured.
         """
         folder = find(path)
+        manifest = read_manifest(folder / "manifest.json")
+        if manifest is not None:  # results that were copied elsewhere have none
+            manifest.path("metrics.json"), manifest.path("episodes.parquet")
         figures, file = publish.read_json(folder / "metrics.json"), folder / "episodes.parquet"
         missing = sorted(set(_COLUMNS) - set(pq.read_schema(file).names))
         if missing or not figures.get("episodes_sha256"):
@@ -170,7 +156,7 @@ def compare(config: CompareConfig) -> Comparison:
     Raises:
         ValueError: for folders without an evaluation, other episodes, fewer than two models, or an unknown base.
     """
-    models = _models([str(run) for run in (config.runs if isinstance(config.runs, list) else [config.runs])])
+    models = _models(config.runs if isinstance(config.runs, list) else [config.runs])
     base = _base(models, config.base)
     replicates = {
         (model.label, group): bootstrap.replicate(columns, config.samples, config.seed)
@@ -204,14 +190,7 @@ def _models(runs: Sequence[str]) -> list[Model]:
     """The floors, then what the user asked for, under names that differ."""
     chosen: list[Model] = []
     floors: list[Model] = []
-    for run in runs:
-        path, _, name = (run, "", "") if Path(run).exists() else run.partition(":")
-        evaluation = Evaluation.read(Path(path))
-        if name and name not in evaluation.models:
-            raise ValueError(
-                f"{path}: expected a model of {evaluation.models}, got {name!r}; a name with a comma needs quotes: "
-                f"runs=['{path}:{evaluation.models[-1]}']"
-            )
+    for run, (evaluation, name) in zip(runs, _evaluations(runs), strict=True):
         wanted = [name] if name else evaluation.models
         for one in wanted:
             model = Model(one, run if one == wanted[-1] else "", evaluation, evaluation.columns(one))
@@ -226,6 +205,27 @@ def _models(runs: Sequence[str]) -> list[Model]:
         names = [model.name for model in models]
         raise ValueError(f"expected at least two models to compare, got {names}; add to runs=[A,B]")
     return _labelled(models)
+
+
+def _evaluations(runs: Sequence[str]) -> list[tuple[Evaluation, str]]:
+    """The evaluation of each run, and the model that is picked of it, if any; all problems at once."""
+    found, problems = [], []
+    for run in runs:
+        path, _, name = (run, "", "") if Path(run).exists() else run.partition(":")
+        try:
+            evaluation = Evaluation.read(Path(path))
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        found.append((evaluation, name))
+        if name and name not in evaluation.models:
+            problems.append(
+                f"{path}: expected a model of {evaluation.models}, got {name!r}; a name with a comma needs quotes: "
+                f"runs=['{path}:{evaluation.models[-1]}']"
+            )
+    if problems:
+        raise ValueError("\n  ".join(problems))
+    return found
 
 
 def _labelled(models: Sequence[Model]) -> list[Model]:

@@ -15,7 +15,6 @@ from cluster.config.cluster import ClusterConfig
 from cluster.config.corpus import CorpusConfig
 from cluster.config.model import ModelConfig
 from cluster.config.plan import PlanConfig
-from cluster.config.predict import PredictConfig
 from cluster.config.pretrain import PretrainConfig
 from cluster.config.protocol import ProtocolConfig
 from cluster.config.quality import QualityConfig
@@ -34,7 +33,6 @@ __all__ = [
     "CorpusConfig",
     "ModelConfig",
     "PlanConfig",
-    "PredictConfig",
     "PretrainConfig",
     "ProtocolConfig",
     "QualityConfig",

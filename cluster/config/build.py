@@ -11,17 +11,17 @@ import dataclasses
 import difflib
 import logging
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
-
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any, NamedTuple, TypeVar, cast
 
 from cluster.config import Config, contradictions
+from cluster.config import values as texts
 from fss import choices, keys
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Choice(NamedTuple):
@@ -53,30 +53,36 @@ def build(values: Mapping[str, Any], given: Collection[str] = ()) -> Config:
         ValueError: with every problem there is, each with what was expected, what came and where to set it.
     """
     config, wrong = examined(values, given)
-    if config is None:
+    if wrong:
         raise ValueError("\n  ".join(["the configuration cannot work:", *wrong] if len(wrong) > 1 else wrong))
     return config
 
 
-def examined(values: Mapping[str, Any], given: Collection[str] = ()) -> tuple[Config | None, list[str]]:
-    """The configuration, or None and everything that is wrong; see `build`."""
+def examined(values: Mapping[str, Any], given: Collection[str] = ()) -> tuple[Config, list[str]]:
+    """The configuration, by default where something is wrong, and everything that is wrong; see `build`."""
     schema, wrong = classes(values)
-    reader = _Reader(schema, given)
+    reader = _Reader(Config, schema)
     config = reader.read(Config, values, "")
     wrong += [*reader.problems, *keys.problems(config)]
     left_out = reader.idle | _idle(config, values)
-    for name, (why, remedy) in left_out.items():
-        if _given(name, given):
-            wrong.append(f"{name}: expected it unset {why}, where it does nothing; leave it out, or {remedy}")
-        _reset(config, name)
+    wrong += _leave_out(config, left_out, given)
     thorough = not wrong or any(name.startswith("model.options") for name in given)
     wrong += contradictions.problems(config, thorough)
-    if wrong:
-        return None, wrong
+    if thorough:
+        silent = contradictions.idle_options(config)
+        wrong += _leave_out(config, silent, given)
+        left_out |= silent
     told = [f"{name} ({why})" for name, (why, _) in left_out.items()]
-    if told:
+    if told and not wrong:
         logger.info("settings of presets that do nothing here: %s", ", ".join(told))
-    return config, []
+    return config, wrong
+
+
+def simple(kind: type[T], values: Mapping[str, Any], schema: Mapping[str, type] | None = None) -> tuple[T, list[str]]:
+    """A dataclass of keys, by default where something is wrong, and what is wrong with keys by themselves."""
+    reader = _Reader(kind, schema or {})
+    found = reader.read(kind, values, "")
+    return found, [*reader.problems, *keys.problems(found)]
 
 
 def classes(values: Mapping[str, Any]) -> tuple[dict[str, type], list[str]]:
@@ -94,9 +100,31 @@ def classes(values: Mapping[str, Any]) -> tuple[dict[str, type], list[str]]:
     return found, wrong
 
 
-def every_key(schema: Mapping[str, type]) -> list[str]:
-    """The names of all keys under a schema of `classes`, with dots."""
-    return list(_leaves(Config, schema, ""))
+def every_key(schema: Mapping[str, type], root: type = Config) -> list[str]:
+    """The names of all keys of `root` under a schema of `classes`, with dots."""
+    return list(_leaves(root, schema, ""))
+
+
+class Place(NamedTuple):
+    """Where a key is among the values: its path and type, None if there is no such key."""
+
+    path: list[str]
+    kind: Any
+    entries: dict[str, Any]
+    """What the dictionary that it is, or is an entry of, holds by default."""
+
+
+def place(key: str, schema: Mapping[str, type], root: type = Config) -> Place:
+    """The place of a key of `root`, with dots; what follows a dictionary's key is one name, whatever dots it has."""
+    path, kind, parts, entries = list[str](), cast(Any, root), key.split("."), dict[str, Any]()
+    for at, part in enumerate(parts):
+        if typing.get_origin(kind) is dict:
+            return Place([*path, ".".join(parts[at:])], typing.get_args(kind)[1], entries)
+        owner, below = kind, types(cast(type, kind)).get(part) if dataclasses.is_dataclass(kind) else None
+        kind = schema.get(part, below) if kind is Config else below
+        entries = getattr(owner(), part) if typing.get_origin(kind) is dict else {}
+        path.append(part)
+    return Place(path, kind, entries)
 
 
 def _leaves(kind: type, schema: Mapping[str, type], prefix: str) -> Iterator[str]:
@@ -104,7 +132,7 @@ def _leaves(kind: type, schema: Mapping[str, type], prefix: str) -> Iterator[str
     for field in dataclasses.fields(kind):
         below = schema.get(field.name, hints[field.name]) if kind is Config else hints[field.name]
         if dataclasses.is_dataclass(below):
-            yield from _leaves(typing.cast(type, below), schema, f"{prefix}{field.name}.")
+            yield from _leaves(cast(type, below), schema, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}"
 
@@ -114,11 +142,19 @@ def types(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind, localns={"list": list})
 
 
+def unknown(key: str, known: Sequence[str]) -> str:
+    """That there is no such key, and those of `known` that were perhaps meant."""
+    group, _, name = key.rpartition(".")
+    near = difflib.get_close_matches(key, known, 4, 0.5) or [one for one in known if one.endswith(name)]
+    beside = [one for one in known if one.rpartition(".")[0] == group]
+    return f"there is no key {key!r}; did you mean {', '.join(near or beside or known)}?"
+
+
 class _Reader:
     """Reads values into dataclasses and keeps what is wrong on the way."""
 
-    def __init__(self, schema: Mapping[str, type], given: Collection[str]):
-        self.schema, self.given = schema, given
+    def __init__(self, root: type, schema: Mapping[str, type]):
+        self.root, self.schema = root, schema
         self.problems: list[str] = []
         self.idle: dict[str, keys.Idle] = {}
 
@@ -131,12 +167,12 @@ class _Reader:
                 continue
             below = self.schema.get(name, hints[name]) if kind is Config else hints[name]
             if dataclasses.is_dataclass(below) and isinstance(value, Mapping):
-                fitting[name] = self.read(typing.cast(type, below), value, f"{prefix}{name}.")
+                fitting[name] = self.read(cast(type, below), value, f"{prefix}{name}.")
                 continue
             try:
-                fitting[name] = _typed(below, value)
-            except OmegaConfBaseException as error:
-                self.problems.append(f"{prefix}{name}: {str(error).splitlines()[0]}")
+                fitting[name] = texts.fit(value, below)
+            except ValueError as error:
+                self.problems.append(f"{prefix}{name}: {error}")
         return kind(**fitting)
 
     def _stranger(self, prefix: str, name: str, value: Any) -> None:
@@ -144,28 +180,14 @@ class _Reader:
         group, key = prefix.rstrip("."), prefix + name
         others = CHOICES[group].classes() if group in CHOICES else {}
         owners = [one for one, kind in others.items() if name in types(kind)]
+        below = [f"{key}.{inner}" for inner in value] if isinstance(value, Mapping) else [key]
         if owners:
             choice = f"{group}.{CHOICES[group].key}"
             chosen = getattr(self.schema[group], CHOICES[group].key)
-            below = [f"{key}.{inner}" for inner in value] if isinstance(value, Mapping) else [key]
             self.idle |= {one: keys.Idle(f"with {choice}={chosen}", f"set {choice}={owners[0]}") for one in below}
             return
-        every = every_key(self.schema)
-        near = difflib.get_close_matches(key, every, 4, 0.5) or [one for one in every if one.endswith(name)]
-        beside = [one for one in every if one.rpartition(".")[0] == group]
-        self.problems.append(f"there is no key {key!r}; did you mean {', '.join(near or beside)}?")
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    """The value as `kind`.
-
-    Raises:
-        OmegaConfBaseException: if it is of another type.
-    """
-    holder = dataclasses.make_dataclass("Holder", [("value", kind, dataclasses.field(default=MISSING))])
-    node = OmegaConf.structured(holder)
-    node.value = value
-    return OmegaConf.to_container(node)["value"]  # type: ignore[index, call-overload]
+        every = every_key(self.schema, self.root)
+        self.problems += [unknown(one, every) for one in below]
 
 
 def _idle(config: Config, values: Mapping[str, Any]) -> dict[str, keys.Idle]:
@@ -176,6 +198,17 @@ def _idle(config: Config, values: Mapping[str, Any]) -> dict[str, keys.Idle]:
             prefix = f"{group.name}."
             silent |= {prefix + name: why for name, why in keys.idle(chosen, prefix).items()}
     return {name: silent[name] for name in silent if _is_set(values, name)}
+
+
+def _leave_out(config: Config, silent: Mapping[str, keys.Idle], given: Collection[str]) -> list[str]:
+    """Have keys that do nothing by default; a sentence for each that the user gave."""
+    for name in silent:
+        _reset(config, name)
+    return [
+        f"{name}: expected it unset {why}, where it does nothing; leave it out, or {remedy}"
+        for name, (why, remedy) in silent.items()
+        if _given(name, given)
+    ]
 
 
 def _is_set(values: Mapping[str, Any], name: str) -> bool:
@@ -197,5 +230,7 @@ def _reset(config: Config, name: str) -> None:
     place: Any = config
     for group in groups:
         place = getattr(place, group, None)
-    if place is not None and hasattr(place, last):
+    if isinstance(place, dict):
+        place.pop(last, None)
+    elif place is not None and hasattr(place, last):
         setattr(place, last, getattr(type(place)(), last))

@@ -12,7 +12,7 @@ from fss.keys import Idle
 
 def problems(config: Config, thorough: bool = True) -> list[str]:
     """All that does not go together, one sentence each; `thorough` looks into heads as well, which takes seconds."""
-    wrong = [*_training(config), *_unlabelled(config), *_tuning(config), *_evaluation(config)]
+    wrong = [*_training(config), *_tuning(config), *_evaluation(config)]
     return wrong + (_head(config) if thorough else [])
 
 
@@ -21,9 +21,19 @@ def idle(config: Config) -> dict[str, Idle]:
     return dict(_idle(config))
 
 
+def idle_options(config: Config) -> dict[str, Idle]:
+    """The options of the head that do nothing beside its others, with dots; takes seconds, as heads are looked into."""
+    from fss import heads
+
+    name, options = config.model.name, config.model.options
+    if name not in heads.names():
+        return {}
+    return {f"model.options.{key}": why for key, why in heads.idle_options(name, options).items()}
+
+
 def renders(config: Config) -> bool:
     """Whether scenes are rendered: as the corpus, or to be measured on."""
-    return config.corpus.kind == "scenes" or (config.dataset.name == "scenes" and not config.dataset.root)
+    return config.corpus.kind == "scenes" or config.dataset.rendered
 
 
 def _idle(config: Config) -> Iterator[tuple[str, Idle]]:
@@ -76,15 +86,6 @@ def _training(config: Config) -> Iterator[str]:
         )
 
 
-def _unlabelled(config: Config) -> Iterator[str]:
-    number = config.train.unlabelled
-    if number > 0 and not (config.model.name == "mining" and config.model.options.get("mine", 1)):
-        yield (
-            "train.unlabelled: expected model=mining with model.options.mine above 0, other heads learn nothing of "
-            f"single images, got {number} with model={config.model.name}; set train.unlabelled=0"
-        )
-
-
 def _tuning(config: Config) -> Iterator[str]:
     if not config.train.tune:
         return
@@ -92,11 +93,6 @@ def _tuning(config: Config) -> Iterator[str]:
         yield (
             f"select: expected holdout with train.tune, got {config.select}; candidates differ in their backbones, "
             "set select=holdout"
-        )
-    if config.model.name == "mining" and config.model.options.get("rectify", 1):
-        yield (
-            "model.options.rectify: expected 0 with train.tune, because the index of training images is that of the "
-            f"backbone before, got {config.model.options.get('rectify', 'none')}; set model.options.rectify=0"
         )
 
 
@@ -110,26 +106,35 @@ def _evaluation(config: Config) -> Iterator[str]:
     if asked:
         from fss import heads
 
-        free = tuple(heads.TRAINING_FREE)
+        free = tuple(heads.training_free())
         yield from (
             f"baselines: {name}: expected one of {', '.join(free)}, got {name!r}" for name in asked if name not in free
         )
 
 
 def _head(config: Config) -> list[str]:
-    """What the head itself says of its options, for levels of any width: before labels are made, not after."""
+    """What the head says of its options, and of how it is to be trained."""
     from fss import heads
+    from fss.heads.parts.options import LearnedOptions
 
-    if config.model.name not in heads.names():
+    name, train = config.model.name, config.train
+    if name not in heads.names():
         return []
-    wrong = []
-    if config.train.compile and config.model.name in heads.INNER_GRADIENT:
+    options, wrong = heads.read_options(name, config.model.options)
+    learned = options if isinstance(options, LearnedOptions) else LearnedOptions()
+    if train.compile and heads.kind(name).inner_gradient:
         wrong.append(
-            f"train.compile: expected false with model={config.model.name}, which takes a gradient inside of its "
-            "forward pass, got true; set train.compile=false"
+            f"train.compile: expected false with model={name}, which takes a gradient inside of its forward pass, got "
+            "true; set train.compile=false"
         )
-    try:
-        heads.build(config.model.name, dict.fromkeys(("low", "mid", "high"), 64), **config.model.options)
-    except ValueError as error:
-        wrong.append(str(error))
+    if train.unlabelled > 0 and not learned.learns_single_images:
+        wrong.append(
+            f"train.unlabelled: expected 0 with model={name} as its options are, which learns nothing of single "
+            f"images, got {train.unlabelled}; set train.unlabelled=0, or model=mining model.options.mine=1"
+        )
+    if train.tune and learned.keeps_features:
+        wrong.append(
+            f"train.tune: expected none with model={name} as its options are, which keeps features of the backbone as "
+            "it was; set model.options.rectify=0"
+        )
     return wrong

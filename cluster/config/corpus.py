@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from fss.keys import at_least, key, one_of, ranged
 
 _FOLDER = ("folder",)
+# Beside keys that are called list and range these names must be made elsewhere.
+_Bands = list[int]
+_Range = list[float]
+_Problems = list[str]
 
 
 @dataclass
@@ -22,6 +26,8 @@ class CorpusConfig:
     without folder and extension."""
     column: str | None = key(None, when={"kind": _FOLDER, "list": True})
     """Column of a .csv or .parquet list; none = the first of path, url, file, filename, image."""
+    drivers: str | None = key(None, when={"kind": _FOLDER, "list": True})
+    """Drivers of fsspec that a list may name beside http(s), s3, gs, az, abfs, hf and plain paths, such as ftp,sftp."""
     longer_side: int = key(512, at_least(1))
     """Larger images are shrunk to this longer side, pixels."""
     shard_size: int = key(500, at_least(1))
@@ -32,6 +38,11 @@ class CorpusConfig:
     """Images that would decode to more pixels are rejected by their header."""
     max_bytes: int = key(1 << 29, at_least(1))
     """Larger files are rejected unread, bytes."""
+    bands: _Bands | None = None
+    """Bands of a TIFF of several that are shown as red, green and blue, or one as grey, counted from 1: [4,3,2]; none =
+    as the file says."""
+    range: _Range | None = None
+    """Numbers that are shown black and white, [low,high], in files of more than 8 bits; none = as their numbers say."""
     near_duplicates: int | None = key(None, ranged("bits from 0 to 16 or null", lambda value: 0 <= value <= 16))
     """Largest number of differing bits of 64-bit perceptual hashes at which two images count as one (3 to 6 finds other
     encodings and sizes of a picture); none = only exact copies are found."""
@@ -41,3 +52,12 @@ class CorpusConfig:
     """Rendered images of the evaluation list, from other seeds."""
     scene_size: int = key(128, at_least(1))
     """Side of a rendered scene, pixels."""
+
+    def problems(self) -> _Problems:
+        """What no rule of a single number says."""
+        found = []
+        if self.bands is not None and not (len(self.bands) in (1, 3) and min(self.bands) >= 1):
+            found.append(f"bands: expected one or three numbers of bands from 1, as [3,2,1], got {self.bands}")
+        if self.range is not None and not (len(self.range) == 2 and self.range[0] < self.range[1]):
+            found.append(f"range: expected the numbers of black and white, as [0,4095], got {self.range}")
+        return found

@@ -11,9 +11,9 @@ from fss.keys import POSITIVE, at_least, key
 class PlanConfig:
     """What `jobs.plan` predicts, and for which machines."""
 
-    corpus_size: float | None = key(None, POSITIVE)
+    corpus_size: float | None = None
     """Images to plan for; on the command line of jobs.plan simply corpus_size=1e9."""
-    images: int = key(64, at_least(1))
+    images: int = key(64, at_least(16))
     """Images that the stages are measured on."""
     workers: int | None = key(None, at_least(1))
     """Processes to plan for; none = as many as this cluster has."""

@@ -1,9 +1,8 @@
-"""Keys of jobs.predict."""
+"""The keys of `jobs.predict`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -16,14 +15,34 @@ class PredictConfig:
 
     model: str = MISSING
     """Folder of an exported model, or a run's folder, whose model is taken."""
-    support: Any = MISSING
-    """Image, or list of images, that shows the thing."""
-    support_mask: Any = MISSING
+    support: str | list[str] = MISSING
+    """Image, or list of images, that shows the thing: support=[a.jpg,b.jpg]."""
+    support_mask: str | list[str] = MISSING
     """Its mask, or one for each support: nonzero (or 1) = the thing."""
     query: str = MISSING
     """Image or folder of images to segment."""
     out: str = MISSING
+    """Folder that masks and overlays are written into."""
     threshold: float = key(0.5, ranged("a probability in (0, 1)", lambda value: 0 < value < 1))
     """Foreground probability from which a pixel belongs to the thing, in (0, 1)."""
     overwrite: bool = False
+    """Whether masks that are in `out` already are written anew; otherwise they are refused."""
     device: str = "auto"
+    """Where the model runs: `cpu`, `cuda`, or `auto` = a GPU if there is one."""
+
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        found = []
+        supports, masks = listed(self.support), listed(self.support_mask)
+        if MISSING not in (*supports, *masks) and len(supports) != len(masks):
+            found.append(
+                f"support_mask: expected one mask for each support, got {len(supports)} supports and {len(masks)} masks"
+            )
+        if not supports:
+            found.append("support: expected at least one image, got an empty list")
+        return found
+
+
+def listed(value: str | list[str]) -> list[str]:
+    """One text, or a list of them, as a list."""
+    return value if isinstance(value, list) else [value]

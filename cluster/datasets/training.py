@@ -76,7 +76,7 @@ def _open(one: TrainingImages) -> tuple[Dataset, tuple[int, ...]]:
 
 def renders(config: Config) -> bool:
     """Whether the images are those of the render stage."""
-    return config.dataset.name == "scenes" and not config.dataset.root
+    return config.dataset.rendered
 
 
 def needed(config: Config) -> tuple[str, ...]:

@@ -40,12 +40,12 @@ def entries(work: EvaluateWork) -> tuple[Entry, ...]:
     assert chosen.head is not None
     spec = backbone.spec(chosen.backbone, work.means.weights, work.inputs)
     name = chosen.head.name
-    if name in heads.TRAINING_FREE:
+    if name in heads.training_free():
         return (*_free(chosen, spec, (), name), *_free(chosen, spec, (name,), None, chosen.head.options))
     found = list(_free(chosen, spec, FLOORS))
     if chosen.backbone.weights == "pretrain":
         untrained = replace(spec, weights="random", seed=chosen.seed)
-        found.insert(0, Entry(f"{heads.TRAINING_FREE['prototype']}, random backbone", untrained, "prototype"))
+        found.insert(0, Entry(f"{heads.training_free()['prototype']}, random backbone", untrained, "prototype"))
     folder = work.inputs["train"].folder / "model"
     spec = _exported(folder) if chosen.tuned else spec
     return (*found, *_trained(chosen, f"{name}, meta-trained", spec, folder))
@@ -54,7 +54,7 @@ def entries(work: EvaluateWork) -> tuple[Entry, ...]:
 def _exported(folder: Path) -> BackboneSpec:
     """The backbone of an exported model."""
     chosen = segmenter.read_about(folder)["backbone"]
-    weights, padding = str(folder / "backbone.safetensors"), chosen.get("padding", "zeros")
+    weights, padding = str(folder / "backbone.safetensors"), chosen["padding"]
     return BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
 
 
@@ -76,7 +76,7 @@ def _free(
     asked = chosen.baselines if options is None else None
     for name in usual if asked is None else asked:
         if name != without:
-            yield Entry(heads.TRAINING_FREE[name], spec, name, tuple((options or {}).items()))
+            yield Entry(heads.training_free()[name], spec, name, tuple((options or {}).items()))
 
 
 def _trained(chosen: EvaluateSettings, label: str, spec: BackboneSpec, folder: Path) -> list[Entry]:

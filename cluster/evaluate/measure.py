@@ -30,6 +30,7 @@ from fss.evaluation import running
 from fss.evaluation.cache import FeatureStore, Memory
 from fss.evaluation.metrics import FIELDS, MODEL
 from fss.evaluation.running import Photos
+from fss.heads.parts.capabilities import Fits
 from fss.heads.parts.head import Head
 from fss.imaging import images
 
@@ -64,7 +65,7 @@ def _load_head(entry: Entry) -> Head:
         head = segmenter.Segmenter.load(entry.folder).head
     else:
         backbone = entry.spec.load().backbone
-        head = heads.build(entry.head, backbone.channels, corners=backbone.corners, **dict(entry.options))
+        head = heads.build(entry.head, dict(entry.options), backbone.channels, corners=backbone.corners)
     if entry.weights:
         head.load_state_dict(load(Path(entry.weights).read_bytes()))
     return head.eval().to(device)
@@ -168,6 +169,7 @@ class Describe:
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is a tuple of image names."""
         head, source = self.entry.load(), photos(self.data, self.entry.spec, self.cache)
+        assert isinstance(head, Fits)
         rows = torch.cat([head.describe(source.embedded(head, name)) for name in unit.payload])
         buffer = io.BytesIO()
         np.save(buffer, rows.float().cpu().numpy(), allow_pickle=False)

@@ -172,7 +172,7 @@ def check(config: Config) -> list[str]:
     """Whether the data set, the list of episodes, the word vectors and the model are there and go together."""
     data = measured.problems(config)
     found = [*data, *(_model(config) if config.model.name == "trained" else backbone.problems(config))]
-    free = config.model.name in heads.TRAINING_FREE
+    free = config.model.name in heads.training_free()
     if free and config.select != "holdout":
         found.append(
             f"select={config.select}: expected a trained model, {config.model.name} has no candidates to select from; "

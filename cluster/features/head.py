@@ -29,5 +29,4 @@ class HeadSettings:
         Raises:
             ValueError: for options that it does not have.
         """
-        about = {"seed": seed, "corners": backbone.corners, **self.options}
-        return heads.build(self.name, backbone.channels, **about)
+        return heads.build(self.name, self.options, backbone.channels, corners=backbone.corners, seed=seed)

@@ -200,7 +200,7 @@ def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
         raise ValueError(f"expected images in corpus.root={config.corpus.root}, found none")
     step = max(1, len(listing) // number)
     chosen = tuple(listing[::step][:number])
-    return small, Some(given.root, given.list_file, given.column, chosen)
+    return small, Some(**vars(given), chosen=chosen)
 
 
 def _sized(config: Config, shard_size: int, *, groups: int) -> Config:
@@ -300,7 +300,7 @@ def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, 
     recipes: dict[str, Any] = {}
     if config.backbone.weights == "pretrain":
         recipes["pretrain"] = pretrain.job(run.work("pretrain", run.folder)).recipe
-    if config.model.name not in (*heads.TRAINING_FREE, "trained"):
+    if config.model.name not in (*heads.training_free(), "trained"):
         recipes["train"] = train.job(run.work("train", run.folder)).recipe
     for name, recipe in recipes.items():
         yield name, pool.one(timed, recipe)[0]

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from scipy.io import loadmat
 
 from cluster.engine import publish
 from fss.datasets import DatasetKeys, coco20i, pascal5i
-from fss.datasets.parts import coco, files, voc
+from fss.datasets.parts import coco, files, instances, voc
 from fss.imaging import images
 
 T = TypeVar("T")
@@ -52,7 +53,8 @@ def parallel(function: Callable[[T], R], items: Sequence[T], workers: int) -> It
     if workers <= 1 or len(items) <= 1:
         yield from map(function, items)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    deaf = (signal.signal, (signal.SIGINT, signal.SIG_IGN))  # Ctrl-C reaches all processes; the first ends the others
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), *deaf) as pool:
         yield from pool.map(function, items, chunksize=max(1, min(64, len(items) // (4 * workers))))
 
 
@@ -65,11 +67,35 @@ def _whole(target: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     yield partial
+    publish.write_bytes(_mark(target), b"")
     partial.replace(target)
 
 
-def _write(target: Path, tasks: Iterable[tuple[str, Any]], function: Callable[[Any], bool], workers: int) -> str:
-    """Run `function` over (path in `target`, source), which says whether it had to write."""
+def _mark(target: Path) -> Path:
+    """What says that a folder of masks was made here, so that its masks may be made again."""
+    return target.with_name(f".{target.name}.prepared")
+
+
+def _write(
+    target: Path,
+    tasks: Sequence[tuple[str, T]],
+    function: Callable[[tuple[Path, T]], bool],
+    size: Callable[[T], tuple[int, int]],
+    workers: int,
+) -> str:
+    """Run `function` over (path in `target`, source), which says whether it had to write.
+
+    Raises:
+        ValueError: if that would replace masks that somebody else made.
+    """
+    if not _mark(target).is_file():
+        there = [(target / f"{stem}.png", source) for stem, source in tasks if (target / f"{stem}.png").is_file()]
+        foreign = [path.name for path, source in there if not _is_mask(path, size(source))]
+        if foreign:
+            raise ValueError(
+                f"{target}: {len(foreign)} files, as {foreign[0]}, are no class masks of their images, and were not "
+                "made here; expected class indices, or set out=DIR to make masks in another place"
+            )
     with _whole(target) as folder:
         made = list(parallel(function, [(folder / f"{stem}.png", source) for stem, source in tasks], workers))
     return f"{target}: {sum(made)} masks written, {len(made) - sum(made)} were there"
@@ -93,37 +119,33 @@ def _coco(root: Path, out: Path, year: int | None, workers: int) -> list[str]:
     said: list[str] = []
     for part in (f"val{found}", f"train{found}"):
         photos, there = coco.image_folder(root, part), coco.mask_folder(root, part)
-        instances = coco.instances_file(root, part)
+        listed = coco.instances_file(root, part)
         target = out / "annotations" / part
         if photos is None:
             said.append(f"{root / part}: no such images, nothing to build")
             continue
         if out != root:
             _link(photos, out / part)
-            _link(instances, coco.instances_file(out, part))
+            _link(listed, coco.instances_file(out, part))
             _link(there, target)
-        if instances.is_file() and there in (None, target):
-            annotated = coco.load_instances(instances)
-            tasks = [(stem, image) for stem, image in annotated.items() if (photos / f"{stem}.jpg").is_file()]
-            said.append(_write(target, tasks, _write_coco, workers))
+        if listed.is_file() and there in (None, target):
+            annotated = instances.load_instances(listed)
+            tasks = [(stem, image) for stem, image in annotated.items() if files.image_file(photos, stem).is_file()]
+            said.append(_write(target, tasks, _write_coco, lambda image: (image.width, image.height), workers))
         elif there is not None:
             said.append(f"{there}: masks are there")
         elif part.startswith("val"):
             coco.open_part(root, part)  # says what is missing
         else:
-            said.append(f"{instances}: not there, no masks built for {photos}")
+            said.append(f"{listed}: not there, no masks built for {photos}")
     return said
 
 
-def _write_coco(task: tuple[Path, coco.Annotated]) -> bool:
+def _write_coco(task: tuple[Path, instances.Annotated]) -> bool:
     path, image = task
     if _is_mask(path, (image.width, image.height)):
         return False
-    try:
-        mask = coco.draw(image)
-    except ValueError as error:
-        raise ValueError(f"{path.stem}: {error}") from error
-    publish.write_bytes(path, images.encode_png(mask))
+    publish.write_bytes(path, images.encode_png(instances.draw(image)))
     return True
 
 
@@ -143,11 +165,11 @@ def _pascal(root: Path, out: Path, sbd: str | None, workers: int) -> list[str]:
     sources = {path.stem: path for path in mats.glob("*.mat")} | {path.stem: path for path in own.glob("*.png")}
     if not any(path.suffix == ".png" for path in sources.values()):
         raise ValueError(f"expected VOC's own masks in {own}, which go before SBD's, found none; check dataset.root")
-    known = {stem: source for stem, source in sorted(sources.items()) if (photos / f"{stem}.jpg").is_file()}
+    known = {stem: source for stem, source in sorted(sources.items()) if files.image_file(photos, stem).is_file()}
     if not known:
         raise ValueError(f"expected the images of {own} in {photos}, found none; check dataset.root")
-    tasks = [(stem, (source, photos / f"{stem}.jpg")) for stem, source in known.items()]
-    line = _write(out / merged.name, tasks, _write_pascal, workers)
+    tasks = [(stem, (source, files.image_file(photos, stem))) for stem, source in known.items()]
+    line = _write(out / merged.name, tasks, _write_pascal, lambda source: files.read_size(source[1]), workers)
     return [line + (f", {len(sources) - len(known)} without an image left out" if len(known) < len(sources) else "")]
 
 

@@ -25,7 +25,7 @@ from cluster.training import optimizers
 from cluster.training.feed import Feed, load
 from fss import backbones, segmenter
 from fss.heads.parts import losses
-from fss.heads.parts.head import Head
+from fss.heads.parts.capabilities import Settles, Studies
 from fss.precision import warn_of_slow
 from fss.tasks import task
 from fss.training import study
@@ -62,8 +62,8 @@ class MetaRecipe:
         head = chosen.head.build(backbone, chosen.seed)
         if self.means.init_from:
             start.fill(head, self.means.init_from, chosen.head.about, backbones.fingerprint(backbone))
-        elif head.studies:
-            self._study(head.to(device))
+        elif isinstance(head, Studies) and head.studies:
+            self._study(head.to(device), head)
         module = MetaModule(head, losses.by_name(chosen.loss), backbone.corners)
         if chosen.tune:
             tuned = Tuned(copy.deepcopy(backbone), chosen.tune, self.means.gradient_checkpointing, self.spec.precision)
@@ -72,13 +72,13 @@ class MetaRecipe:
             module.compile()
         return module
 
-    def _study(self, head: Head) -> None:
+    def _study(self, module: nn.Module, head: Studies) -> None:
         """Show the head training images, the same ones in every worker: the first ones of the first epoch."""
         total, size = mixed.order(self.train, self.settings.seed).size, self.settings.batch
         batches = self._load(self.train, 0, math.ceil(total / size), 0, 1, size, 1)
         head.study(study.Album(study.distinct(batches, head.studies), self.bank), self.settings.seed)
         if torch.distributed.is_initialized():
-            for buffer in head.buffers():  # other processors may round otherwise
+            for buffer in module.buffers():  # other processors may round otherwise
                 torch.distributed.broadcast(buffer, 0)
 
     def identity(self) -> dict[str, str]:
@@ -126,8 +126,7 @@ class MetaRecipe:
     def after_step(self, module: nn.Module) -> None:
         """What the head noted of a step is added up over the workers, and settled by each alike."""
         head = _meta(module).head
-        noted = head.noted()
-        if noted is None:
+        if not isinstance(head, Settles) or (noted := head.noted()) is None:
             return
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(noted)

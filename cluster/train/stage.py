@@ -193,7 +193,7 @@ def _inputs(config: Config) -> tuple[str, ...]:
 
 def _check(config: Config) -> list[str]:
     """Whether there is something to train, its files are there and fit, and the workers can ever start."""
-    if config.model.name in (*heads.TRAINING_FREE, "trained"):
+    if config.model.name in (*heads.training_free(), "trained"):
         return [f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate"]
     keys, weights = config.train, backbone.problems(config)
     found = [*weights, *check.training_workers(config.cluster)]

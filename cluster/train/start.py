@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from fss import segmenter, shards
+from fss import heads, segmenter, shards
 from fss.heads.parts.head import Head
 
 logger = logging.getLogger(__name__)
@@ -67,9 +67,9 @@ def fill(head: Head, path: str, model: Mapping[str, Any], fingerprint: str) -> N
         raise ValueError(
             f"train.init_from: the model in {folder} was trained on another backbone; set "
             f"backbone={about['backbone']['name']} backbone.weights={folder / 'backbone.safetensors'} "
-            f"backbone.padding={about['backbone'].get('padding', 'zeros')}"
+            f"backbone.padding={about['backbone']['padding']}"
         )
-    other = _different(theirs["options"], model["options"])
+    other = _different(theirs["options"], heads.complete(model["name"], model["options"]))
     data = (folder / WEIGHTS).read_bytes()
     if shards.sha256(data) != about["sha256"][WEIGHTS]:
         raise ValueError(f"train.init_from: {folder / WEIGHTS} is damaged; export the model again")

@@ -31,7 +31,10 @@ def load(data: Source[Raw], numbers: Iterable[int], workers: int) -> Iterator[Ra
     A thread shares the interpreter with the training itself; decoding, resampling and training release it.
     """
     if workers:
-        yield from DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers)  # type: ignore[arg-type]
+        try:
+            yield from DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers)  # type: ignore[arg-type]
+        except Exception as error:  # torch's frames in its traceback would keep the processes as long as the error
+            raise error.with_traceback(None) from error.__cause__
         return
     with ThreadPoolExecutor(1) as threads:
         yield from ahead(data.__getitem__, numbers, threads, _AHEAD)

@@ -1,7 +1,8 @@
 """The training loop: Ray Train starts the workers, DeepSpeed steps, and the state can always be picked up again.
 
 What is trained is a `Recipe`; the loop knows nothing of few-shot segmentation. Batch n is a pure function of n, so a
-run that goes on from a checkpoint, with any number of workers, sees the batches that it would have seen.
+run that goes on from a checkpoint, with any number of workers, sees the batches that it would have seen. `train` is one
+way to start the workers; all that each of them does is `work`, which knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -21,16 +22,21 @@ from cluster.config import ClusterConfig
 from cluster.engine import publish
 from cluster.engine.progress import Progress
 from cluster.engine.stage import StageError
+from cluster.tracking import redact
 from cluster.tracking.journal import Journal
-from cluster.training import checkpoint
+from cluster.training import checkpoint, gradients
 from cluster.training.averaging import Average
-from cluster.training.health import Health, check_finite
+from cluster.training.gradients import Gradients
+from cluster.training.health import Health, check_finite, check_moving
 from cluster.training.job import Job
 from cluster.training.meter import Figures, Meter
 from cluster.training.optimizers import learning_rate
 from fss import rng
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that a restarted worker waits for the one before to let go of the journal.
+_PATIENCE = 60.0
 
 
 def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
@@ -63,22 +69,31 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
     except TrainingFailedError as error:
         told = [line.strip() for line in str(error).splitlines() if line.strip()]
         cause = next((line for line in reversed(told) if "Error: " in line), told[-1])
-        raise StageError(f"{job.name}: {cause}; checkpoints are kept, run again to go on from the last one") from error
+        raise stopped(job, cause) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def stopped(job: Job, cause: str) -> StageError:
+    """The error of a training whose workers came to grief and are not started again."""
+    return StageError(f"{job.name}: {cause}; checkpoints are kept, run again to go on from the last one")
+
+
+def work(job: Job, rank: int, world: int) -> None:
+    """All that worker `rank` of `world` does, in a process of its own whose group, if `world` > 1, is initialised."""
+    torch.set_num_threads(job.threads)
+    Loop(job, rank, world).run()
+    if torch.distributed.is_initialized():  # nobody leaves while rank 0 exports; after an error nobody waits for others
+        torch.distributed.barrier()
 
 
 def _worker(config: Mapping[str, Any]) -> None:
     import ray.train
 
-    job: Job = config["job"]
+    redact.install()
     logging.getLogger().setLevel(logging.WARNING)  # or Ray prints a line for every report
     context = ray.train.get_context()
-    torch.set_num_threads(job.threads)
-    loop = Loop(job, context.get_world_rank(), context.get_world_size())
-    loop.run()
-    if torch.distributed.is_initialized():  # nobody leaves while rank 0 exports; after an error nobody waits for others
-        torch.distributed.barrier()
+    work(config["job"], context.get_world_rank(), context.get_world_size())
 
 
 class Loop:
@@ -92,6 +107,7 @@ class Loop:
             os.environ["DS_ACCELERATOR"] = "cpu"
         module = job.recipe.module(self.device).to(self.device)
         self.engine = _engine(job, module, job.recipe.optimizer(module), world)
+        self.gradients = Gradients(self.engine, job.moments)
         self.base_rates = [group["lr"] for group in self._groups()]
         self.average = Average(self.engine.module, job.ema)
         self.identity = {**job.identity, **job.recipe.identity()}
@@ -141,7 +157,7 @@ class Loop:
             torch.manual_seed(rng.mix(job.seed, "step", self.step, self.rank, index))  # dropout as it would have been
             figures = self.engine(*part_of(batch, index, job.accumulate))
             self.engine.backward(figures["loss"])
-            self.engine.step()  # DeepSpeed updates after the last part
+            (self.gradients if index == job.accumulate - 1 else self.engine).step()  # updates after the last part
             for name, value in figures.items():
                 share = value.detach() / job.accumulate
                 means[name] = means[name] + share if name in means else share
@@ -154,7 +170,8 @@ class Loop:
 
     def _figures(self, meter: Meter, progress: Progress | None) -> Figures:
         """Means over the steps since the last log and over all ranks, with the speed."""
-        figures = self._means(meter)
+        figures = self._means(meter) | self.gradients.figures()
+        check_moving(self.job.name, self.step, figures)
         rates = {f"lr/{group['name']}" if "name" in group else "lr": group["lr"] for group in self._groups()}
         eta = {} if progress is None else {"eta_seconds": progress.remaining() or 0.0}
         return {**figures, **rates, **meter.speed(self.device), **eta}
@@ -213,13 +230,21 @@ class Loop:
         if self.rank:
             yield None
             return
-        with Journal(self.job.tracking, self.job.journal, parent=self.job.parent) as journal:
+        with Journal(self.job.tracking, self.job.journal, parent=self.job.parent, patience=_PATIENCE) as journal:
             yield journal
 
 
-def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world: int) -> Any:
+def import_deepspeed() -> Any:
+    """DeepSpeed; on CPUs without an operator of inference, which the first engine would compile for a minute."""
     import deepspeed
 
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world: int) -> Any:
+    deepspeed = import_deepspeed()
     told = logging.getLogger("DeepSpeed")
     told.setLevel(logging.ERROR)  # while it starts: it warns of every optimiser that it did not write
     settings = {
@@ -227,8 +252,7 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
         "train_micro_batch_size_per_gpu": job.batch // world // job.accumulate,
         "gradient_accumulation_steps": job.accumulate,
         "gradient_clipping": job.clip,
-        "zero_optimization": {"stage": job.zero_stage},
-        "bf16": {"enabled": job.precision == "bf16"},
+        **gradients.settings(job.precision, job.zero_stage),
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         **job.extra,

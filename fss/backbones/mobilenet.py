@@ -5,15 +5,21 @@ import torchvision
 from torch import nn
 
 from fss.backbones.dilation import check_stride, dilate_to_stride, subsample
+from fss.backbones.network import Network
+
+NAMES = ("mobilenet_v2",)
 
 LOW, MID, HIGH = 6, 13, 17  # torchvision's `features[i]`: the last blocks at native stride 8, 16 and 32
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Network):
     """low = features[6] (stride 8), mid = features[13], high = features[17] (both at `stride`).
 
     features[18], the 1x1 expansion to 1280 channels, belongs to the classifier and is left out.
     """
+
+    corners = True
+    left_out = ("features.18.",)
 
     def __init__(self, name: str = "mobilenet_v2", stride: int | None = None) -> None:
         super().__init__()
@@ -31,3 +37,6 @@ class MobileNetV2(nn.Module):
         mid = self.features[LOW + 1 : MID + 1](low)
         high = self.features[MID + 1 :](mid)
         return {"low": low, "mid": subsample(mid, 2) if self.stride == 32 else mid, "high": high}
+
+
+NETWORK = MobileNetV2

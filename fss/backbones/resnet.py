@@ -11,22 +11,33 @@ import torchvision
 from torch import nn
 
 from fss.backbones.dilation import check_stride, dilate_to_stride, subsample
-from fss.backbones.weights import LINEAR
+from fss.backbones.network import Network
+
+#: Ends the names of those whose levels are taken before their last ReLU; their weights are the others'.
+LINEAR = "_linear"
+NAMES = ("resnet18", "resnet50", "resnet101", "resnet18_linear", "resnet50_linear", "resnet101_linear")
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """low = layer2 (stride 8), mid = layer3, high = layer4 (both at `stride`)."""
+
+    corners = True
 
     def __init__(self, name: str, stride: int | None = None) -> None:
         super().__init__()
         self.linear = name.endswith(LINEAR)
         self.stride = check_stride(name, stride, (8, 16, 32), default=16)
-        net = torchvision.models.get_model(name.removesuffix(LINEAR), weights=None)
+        net = torchvision.models.get_model(self.torchvision_name(name), weights=None)
         self.conv1, self.bn1 = net.conv1, net.bn1
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         dilate_to_stride([self.layer3, self.layer4], self.stride)
         width = net.fc.in_features
         self.channels = {"low": width // 4, "mid": width // 2, "high": width}
+
+    @classmethod
+    def torchvision_name(cls, name: str) -> str:
+        """The name without what says where levels are taken."""
+        return name.removesuffix(LINEAR)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images (B,3,S,S), ImageNet-normalised, to features; see `fss.backbones.Features`."""
@@ -62,3 +73,6 @@ def _before_relu(block: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
             outputs = outputs if number == 1 else torch.relu(outputs)
             outputs = parts[f"bn{number}"](parts[f"conv{number}"](outputs))
     return outputs + (parts["downsample"](inputs) if "downsample" in parts else inputs)
+
+
+NETWORK = ResNet

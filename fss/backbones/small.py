@@ -9,8 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fss.backbones.dilation import check_stride
+from fss.backbones.network import Network
 
-class Block(nn.Module):
+NAMES = ("small",)
+
+
+class PreactivationBlock(nn.Module):
     """Two 3x3 convolutions with a skip: (B, inputs, H, W) -> (B, outputs, H, W), or half of H and W for stride 2."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> None:
@@ -26,27 +31,29 @@ class Block(nn.Module):
         return self.skip(x) + self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
 
 
-class SmallNet(nn.Module):
+class SmallNet(Network):
     """Images (B, 3, S, S) float32, ImageNet-normalised, S a multiple of 8 -> {"low", "mid", "high"}.
 
     "low" (B, 48, S/4, S/4), "mid" (B, 96, S/8, S/8), "high" (B, 128, S/8, S/8); 1.0 million parameters, drawn from
-    `seed` alone. Raises ValueError on other sizes.
+    `seed` alone, which is that of torch's generator if none is given. Raises ValueError on other sizes.
     """
 
     stride = 8
+    corners = False
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, name: str = "small", stride: int | None = None, *, seed: int | None = None) -> None:
         super().__init__()
+        check_stride(name, stride, (self.stride,), default=self.stride)
         low, mid, high = 48, 96, 128
         self.channels = {"low": low, "mid": mid, "high": high}
         with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
             self.stem = nn.Conv2d(3, low, 8, 4, 2, bias=False)
-            self.low = Block(low, low)
-            self.mid = nn.Sequential(Block(low, mid, stride=2), Block(mid, mid))
-            self.high = nn.Sequential(Block(mid, high), Block(high, high, dilation=2))
+            self.low = PreactivationBlock(low, low)
+            self.mid = nn.Sequential(PreactivationBlock(low, mid, stride=2), PreactivationBlock(mid, mid))
+            self.high = nn.Sequential(PreactivationBlock(mid, high), PreactivationBlock(high, high, dilation=2))
             # Not affine: a level that no loss reads has then no parameter without a gradient.
             self.norms = nn.ModuleDict({name: nn.BatchNorm2d(c, affine=False) for name, c in self.channels.items()})
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(torch.initial_seed() if seed is None else seed)
             for parameter in self.parameters():
                 if parameter.ndim == 4:
                     nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu", generator=generator)
@@ -60,3 +67,6 @@ class SmallNet(nn.Module):
         mid = self.mid(low)
         levels = {"low": low, "mid": mid, "high": self.high(mid)}
         return {name: self.norms[name](level) for name, level in levels.items()}
+
+
+NETWORK = SmallNet

@@ -6,17 +6,22 @@ from torch import nn
 from torch.nn import functional as F
 
 from fss.backbones.dilation import check_stride, dilate_stage
+from fss.backbones.network import Network
+
+NAMES = ("vgg16",)
 
 POOL3, POOL4, POOL5 = 16, 23, 30  # places of the max poolings in torchvision's `features`
 
 
-class VGG16(nn.Module):
+class VGG16(Network):
     """low = conv3_3 pooled to stride 8, mid = conv4_3, high = conv5_3 (both max-pooled down to `stride`).
 
     At stride 8 the fourth pooling slides by one pixel (same size, zeros beyond the edge: the values are not negative)
     and the fifth stage is dilated by 2, which keeps the values on the coarse grid when S is a multiple of 16. Windows
     of two pixels have no centre pixel, so there `high` lies half a cell (4 px) right of and below `mid`.
     """
+
+    corners = False
 
     def __init__(self, name: str = "vgg16", stride: int | None = None) -> None:
         super().__init__()
@@ -40,3 +45,6 @@ class VGG16(nn.Module):
             return {"low": low, "mid": mid, "high": high}
         step = self.stride // 16
         return {"low": low, "mid": F.max_pool2d(pooled, step), "high": F.max_pool2d(high, step)}
+
+
+NETWORK = VGG16

@@ -4,19 +4,23 @@ Patch size, size of the position table, register tokens (Darcet et al. 2024) and
 """
 
 import math
-from collections.abc import Mapping
+import re
+from typing import Self
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from fss.backbones.dilation import check_stride
+from fss.backbones.network import Network, State
+
+NAMES = ("vit_small", "vit_base")
 
 WIDTHS = {"vit_small": (384, 6), "vit_base": (768, 12)}  # embedding dimension D, attention heads
 DEPTH = 12
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Multi-head self-attention on (B,N,D)."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -55,13 +59,13 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, dim: int, num_heads: int, layer_scale: bool) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
-        self.attn, self.mlp = Attention(dim, num_heads), MLP(dim)
+        self.attn, self.mlp = SelfAttention(dim, num_heads), MLP(dim)
         self.ls1, self.ls2 = (LayerScale(dim) if layer_scale else nn.Identity() for _ in range(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -78,25 +82,65 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
 
 
-class ViT(nn.Module):
+class ViT(Network):
     """low, mid, high = patch tokens after blocks 6, 9 and 12 of 12, each through the final LayerNorm, as (B,D,h,w).
 
     All three are on the patch grid: `stride` is the patch size and S must be a multiple of it.
     """
 
+    corners = False
+
     def __init__(
-        self, name: str, patch: int = 16, *, native_grid: int = 14, num_registers: int = 0, layer_scale: bool = False
+        self,
+        name: str,
+        stride: int | None = None,
+        *,
+        patch: int | None = None,
+        native_grid: int = 14,
+        num_registers: int = 0,
+        layer_scale: bool = False,
     ) -> None:
         super().__init__()
         dim, num_heads = WIDTHS[name]
+        patch = check_stride(name, stride, (8, 14, 16), default=16) if patch is None else patch
         self.stride = patch
         self.channels = {"low": dim, "mid": dim, "high": dim}
         self.patch_embed = PatchEmbed(dim, patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + native_grid**2, dim))
         self.register_tokens = nn.Parameter(torch.zeros(1, num_registers, dim)) if num_registers else None
-        self.blocks = nn.ModuleList(Block(dim, num_heads, layer_scale) for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(EncoderBlock(dim, num_heads, layer_scale) for _ in range(DEPTH))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    @classmethod
+    def for_weights(cls, name: str, stride: int | None, state: State) -> Self:
+        """Shaped like the checkpoint `state`.
+
+        Raises ValueError if `state` is no ViT checkpoint or `stride` is given and is not its patch size.
+        """
+        projection, table = _find(name, state, "patch_embed.proj.weight"), _find(name, state, "pos_embed")
+        patch, positions = projection.shape[-1], table.shape[-2] - 1
+        if math.isqrt(positions) ** 2 != positions:
+            raise ValueError(
+                f"{name}: expected a position table of 1 + n*n rows (class token, square grid), got {positions + 1}"
+            )
+        if stride not in (None, patch):
+            raise ValueError(
+                f"{name}: the checkpoint has patches of {patch} px, got stride {stride}: set stride to {patch}"
+            )
+        registers = [tensor.shape[-2] for key, tensor in state.items() if key.endswith("register_tokens")]
+        return cls(
+            name,
+            patch=patch,
+            native_grid=math.isqrt(positions),
+            num_registers=registers[0] if registers else 0,
+            layer_scale=any(key.endswith("ls1.gamma") for key in state),
+        )
+
+    @classmethod
+    def own_key(cls, key: str) -> str:
+        """DINOv2's training checkpoints number a block as blocks.<chunk>.<block>."""
+        return re.sub(r"blocks\.\d+\.(\d+)\.", r"blocks.\1.", key)
 
     def position_table(self, h: int, w: int) -> torch.Tensor:
         """Position embeddings of the class token and an h x w grid, (1,1+hw,D); bicubic between the learned ones.
@@ -134,34 +178,7 @@ class ViT(nn.Module):
         return features
 
 
-def build_vit(name: str, stride: int | None = None, state: Mapping[str, torch.Tensor] | None = None) -> ViT:
-    """A ViT shaped like the checkpoint `state` (keys with any prefix), or one with patches of `stride` (default 16) px.
-
-    Raises ValueError if `state` is no ViT checkpoint or `stride` is given and is not its patch size.
-    """
-    if state is None:
-        return ViT(name, check_stride(name, stride, (8, 14, 16), default=16))
-    projection, table = _find(name, state, "patch_embed.proj.weight"), _find(name, state, "pos_embed")
-    patch, positions = projection.shape[-1], table.shape[-2] - 1
-    if math.isqrt(positions) ** 2 != positions:
-        raise ValueError(
-            f"{name}: expected a position table of 1 + n*n rows (class token, square grid), got {positions + 1}"
-        )
-    if stride not in (None, patch):
-        raise ValueError(
-            f"{name}: the checkpoint has patches of {patch} px, got stride {stride}: set stride to {patch}"
-        )
-    registers = [tensor.shape[-2] for key, tensor in state.items() if key.endswith("register_tokens")]
-    return ViT(
-        name,
-        patch,
-        native_grid=math.isqrt(positions),
-        num_registers=registers[0] if registers else 0,
-        layer_scale=any(key.endswith("ls1.gamma") for key in state),
-    )
-
-
-def _find(name: str, state: Mapping[str, torch.Tensor], suffix: str) -> torch.Tensor:
+def _find(name: str, state: State, suffix: str) -> torch.Tensor:
     for key, tensor in state.items():
         if key.endswith(suffix):
             return tensor
@@ -169,3 +186,6 @@ def _find(name: str, state: Mapping[str, torch.Tensor], suffix: str) -> torch.Te
         f"{name}: the weights have no {suffix!r}, so they are not of a DINO-like vision transformer"
         f" (first keys: {', '.join(list(state)[:3])})"
     )
+
+
+NETWORK = ViT

@@ -5,17 +5,14 @@ Nothing is unpickled: `.safetensors`, or a state dict that `torch.load(weights_o
 
 import io
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+
+from fss.backbones.network import Network
 
 logger = logging.getLogger(__name__)
-
-#: Ends the names of networks whose levels are taken before their last ReLU; their weights are the others'.
-LINEAR = "_linear"
 
 ACCEPTED = (
     'accepted: "random", "torchvision", or a local path or fsspec address (s3://bucket/file) of a .safetensors file '
@@ -50,11 +47,6 @@ HEADS = (
     "momentum_encoder.",
     "queue",
 )
-HEADS_OF = {
-    "mobilenet_v2": ("features.18.",),  # the 1x1 expansion before MobileNetV2's classifier
-    "deeplabv3": ("aux_classifier.",),  # it helped to train the trunk
-    "deeplabv3plus": ("aux_classifier.",),
-}
 
 
 @dataclass(frozen=True)
@@ -81,12 +73,10 @@ def read_state(name: str, weights: str) -> dict[str, torch.Tensor]:
     state = (
         _torchvision_state(name) if weights == "torchvision" else _unwrap(_decode(weights, _fetch(weights)), weights)
     )
-    if name.startswith("vit_"):  # DINOv2's training checkpoints number a block as blocks.<chunk>.<block>
-        state = {re.sub(r"blocks\.\d+\.(\d+)\.", r"blocks.\1.", key): tensor for key, tensor in state.items()}
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
 
 
-def load_state(name: str, net: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> LoadReport:
+def load_state(name: str, net: Network, state: Mapping[str, torch.Tensor], source: str) -> LoadReport:
     """Copy `state` into `net` after taking the encoder's prefix off its keys; warn of keys that nothing uses.
 
     Raises ValueError if a key of `net` is missing from `state` or has another shape. BatchNorm's `num_batches_tracked`
@@ -94,14 +84,14 @@ def load_state(name: str, net: nn.Module, state: Mapping[str, torch.Tensor], sou
     """
     wanted = net.state_dict()
     prefix = max(PREFIXES, key=lambda p: sum(p + key in state for key in wanted))
-    found = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    matched = {key: found[key] for key in wanted if key in found}
+    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    matched = {key: own[key] for key in wanted if key in own}
     rest = [key for key in state if not (key.startswith(prefix) and key.removeprefix(prefix) in wanted)]
-    ignored = tuple(key for key in rest if _is_head(name, key, prefix))
+    ignored = tuple(key for key in rest if _is_head(net.left_out, key, prefix))
     report = LoadReport(
         source=source,
         matched=tuple(matched),
-        missing=tuple(key for key in wanted if key not in found and not key.endswith("num_batches_tracked")),
+        missing=tuple(key for key in wanted if key not in own and not key.endswith("num_batches_tracked")),
         unexpected=tuple(key for key in rest if key not in ignored),
         ignored=ignored,
     )
@@ -137,9 +127,9 @@ def _first(keys: tuple[str, ...] | list[str], limit: int = 4) -> str:
     return ", ".join(keys[:limit]) + (", ..." if len(keys) > limit else "") or "(none)"
 
 
-def _is_head(name: str, key: str, prefix: str) -> bool:
+def _is_head(left_out: tuple[str, ...], key: str, prefix: str) -> bool:
     """Whether a key belongs to what a feature extractor leaves out, with the encoder's prefix or beside the encoder."""
-    heads = HEADS + HEADS_OF.get(name, ())
+    heads = HEADS + left_out
     return key.removeprefix(prefix).startswith(heads) or key.removeprefix("module.").startswith(heads)
 
 
@@ -148,7 +138,7 @@ def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
     import torchvision  # here, for it takes seconds, and most runs load files
 
     try:
-        choice = torchvision.models.get_model_weights(name.removesuffix(LINEAR))["IMAGENET1K_V1"]
+        choice = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"{name}: torchvision has no weights for this backbone; give a file. {ACCEPTED}") from error
     try:

@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-import scipy.sparse
 
 from fss import rng
 from fss.clustering.assign import assign, nearest
@@ -119,6 +118,8 @@ def _totals(points: np.ndarray, labels: np.ndarray, num: int, weights: np.ndarra
 
     A sparse matrix of memberships times a block, on one thread; PyTorch's index_add_ waits for threads at each block.
     """
+    import scipy.sparse
+
     totals = np.zeros((num, points.shape[1]), dtype=np.float64)
     for start in range(0, len(points), _BLOCK):
         rows = slice(start, start + _BLOCK)

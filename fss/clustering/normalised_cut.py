@@ -13,8 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.sparse.linalg import eigsh
 
 from fss import rng
 
@@ -35,6 +33,8 @@ def ncut(fields: torch.Tensor, granularities: Sequence[int], dims: int = 6, powe
         dims: eigenvectors that are looked at.
         power: the affinity of two tokens is max(cosine, 0) ** power.
     """
+    from scipy.cluster.hierarchy import linkage
+
     rows = fields.flatten(1, 2)
     if rows.shape[1] == 1:
         return torch.zeros(len(fields), len(granularities), 1, 1, dtype=torch.int64, device=fields.device)
@@ -44,6 +44,8 @@ def ncut(fields: torch.Tensor, granularities: Sequence[int], dims: int = 6, powe
 
 
 def _cut(tree: np.ndarray, granularities: Sequence[int]) -> np.ndarray:
+    from scipy.cluster.hierarchy import fcluster
+
     labels = [fcluster(tree, number, "maxclust") for number in granularities]
     return np.stack([np.unique(each, return_inverse=True)[1] for each in labels]).astype(np.int64)
 
@@ -80,6 +82,8 @@ def second_vector(tokens: np.ndarray) -> np.ndarray:
     A twentieth of the time at 2,500 tokens, and exact to 6 places also where affinities are of low rank, which a
     Krylov space of fixed size (`cut_embedding`) exhausts.
     """
+    from scipy.sparse.linalg import eigsh
+
     walk, scale = _walk(torch.from_numpy(np.ascontiguousarray(tokens)), 1.0, torch.float64)
     first = scale.reciprocal() / scale.reciprocal().norm()
     rest = (walk - first[:, None] * first).numpy()

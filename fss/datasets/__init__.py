@@ -35,12 +35,18 @@ class DatasetKeys:
     """The labelled images that models are measured on. Each data set adds keys of its own."""
 
     name: str = "pascal5i"
+    """A data set, by the name of its module here."""
     root: str | None = None
     """Folder of the data set."""
     list: str | None = None
     """Text file below root, or any path: an image a line (fss1000: a class); none = the set's own."""
     min_area: int = key(2048, at_least(0))
     """Pixels that a class must cover in an image, at the mask's own resolution, to make an episode (2 x 32 x 32)."""
+
+    @property
+    def rendered(self) -> bool:
+        """Whether this run renders the images, before it measures on them."""
+        return False
 
     def options(self) -> dict[str, Any]:
         """The set's own settings, as `open_dataset` takes them beside name, root and list."""
@@ -80,7 +86,7 @@ class Dataset:
         return shards.sha256(files.read_bytes(self.path(name), "an image"))
 
     def mask(self, name: str) -> np.ndarray:
-        """(H, W) uint8 or uint16 class indices of image `name`."""
+        """(H, W) uint8 or uint16 class indices of image `name`, on its upright picture."""
         return self.read_mask(name)
 
     def binary_mask(self, name: str, class_id: int) -> np.ndarray:

@@ -9,13 +9,14 @@ import numpy as np
 
 from fss.datasets import Dataset, DatasetKeys, void_of
 from fss.datasets.parts import files
-from fss.imaging import images
+from fss.imaging import masks
 from fss.keys import key, one_of
 
 #: Classes of each split.
 SPLITS = {"train": 520, "val": 240, "test": 240}
 IMAGES_PER_CLASS = 10
 CLASSES_OF_LIST = True
+_PHOTOS = frozenset({".jpg", ".jpeg"})
 
 
 @dataclass
@@ -45,15 +46,21 @@ def dataset(root: str, list_file: str | None = None, split: str | None = None) -
     number = {name: i for i, name in enumerate(classes, 1)}
     void = void_of(classes)
 
+    def photo(name: str) -> Path:
+        return base / f"{name}{suffixes[name]}"
+
     def mask(name: str) -> np.ndarray:
-        shown = _foreground(base / f"{name}.png")
+        path = base / f"{name}.png"
+        shown = files.upright_mask(files.by_name(path, masks.bright), photo(name), path)
         return files.narrow(shown * np.int32(number[name.rpartition("/")[0]]))
 
+    suffixes = {f"{folder}/{stem}": suffix for folder in classes for stem, suffix in _photos(base / folder)}
+
     return Dataset(
-        names=tuple(f"{folder}/{stem}" for folder in classes for stem in _stems(base / folder)),
+        names=tuple(suffixes),
         class_names=classes,
         folds=(tuple(number.values()),),
-        path=lambda name: base / f"{name}.jpg",
+        path=photo,
         read_mask=mask,
         void=void,
         mask_path=lambda name: base / f"{name}.png",
@@ -78,17 +85,13 @@ def _alphabetical(base: Path, split: str) -> tuple[str, ...]:
     return tuple(found[start : start + SPLITS[split]])
 
 
-def _stems(folder: Path) -> list[str]:
-    found = [p.stem for p in folder.glob("*.jpg") if p.with_suffix(".png").is_file()]
+def _photos(folder: Path) -> list[tuple[str, str]]:
+    """(stem, extension) of the photos with a mask, in the order of their numbers."""
+    found = {p.stem: p.suffix for p in folder.glob("*") if p.suffix.lower() in _PHOTOS and _mask_of(p).is_file()}
     if not found:
         raise ValueError(f"expected images 1.jpg and masks 1.png in {folder}; check dataset.root and dataset.list")
-    return sorted(found, key=lambda stem: (int(stem) if stem.isdecimal() else 10**9, stem))
+    return sorted(found.items(), key=lambda item: (int(item[0]) if item[0].isdecimal() else 10**9, item[0]))
 
 
-def _foreground(path: Path) -> np.ndarray:
-    """(H, W) bool of a black-and-white mask, in colour or grey: its brighter half, or 1 of 0 and 1."""
-    try:
-        grey = images.decode_colours(files.read_bytes(path, "a mask")).max(axis=2)
-    except images.BadImageError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return grey == 1 if grey.max() <= 1 else grey >= 128
+def _mask_of(photo: Path) -> Path:
+    return photo.with_suffix(".png")

@@ -18,6 +18,11 @@ class Keys(DatasetKeys):
 
     name: str = "scenes"
 
+    @property
+    def rendered(self) -> bool:
+        """Whether they are this run's own."""
+        return not self.root
+
 
 def dataset(root: str, list_file: str | None = None) -> Dataset:
     """The scenes below `root`; their classes stand in classes.json, in four equal folds."""

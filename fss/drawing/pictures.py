@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_erosion
 
 Colour = tuple[int, int, int]
 Picture = np.ndarray | Image.Image
@@ -37,6 +36,8 @@ def to_rgb(image: Picture) -> np.ndarray:
 
 def outline(mask: np.ndarray, width: int = 2) -> np.ndarray:
     """The foreground pixels less than `width` pixels from background or border: (H,W) bool."""
+    from scipy.ndimage import binary_erosion
+
     inside = _foreground(mask)
     return inside & ~binary_erosion(inside, np.ones((3, 3)), iterations=width) if width > 0 else np.zeros_like(inside)
 

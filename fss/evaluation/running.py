@@ -23,6 +23,7 @@ from fss.evaluation.cache import FeatureStore, Memory
 from fss.evaluation.episodes import Episode
 from fss.evaluation.scoring import Truth
 from fss.grid import cells
+from fss.heads.parts import capabilities
 from fss.heads.parts.head import Head
 from fss.imaging.images import VOID
 
@@ -172,7 +173,7 @@ def _margins(head: Head, photos: Photos, query: Features, block: Sequence[Episod
     support = {k: torch.cat([f[k] for f in found]).unflatten(0, (len(ways), -1)) for k in found[0]}
     masks = torch.stack([photos.support(*pair) for pair in shown]).unflatten(0, (len(ways), -1))
     alike = {k: v.expand(len(ways), *v.shape[1:]) for k, v in query.items()}
-    return head.margins(alike, support, masks.to(photos.device), len(ways) // len(block))
+    return capabilities.margins(head, alike, support, masks.to(photos.device), len(ways) // len(block))
 
 
 def _scored(episode: Episode, margins: torch.Tensor, photos: Photos, side: int) -> Result:

@@ -8,86 +8,97 @@ and no backbone, and reads the number of shots from the shapes:
   a support may show no foreground (a distractor), then it says what is background and nothing of the foreground;
 * logits: (B, 2, h, w), background first; a head that decodes may give a finer grid.
 
-A new head is one file here, one line in `_HEADS` and one preset in `conf/model`; one that needs no training is named in
-`TRAINING_FREE` as well.
+A new head is a file here and a preset in `conf/model`. The file's name is the head's; it holds `HEAD`, its class, and
+`Options`, its keys. What several heads share is in `parts`. See `docs/extending.md`.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fss.heads.parts.head import Head
+from fss import choices
+from fss.keys import Idle, idle
 
-#: Heads that need no training, and what tables call them: the floors of a backbone.
-TRAINING_FREE = {
-    "prototype": "prototype read-out",
-    "smoothed": "smoothed read-out",
-    "nearest": "nearest support pixels",
-    "segments": "segment selection",
-    "saliency": "saliency mask",
-    "cluster_match": "cluster match",
-}
-#: Module and class of each head; imported when one is built, for torch takes seconds.
-_HEADS = {
-    "prototype": "prototype.PrototypeReadout",
-    "smoothed": "prototype.SmoothedReadout",
-    "nearest": "nearest.NearestReadout",
-    "segments": "segment_select.SegmentSelection",
-    "saliency": "saliency.Saliency",
-    "cluster_match": "cluster_match.ClusterMatch",
-    "panet": "panet.PANet",
-    "pfenet": "pfenet.PFENet",
-    "cyctr": "cyctr.CyCTR",
-    "masksplit": "masksplit.MaskSplit",
-    "sst": "sst.SST",
-    "pixel_meta": "pixel_meta.PixelMeta",
-    "mining": "mining.MiningFSS",
-    "correlation": "correlation.CorrelationHead",
-    "umtfss": "umtfss.UMTFSS",
-}
-#: Heads that take a gradient inside of their forward pass, which torch.compile does not follow.
-INNER_GRADIENT = ("sst",)
+if TYPE_CHECKING:  # torch takes seconds to import, and listing names does not need it
+    from fss.heads.parts.head import Head
+    from fss.heads.parts.options import HeadOptions
 
 
 def names() -> tuple[str, ...]:
-    """The heads there are."""
-    return tuple(_HEADS)
+    """The heads there are, sorted."""
+    return choices.names(__name__)
 
 
-def build(
-    name: str,
-    channels: Mapping[str, int],
-    *,
-    seed: int = 0,
-    residual: str = "none",
-    corners: bool = True,
-    **options: Any,
-) -> Head:
-    """Head `name` for a backbone of `channels` (by level) and of geometry `corners`, its weights drawn from `seed`.
+def kind(name: str) -> type[Head]:
+    """The class of head `name`; ValueError for an unknown one."""
+    try:
+        return choices.load(__name__, name).HEAD
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
 
-    `residual` adds a learned head to a read-out that needs no training: none, prototype or smoothed.
+
+def training_free() -> dict[str, str]:
+    """Heads that need no training, and what tables call them: the floors of a backbone."""
+    return {name: kind(name).title or name for name in names() if not kind(name).trained}
+
+
+def readouts() -> tuple[str, ...]:
+    """Heads that a learned one can be added to, see `fss.heads.parts.residual`."""
+    return tuple(name for name in names() if kind(name).is_readout)
+
+
+def read_options(name: str, given: Mapping[str, Any]) -> tuple[HeadOptions, list[str]]:
+    """The options of head `name`, absent ones filled in, and all that is wrong with those given; see `options.read`."""
+    from fss.heads.parts import options
+
+    return options.read(choices.load(__name__, name).Options, given)
+
+
+def idle_options(name: str, given: Mapping[str, Any]) -> dict[str, Idle]:
+    """Of the keys that are `given`, those that do nothing beside the others."""
+    options, _ = read_options(name, given)
+    return {key: why for key, why in idle(options, "model.options.").items() if key in given}
+
+
+def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of head `name`, absent ones filled in, as JSON has them: what an exported model keeps."""
+    options, _ = read_options(name, given)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(options).items()}
+
+
+def build(name: str, options: Mapping[str, Any], channels: Mapping[str, int], *, corners: bool, seed: int = 0) -> Head:
+    """Head `name`, its weights drawn from `seed`.
+
+    Args:
+        name: one of `names`.
+        options: keys of the head's `Options`.
+        channels: of the backbone, by level.
+        corners: the geometry of the backbone's cells, see `fss.grid`.
+        seed: of the weights; no global generator moves.
 
     Raises:
-        ValueError: for an unknown name, option or residual, and for the residual of a head that learns nothing.
+        ValueError: for an unknown name, with all that is wrong with the options, or for a residual of a head that
+            cannot have one.
     """
     import torch
 
-    from fss.heads.parts.residual import wrapped
+    head: Any = kind(name)
+    chosen, wrong = read_options(name, options)
+    if wrong:
+        raise ValueError(f"model {name} cannot have these options:\n  " + "\n  ".join(wrong))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: fork_rng keeps no other
+        made: Head = head(channels, chosen)
+        made.corners = corners
+        return _added(made, getattr(chosen, "residual", "none"), channels)
 
-    if name not in _HEADS:
-        near = difflib.get_close_matches(name, _HEADS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"expected a model of {', '.join(_HEADS)}, got {name!r}{hint}")
-    module, _, kind = _HEADS[name].partition(".")
-    head = getattr(importlib.import_module(f"fss.heads.{module}"), kind)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's alone: fork_rng keeps no other
-            found = head(dict(channels), **options)
-            found.corners = corners
-            return wrapped(found, residual, dict(channels))
-    except TypeError as error:
-        raise ValueError(f"model {name}: {error}") from error
+
+def _added(head: Head, residual: str, channels: Mapping[str, int]) -> Head:
+    """`head` as it is for `residual` none, else added to that read-out."""
+    from fss.heads.parts.residual import Residual
+
+    if residual == "none":
+        return head
+    readout = build(residual, {"scale": 1.0}, channels, corners=head.corners)
+    return Residual(head, readout, lent=head.lends == residual)

@@ -2,12 +2,13 @@
 
 MaskContrast makes one descriptor of the salient object of each unlabelled image and clusters them; two images show the
 same class if their objects fall into one cluster. Here the features are the frozen backbone's and the salient object
-is that of `fss.heads.saliency`; nothing is trained, and no PCA is needed for so few clusters.
+is that of `fss.heads.parts.salient`; nothing is trained, and no PCA is needed for so few clusters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,11 +17,25 @@ import torch.nn.functional as F
 from fss.backbones import Features
 from fss.clustering import kmeans
 from fss.heads.parts.head import Head
-from fss.heads.prototype import known_levels, unit_grid
-from fss.heads.saliency import LEVELS, salient, two_sided
+from fss.heads.parts.options import A_LEVEL, HeadOptions
+from fss.heads.parts.salient import LEVELS, salient, two_sided
+from fss.heads.parts.tokens import unit_grid
+from fss.keys import at_least, key
 
 #: The foreground's logit where the answer is nothing.
 _NOTHING = -10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(HeadOptions):
+    """Of the baseline."""
+
+    levels: tuple[str, ...] = key(LEVELS, A_LEVEL)
+    """What the tokens are made of, side by side."""
+    clusters: int = key(20, at_least(1), when={"match": (True,)})
+    """Of the unlabelled images' objects; MaskContrast has one a class of PASCAL VOC."""
+    match: bool = True
+    """Whether clusters must match; without it is the baseline `saliency` again."""
 
 
 class ClusterMatch(Head):
@@ -30,28 +45,20 @@ class ClusterMatch(Head):
     only emptiness is looked at: a support that shows nothing has no vote, unless none shows anything. `match=False` is
     MaskSplit's second, more favourable variant: the salient object without requiring a match, which is the baseline
     `saliency` again.
-
-    Args:
-        channels: of the backbone, by level.
-        levels: what the tokens are made of.
-        clusters: of the unlabelled images' objects; MaskContrast has one a class of PASCAL VOC.
-        match: whether clusters must match.
     """
 
-    needs_fit = True
+    title = "cluster match"
+    trained = False
 
-    def __init__(
-        self, channels: dict[str, int], levels: Sequence[str] = LEVELS, clusters: int = 20, match: bool = True
-    ):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
         self.mean: torch.Tensor
         self.centroids: torch.Tensor
         self.fitted: torch.Tensor
-        self.levels = known_levels(levels, channels)
-        self.must_match = match
+        self.levels, self.must_match = options.levels, options.match
         dims = sum(channels[level] for level in self.levels)
         self.register_buffer("mean", torch.zeros(dims))
-        self.register_buffer("centroids", torch.zeros(clusters, dims))
+        self.register_buffer("centroids", torch.zeros(options.clusters, dims))
         self.register_buffer("fitted", torch.tensor(False))
 
     def embed(self, features: Features) -> Features:
@@ -108,3 +115,6 @@ class ClusterMatch(Head):
         """(...,) int64 clusters of (..., D) objects."""
         around = F.normalize(objects.float() - self.mean.float(), dim=-1)
         return (around @ self.centroids.float().T).argmax(dim=-1)
+
+
+HEAD = ClusterMatch

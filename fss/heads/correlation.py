@@ -9,31 +9,44 @@ Letters: B episodes, C channels, N query tokens, M = K h w support tokens, d = w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from fss.backbones import Features
+from fss.heads.parts.correlations import LEVELS, correlation_maps
 from fss.heads.parts.head import Head, zero
-from fss.heads.prototype import affinity_walk, flat_masks, flat_tokens, prototype_cosines, unit_grid, walked
+from fss.heads.parts.options import LearnedOptions, multiple_of
+from fss.heads.parts.tokens import flat_masks, flat_tokens, unit_grid
+from fss.heads.parts.walk import affinity_walk, walked
+from fss.keys import key
 
-LEVELS = ("mid", "high")
-_STEPS = 3
-#: Differences of cosines are small; this brings them to the range of the cosines.
-_CONTRAST = 3.0
+_GROUPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(LearnedOptions):
+    """Of the head."""
+
+    dim: int = key(48, multiple_of(_GROUPS))
+    """Width of its layers, a multiple of 4."""
 
 
 class CorrelationHead(Head):
-    """See the module's docstring. `dim` is the width of its layers."""
+    """See the module's docstring."""
 
-    embeds_smoothed = True
+    lends = "smoothed"
 
-    def __init__(self, channels: dict[str, int], dim: int = 48):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
+        dim = options.dim
         self.project = nn.Conv1d(channels["mid"] + channels["high"], dim, 1)
         self.merge = nn.Conv1d(8 + 2 * dim, dim, 1)
-        self.local = nn.Sequential(nn.GroupNorm(4, dim), nn.GELU(), nn.Conv2d(dim, dim, 3, padding=1))
-        self.spread = nn.Sequential(nn.GroupNorm(4, 2 * dim), nn.GELU(), nn.Conv2d(2 * dim, dim, 3, padding=1))
-        self.out = nn.Sequential(nn.GroupNorm(4, dim), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(dim, 1, 1))
+        self.local = nn.Sequential(nn.GroupNorm(_GROUPS, dim), nn.GELU(), nn.Conv2d(dim, dim, 3, padding=1))
+        self.spread = nn.Sequential(nn.GroupNorm(_GROUPS, 2 * dim), nn.GELU(), nn.Conv2d(2 * dim, dim, 3, padding=1))
+        self.out = nn.Sequential(nn.GroupNorm(_GROUPS, dim), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(dim, 1, 1))
 
     def silence(self) -> None:
         """Start the last layer at zero; the first step moves it, and with it the others."""
@@ -67,28 +80,4 @@ class CorrelationHead(Head):
         return self.merge(torch.cat([maps.to(kind), own, own * prototype[..., None]], dim=1))
 
 
-def correlation_maps(q: torch.Tensor, s: torch.Tensor, weights: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
-    """Eight maps (B, 8, N) float32 of (B, C, N) query against (B, C, M) support tokens with (B, 2, M) shares.
-
-    Cosine to the foreground's and background's mean; to the nearest foreground and background token; the difference of
-    the former as it is, after one and after three steps of the walk; the difference of the latter after three.
-    """
-    to_background, to_foreground = prototype_cosines(q, s, weights).unbind(1)
-    cosine = q.transpose(1, 2) @ s
-    background, foreground = weights.unbind(1)
-    near_foreground = _nearest(cosine, foreground >= 0.5, to_foreground)
-    near_background = _nearest(cosine, background > 0.5, to_background)
-    contrasts = torch.stack([to_foreground - to_background, near_foreground - near_background], dim=2)
-    once = walked(walk, contrasts)
-    thrice = once
-    for _ in range(_STEPS - 1):
-        thrice = walked(walk, thrice)
-    smoothed = [contrasts[..., 0], once[..., 0], thrice[..., 0], thrice[..., 1]]
-    plain = [to_foreground, to_background, near_foreground, near_background]
-    return torch.stack([*plain, *(_CONTRAST * m for m in smoothed)], dim=1)
-
-
-def _nearest(cosine: torch.Tensor, members: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
-    """Largest of (B, N, M) cosines over the members (B, M); `otherwise` (B, N) where there is none."""
-    found = (cosine + torch.where(members, 0.0, -3.0)[:, None]).amax(dim=2)  # filling by a mask takes thrice as long
-    return torch.where(found < -1.5, otherwise, found)
+HEAD = CorrelationHead

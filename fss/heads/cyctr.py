@@ -16,6 +16,8 @@ Letters: B episodes, K shots, h x w grid, N = h w cells, S drawn support cells, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -24,11 +26,13 @@ from torch import nn
 
 from fss.backbones import Features
 from fss.heads.parts.attention import Attention, sine_places
+from fss.heads.parts.convolutions import Join, classifier, kind, reduction, two_convolutions
 from fss.heads.parts.deformable import DeformableAttention
-from fss.heads.parts.head import Auxiliary, Head, check_choices, zero
+from fss.heads.parts.head import Auxiliary, Head, zero
+from fss.heads.parts.options import LearnedOptions, divided, multiple_of
 from fss.heads.parts.shots import aligned, shot_means, shot_priors
-from fss.heads.pfenet import Join, classifier, kind, reduction, two_convolutions
-from fss.heads.prototype import flat_masks, members, middle_features, to_tokens
+from fss.heads.parts.tokens import flat_masks, members, middle_features, to_tokens
+from fss.keys import FROM_ZERO, SHARE_OR_NONE, at_least, key, one_of
 
 #: Added to the affinity of a cell that is shut out.
 _SHUT = -1e4
@@ -36,58 +40,59 @@ _SHUT = -1e4
 _STRIDE = 10368889
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(LearnedOptions):
+    """Of the head."""
+
+    dim: int = key(256, multiple_of(4))
+    """Channels everywhere inside; a multiple of 4 and of `heads`."""
+    heads: int = key(8, at_least(1))
+    """Of every attention."""
+    layers: int = key(2, at_least(1))
+    """Each of self-alignment and cross-alignment."""
+    self_attention: str = key("deformable", one_of("deformable", "dense"))
+    """`deformable`, or `dense` for all cells to all cells."""
+    points: int = key(9, at_least(1), when={"self_attention": ("deformable",)})
+    """That each head of deformable attention looks at."""
+    foreground_tokens: int = key(300, at_least(1))
+    """Support cells drawn of each shot."""
+    background_tokens: int = key(300, at_least(1))
+    """The same of the background."""
+    cycle: bool = True
+    """Whether cells are shut out that are not cycle-consistent; without, attention is plain."""
+    release: float = key(0.1, SHARE_OR_NONE, when={"cycle": (True,)})
+    """Share of the shut-out cells that training lets in again, at random."""
+    reduce_dropout: float = key(0.5, SHARE_OR_NONE)
+    """Of whole channels of the reduced features."""
+    dropout: float = key(0.1, SHARE_OR_NONE)
+    """Of what attentions and networks add, and of cells in deformable attention."""
+    align: float = key(1.0, FROM_ZERO)
+    """Weight of the auxiliary loss; 0 does without."""
+
+    def problems(self) -> list[str]:
+        """What does not go together."""
+        return divided(self.dim, self.heads)
+
+
 class CyCTR(Head):
-    """See the module's docstring.
-
-    Args:
-        channels: of the backbone's levels.
-        dim: channels everywhere inside; a multiple of 4 and of `heads`.
-        heads: of every attention.
-        layers: each of self-alignment and cross-alignment.
-        self_attention: `deformable`, or `dense` for all cells to all cells.
-        points: that each head of deformable attention looks at.
-        foreground_tokens: support cells drawn of each shot.
-        background_tokens: the same of the background.
-        cycle: whether cells are shut out that are not cycle-consistent; without, attention is plain.
-        release: share of the shut-out cells that training lets in again, at random.
-        reduce_dropout: of whole channels of the reduced features.
-        dropout: of what attentions and networks add, and of cells in deformable attention.
-        align: weight of the auxiliary loss; 0 does without.
-
-    Raises:
-        ValueError: for options that do not fit.
-    """
+    """See the module's docstring."""
 
     transformers: ClassVar[tuple[str, ...]] = ("transformer",)
 
-    def __init__(
-        self,
-        channels: dict[str, int],
-        dim: int = 256,
-        heads: int = 8,
-        layers: int = 2,
-        self_attention: str = "deformable",
-        points: int = 9,
-        foreground_tokens: int = 300,
-        background_tokens: int = 300,
-        cycle: bool = True,
-        release: float = 0.1,
-        reduce_dropout: float = 0.5,
-        dropout: float = 0.1,
-        align: float = 1.0,
-    ):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        _check(dim, heads, self_attention, foreground_tokens, background_tokens)
-        self.numbers = (background_tokens, foreground_tokens)
-        self.align = align
+        dim = options.dim
+        self.numbers = (options.background_tokens, options.foreground_tokens)
+        self.align = options.align
         middle = channels["low"] + channels["mid"]
-        self.reduce_query = reduction(middle, dim, reduce_dropout)
-        self.reduce_support = reduction(middle, dim, reduce_dropout)
+        self.reduce_query = reduction(middle, dim, options.reduce_dropout)
+        self.reduce_support = reduction(middle, dim, options.reduce_dropout)
         self.merge_query = Join(dim, maps=1)
         self.merge_support = Join(dim)
-        points = points if self_attention == "deformable" else 0
+        points = options.points if options.self_attention == "deformable" else 0
+        release = options.release if options.cycle else None
         self.transformer = nn.ModuleList(
-            Layer(dim, heads, points, dropout, release if cycle else None) for _ in range(layers)
+            Layer(dim, options.heads, points, options.dropout, release) for _ in range(options.layers)
         )
         self.concentrate = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.ReLU())
         self.residual = two_convolutions(dim)
@@ -246,25 +251,13 @@ def draw(
         scores: (1 or B, M) in [0, 1); cells with larger ones are drawn first.
         numbers: cells to draw of either side; a side that has fewer gives all of its own.
     """
-    found, labels, used = [], [], []
+    drawn, labels, used = [], [], []
     for side, number in enumerate(numbers):
         best = scores.masked_fill(~members(shares[:, side]), -1.0).topk(min(number, shares.shape[2]), dim=1)
-        found.append(best.indices)
+        drawn.append(best.indices)
         used.append(best.values >= 0)
         labels.append(best.indices.new_full(best.indices.shape[1:], side))
-    return torch.cat(found, dim=1), torch.cat(labels), torch.cat(used, dim=1)
+    return torch.cat(drawn, dim=1), torch.cat(labels), torch.cat(used, dim=1)
 
 
-def _check(dim: int, heads: int, self_attention: str, foreground_tokens: int, background_tokens: int) -> None:
-    if dim % 4 or dim % heads:
-        raise ValueError(
-            f"model cyctr: expected a dim that is a multiple of 4 and of heads={heads}, got {dim}; "
-            "set model.options.dim"
-        )
-    check_choices("cyctr", self_attention=(self_attention, ("deformable", "dense")))
-    if min(foreground_tokens, background_tokens) < 1:
-        raise ValueError(
-            f"model cyctr: expected at least 1 token of each side, got {foreground_tokens} of the foreground and "
-            f"{background_tokens} of the background; "
-            "set model.options.foreground_tokens and model.options.background_tokens"
-        )
+HEAD = CyCTR

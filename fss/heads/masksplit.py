@@ -18,52 +18,53 @@ prototype is the same in every cell, so that its part differs only where the ker
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
-from fss.heads.parts.head import Head, check_choices, zero
+from fss.heads.parts.convolutions import kind
+from fss.heads.parts.head import Head, zero
+from fss.heads.parts.options import LEVELS, LearnedOptions, multiple_of
 from fss.heads.parts.shots import shot_means
-from fss.heads.pfenet import kind
+from fss.keys import key, one_of
 
 #: Groups of all normalisations.
 _GROUPS = 4
-_LEVELS = ("low", "mid", "high")
 #: How several shots are taken together.
 SHOTS = ("prototypes", "logits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(LearnedOptions):
+    """Of the head."""
+
+    dim: int = key(128, multiple_of(8 * _GROUPS))
+    """Channels of projections and mixture, a multiple of 32; the decoder ends with an eighth."""
+    shots: str = key("prototypes", one_of(*SHOTS))
+    """`prototypes` = their mean, `logits` = the mean of each shot's own, over shots that show the thing."""
 
 
 class MaskSplit(Head):
     """See the module's docstring.
 
     Logits are on a grid of 8 times as many cells a side, less 7 where the outermost centres lie on the border.
-
-    Args:
-        channels: of the backbone's levels.
-        dim: channels of projections and mixture; the decoder ends with an eighth.
-        shots: `prototypes` = their mean, `logits` = the mean of each shot's own, over shots that show the thing.
-
-    Raises:
-        ValueError: for channels that cannot be grouped, or another way with shots.
     """
 
-    def __init__(self, channels: dict[str, int], dim: int = 128, shots: str = "prototypes"):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        if dim < 1 or dim % (8 * _GROUPS):
-            raise ValueError(
-                f"model masksplit: expected a multiple of {8 * _GROUPS}, got dim={dim}; set model.options.dim"
-            )
-        check_choices("masksplit", shots=(shots, SHOTS))
-        self.shots = shots
-        self.project = nn.ModuleDict({level: block(channels[level], dim) for level in _LEVELS})
-        self.mix = Mixture(len(_LEVELS) * dim, dim)
+        self.shots, dim = options.shots, options.dim
+        self.project = nn.ModuleDict({level: normed_convolution(channels[level], dim) for level in LEVELS})
+        self.mix = MixingModule(len(LEVELS) * dim, dim)
         widths = (dim, dim, dim // 2, dim // 4)
         self.decode = nn.ModuleList(
-            nn.Sequential(block(before, width), block(width, width)) for before, width in itertools.pairwise(widths)
+            nn.Sequential(normed_convolution(before, width), normed_convolution(width, width))
+            for before, width in itertools.pairwise(widths)
         )
-        self.classify = nn.Sequential(block(dim // 4, dim // 8), nn.Conv2d(dim // 8, 2, 1, bias=False))
+        self.classify = nn.Sequential(normed_convolution(dim // 4, dim // 8), nn.Conv2d(dim // 8, 2, 1, bias=False))
 
     def embed(self, features: Features) -> Features:
         """`levels`: (B, 3 dim, h, w), the projections side by side, of either role."""
@@ -72,8 +73,8 @@ class MaskSplit(Head):
         if low.shape[-2:] != (height, width):
             low = F.adaptive_avg_pool2d(low, (height, width))
         levels = {**features, "low": low}
-        found = [project(levels[name].to(kind(project))) for name, project in self.project.items()]
-        return {"levels": torch.cat(found, dim=1)}
+        projected = [project(levels[name].to(kind(project))) for name, project in self.project.items()]
+        return {"levels": torch.cat(projected, dim=1)}
 
     def focus(self, query: Features) -> Features:
         """`own`: (B, dim, h, w), the query's part of the mixture."""
@@ -103,7 +104,7 @@ class MaskSplit(Head):
         return self.classify(x).float()
 
 
-class Mixture(nn.Module):
+class MixingModule(nn.Module):
     """A 3x3 convolution, group norm and ReLU of each level beside a vector that is the same in every cell.
 
     `own` is the convolution's part of the levels with the bias, which callers compute beforehand.
@@ -127,7 +128,7 @@ class Mixture(nn.Module):
         return F.relu(self.norm(own + (taps @ inside).unflatten(2, (height, width))))
 
 
-def block(before: int, width: int) -> nn.Sequential:
+def normed_convolution(before: int, width: int) -> nn.Sequential:
     """3x3 convolution, group norm, ReLU."""
     return nn.Sequential(nn.Conv2d(before, width, 3, padding=1), nn.GroupNorm(_GROUPS, width), nn.ReLU())
 
@@ -136,3 +137,6 @@ def doubled(x: torch.Tensor, corners: bool) -> torch.Tensor:
     """(B, C, h, w) at twice as many cells, bilinear: with `corners`, whose outermost centres stay, 2 h - 1 a side."""
     size = [2 * side - corners for side in x.shape[-2:]]
     return F.interpolate(x, size=size, mode="bilinear", align_corners=corners)
+
+
+HEAD = MaskSplit

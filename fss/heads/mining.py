@@ -4,7 +4,7 @@ Source: "Mining Latent Classes for Few-shot Segmentation" (Yang et al., ICCV 202
 and rectification were never released; where the paper is silent this says what is done. Where this departs:
 
 * the paper trains the backbone; ours is frozen (unless `train.tune` names parts of it), so that a 1x1 projection of its
-  features learns in its stead, as in `fss.heads.panet`. It is linear, so that a projected mean of features is the mean
+  features learns in its stead, as in PANet's head. It is linear, so that a projected mean of features is the mean
   of projected ones: the index of training images holds features once and is right for all weights. Its channels have
   either sign, which is what the paper removes the last ReLU for;
 * features are of length 1 in each cell of a level;
@@ -19,77 +19,81 @@ and rectification were never released; where the paper is silent this says what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from fss.backbones import Features
-from fss.heads.panet import Gain
 from fss.heads.parts import losses
+from fss.heads.parts.gain import Gain
 from fss.heads.parts.head import Auxiliary, Head
-from fss.heads.parts.mined import Kept, annotate, prototypes
+from fss.heads.parts.mined import TrainingMemory, annotate, prototypes
+from fss.heads.parts.options import A_LEVEL, LearnedOptions, multiple_of
 from fss.heads.parts.shots import cosine_logits
-from fss.heads.prototype import known_levels, unit_grid
+from fss.heads.parts.tokens import unit_grid
+from fss.keys import FROM_ZERO, SHARE_OR_NONE, at_least, key
 
 _GROUPS = 8
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(LearnedOptions):
+    """Of the head."""
+
+    levels: tuple[str, ...] = key(("mid",), A_LEVEL)
+    """Of one grid, whose features are projected side by side; the paper's is `mid` (layer3)."""
+    dim: int = key(256, at_least(1))
+    """Channels of the projection."""
+    scale: float = 20.0
+    """sigma of Eq. 5; 20 in the paper, 10 in the released baseline."""
+    background: float = key(0.9, SHARE_OR_NONE)
+    """w of Eq. 7, the share of the global background prototype; 0 does without it."""
+    momentum: float = key(0.999, SHARE_OR_NONE, when={"background": True})
+    """m of Eq. 6."""
+    mine: float = key(1.0, FROM_ZERO)
+    """lambda of Eq. 1, the weight of the latent classes' loss; 0 does without their branch."""
+    clusters: int = key(5, at_least(1))
+    """K, latent classes besides the background (5 for PASCAL, 15 for COCO in the paper)."""
+    width: int = key(64, multiple_of(_GROUPS), when={"mine": True})
+    """Channels inside of the auxiliary branch, a multiple of 8."""
+    rectify: int = key(4, FROM_ZERO)
+    """N, similar training images that rectify a foreground prototype; 0 does without."""
+    beta: float = key(0.2, SHARE_OR_NONE, when={"rectify": True})
+    """Of Eq. 8."""
+    images: int = key(512, at_least(1))
+    """Training images that are studied for latent classes and kept in the index."""
+
+    @property
+    def learns_single_images(self) -> bool:
+        """See `LearnedOptions`: their latent classes."""
+        return self.mine > 0
+
+    @property
+    def keeps_features(self) -> bool:
+        """See `LearnedOptions`: the index of regions."""
+        return self.rectify > 0
+
+
 class MiningFSS(Head):
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        channels: of the backbone's levels.
-        levels: of one grid, whose features are projected side by side; the paper's is `mid` (layer3).
-        dim: channels of the projection.
-        scale: sigma of Eq. 5; 20 in the paper, 10 in the released baseline.
-        background: w of Eq. 7, the share of the global background prototype; 0 does without it.
-        momentum: m of Eq. 6.
-        mine: lambda of Eq. 1, the weight of the latent classes' loss; 0 does without their branch.
-        clusters: K, latent classes besides the background (5 for PASCAL, 15 for COCO in the paper).
-        width: channels inside of the auxiliary branch, a multiple of 8.
-        rectify: N, similar training images that rectify a foreground prototype; 0 does without.
-        beta: of Eq. 8.
-        images: training images that are studied for latent classes and kept in the index.
-
-    Raises:
-        ValueError: for levels that are not there, and for options out of their range.
-    """
-
-    def __init__(
-        self,
-        channels: dict[str, int],
-        levels: Sequence[str] = ("mid",),
-        dim: int = 256,
-        scale: float = 20.0,
-        background: float = 0.9,
-        momentum: float = 0.999,
-        mine: float = 1.0,
-        clusters: int = 5,
-        width: int = 64,
-        rectify: int = 4,
-        beta: float = 0.2,
-        images: int = 512,
-    ):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        _check({"background": background, "momentum": momentum, "beta": beta}, "a share in [0, 1]", most=1)
-        _check({"mine": mine, "rectify": rectify}, "a number from 0")
-        _check({"clusters": clusters, "images": images}, "a number from 1", least=1)
-        if width < 1 or width % _GROUPS:
-            raise ValueError(f"model mining: expected a multiple of {_GROUPS}, got {width}; set model.options.width")
-        self.levels = known_levels(levels, channels)
-        self.scale, self.share, self.weight = scale, background, mine
-        self.rectify, self.beta = rectify, beta
-        self.studies = images if mine or rectify else 0
-        total = sum(channels[level] for level in self.levels)
-        self.project = nn.Conv2d(total, dim, 1, bias=False)
+        self.levels, self.scale = options.levels, options.scale
+        self.share, self.weight = options.background, options.mine
+        self.rectify, self.beta = options.rectify, options.beta
+        self.studies = options.images if options.mine or options.rectify else 0
+        total, kept = sum(channels[level] for level in self.levels), options.images if options.rectify else 0
+        self.project = nn.Conv2d(total, options.dim, 1, bias=False)
         self.gain = Gain()
-        self.kept = Kept(total, dim, clusters, images if rectify else 0, momentum)
-        self.mine = branch(dim, width, 1 + clusters) if mine else None
+        self.kept = TrainingMemory(total, options.dim, options.clusters, kept, options.momentum)
+        self.mine = branch(options.dim, options.width, 1 + options.clusters) if options.mine else None
         nn.init.orthogonal_(self.project.weight)
 
     def study(self, images: Iterable[tuple[Features, torch.Tensor]], seed: int) -> None:
-        """Latent classes and the index of regions; see `Head.study` and `Kept.study`."""
+        """Latent classes and the index of regions; see `Studies.study` and `TrainingMemory.study`."""
         self.kept.study(_Tokens(images, self.levels), seed)
 
     def embed(self, features: Features) -> Features:
@@ -120,32 +124,32 @@ class MiningFSS(Head):
         logits = self._compared(seen, self._prototypes(shots, masks))
         if self.mine is None:
             return logits, ()
-        found = self.mine(torch.cat([seen["tokens"], flat["tokens"]])).float()
+        classes = self.mine(torch.cat([seen["tokens"], flat["tokens"]])).float()
         target = annotate(torch.cat([own, theirs]), self.kept.representatives)
-        return logits, (Auxiliary("mined", found, self.weight, target, losses.cross_entropy),)
+        return logits, (Auxiliary("mined", classes, self.weight, target, losses.cross_entropy),)
 
     def noted(self) -> torch.Tensor | None:
-        """Counts and sums of background prototypes; see `Head.noted`."""
+        """Counts and sums of background prototypes; see `Settles.noted`."""
         return self.kept.noted if self.share else None
 
     def settle(self, noted: torch.Tensor) -> None:
-        """Move the global background prototype; see `Head.settle`."""
+        """Move the global background prototype; see `Settles.settle`."""
         self.kept.settle(noted)
 
     def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
         """`mined_share` of the query's cells in a latent class other than the background; `background_cosine`, of the
         supports' own background to the global one."""
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
         if self.mine is not None:
             target = annotate(unit_grid(query, self.levels), self.kept.representatives)
-            found["mined_share"] = float(1 - target[:, 0].mean())
+            figures["mined_share"] = float(1 - target[:, 0].mean())
         if self.share:
             _, shots = self.prepare(query, support, masks)
             current = _mean(*self._shots(shots, masks))[0][:, 0]
-            found["background_cosine"] = float(
+            figures["background_cosine"] = float(
                 nn.functional.cosine_similarity(current, self.kept.background[None]).mean()
             )
-        return found
+        return figures
 
     def silence(self) -> None:
         """Start with logits of zero: the gain learns to be heard, the auxiliary branch trains the projection."""
@@ -171,13 +175,15 @@ class MiningFSS(Head):
 
     def _shots(self, support: Features, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, K, 2, C) prototypes of each shot alone (Eq. 2), and whether it shows that side at all, (B, K, 2) bool."""
-        found = prototypes(support["tokens"].flatten(0, 1), masks.flatten(0, 1))
-        return found.unflatten(0, masks.shape[:2]), masks.amax(dim=(3, 4)) > 0
+        alone = prototypes(support["tokens"].flatten(0, 1), masks.flatten(0, 1))
+        return alone.unflatten(0, masks.shape[:2]), masks.amax(dim=(3, 4)) > 0
 
     def _rectified(self, foreground: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """(B, K, C) foregrounds of shots whose images look like (B, K, D)."""
-        found = self.kept.rectified(foreground.flatten(0, 1), images.flatten(0, 1), self._map, self.rectify, self.beta)
-        return found.view_as(foreground)
+        rectified = self.kept.rectified(
+            foreground.flatten(0, 1), images.flatten(0, 1), self._map, self.rectify, self.beta
+        )
+        return rectified.view_as(foreground)
 
     def _map(self, means: torch.Tensor) -> torch.Tensor:
         return self.project(means.to(self.project.weight.dtype)[:, :, None, None])[:, :, 0, 0]
@@ -207,7 +213,4 @@ def _mean(alone: torch.Tensor, there: torch.Tensor) -> tuple[torch.Tensor, torch
     return (alone * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1), there.any(dim=1)
 
 
-def _check(values: dict[str, float], expected: str, least: float = 0, most: float = float("inf")) -> None:
-    for name, value in values.items():
-        if not least <= value <= most:
-            raise ValueError(f"model mining: expected {expected}, got {value}; set model.options.{name}")
+HEAD = MiningFSS

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
 from fss.backbones import Features
 from fss.heads.parts.head import Head
-from fss.heads.prototype import flat_masks, flat_tokens, known_levels, prototype_cosines, unit_grid
+from fss.heads.parts.options import A_LEVEL, HeadOptions
+from fss.heads.parts.tokens import flat_masks, flat_tokens, prototype_cosines, unit_grid
+from fss.keys import at_least, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(HeadOptions):
+    """Of the read-out."""
+
+    levels: tuple[str, ...] = key(("high",), A_LEVEL)
+    """What the tokens are made of, side by side."""
+    k: int = key(5, at_least(1))
+    """Neighbours on either side, for each support that shows it."""
+    scale: float = 20.0
+    """A temperature: it does not move the border between the two sides."""
 
 
 class NearestReadout(Head):
@@ -20,13 +35,12 @@ class NearestReadout(Head):
     mean.
     """
 
-    def __init__(self, channels: dict[str, int], levels: Sequence[str] = ("high",), k: int = 5, scale: float = 20.0):
+    title = "nearest support pixels"
+    trained = False
+
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        if k < 1:
-            raise ValueError(f"expected at least one neighbour, got {k}; set model.options.k")
-        self.levels = known_levels(levels, channels)
-        self.k = k
-        self.scale = scale
+        self.levels, self.k, self.scale = options.levels, options.k, options.scale
 
     def embed(self, features: Features) -> Features:
         """`tokens`: (B, C, h, w) of length 1."""
@@ -56,3 +70,6 @@ def nearest_mean(
     real = (top > -1.5) & (torch.arange(most, device=top.device) < number[:, None, None])
     mean = (top * real).sum(dim=2) / real.sum(dim=2).clamp_min(1)
     return torch.where(members.any(dim=1)[:, None], mean, otherwise.float())
+
+
+HEAD = NearestReadout

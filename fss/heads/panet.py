@@ -14,43 +14,45 @@ Where this departs:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from fss.backbones import Features
+from fss.heads.parts.gain import Gain
 from fss.heads.parts.head import Auxiliary, Head
+from fss.heads.parts.options import A_LEVEL, LearnedOptions
 from fss.heads.parts.shots import aligned, cell_weights, cosine_logits
-from fss.heads.prototype import known_levels, unit_grid
+from fss.heads.parts.tokens import unit_grid
+from fss.keys import FROM_ZERO, at_least, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(LearnedOptions):
+    """Of the head."""
+
+    levels: tuple[str, ...] = key(("mid", "high"), A_LEVEL)
+    """Of one grid, whose features are projected side by side."""
+    dim: int = key(256, at_least(1), when={"project": (True,)})
+    """Channels of the projection."""
+    project: bool = True
+    """Without it there is nothing to learn: training refuses, and what is left is the prototype read-out."""
+    align: float = key(1.0, FROM_ZERO, when={"project": (True,)})
+    """Weight of the alignment's loss; 0 does without."""
 
 
 class PANet(Head):
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        channels: of the backbone's levels.
-        levels: of one grid, whose features are projected side by side.
-        dim: channels of the projection.
-        project: without it there is nothing to learn: training refuses, and what is left is the prototype read-out.
-        align: weight of the alignment's loss; 0 does without.
-    """
-
-    def __init__(
-        self,
-        channels: dict[str, int],
-        levels: Sequence[str] = ("mid", "high"),
-        dim: int = 256,
-        project: bool = True,
-        align: float = 1.0,
-    ):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        self.levels = known_levels(levels, channels)
-        self.align = align
+        self.levels, self.align = options.levels, options.align
         self.project: nn.Module = nn.Identity()
         self.gain: nn.Module = nn.Identity()
-        if project:
-            self.project = nn.Conv2d(sum(channels[level] for level in self.levels), dim, 1, bias=False)
+        if options.project:
+            self.project = nn.Conv2d(sum(channels[level] for level in self.levels), options.dim, 1, bias=False)
             self.gain = Gain()
             nn.init.orthogonal_(self.project.weight)
 
@@ -99,13 +101,4 @@ class PANet(Head):
             )
 
 
-class Gain(nn.Module):
-    """Multiplies by a learned number that starts at 1; a module of its own, for ZeRO-3 gathers weights by modules."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.share = nn.Parameter(torch.ones(1))
-
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        """`logits` times the number."""
-        return self.share.float() * logits
+HEAD = PANet

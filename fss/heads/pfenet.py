@@ -17,55 +17,51 @@ computed once an image and the vector's once an episode; numbers and initial dis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
+from fss.heads.parts.convolutions import Join, classifier, kind, reduction, resized, two_convolutions
 from fss.heads.parts.head import Auxiliary, Head, zero
+from fss.heads.parts.options import LearnedOptions
 from fss.heads.parts.shots import shot_means, shot_priors
-from fss.heads.prototype import middle_features
+from fss.heads.parts.tokens import middle_features
+from fss.keys import FROM_ZERO, SHARE, SHARE_OR_NONE, at_least, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(LearnedOptions):
+    """Of the head."""
+
+    dim: int = key(256, at_least(1))
+    """Channels everywhere inside."""
+    bins: tuple[float, ...] = key((1.0, 0.5, 0.25, 0.125), SHARE)
+    """Sides of the scales' grids as shares of the backbone's, from fine to coarse, in (0, 1]."""
+    dropout: float = key(0.5, SHARE_OR_NONE)
+    """Of whole channels of the reduced features."""
+    inner: float = key(1.0, FROM_ZERO)
+    """Weight of the mean loss of the scales' own predictions; 0 does without their classifiers."""
 
 
 class PFENet(Head):
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        channels: of the backbone's levels.
-        dim: channels everywhere inside.
-        bins: sides of the scales' grids as shares of the backbone's, from fine to coarse, in (0, 1].
-        dropout: of whole channels of the reduced features.
-        inner: weight of the mean loss of the scales' own predictions; 0 does without their classifiers.
-
-    Raises:
-        ValueError: for bins that are none or out of range.
-    """
-
-    def __init__(
-        self,
-        channels: dict[str, int],
-        dim: int = 256,
-        bins: Sequence[float] = (1.0, 0.5, 0.25, 0.125),
-        dropout: float = 0.5,
-        inner: float = 1.0,
-    ):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        if not bins or not all(0 < ratio <= 1 for ratio in bins):
-            raise ValueError(
-                f"model pfenet: expected shares of the grid in (0, 1], got {[*bins]}; set model.options.bins"
-            )
-        self.bins = tuple(bins)
-        self.inner_weight = inner
+        self.bins, self.inner_weight = options.bins, options.inner
+        dim, dropout = options.dim, options.dropout
         middle = channels["low"] + channels["mid"]
         self.reduce_query = reduction(middle, dim, dropout)
         self.reduce_support = reduction(middle, dim, dropout)
-        self.scales = nn.ModuleList(Scale(dim, first=i == 0) for i in range(len(bins)))
-        self.concentrate = nn.Sequential(nn.Conv2d(len(bins) * dim, dim, 1), nn.ReLU())
+        self.scales = nn.ModuleList(Scale(dim, first=i == 0) for i in range(len(self.bins)))
+        self.concentrate = nn.Sequential(nn.Conv2d(len(self.bins) * dim, dim, 1), nn.ReLU())
         self.residual = two_convolutions(dim)
         self.classify = classifier(dim)
-        self.inner = nn.ModuleList(classifier(dim) for _ in bins if inner)
+        self.inner = nn.ModuleList(classifier(dim) for _ in self.bins if options.inner)
 
     def embed(self, features: Features) -> Features:
         """`query` and `support`: (B, dim, h, w), the reduced middle features for either role; `high` for the prior."""
@@ -137,56 +133,10 @@ class Scale(nn.Module):
         return x + self.convolve(x)
 
 
-class Join(nn.Module):
-    """A 1x1 convolution of features, a vector that is the same in every cell, and `maps` further channels.
-
-    `own` is the features' part with the bias, which callers may compute beforehand.
-    """
-
-    def __init__(self, dim: int, maps: int = 0):
-        super().__init__()
-        self.own = nn.Conv2d(dim, dim, 1)
-        self.vector = nn.Linear(dim, dim, bias=False)
-        self.maps = nn.Conv2d(maps, dim, 1, bias=False) if maps else None
-        bound = (2 * dim + maps) ** -0.5
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-
-    def forward(self, own: torch.Tensor, vector: torch.Tensor, maps: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, dim, h, w) from `own` of the features, (B, dim) and (B, maps, h, w)."""
-        joined = own + self.vector(vector)[..., None, None]
-        return joined if self.maps is None or maps is None else joined + self.maps(maps)
-
-
-def reduction(channels: int, dim: int, dropout: float) -> nn.Sequential:
-    """1x1 convolution to `dim` channels, ReLU, dropout of channels."""
-    return nn.Sequential(nn.Conv2d(channels, dim, 1), nn.ReLU(), nn.Dropout2d(dropout))
-
-
-def two_convolutions(dim: int) -> nn.Sequential:
-    """3x3, ReLU, 3x3, ReLU."""
-    return nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU())
-
-
-def classifier(dim: int) -> nn.Sequential:
-    """3x3, ReLU, dropout of channels, 1x1 to the two sides."""
-    return nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(dim, 2, 1))
-
-
-def kind(module: nn.Module) -> torch.dtype:
-    """The type of a module's weights, in which it wants its input."""
-    return next(module.parameters()).dtype
-
-
-def resized(maps: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """(B, C, h, w) maps on the grid of `shape`, bilinear between corners (as published)."""
-    size = (shape[-2], shape[-1])
-    if maps.shape[-2:] == size:
-        return maps
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
-
-
 def _pooled(x: torch.Tensor, ratio: float) -> torch.Tensor:
     """The averages of (B, C, h, w) in a grid of `ratio` times as many cells a side, at least one."""
     height, width = (max(1, round(ratio * side)) for side in x.shape[-2:])
     return x if (height, width) == x.shape[-2:] else F.adaptive_avg_pool2d(x, (height, width))
+
+
+HEAD = PFENet

@@ -24,17 +24,20 @@ gains from, the project's library runs without FAISS, and exact neighbours make 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from fss.backbones import Features
-from fss.heads.panet import Gain
-from fss.heads.parts.head import Auxiliary, Head, check_choices
+from fss.heads.parts.gain import Gain
+from fss.heads.parts.head import Auxiliary, Head
 from fss.heads.parts.losses import nearness
-from fss.heads.prototype import known_levels, members, unit_grid
+from fss.heads.parts.options import A_LEVEL, LearnedOptions
+from fss.heads.parts.tokens import members, unit_grid
+from fss.keys import at_least, key, one_of
 
 LOSS_FORMS = ("log_softmax", "paper")
 ASKED = ("all", "drawn")
@@ -55,48 +58,41 @@ class Cells(NamedTuple):
     """(B,) int64: supports that show anything."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(LearnedOptions):
+    """Of the head."""
+
+    levels: tuple[str, ...] = key(("mid", "high"), A_LEVEL)
+    """Of one grid, side by side, each scaled to length 1."""
+    hidden: int = key(256, at_least(1))
+    """Width of both hidden layers."""
+    dim: int = key(64, at_least(1))
+    """Of the encoded space."""
+    cells: int = key(100, at_least(1))
+    """Drawn of either side of a support, as many as there are at most."""
+    k: int = key(20, at_least(1))
+    """Neighbours that vote, for each support that shows anything."""
+    asked: str = key("all", one_of(*ASKED))
+    """At evaluation `all` cells or `drawn` ones."""
+    loss_form: str = key("log_softmax", one_of(*LOSS_FORMS))
+    """log_softmax or paper (Eq. 5 as printed)."""
+
+
 class PixelMeta(Head):
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        channels: of the backbone's levels.
-        levels: of one grid, side by side, each scaled to length 1.
-        hidden: width of both hidden layers.
-        dim: of the encoded space.
-        cells: drawn of either side of a support, as many as there are at most.
-        k: neighbours that vote, for each support that shows anything.
-        asked: at evaluation `all` cells or `drawn` ones.
-        loss_form: log_softmax or paper (Eq. 5 as printed).
-    """
-
-    def __init__(
-        self,
-        channels: dict[str, int],
-        levels: Sequence[str] = ("mid", "high"),
-        hidden: int = 256,
-        dim: int = 64,
-        cells: int = 100,
-        k: int = 20,
-        asked: str = "all",
-        loss_form: str = "log_softmax",
-    ):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        check_choices("pixel_meta", asked=(asked, ASKED), loss_form=(loss_form, LOSS_FORMS))
-        if k < 1 or cells < 1:
-            raise ValueError(
-                f"model pixel_meta: expected at least one neighbour and cell, got k={k}, cells={cells}; set "
-                "model.options.k and model.options.cells"
-            )
-        self.levels = known_levels(levels, channels)
-        self.number, self.k, self.asked, self.loss_form = cells, k, asked, loss_form
+        self.levels, self.number, self.k = options.levels, options.cells, options.k
+        self.asked, self.loss_form = options.asked, options.loss_form
         width = sum(channels[level] for level in self.levels)
         self.scale = width**0.5  # of inputs with a mean square of 1
         self.encode = nn.Sequential(
-            nn.Conv2d(width, hidden, 1),
+            nn.Conv2d(width, options.hidden, 1),
             nn.ReLU(),
-            nn.Conv2d(hidden, hidden, 1),
+            nn.Conv2d(options.hidden, options.hidden, 1),
             nn.ReLU(),
-            nn.Conv2d(hidden, dim, 1, bias=False),  # distances are blind to a shift of the space
+            nn.Conv2d(options.hidden, options.dim, 1, bias=False),  # distances are blind to a shift of the space
         )
         self.gain = Gain()
 
@@ -110,7 +106,7 @@ class PixelMeta(Head):
         return self._vote(query["tokens"], self._cells(support["tokens"], masks))
 
     def margins(self, query: Features, support: Features, masks: torch.Tensor, ways: int) -> torch.Tensor:
-        """(E, N, h, w) each way's share of the votes less the background's: one vote of N + 1 sides; see `Head`."""
+        """(E, N, h, w) each way's share of the votes less the background's: one vote of N + 1 sides; see `Ways`."""
         cells = [self._cells(support["tokens"][way::ways], masks[way::ways]) for way in range(ways)]
         ground = torch.cat([c.sides[:, :1] for c in cells], dim=2)
         own = [torch.cat([c.sides[:, 1:] & (way == i) for i, c in enumerate(cells)], dim=2) for way in range(ways)]
@@ -169,9 +165,9 @@ def drawn(tokens: torch.Tensor, sides: torch.Tensor, number: int, random: bool) 
         order = torch.rand(sides.shape, device=sides.device)
     else:
         order = torch.rand(sides.shape[3], generator=torch.Generator().manual_seed(0)).to(sides.device)
-    found = (order + 1).masked_fill(~sides, 0).topk(min(number, sides.shape[3]), dim=3)  # (B, K, 2, n)
-    index = found.indices.flatten(2)[..., None].expand(-1, -1, -1, tokens.shape[3])
-    real = found.values > 0
+    first = (order + 1).masked_fill(~sides, 0).topk(min(number, sides.shape[3]), dim=3)  # (B, K, 2, n)
+    index = first.indices.flatten(2)[..., None].expand(-1, -1, -1, tokens.shape[3])
+    real = first.values > 0
     nothing = torch.zeros_like(real[:, :, 0])
     background = torch.cat([real[:, :, 0], nothing], dim=2)
     foreground = torch.cat([nothing, real[:, :, 1]], dim=2)
@@ -216,3 +212,6 @@ def votes(query: torch.Tensor, cells: Cells, k: int) -> torch.Tensor:
     worth = torch.where(real, 1 + _NEARER * (1 - near.values / farthest), 0.0)
     summed = (each * worth[:, None]).sum(dim=3)
     return summed / summed.sum(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+HEAD = PixelMeta

@@ -17,7 +17,8 @@ Letters: B episodes, K shots, N = B K supports, h x w grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -25,9 +26,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import Features
-from fss.heads.parts.head import Auxiliary, Head, check_choices, zero
+from fss.heads.parts.head import Auxiliary, Head, zero
+from fss.heads.parts.options import A_LEVEL, LearnedOptions
 from fss.heads.parts.shots import shot_means
-from fss.heads.prototype import known_levels, unit
+from fss.heads.parts.tokens import unit
+from fss.keys import FROM_ZERO, at_least, key, one_of
 
 Result = TypeVar("Result")
 FUSIONS = ("iou", "mean", "max")
@@ -37,42 +40,38 @@ ORDERS = ("first", "second")
 _MISSED = 1e-6
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(LearnedOptions):
+    """Of the head."""
+
+    levels: tuple[str, ...] = key(("mid", "high"), A_LEVEL)
+    """Of one grid, whose features are projected side by side."""
+    dim: int = key(64, at_least(1))
+    """Channels everywhere inside."""
+    step: float = key(1.0, FROM_ZERO)
+    """Length of the inner step as a share of the gradient (the paper: 1); 0 does without."""
+    reduction: str = key("sum", one_of(*REDUCTIONS), when={"step": True})
+    """Of the inner loss over cells: `sum` or `mean`. With the mean each cell's gradient is divided by the number of
+    cells, hundreds, and a step of 1 moves nothing; so the sum is the default."""
+    order: str = key("first", one_of(*ORDERS), when={"step": True})
+    """`first` takes the inner gradient for a constant, `second` trains through it."""
+    fusion: str = key("iou", one_of(*FUSIONS))
+    """Of K shots: `iou` (Eq. 14: responses weighted by the IoU of the support's self-segmentation), or the `mean` or
+    `max` of the shots' segmentations (Table 2)."""
+    auxiliary: float = key(1.0, FROM_ZERO)
+    """Weight of the self-segmentation's loss in training (the paper: 1); 0 does without."""
+
+
 class SST(Head):
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        channels: of the backbone's levels.
-        levels: of one grid, whose features are projected side by side.
-        dim: channels everywhere inside.
-        step: length of the inner step as a share of the gradient (the paper: 1); 0 does without.
-        reduction: of the inner loss over cells: `sum` or `mean`. With the mean each cell's gradient is divided by the
-            number of cells, hundreds, and a step of 1 moves nothing; so the sum is the default.
-        order: `first` takes the inner gradient for a constant, `second` trains through it.
-        fusion: of K shots: `iou` (Eq. 14: responses weighted by the IoU of the support's self-segmentation), or the
-            `mean` or `max` of the shots' segmentations (Table 2).
-        auxiliary: weight of the self-segmentation's loss in training (the paper: 1); 0 does without.
+    inner_gradient = True
 
-    Raises:
-        ValueError: for unknown choices.
-    """
-
-    def __init__(
-        self,
-        channels: dict[str, int],
-        levels: Sequence[str] = ("mid", "high"),
-        dim: int = 64,
-        step: float = 1.0,
-        reduction: str = "sum",
-        order: str = "first",
-        fusion: str = "iou",
-        auxiliary: float = 1.0,
-    ):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        check_choices("sst", reduction=(reduction, REDUCTIONS), order=(order, ORDERS), fusion=(fusion, FUSIONS))
-        self.levels = known_levels(levels, channels)
-        self.fusion, self.auxiliary = fusion, auxiliary
-        self.project = Convolution(sum(channels[level] for level in self.levels), dim, 1)
-        self.relation = Relation(dim, step, reduction, order == "second")
+        self.levels, self.fusion, self.auxiliary = options.levels, options.fusion, options.auxiliary
+        self.project = Convolution(sum(channels[level] for level in self.levels), options.dim, 1)
+        self.relation = Relation(options.dim, options.step, options.reduction, options.order == "second")
 
     def embed(self, features: Features) -> Features:
         """`tokens`: (B, dim, h, w) float32, R of Eqs. 2 and 3."""
@@ -157,8 +156,8 @@ class Relation(nn.Module):
 
     Args:
         dim: channels.
-        step: see `SST`.
-        reduction: see `SST`.
+        step: see `Options`.
+        reduction: see `Options`.
         through: whether gradients flow through the inner gradient.
     """
 
@@ -291,3 +290,6 @@ def strongest(logits: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
     margin = (logits[:, :, 1] - logits[:, :, 0]).masked_fill((shown == 0)[:, :, None, None], -torch.inf)
     best = margin.argmax(dim=1)[:, None, None].expand(-1, 1, 2, -1, -1)
     return logits.gather(1, best)[:, 0]
+
+
+HEAD = SST

@@ -19,123 +19,117 @@ Letters: B episodes, K shots, h x w grid, d = dim.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
 from fss.backbones import Features
-from fss.heads.correlation import LEVELS, correlation_maps
-from fss.heads.parts.attention import Block, sine_places
+from fss.heads.parts.attention import TransformerBlock, sine_places
+from fss.heads.parts.correlations import LEVELS, correlation_maps
 from fss.heads.parts.head import Head, zero
+from fss.heads.parts.options import LearnedOptions, divided, multiple_of
 from fss.heads.parts.shots import prior_mask
 from fss.heads.parts.support_prototypes import SupportPrototypes, SupportTokens
-from fss.heads.prototype import affinity_walk, flat_masks, flat_tokens, middle_features, to_tokens, unit_grid
+from fss.heads.parts.tokens import flat_masks, flat_tokens, middle_features, to_tokens, unit_grid
+from fss.heads.parts.walk import affinity_walk
+from fss.keys import SHARE_OR_NONE, at_least, key, one_of
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Options of the head; the defaults are ours."""
+@dataclass(frozen=True, kw_only=True)
+class Options(LearnedOptions):
+    """Of the head; the defaults are ours, those of another `variant` are its own."""
 
-    dim: int = 64
+    variant: str = key("ours", one_of(names=lambda: (*VARIANTS,)))
+    """ours, paper or released: what holds for options that are not given, see `VARIANTS`."""
+    dim: int = key(64, multiple_of(8))
     """Width of all tokens, a multiple of `heads` and of 8."""
-    heads: int = 4
-    blocks: int = 1
+    heads: int = key(4, at_least(1))
+    """Of every attention."""
+    blocks: int = key(1, at_least(1))
     """Repetitions of both attentions."""
-    expansion: int = 2
+    expansion: int = key(2, at_least(1))
     """Width of the MLPs, in `dim`."""
-    dropout: float = 0.0
+    dropout: float = key(0.0, SHARE_OR_NONE)
     """Of the blocks and of the classifier's channels, 0 to 1."""
-    reduction_dropout: float = 0.0
+    reduction_dropout: float = key(0.0, SHARE_OR_NONE)
     """Of the channels of the reduced features, 0 to 1."""
-    reductions: str = "shared"
+    reductions: str = key("shared", one_of("shared", "separate"))
     """Weights that reduce the backbone's features to `dim`: shared by query and support, or separate."""
     unit_levels: bool = True
     """Levels are scaled to length 1 before they are reduced, with a group norm after; else neither."""
     positions: bool = False
     """Sine positions in the query's self-attention."""
-    attention: str = "prototype"
+    attention: str = key("prototype", one_of("prototype", "vanilla"))
     """What the query attends to: prototype, or vanilla for every support token."""
-    foreground_prototypes: int = 20
-    background_prototypes: int = 50
-    unit_prototypes: bool = False
+    foreground_prototypes: int = key(20, at_least(1), when={"attention": ("prototype",)})
+    """The most prototypes of the foreground."""
+    background_prototypes: int = key(50, at_least(1), when={"attention": ("prototype",)})
+    """The same of the background."""
+    unit_prototypes: bool = key(False, when={"attention": ("prototype",)})
     """Prototypes are scaled to length 1."""
-    raw_prototypes: bool = False
+    raw_prototypes: bool = key(False, when={"attention": ("prototype",)})
     """A side with no more tokens than prototypes is not clustered."""
     marker: bool = True
     """A learned vector for each side, added to its prototypes."""
     maps: bool = True
     """The query gets the correlation maps (`fss.heads.correlation`) next to the prior mask."""
-    shots: str = "joint"
+    shots: str = key("joint", one_of("joint", "average"))
     """joint: one support of all shots' tokens; average: the mean of the logits of each shot alone."""
 
+    @classmethod
+    def absent(cls, given: Mapping[str, Any]) -> Self:
+        """Those of the variant."""
+        return replace(cls(), **VARIANTS.get(given.get("variant", "ours"), {}))
 
-_RELEASED = Settings(
-    dim=256,
-    heads=8,
-    blocks=2,
-    expansion=3,
-    dropout=0.1,
-    reduction_dropout=0.5,
-    reductions="separate",
-    unit_levels=False,
-    positions=True,
-    unit_prototypes=True,
-    raw_prototypes=True,
-    marker=False,
-    maps=False,
-)
-#: Defaults by `variant`.
-VARIANTS = {
-    "ours": Settings(),
-    "paper": replace(_RELEASED, foreground_prototypes=50, background_prototypes=100, unit_prototypes=False),
+    def problems(self) -> list[str]:
+        """What does not go together."""
+        return divided(self.dim, self.heads)
+
+
+_RELEASED: dict[str, Any] = {
+    "dim": 256,
+    "heads": 8,
+    "blocks": 2,
+    "expansion": 3,
+    "dropout": 0.1,
+    "reduction_dropout": 0.5,
+    "reductions": "separate",
+    "unit_levels": False,
+    "positions": True,
+    "unit_prototypes": True,
+    "raw_prototypes": True,
+    "marker": False,
+    "maps": False,
+}
+#: What each variant has other than ours.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "paper": _RELEASED | {"foreground_prototypes": 50, "background_prototypes": 100, "unit_prototypes": False},
     "released": _RELEASED,
 }
-_CHOICES = {"reductions": ("shared", "separate"), "attention": ("prototype", "vanilla"), "shots": ("joint", "average")}
-
-
-def settings(variant: str = "ours", **options: Any) -> Settings:
-    """Those of a variant, with `options` in place of its own.
-
-    Raises:
-        ValueError: for an unknown variant or value.
-        TypeError: for an unknown option.
-    """
-    if variant not in VARIANTS:
-        raise ValueError(f"expected model.options.variant of {', '.join(VARIANTS)}, got {variant!r}")
-    found = replace(VARIANTS[variant], **options)
-    for name, choices in _CHOICES.items():
-        if getattr(found, name) not in choices:
-            raise ValueError(f"expected model.options.{name} of {', '.join(choices)}, got {getattr(found, name)!r}")
-    if found.dim % found.heads or found.dim % 8:
-        raise ValueError(
-            f"expected model.options.dim a multiple of 8 and of model.options.heads={found.heads}, got {found.dim}"
-        )
-    if min(found.foreground_prototypes, found.background_prototypes) < 1:
-        raise ValueError(
-            f"expected at least 1 prototype a side, got {found.background_prototypes} of background and "
-            f"{found.foreground_prototypes} of foreground: set model.options.foreground_prototypes=20"
-        )
-    return found
 
 
 class UMTFSS(Head):
-    """See the module's docstring; `options` are those of `Settings`."""
+    """See the module's docstring."""
 
-    transformers = ("self_attention", "cross_attention")
+    transformers: ClassVar[tuple[str, ...]] = ("self_attention", "cross_attention")
 
-    def __init__(self, channels: dict[str, int], variant: str = "ours", **options: Any):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        self.settings = chosen = settings(variant, **options)
-        self.embeds_smoothed = chosen.maps
+        self.options = chosen = options
+        self.lends = "smoothed" if chosen.maps else None
         dim, middle = chosen.dim, channels["low"] + channels["mid"]
         number = 1 if chosen.reductions == "shared" else 2
         self.reduce = nn.ModuleList(_reduction(middle, chosen) for _ in range(number))
         self.merge_query = nn.Conv2d(2 * dim + 1 + 8 * chosen.maps, dim, 1)
         self.merge_support = nn.Conv2d(2 * dim, dim, 1)
         self.self_attention, self.cross_attention = (
-            nn.ModuleList(Block(dim, chosen.heads, chosen.expansion, chosen.dropout) for _ in range(chosen.blocks))
+            nn.ModuleList(
+                TransformerBlock(dim, chosen.heads, chosen.expansion, chosen.dropout) for _ in range(chosen.blocks)
+            )
             for _ in range(2)
         )
         self.summary = _summary(chosen)
@@ -149,19 +143,19 @@ class UMTFSS(Head):
 
     def embed(self, features: Features) -> Features:
         """`middle`: (B, d, h, w), with separate reductions also `query`; `high` for the prior; for maps, `tokens`."""
-        middle = middle_features(features, self.settings.unit_levels).to(self.merge_query.weight.dtype)
-        found = {"middle": self.reduce[-1](middle), "high": features["high"]}
+        middle = middle_features(features, self.options.unit_levels).to(self.merge_query.weight.dtype)
+        made = {"middle": self.reduce[-1](middle), "high": features["high"]}
         if len(self.reduce) > 1:
-            found["query"] = self.reduce[0](middle)
-        return found | {"tokens": unit_grid(features, LEVELS)} if self.settings.maps else found
+            made["query"] = self.reduce[0](middle)
+        return made | {"tokens": unit_grid(features, LEVELS)} if self.options.maps else made
 
     def focus(self, query: Features) -> Features:
         """With `maps`, `walk`: (B, N, N), one step of the query's own affinity walk."""
-        return query | {"walk": affinity_walk(query["tokens"].flatten(2))} if self.settings.maps else query
+        return query | {"walk": affinity_walk(query["tokens"].flatten(2))} if self.options.maps else query
 
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits; see `Head.match`."""
-        if self.settings.shots == "average":
+        if self.options.shots == "average":
             return self._averaged(query, support, masks)
         return self._joint(query, support, masks)
 
@@ -169,14 +163,14 @@ class UMTFSS(Head):
         """`dead_prototypes`, see `SupportPrototypes.dead_share`; nothing with attention to all tokens."""
         if not isinstance(self.summary, SupportPrototypes):
             return {}
-        found: list[float] = []
+        shares: list[float] = []
         measure = self.summary.dead_share
-        handle = self.summary.register_forward_hook(lambda _, given, out: found.append(measure(given[1], out[1])))
+        handle = self.summary.register_forward_hook(lambda _, given, out: shares.append(measure(given[1], out[1])))
         try:
             self(query, support, masks)
         finally:
             handle.remove()
-        return {"dead_prototypes": sum(found) / len(found)}
+        return {"dead_prototypes": sum(shares) / len(shares)}
 
     def _averaged(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """Mean logits of the shots that show any foreground; of all, where none does."""
@@ -205,7 +199,7 @@ class UMTFSS(Head):
     def _maps(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """The prior mask, with `maps` also the correlation maps: (B, 1 or 9, h, w)."""
         prior = prior_mask(query["high"], support["high"], masks[:, :, 1])
-        if not self.settings.maps:
+        if not self.options.maps:
             return prior
         q, s = query["tokens"].flatten(2), flat_tokens(support["tokens"])
         maps = correlation_maps(q, s, flat_masks(masks), query["walk"]).unflatten(2, query["high"].shape[-2:])
@@ -215,7 +209,7 @@ class UMTFSS(Head):
         """Self-attention in query and supports, then attention from the query to what sums up the supports."""
         q, s = to_tokens(query), to_tokens(support)
         places = None
-        if self.settings.positions:
+        if self.options.positions:
             places = sine_places(query.shape[2], query.shape[3], q.shape[2], q.device).to(q.dtype)
         shares = flat_masks(masks).transpose(1, 2)
         for own, cross in zip(self.self_attention, self.cross_attention, strict=True):
@@ -225,12 +219,12 @@ class UMTFSS(Head):
         return q.transpose(1, 2).reshape(query.shape)
 
 
-def _reduction(channels: int, chosen: Settings) -> nn.Sequential:
+def _reduction(channels: int, chosen: Options) -> nn.Sequential:
     norm = nn.GroupNorm(8, chosen.dim) if chosen.unit_levels else nn.Identity()
     return nn.Sequential(nn.Conv2d(channels, chosen.dim, 1), norm, nn.ReLU(), nn.Dropout2d(chosen.reduction_dropout))
 
 
-def _summary(chosen: Settings) -> SupportPrototypes | SupportTokens:
+def _summary(chosen: Options) -> SupportPrototypes | SupportTokens:
     if chosen.attention == "vanilla":
         return SupportTokens(chosen.dim, chosen.marker)
     numbers = (chosen.background_prototypes, chosen.foreground_prototypes)
@@ -241,3 +235,6 @@ def masked_average(features: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Average of (B, K, C, h, w) features under (B, K, h, w) weights, over cells and shots together: (B, C)."""
     total = (features * share[:, :, None]).sum(dim=(1, 3, 4))
     return total / share.sum(dim=(1, 2, 3)).clamp_min(1e-3)[:, None]
+
+
+HEAD = UMTFSS

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 
 import numpy as np
 from PIL import Image, ImageCms
 
+from fss.imaging.errors import BadImageError
+
 _MODES = {"RGB": "RGB", "CMYK": "CMYK", "GRAY": "L"}
 #: Largest difference in any channel at which a profile counts as sRGB itself.
 _SAME = 2
 _BITS = (8, 10, 12, 14, 16, 24, 32)
+#: Negative numbers that stand for "nothing measured here" where no tag says so, and the size of floats that do.
+_SENTINELS = (-9999, -32768)
+_ABSURD = 1e30
+#: Shares of a picture's numbers below black and above white where they are stretched over their own range.
+_ENDS = (0.005, 0.995)
+_SAMPLE = 1 << 18
 
 
-def to_srgb(image: Image.Image) -> Image.Image:
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How numbers become light where files do not say it: three bands or one, from 1, and the numbers shown black and
+    white; None is what the file itself suggests."""
+
+    bands: tuple[int, ...] | None = None
+    range: tuple[float, float] | None = None
+
+
+NO_READING = Reading()
+
+
+def to_srgb(image: Image.Image, reading: Reading = NO_READING) -> Image.Image:
     """`image` as 8-bit sRGB; the very same object if that is what it is.
 
-    Transparency is laid over white; deep and float pixels are scaled as `scaled_to_8_bits` says; an ICC profile that
-    is not sRGB is applied, a broken one is ignored, as browsers do.
+    Transparency is laid over white; deep and float pixels are scaled as `light` says; an ICC profile that is not sRGB
+    is applied, a broken one is ignored, as browsers do.
+
+    Raises:
+        BadImageError: with reason `no_data` if no pixel holds a number.
     """
     profile = image.info.get("icc_profile")
     given = image
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(scaled_to_8_bits(np.asarray(image)), mode="L").convert("RGB")
+        image = Image.fromarray(light(np.asarray(image)[..., None], reading.range)[..., 0]).convert("RGB")
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -61,23 +85,71 @@ def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
     return (mode, transform) if np.abs(moved - lattice).max() > _SAME else None
 
 
-def scaled_to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) integers or floats to (H, W) uint8.
+def light(pixels: np.ndarray, span: tuple[float, float] | None = None, nodata: float | None = None) -> np.ndarray:
+    """(H, W, bands) integers or floats to uint8 of the same shape, all bands alike.
 
-    Integers are divided by the largest number of the least of 8, 10, 12, 14, 16, 24 and 32 bits that holds them all:
-    cameras and scanners write 10 to 14 bits into 16-bit files, which the full range would turn nearly black, while
-    stretching each image by its own maximum would undo its exposure. Floats within [0, 1] are shares of white, others
-    within [0, 255] are grey levels, and anything else is stretched over its range; what is not finite is black.
+    `span` are the numbers that become black and white. Without it unsigned integers are divided by the largest number
+    of the least of 8, 10, 12, 14, 16, 24 and 32 bits that holds them all: cameras and scanners write 10 to 14 bits into
+    16-bit files, which the full range would turn nearly black, while stretching each image by its own maximum would
+    undo its exposure. Floats within [0, 1] are shares of white, others within [0, 255] are grey levels. Anything else
+    is stretched over its range, half a per cent at each end aside. Pixels of which a band is not finite, `nodata`, or
+    -9999, -32768 or the lowest float are left out of all this, and black.
+
+    Raises:
+        BadImageError: with reason `no_data` if there is no other pixel, `constant` if those hold but one number.
     """
-    if pixels.dtype.kind in "iu":
-        values = pixels.astype(np.float64) - min(0, int(pixels.min()))
-        top = next(2.0**bits - 1 for bits in _BITS if values.max() < 2.0**bits)
-        return (values / top * 255 + 0.5).astype(np.uint8)
-    finite = np.isfinite(pixels)
-    values = np.where(finite, pixels, 0).astype(np.float64)
-    low, high = (float(f(values[finite])) if finite.any() else 0.0 for f in (np.min, np.max))
-    if low < 0 or high > 255:
-        values, top = values - low, high - low
-    else:
-        top = 1.0 if high <= 1 else 255.0
-    return (np.where(finite, np.clip(values / top, 0, 1), 0) * 255 + 0.5).astype(np.uint8)
+    if pixels.dtype == np.uint8 and span is None and nodata is None:
+        return pixels
+    valid = np.concatenate([_valid(rows, nodata) for rows in _blocks(pixels)])
+    if not valid.any():
+        raise BadImageError("no_data", "no pixel holds a number: all are nodata or not finite")
+    low, high = span or _limits(pixels, valid)
+    if span is None and low == high:
+        if not valid.all():
+            raise BadImageError("constant", "all pixels that are not nodata hold one number: there is nothing to see")
+        high = low + 1
+    shown = np.empty(pixels.shape, np.uint8)
+    for numbers, known, to in zip(_blocks(pixels), _blocks(valid), _blocks(shown), strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            shares = (numbers.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+        shares[~known] = 0
+        to[:] = np.clip(shares, 0, 1) * 255 + np.float32(0.5)
+    return shown
+
+
+def _blocks(pixels: np.ndarray) -> list[np.ndarray]:
+    """Views of some rows each, so that what is computed of them takes little memory beside a large picture."""
+    step = max(1, _SAMPLE // max(1, pixels.shape[1]))
+    return [pixels[start : start + step] for start in range(0, len(pixels), step)]
+
+
+def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
+    """(H, W) bool: where all bands hold numbers."""
+    valid = np.ones(pixels.shape, bool)
+    if pixels.dtype.kind == "f":
+        valid &= np.isfinite(pixels) & (np.abs(pixels) < _ABSURD)
+    if pixels.dtype.kind in "fi":
+        valid &= ~np.isin(pixels, _SENTINELS)
+    if nodata is not None:
+        valid &= pixels != nodata
+    return np.asarray(valid.all(axis=-1))
+
+
+def _limits(pixels: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
+    """The numbers that become black and white; one twice if there is but one to see."""
+    extremes = [(rows[known].min(), rows[known].max()) for rows, known in _known(pixels, valid)]
+    low, high = float(min(low for low, _ in extremes)), float(max(high for _, high in extremes))
+    if low == high and not valid.all():
+        return low, high
+    if low >= 0 and pixels.dtype.kind in "uib":
+        return 0.0, next((2.0**bits - 1 for bits in _BITS if high < 2.0**bits), high)
+    if low >= 0 and high <= 255:
+        return 0.0, 1.0 if high <= 1 else 255.0
+    step = -(-pixels.size // _SAMPLE)
+    some = np.concatenate([rows[known].reshape(-1)[::step] for rows, known in _known(pixels, valid)])
+    inner = float(np.quantile(some, _ENDS[0], method="lower")), float(np.quantile(some, _ENDS[1], method="higher"))
+    return inner if inner[0] < inner[1] else (low, high)
+
+
+def _known(pixels: np.ndarray, valid: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(rows, known) for rows, known in zip(_blocks(pixels), _blocks(valid), strict=True) if known.any()]

@@ -10,7 +10,6 @@ import itertools
 
 import numpy as np
 from PIL import Image
-from scipy.fft import dctn
 
 SIDE = 32
 _ORDER = sorted(((u, v) for u in range(SIDE) for v in range(SIDE) if u + v), key=lambda f: (f[0] + f[1], f))[:64]
@@ -23,6 +22,8 @@ _BLOCK = 1 << 20
 
 def phash(image: Image.Image) -> int | None:
     """The 64-bit hash of an image, 0 <= hash < 2**64; None if it is too flat to have one."""
+    from scipy.fft import dctn
+
     grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     pixels = np.asarray(grey, dtype=np.float64)
     if pixels.std() < FLAT:

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import math
 import re
-import struct
 import warnings
 import zlib
 from typing import TYPE_CHECKING
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image
 
-from fss.imaging.colour import is_srgb, to_srgb
+from fss.imaging import jpeg, raster
+from fss.imaging.colour import NO_READING, Reading, is_srgb, to_srgb
+from fss.imaging.errors import UNREADABLE, BadImageError, damaged
 
 if TYPE_CHECKING:
     import torch
@@ -47,16 +48,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PNG_TURNS = (b"eXIf", b"rientation", b"Raw profile")
 _LABEL_FORMATS = ("PNG", "GIF", "BMP", "TIFF")
-_UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, zlib.error, EOFError, TypeError)
-
-
-class BadImageError(ValueError):
-    """Bytes that cannot become an RGB image; `reason` is one word for the ledger, the message says more."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,22 +65,27 @@ class Decoded:
     as_stored: bool
 
 
-def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
+def decode(data: bytes, *, max_pixels: int = 64_000_000, reading: Reading = NO_READING) -> Image.Image:
     """Decode `data` into an upright RGB image.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit and float pixels are scaled to 8 bits
-    (see `colour`; Pillow would saturate or blank them), other colour spaces and wide-gamut profiles become sRGB,
-    animations and multi-page files give their first frame.
+    (see `colour.light` and `raster`; Pillow would saturate or blank them), other colour spaces and wide-gamut profiles
+    become sRGB, animations and multi-page files give their first frame.
 
     Raises:
         BadImageError: with reason `empty`, `unsupported`, `unreadable`, `too_large` (from the header, before any
-            pixel is decoded), `truncated` or `broken`.
+            pixel is decoded), `truncated`, `broken`, `bands` or `no_data`.
     """
-    return inspect(data, max_pixels=max_pixels).image
+    return inspect(data, max_pixels=max_pixels, reading=reading).image
 
 
 def inspect(
-    data: bytes, *, max_pixels: int = 64_000_000, longer_side: int | None = None, skim: bool = False
+    data: bytes,
+    *,
+    max_pixels: int = 64_000_000,
+    longer_side: int | None = None,
+    skim: bool = False,
+    reading: Reading = NO_READING,
 ) -> Decoded:
     """`decode`, and what the file is. With `longer_side`, a JPEG of four times that size or more may come at a half,
     a quarter or an eighth of its size, but at least at twice `longer_side`: the rest of the way is `fit`'s.
@@ -98,35 +96,71 @@ def inspect(
     Raises:
         BadImageError: as `decode`.
     """
-    opened = _open(data, FORMATS, max_pixels)
+    numbers = raster.read(data, max_pixels, reading)
+    if numbers is not None:
+        image = to_srgb(turned(numbers.picture(reading), numbers.orientation))
+        return Decoded(image, *image.size, False)
+    opened = open_header(data, FORMATS, max_pixels)
     try:
-        size, orientation = opened.size, _orientation(opened)
+        size, orientation = opened.size, orientation_of(opened)
         share = 0.0 if longer_side is None else max(size) / longer_side
-        kept = opened.format in ("JPEG", "MPO") and share < 4 and orientation == 1 and is_srgb(opened)
+        drafts = opened.format in ("JPEG", "MPO") and not jpeg.is_lossless(data)  # which cannot come smaller
+        kept = drafts and share < 4 and orientation == 1 and is_srgb(opened)
         if kept and skim and 0 < share <= 1:
             opened.draft(None, (1, 1))
-        elif share >= 4:
+        elif share >= 4 and drafts:
             opened.draft(None, (math.ceil(size[0] * 2 / share), math.ceil(size[1] * 2 / share)))
         opened.load()
-        image = to_srgb(opened.transpose(_TURNS[orientation]) if orientation > 1 else opened)
-    except _UNREADABLE as error:
-        raise _damaged(error) from error
+        image = to_srgb(turned(opened, orientation), reading)
+    except BadImageError:
+        raise
+    except UNREADABLE as error:
+        raise damaged(error) from error
     width, height = size[::-1] if orientation >= 5 else size
     return Decoded(image, width, height, kept)
 
 
-def upright_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int]:
-    """(width, height) of `decode(data)`, from the header: no pixel of a JPEG is decoded.
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """`image` upright, as its EXIF `orientation` (1 to 8) says, and without it; its profile and transparency stay."""
+    if orientation == 1:
+        return image
+    upright = image.transpose(_TURNS[orientation])
+    for key in ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        upright.info.pop(key, None)
+    return upright
+
+
+def stored_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int, int]:
+    """(width, height, EXIF orientation) as the file has them, from the header: no pixel of a JPEG is decoded.
 
     Raises:
         BadImageError: with reason `empty`, `unreadable` or `too_large`; damage behind the header goes unseen.
     """
-    image = _open(data, FORMATS, max_pixels)
-    return image.size[::-1] if _orientation(image) >= 5 else image.size
+    numbers = raster.size(data)
+    if numbers is not None:
+        return numbers
+    image = open_header(data, FORMATS, max_pixels)
+    if image.format == "PNG" and not any(word in data for word in _PNG_TURNS):
+        return *image.size, 1  # Pillow would decode all of it to look for EXIF behind the pixels
+    return *image.size, orientation_of(image)
 
 
-def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
-    """The image that the header announces, no pixel decoded yet."""
+def upright_size(data: bytes, *, max_pixels: int = 64_000_000) -> tuple[int, int]:
+    """(width, height) of `decode(data)`, from the header.
+
+    Raises:
+        BadImageError: as `stored_size`.
+    """
+    width, height, orientation = stored_size(data, max_pixels=max_pixels)
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def open_header(data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = 64_000_000) -> Image.Image:
+    """The image that the header announces, no pixel decoded yet.
+
+    Raises:
+        BadImageError: with reason `empty`, `unsupported`, `unreadable` or `too_large`.
+    """
     if not data:
         raise BadImageError("empty", "expected an image file, got 0 bytes")
     try:
@@ -135,8 +169,8 @@ def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image
             image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise BadImageError("too_large", str(error)) from error
-    except _UNREADABLE as error:
-        raise _foreign(data, formats, error) from error
+    except UNREADABLE as error:
+        raise _foreign(data, formats) from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImageError(
@@ -147,19 +181,17 @@ def _open(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image
     return image
 
 
-def _foreign(data: bytes, formats: tuple[str, ...], error: BaseException) -> BadImageError:
+def _foreign(data: bytes, formats: tuple[str, ...]) -> BadImageError:
     kind = next((kind for kind, pattern in _OTHERS.items() if pattern.match(data[:256])), None)
     if kind is not None:
         return BadImageError("unsupported", f"{kind}; convert it to one of {', '.join(formats)}")
-    return BadImageError("unreadable", f"not one of {', '.join(formats)} ({error})")
+    return BadImageError("unreadable", f"not one of {', '.join(formats)}, or its header is damaged")
 
 
-def _damaged(error: BaseException) -> BadImageError:
-    return BadImageError("truncated" if "truncated" in str(error).lower() else "broken", str(error))
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 to 8; 1, as it stands, also if the block is corrupt or says nonsense."""
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1, as it stands, also if the block is corrupt or says nonsense; Pillow turns TIFFs by itself."""
+    if image.format == "TIFF":
+        return 1
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         return int(orientation) if orientation in _TURNS else 1
@@ -200,18 +232,27 @@ def decode_labels(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
     Raises:
         BadImageError: if it cannot be read, or is a colour image, whose indices nobody knows.
     """
-    image = _open(data, _LABEL_FORMATS, max_pixels)
+    image = open_header(data, _LABEL_FORMATS, max_pixels)
+    step = depth_step(image)
     try:
         array = np.asarray(image)
-    except _UNREADABLE as error:
-        raise _damaged(error) from error
+    except UNREADABLE as error:
+        raise damaged(error) from error
     if array.ndim != 2:
         raise BadImageError(
             "not_a_label_map",
             f"expected one channel of class indices, got mode {image.mode} with shape {array.shape}; "
             "convert colours to indices first",
         )
-    return array.astype(np.int32)
+    return array.astype(np.int32) // step
+
+
+def depth_step(image: Image.Image) -> int:
+    """By how much Pillow multiplies the numbers of an image that is not loaded yet: 2 and 4 bits of grey to fill 8."""
+    tiles = getattr(image, "tile", None)
+    mode = tiles[0][3] if tiles else ""
+    mode = mode[0] if isinstance(mode, tuple) else mode
+    return {"L;2": 85, "L;4": 17}.get(str(mode)[:3], 1)
 
 
 def decode_colours(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
@@ -220,11 +261,11 @@ def decode_colours(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
     Raises:
         BadImageError: if it cannot be read.
     """
-    image = _open(data, _LABEL_FORMATS, max_pixels)
+    image = open_header(data, _LABEL_FORMATS, max_pixels)
     try:
         return np.asarray(image.convert("RGBA").convert("RGB"))
-    except _UNREADABLE as error:
-        raise _damaged(error) from error
+    except UNREADABLE as error:
+        raise damaged(error) from error
 
 
 def to_tensor(image: Image.Image, size: int) -> torch.Tensor:

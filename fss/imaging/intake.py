@@ -14,6 +14,7 @@ from PIL import Image
 
 from fss import rng, shards
 from fss.imaging import images, jpeg
+from fss.imaging.colour import Reading
 from fss.imaging.images import BadImageError
 
 
@@ -52,12 +53,21 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What is taken: bytes of a file, pixels it decodes to, shorter side; and the longer side that is stored."""
+    """What is taken: bytes of a file, pixels it decodes to, shorter side; the longer side that is stored; and how
+    numbers are read that do not say which colours and how bright they are.
+    """
 
     longer_side: int = 512
     max_pixels: int = 64_000_000
     min_side: int = 16
     max_bytes: int = 1 << 29
+    bands: tuple[int, ...] | None = None
+    range: tuple[float, float] | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How numbers become light."""
+        return Reading(self.bands, self.range)
 
 
 def shard_of(digest: Digest, num_shards: int, seed: int) -> int:
@@ -78,7 +88,8 @@ def check(data: bytes, limits: Limits, longer_side: int, skim: bool = False) -> 
     Raises:
         BadImageError: as `images.inspect`, or with reason `too_small`, `too_narrow` or `constant`.
     """
-    found = images.inspect(data, max_pixels=limits.max_pixels, longer_side=longer_side, skim=skim)
+    most, reading = limits.max_pixels, limits.reading
+    found = images.inspect(data, max_pixels=most, longer_side=longer_side, skim=skim, reading=reading)
     size, side = f"{found.width}x{found.height}", limits.min_side
     if min(found.width, found.height) < side:
         raise BadImageError("too_small", f"{size} has a side under {side} pixels (corpus.min_side)")
@@ -89,7 +100,7 @@ def check(data: bytes, limits: Limits, longer_side: int, skim: bool = False) -> 
             f"{size} would be stored with a side of {round(stored)} pixels, under corpus.min_side={side}; "
             "cut it into pieces or raise corpus.longer_side",
         )
-    if _is_constant(found.image) and (not skim or _is_constant(images.decode(data, max_pixels=limits.max_pixels))):
+    if _is_constant(found.image) and (not skim or _is_constant(images.decode(data, max_pixels=most, reading=reading))):
         raise BadImageError("constant", "all pixels have one colour: there is nothing to learn from it")
     try:
         return found, jpeg.strip(data)

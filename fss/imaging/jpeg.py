@@ -10,6 +10,7 @@ _SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 #: Tables, frame headers, scans and the end, and the application's and comment segments.
 _IN_A_FILE = frozenset({*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD, 0xD9, *range(0xE0, 0xF0), 0xFE}) - {0xC8}
+_LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 #: What may follow compressed data; after a frame's scan there is no other frame.
 _AFTER_SCAN = frozenset({0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xD9, *range(0xE0, 0xF0), 0xFE})
 
@@ -38,6 +39,16 @@ def strip(data: bytes) -> bytes | None:
         parts.append(_kept(marker, data[at:end]))
         at = end
     return None
+
+
+def is_lossless(data: bytes) -> bool:
+    """Whether a JPEG is of the lossless kind, which no decoder gives at a part of its size."""
+    at = 2
+    while (found := _segment(data, at)) is not None and found[0] not in (_SOS, 0xD9):
+        if found[0] in _LOSSLESS:
+            return True
+        at = found[1]
+    return False
 
 
 def _segment(data: bytes, at: int) -> tuple[int, int] | None:

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from fss.imaging.images import VOID
 
@@ -139,6 +138,8 @@ def agreement(table: np.ndarray) -> dict[str, float]:
     Raises:
         ValueError: for a table without any pixel, or with negative numbers.
     """
+    from scipy.optimize import linear_sum_assignment
+
     table = np.asarray(table, dtype=np.int64)
     if table.ndim != 2 or table.sum() <= 0 or table.min() < 0:
         raise ValueError(f"expected a (clusters, classes) table of pixels, got shape {table.shape}, sum {table.sum()}")

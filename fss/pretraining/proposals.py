@@ -8,7 +8,6 @@ on purpose: it teaches a network where objects may be, the network learns better
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch.nn import functional as F
 
 
@@ -49,6 +48,8 @@ def components(mask: np.ndarray, *, most: int, smallest: int) -> np.ndarray:
 
     Thin bridges are cut first (binary opening); at most `most` regions, each of at least `smallest` cells.
     """
+    from scipy import ndimage
+
     regions, count = ndimage.label(ndimage.binary_opening(mask))
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     numbers = np.zeros(count + 1, np.uint8)

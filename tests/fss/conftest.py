@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from fss.backbones import Backbone, Features, LoadReport
+from fss.backbones import Backbone, Features, LoadReport, Network
 from fss.backbones.extractor import Extractor
 
 
@@ -34,13 +34,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-class MeanColours(nn.Module):
+class MeanColours(Network):
     """The mean of each patch of 8 pixels, mixed by fixed weights: features whose values can be told by hand.
 
     Patches are centred on the pixels 0, 8, 16, ...: the geometry `corners=True`, for sides of 8n + 1 pixels.
     """
 
     stride = 8
+    corners = True
     channels: ClassVar[dict[str, int]] = {"low": 4, "mid": 5, "high": 6}
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.config import baselines, episodes, seeds, shots
 from fss import heads
-from jobs._config import CONF, load, load_predict
+from jobs._config import CONF, load
 
 PRESETS = [
     f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "experiment"
@@ -58,7 +58,6 @@ WRONG = {
     "text for a number": ("train.steps=many", "train.steps"),
     "fraction for a whole number": ("train.batch=2.5", "train.batch"),
     "text for a switch": ("save_predictions=perhaps", "save_predictions"),
-    "no text": ("name=null", "name"),
     "out of range": ("train.batch=0", "train.batch: expected at least 1, got 0"),
     "negative": ("source.clusters=-4", "source.clusters: expected at least 1, got -4"),
     "not a number": ("train.lr=nan", "train.lr: expected a positive number, got nan"),
@@ -133,8 +132,11 @@ WRONG = {
         "train.gradient_checkpointing=true",
         "train.gradient_checkpointing: expected false without train.tune",
     ),
-    "a head's option": (["model=sst", "model.options.fusion=sum"], "expected fusion of iou, mean, max, got 'sum'; set"),
-    "no option of the head": (["+model.options.heads=3", "model=sst"], "unexpected keyword argument 'heads'"),
+    "a head's option": (["model=sst", "model.options.fusion=sum"], "fusion: expected one of iou, mean, max, got 'sum'"),
+    "no option of the head": (
+        ["+model.options.heads=3", "model=sst"],
+        "model.options.heads: expected one of residual, levels, dim,",
+    ),
     "compiled inner gradient": (
         ["model=sst", "train.compile=true"],
         "train.compile: expected false with model=sst, which takes a gradient inside of its forward pass",
@@ -200,7 +202,7 @@ def test_options_of_the_tiny_model_are_its_own():
 @pytest.mark.parametrize("preset", sorted({path.stem for path in CONF.glob("model/*.yaml")} - {"trained"}))
 def test_every_model_preset_can_be_built(preset):
     model = load([f"model={preset}"]).model
-    assert heads.build(model.name, {"low": 8, "mid": 8, "high": 8}, **model.options)
+    assert heads.build(model.name, model.options, {"low": 8, "mid": 8, "high": 8}, corners=True)
 
 
 def test_numbers_and_lists_of_them():
@@ -230,30 +232,6 @@ def test_protocols_say_how_many_episodes(protocol, pascal, coco, lists):
         assert (episodes(config), seeds(config)) == (number, lists)
     config = load([f"protocol={protocol}", "dataset=coco20i", "seeds=[5,6]", "episodes=9"])
     assert (episodes(config), seeds(config)) == (9, (5, 6))
-
-
-def test_predict_configuration():
-    config = load_predict(["model=m", "support=[a.jpg,b.jpg]", "support_mask=[a.png,b.png]", "query=q", "out=o"])
-    assert (config.support, config.support_mask) == (["a.jpg", "b.jpg"], ["a.png", "b.png"])
-    assert (config.threshold, config.overwrite, config.device) == (0.5, False, "auto")
-    single = load_predict(["model=m", "support=a.jpg", "support_mask=a.png", "query=q", "out=o", "threshold=0.3"])
-    assert (single.support, single.threshold) == ("a.jpg", 0.3)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["model=m", "support=a.jpg", "query=q", "out=o"], "expected a value for support_mask: give it as key=value"),
-        (["model=m", "out=o"], "expected a value for query, support, support_mask"),
-        (["modle=m"], "there is no key 'modle'; did you mean model"),
-        (["model"], "expected key=value arguments, got 'model'"),
-        (["model=m", "threshold=high"], "threshold"),
-    ],
-)
-def test_wrong_predict_arguments_are_explained(arguments, told):
-    with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is compared below
-        load_predict(arguments)
-    assert told in str(error.value)
 
 
 def test_exit_status_2_before_any_work(tmp_path):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from fss.segmenter import Segmenter
 from jobs import predict, sync
-from jobs._config import load, load_predict
+from jobs._config import load
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,8 @@ def own(photos, tmp_path):
     whole = pictures[0].read_bytes()
     (folder / "queries" / "broken.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "queries" / "notes.txt").write_text("no image")
+    (folder / "queries" / "old").mkdir()
+    (folder / "queries" / "raw.cr2").write_bytes(b"raw")
     for name in ("a", "b"):
         mask = np.zeros((96, 96), np.uint8)
         mask[20:60, 30:70] = 255
@@ -41,7 +43,7 @@ def run(model, own, *overrides):
         "query": own / "queries",
         "out": own / "out",
     } | dict(override.split("=", 1) for override in overrides)
-    predict.predict(load_predict([f"{key}={value}" for key, value in arguments.items()]))
+    predict.predict(predict.COMMAND.load([f"{key}={value}" for key, value in arguments.items()]))
 
 
 def masks(own):
@@ -60,7 +62,9 @@ def test_masks_and_overlays_in_the_images_size(model, own, capsys):
     assert Image.open(own / "out" / "small.overlay.jpg").size == (60, 45)
     told = capsys.readouterr().out
     assert f"skipped {own}/queries/broken.jpg: truncated" in told
-    assert told.endswith(f"predict: 3 of 4 images; {own}/out\n")
+    assert f"skipped {own}/queries/raw.cr2: unreadable" in told
+    assert "left out, no images by their names: notes.txt, old/\n" in told
+    assert told.endswith(f"predict: 3 of 5 images; {own}/out\n")
     assert f"one.jpg: {100 * found['one.png'].mean():.1f} % of the image" in told
 
 
@@ -92,7 +96,7 @@ def test_a_higher_threshold_marks_less(model, own):
     high = masks(own)
     assert all((low[name] >= high[name]).all() for name in low)
     assert sum(mask.sum() for mask in low.values()) > sum(mask.sum() for mask in high.values())
-    with pytest.raises(ValueError, match=r"expected a threshold between 0 and 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"threshold: expected a probability in \(0, 1\), got 1\.5"):
         run(model, own, "threshold=1.5", "overwrite=true")
 
 
@@ -112,18 +116,24 @@ def test_two_queries_of_one_name_are_refused(model, own):
     assert not (own / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("values", "void"), [((0, 1), False), ((0, 255), False), ((0, 7), False), ((0, 1, 255), True), ((1,), False)]
-)
-def test_masks_of_many_kinds_are_understood(own, values, void):
-    mask = np.full((96, 96), values[0], np.uint8)
-    for number, value in enumerate(values[1:], 1):
-        mask[number * 20 : number * 20 + 10] = value
-    Image.fromarray(mask).save(own / "a.png")
-    read = predict._binary((own / "a.png").read_bytes(), own / "a.png")
-    thing = 1 if void or values == (1,) else values[1]
-    np.testing.assert_array_equal(read == 1, mask == thing)
-    assert (read == 255).any() == void
+@pytest.mark.parametrize("form", ["white", "colour", "palette", "jpeg", "float", "alpha"])
+def test_a_mask_is_the_same_however_it_is_written(model, own, form):
+    run(model, own)
+    expected = masks(own)["one.png"]
+    grey = np.asarray(Image.open(own / "a.png"))
+    (own / "mask").mkdir()
+    written = {
+        "white": (Image.fromarray(grey // 255), "m.png"),
+        "colour": (Image.fromarray(np.repeat(grey[..., None], 3, 2)), "m.bmp"),
+        "palette": (Image.fromarray(np.repeat(grey[..., None], 3, 2)).quantize(2), "m.gif"),
+        "jpeg": (Image.fromarray(grey), "m.jpg"),
+        "float": (Image.fromarray(grey / np.float32(255) * np.float32(0.97)), "m.tif"),
+        "alpha": (Image.fromarray(np.dstack([np.full((96, 96, 3), 255, np.uint8), grey])), "m.png"),
+    }
+    image, name = written[form]
+    image.save(own / "mask" / name, **({"quality": 95} if form == "jpeg" else {}))
+    run(model, own, f"support_mask={own}/mask/{name}", "overwrite=true")
+    np.testing.assert_array_equal(masks(own)["one.png"], expected)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +144,11 @@ def test_masks_of_many_kinds_are_understood(own, values, void):
             np.arange(96 * 96, dtype=np.uint8).reshape(96, 96) % 4,
             r"a\.png: expected a mask of 0 and one other value, got",
         ),
-        (np.ones((50, 40), np.uint8), r"support 0: expected a mask of 96x96 like its image, got 40x50"),
-        (np.zeros((96, 96, 3), np.uint8), r"a\.png: .*expected one channel of class indices"),
+        (np.ones((50, 40), np.uint8), r"a\.jpg: expected a mask of 96x96 like its image, got 40x50"),
+        (
+            np.random.default_rng(0).integers(0, 9, (96, 96, 3), np.uint8),
+            r"a\.png: .*a mask of black and one other col",
+        ),
     ],
     ids=["empty", "many values", "another size", "colours"],
 )

@@ -7,9 +7,8 @@ from scipy.io import savemat
 
 from cluster.evaluate import counts
 from cluster.evaluate.counts import Fold, Known
-from fss.datasets.parts import coco
-from jobs._config import load
-from jobs.prepare import prepare
+from fss.datasets.parts import instances
+from jobs.prepare import COMMAND, prepare
 from tests.fss.datasets import test_fss1000
 from tests.fss.datasets.test_coco import STEM, annotation, box, write_json
 
@@ -17,7 +16,7 @@ SIZE = (5, 4)  # width, height
 
 
 def run(*arguments, workers=1):
-    prepare(load([*arguments, f"cluster.workers={workers}", "dataset.min_area=4"]))
+    prepare(COMMAND.load([*arguments, f"cluster.workers={workers}", "dataset.min_area=4"]))
 
 
 def read(path):
@@ -75,7 +74,7 @@ def test_coco_masks_from_the_json(tmp_path, capsys):
     run("dataset=coco20i", f"dataset.root={tmp_path}")
     made = tmp_path / "annotations"
     assert [p.name for p in sorted(made.glob("*/*"))] == ["COCO_train2014_000000000001.png", f"{STEM}.png"]
-    drawn = coco.draw(coco.load_instances(made / "instances_val2014.json")[STEM])
+    drawn = instances.draw(instances.load_instances(made / "instances_val2014.json")[STEM])
     assert read(made / "val2014" / f"{STEM}.png") == drawn.tolist()
     assert np.bincount(drawn.reshape(-1), minlength=81)[[0, 1, 80]].tolist() == [31, 11, 6]
     told = capsys.readouterr().out
@@ -107,20 +106,37 @@ def test_a_second_run_keeps_what_is_whole_and_mends_the_rest(tmp_path, capsys):
     assert "0 masks written, 3 were there" in capsys.readouterr().out
 
 
-def test_an_interrupted_run_leaves_no_folder_of_masks_and_goes_on(tmp_path, capsys):
-    objects = [annotation(1, [box(0, 0, 3, 2)]), annotation(1, "broken", image=43)]
-    path = write_json(tmp_path, objects)
-    with pytest.raises(ValueError, match="COCO_val2014_000000000043: expected polygons or RLE"):
+def test_an_interrupted_run_leaves_no_folder_of_masks_and_goes_on(tmp_path, capsys, monkeypatch):
+    write_json(tmp_path, [annotation(1, [box(0, 0, 3, 2)]), annotation(1, [box(0, 0, 4, 4)], image=43)])
+    draw, drawn = instances.draw, []
+
+    def breaking(image):
+        drawn.append(image)
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return draw(image)
+
+    monkeypatch.setattr(instances, "draw", breaking)
+    with pytest.raises(KeyboardInterrupt):
         run("dataset=coco20i", f"dataset.root={tmp_path}")
+    monkeypatch.undo()
     assert not (tmp_path / "annotations" / "val2014").exists()
-    objects[1]["segmentation"] = [box(0, 0, 4, 4)]
-    coco.load_instances.cache_clear()
-    assert write_json(tmp_path, objects) == path
     capsys.readouterr()
     run("dataset=coco20i", f"dataset.root={tmp_path}")
     assert "1 masks written, 1 were there" in capsys.readouterr().out
     assert len(list((tmp_path / "annotations" / "val2014").iterdir())) == 2
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_masks_that_somebody_else_made_are_never_replaced(tmp_path):
+    write_json(tmp_path, [annotation(1, [box(0, 0, 3, 2)]), annotation(1, [box(0, 0, 4, 4)], image=43)])
+    folder = tmp_path / "annotations" / "val2014"
+    folder.mkdir()
+    Image.new("RGB", (8, 6), (9, 0, 0)).save(folder / f"{STEM}.png")
+    before = tree(folder)
+    with pytest.raises(ValueError, match=r"val2014: 1 files, as .*42\.png, are no class masks .* set out=DIR"):
+        run("dataset=coco20i", f"dataset.root={tmp_path}")
+    assert tree(folder) == before
 
 
 @pytest.mark.parametrize("name", ["pascal5i", "coco20i"])
@@ -187,7 +203,7 @@ def test_fss1000_counts(tmp_path, capsys):
     test_fss1000.write(tmp_path, ["cup"], numbers=range(1, 11))
     test_fss1000.write(tmp_path, ["mug"], numbers=(1, 2, 3))
     (tmp_path / "list.txt").write_text("cup\nmug\n")
-    prepare(load(["dataset=fss1000", f"dataset.root={tmp_path}", "dataset.list=list.txt", "cluster.workers=1"]))
+    prepare(COMMAND.load(["dataset=fss1000", f"dataset.root={tmp_path}", "dataset.list=list.txt", "cluster.workers=1"]))
     told = capsys.readouterr().out
     assert "cup 10, mug 3" in told
     assert "differs: mug: 10 images published, here 3" in told
@@ -225,10 +241,10 @@ def test_published_counts_agree_with_themselves():
 
 
 def test_real_photos_are_a_part_of_the_val_list(capsys):
-    from tests.fss.datasets.test_voc import SHARED
+    from tests.places import SHARED
 
-    if not (SHARED / "voc2012").is_dir():
-        pytest.skip(f"no {SHARED / 'voc2012'}")
-    prepare(load(["dataset=pascal5i", f"dataset.root={SHARED / 'voc2012'}", "cluster.workers=2"]))
+    if not (SHARED / "data/voc2012").is_dir():
+        pytest.skip(f"no {SHARED / 'data/voc2012'}")
+    prepare(COMMAND.load(["dataset=pascal5i", f"dataset.root={SHARED / 'data/voc2012'}", "cluster.workers=2"]))
     told = capsys.readouterr().out
     assert "335 images are a part of one of the lists with published counts (1449 of PASCAL VOC's val list" in told

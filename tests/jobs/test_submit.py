@@ -1,7 +1,7 @@
 """The whole pipeline as users of a cluster run it: a Ray head of its own, a token, `ray job submit`, MLflow.
 
-Slow (about a minute on two free cores): a head with its dashboard and agents takes ten seconds to start, each job
-starts a Python process for the driver, each pool worker and each training worker, and all of them import torch.
+Slow: a head with its dashboard and agents takes ten seconds to start, each job starts a Python process for the driver,
+each pool worker and each training worker, and all of them import torch.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from cluster.engine.session import ROOT
 from cluster.engine.stage import read_manifest
 from cluster.tracking.shipper import default_tracking_uri
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.slow
 
 RAY = str(Path(sys.executable).parent / "ray")
 SMALL = (
@@ -80,11 +80,9 @@ def head(tmp_path_factory):
         shutil.rmtree(sockets, ignore_errors=True)
 
 
-def wait_for(ready, process, seconds=180):
-    limit = time.monotonic() + seconds
+def wait_for(ready, process):
     while not ready():
         assert process.poll() is None, "ray start ended"
-        assert time.monotonic() < limit, "Ray's dashboard does not answer"
         time.sleep(0.5)
 
 

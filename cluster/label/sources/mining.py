@@ -75,7 +75,7 @@ def _classes(folder: Path, levels: Sequence[str]) -> np.ndarray:
     about, data = segmenter.read_about(folder), (folder / _WEIGHTS).read_bytes()
     if shards.sha256(data) != about["sha256"][_WEIGHTS]:
         raise ValueError(f"source.model: {folder / _WEIGHTS} is damaged; export the model again")
-    theirs = list(about["model"]["options"].get("levels", ["mid"]))
+    theirs = list(about["model"]["options"]["levels"])
     if theirs != list(levels):
         raise ValueError(
             f"source.levels: expected {theirs}, those of the model in {folder}, got {list(levels)}; "

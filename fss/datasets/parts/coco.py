@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import functools
-import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
 from fss.datasets import Dataset
 from fss.datasets.parts import files
+from fss.datasets.parts.coco_names import COCO_CLASSES
+from fss.datasets.parts.instances import draw, load_instances
+from fss.imaging import images
 
-COCO_CLASSES = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
-    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
-    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
-    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
-    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
-    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
-_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-#: COCO's category id -> 1..80, in id order.
-CLASS_OF = {c: i for i, c in enumerate((c for c in range(1, 91) if c not in _UNUSED_IDS), 1)}
+logger = logging.getLogger(__name__)
+
 FOLDS = ("interleaved", "consecutive")
 YEARS = (2014, 2017)
 _PART = re.compile(r"(train|val)(2014|2017)")
@@ -50,11 +41,11 @@ def dataset(root: str, split: str, list_file: str | None, folds: str, year: int 
 
     def photo(name: str) -> Path:
         folder, _, stem = name.partition("/")
-        return part(folder).images / f"{stem}.jpg"
+        return files.image_file(part(folder).images, stem)
 
     def mask(name: str) -> np.ndarray:
         folder, _, stem = name.partition("/")
-        return part(folder).mask(stem)
+        return files.upright_mask(part(folder).mask(stem), photo(name), name)
 
     def mask_file(name: str) -> Path:
         folder, _, stem = name.partition("/")
@@ -129,9 +120,13 @@ class Part:
     def labelled(self) -> list[str]:
         """Stems of the images that have a mask, sorted."""
         with_mask = {p.stem for p in self.masks.glob("*.png")} if self.masks else load_instances(self.instances).keys()
-        found = sorted(p.stem for p in self.images.glob("*.jpg") if p.stem in with_mask)
+        there = {p.stem for p in self.images.iterdir() if p.suffix.lower() in images.EXTENSIONS}
+        found = sorted(there & set(with_mask))
         if not found:
             raise ValueError(f"expected the images of {self.masks or self.instances} in {self.images}, found none")
+        if len(found) < len(with_mask):
+            lost = len(with_mask) - len(found)
+            logger.info("%s: %d images with masks are not there, left out", self.images, lost)
         return found
 
     def mask(self, stem: str) -> np.ndarray:
@@ -141,10 +136,7 @@ class Part:
         found = load_instances(self.instances).get(stem)
         if found is None:
             raise ValueError(f"expected objects of {stem} in {self.instances}, found none; check dataset.list")
-        try:
-            return draw(found)
-        except ValueError as error:
-            raise ValueError(f"{self.instances}: {stem}: {error}") from error
+        return draw(found)
 
 
 def open_part(base: Path, part: str) -> Part:
@@ -170,92 +162,3 @@ def _name(line: str, year: int) -> str:
     folder = next((p for p in reversed(path.parts[:-1]) if _PART.fullmatch(p)), None)
     in_stem = re.match(rf"COCO_({_PART.pattern})_", path.name)
     return f"{folder or (in_stem[1] if in_stem else f'val{year}')}/{files.without_suffix(path.name)}"
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """An image of an instances JSON with its objects, (class 1..80, COCO segmentation) in the file's order."""
-
-    height: int
-    width: int
-    objects: tuple[tuple[int, Any], ...]
-
-
-@functools.lru_cache(maxsize=2)
-def load_instances(path: Path) -> dict[str, Annotated]:
-    """The images of an instances JSON that show an object, by stem. Crowds are left out.
-
-    Raises:
-        ValueError: if it is no such file, or its categories are not COCO's.
-    """
-    try:
-        document = json.loads(files.read_bytes(path, "COCO's instances JSON"))
-        objects: dict[int, list[tuple[int, Any]]] = {}
-        for one in document["annotations"]:
-            if not one.get("iscrowd"):
-                objects.setdefault(one["image_id"], []).append((_class(one), one["segmentation"]))
-        listed = [i for i in document["images"] if i["id"] in objects]
-        found = {
-            PurePosixPath(i["file_name"]).stem: Annotated(int(i["height"]), int(i["width"]), tuple(objects[i["id"]]))
-            for i in listed
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: expected COCO's instances with images and annotations, not found: {error}"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if len(found) != len(listed):
-        raise ValueError(f"{path}: expected images of different names, got {len(listed) - len(found)} doubled ones")
-    return found
-
-
-def _class(annotation: dict[str, Any]) -> int:
-    try:
-        return CLASS_OF[annotation["category_id"]]
-    except KeyError:
-        raise ValueError(
-            f"expected COCO's 80 category ids, got {annotation.get('category_id')} in annotation "
-            f"{annotation.get('id')}; other classes are read by dataset=folder"
-        ) from None
-
-
-def draw(image: Annotated) -> np.ndarray:
-    """(H, W) uint8 class mask as the field makes it (CyCTR): all parts of an object, later objects over earlier ones,
-    crowds left as background, no void.
-
-    Raises:
-        ValueError: for a segmentation that is neither polygons nor RLE of the image's size.
-    """
-    mask = np.zeros((image.height, image.width), np.uint8)
-    for class_id, segmentation in image.objects:
-        mask[_pixels(segmentation, image.height, image.width)] = class_id
-    return mask
-
-
-def _pixels(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """(H, W) bool of polygons or RLE, compressed or not."""
-    from pycocotools import mask as rle  # here, so that other data sets do not need it
-
-    try:
-        if isinstance(segmentation, list):
-            # Fewer than 3 points have no area, and pycocotools would take 2 for a box.
-            polygons = [part for part in segmentation if len(part) >= 6]
-            encoded = rle.merge(rle.frPyObjects(polygons, height, width)) if polygons else None
-        else:
-            encoded = _sized(segmentation, height, width)
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"expected polygons or RLE, got {str(segmentation)[:60]!r} ({error})") from error
-    return np.zeros((height, width), bool) if encoded is None else rle.decode(encoded).astype(bool)
-
-
-def _sized(encoded: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    from pycocotools import mask as rle
-
-    if list(encoded["size"]) != [height, width]:
-        raise ValueError(f"expected RLE of height x width {height}x{width} like the image, got {encoded['size']}")
-    if not isinstance(encoded["counts"], list):
-        return encoded
-    if sum(encoded["counts"]) != height * width:
-        raise ValueError(f"expected RLE counts that add up to {height * width} pixels, got {sum(encoded['counts'])}")
-    return rle.frPyObjects(encoded, height, width)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import glob
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
-from fss.imaging import images
+from fss.imaging import images, masks
+
+#: Enough of a photo's file for its header, as a rule, bytes.
+_HEAD = 1 << 18
+#: What tools append to a photo's name for its mask.
+_MASK = re.compile(r"[-_. ](masks?|labels?|seg|segmentation|gt|groundtruth|matte|annotation)$", re.IGNORECASE)
 
 
 def read_image(path: Path) -> Image.Image:
@@ -29,10 +36,8 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         ValueError: if it is missing or no image.
     """
-    try:
-        return images.upright_size(read_bytes(path, "an image"))
-    except images.BadImageError as error:
-        raise ValueError(f"{path}: {error}") from error
+    width, height, orientation = read_stored_size(path)
+    return (height, width) if orientation >= 5 else (width, height)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -41,23 +46,107 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         ValueError: if it is missing, damaged, or holds colours or other numbers instead of indices.
     """
+    return by_name(path, lambda drawn: narrow(masks.indices(drawn)))
+
+
+def by_name(path: Path, read: Callable[[masks.Drawn], np.ndarray]) -> np.ndarray:
+    """What `read` makes of the mask at `path`.
+
+    Raises:
+        ValueError: if it is missing or damaged, or as `read`, naming it.
+    """
     data = read_bytes(path, "a mask")
     try:
-        return narrow(images.decode_labels(data))
+        return read(masks.decode(data, str(path)))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def upright_mask(mask: np.ndarray, photo: Path, name: str | Path) -> np.ndarray:
+    """`mask` on the upright picture of the file `photo`, whose stored pixels it may have been drawn on.
+
+    Raises:
+        ValueError: if there is no such photo, or it is damaged.
+    """
+    try:
+        with photo.open("rb") as file:
+            head = file.read(_HEAD)
+        stored = images.stored_size(head)
+    except (OSError, images.BadImageError):
+        stored = read_stored_size(photo)
+    return masks.upright(mask, stored, str(name))
+
+
+def read_stored_size(path: Path) -> tuple[int, int, int]:
+    """(width, height, EXIF orientation) of an image file before it is turned.
+
+    Raises:
+        ValueError: if it is missing or no image.
+    """
+    try:
+        return images.stored_size(read_bytes(path, "an image"))
+    except images.BadImageError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def images_below(folder: Path) -> dict[str, list[Path]]:
+    """The image files below `folder`, of any extension in any case, by their paths without it, sorted."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.EXTENSIONS and p.is_file()):
+        found.setdefault(without_suffix(path.relative_to(folder).as_posix()), []).append(path)
+    return found
+
+
+def image_file(folder: Path, name: str) -> Path:
+    """The image called `name` in `folder`: NAME.jpg, or with another extension of images, in any case."""
+    usual = folder / f"{name}.jpg"
+    if usual.is_file():
+        return usual
+    there = (p for p in usual.parent.glob(f"{glob.escape(usual.stem)}.*") if p.suffix.lower() in images.EXTENSIONS)
+    return min((p for p in there if p.stem == usual.stem), default=usual)
+
+
+def masks_of(photos: Iterable[str], folder: Path) -> tuple[dict[str, Path], list[Path]]:
+    """The masks below `folder` by the names of their photos, and those of no photo.
+
+    A mask is called like its photo, with or without the photo's extension, or that and `_mask` or the like.
+
+    Raises:
+        ValueError: for two masks of a photo.
+    """
+    known, found, lost = set(photos), dict[str, Path](), list[Path]()
+    for name, paths in images_below(folder).items():
+        photo = next((one for one in _photo_names(name) if one in known), None)
+        for path in paths:
+            if photo is None:
+                lost.append(path)
+            elif photo in found:
+                raise ValueError(f"expected one mask of {photo}, got {found[photo]} and {path}; take one away")
+            else:
+                found[photo] = path
+    return found, lost
+
+
+def _photo_names(mask: str) -> Iterator[str]:
+    """What the photo of a mask may be called."""
+    yield mask
+    yield without_suffix(mask)
+    bare = _MASK.sub("", mask)
+    yield bare
+    yield without_suffix(bare)
 
 
 def mask_named_as(folder: Path, path: str, size: tuple[int, int], key: str) -> np.ndarray | None:
     """The (H, W) mask of the image that came from `path`, shrunk to `size` as the image was; None if there is none.
 
-    It lies where the image lies below the corpus, or directly in `folder`, as NAME.png.
+    It lies where the image lies below the corpus, or directly in `folder`, as NAME.png or NAME_mask.png.
 
     Raises:
         ValueError: for a damaged mask, or one of another shape than its image, naming the setting `key`.
     """
     name = PurePosixPath(path)
-    places = [folder / f"{stem}.png" for stem in dict.fromkeys((name.with_suffix(""), name.stem))]
+    stems = dict.fromkeys((name.with_suffix(""), name.stem))
+    places = [folder / f"{stem}{ending}.png" for stem in stems for ending in ("", "_mask")]
     place = next((one for one in places if one.is_file()), None)
     if place is None:
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+
 from fss.datasets import Dataset
 from fss.datasets.parts import files
 
@@ -28,10 +30,14 @@ def dataset(root: str, list_file: str, class_names: tuple[str, ...]) -> Dataset:
         names=files.distinct(_name(photos, line) for line in files.read_list(base, list_file)),
         class_names=class_names,
         folds=files.equal_folds(len(class_names), 4),
-        path=lambda name: photos / f"{name}.jpg",
-        read_mask=lambda name: files.read_mask(masks / f"{name}.png"),
+        path=lambda name: files.image_file(photos, name),
+        read_mask=lambda name: _mask(files.image_file(photos, name), masks / f"{name}.png"),
         mask_path=lambda name: masks / f"{name}.png",
     )
+
+
+def _mask(photo: Path, mask: Path) -> np.ndarray:
+    return files.upright_mask(files.read_mask(mask), photo, mask)
 
 
 def _name(photos: Path, line: str) -> str:
@@ -44,4 +50,4 @@ def _name(photos: Path, line: str) -> str:
             parts = parts[len(parts) - parts[::-1].index(folder) :]
     name = files.without_suffix("/".join(parts))
     with_class = re.fullmatch(r"(.+)__\d+", name)
-    return with_class[1] if with_class and not (photos / f"{name}.jpg").is_file() else name
+    return with_class[1] if with_class and not files.image_file(photos, name).is_file() else name

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -34,20 +32,24 @@ class Head(nn.Module):
     The division is what makes evaluation fast: an image stands in many episodes, so `embed` and `focus` are computed
     once for it and kept, and only `match` runs once an episode. Training calls `forward`.
 
-    A head that `needs_fit` knows nothing before it has seen unlabelled images: whoever measures it gives the rows that
-    `describe` makes of each of them to `fit`, once. What it learned is in its `state_dict`, of shapes that the
-    constructor fixes, so that one fitted copy serves all workers.
+    A head is made of the channels of the backbone, by level, and its own `Options`. What only some heads can do is in
+    `fss.heads.parts.capabilities`.
     """
 
-    needs_fit = False
-    #: Images of training tasks that it wants to `study` before training starts; 0 = none.
-    studies = 0
-    #: Its embeddings hold what the smoothed read-out needs (`fss.heads.prototype`), under the same names.
-    embeds_smoothed = False
+    #: What tables call it; none = its name.
+    title: ClassVar[str] = ""
+    #: Whether it is meta-trained; others are floors of a backbone.
+    trained: ClassVar[bool] = True
+    #: Its logits are cosines times its option `scale`: heads that learn can be added to it.
+    is_readout: ClassVar[bool] = False
+    #: It takes a gradient inside of its forward pass, which torch.compile does not follow.
+    inner_gradient: ClassVar[bool] = False
     #: Names of the submodules that are transformers: `train.optimizer=mixed` gives them AdamW, the rest SGD.
     transformers: ClassVar[tuple[str, ...]] = ()
+    #: The read-out whose tensors its embeddings hold under the same names, so that they are computed once.
+    lends: str | None = None
     #: The geometry of the backbone's cells, see `fss.grid`; `fss.heads.build` sets it.
-    corners = True
+    corners: bool
 
     def embed(self, features: Features) -> Features:
         """What the head computes of an image on its own, in either role: levels (B, C, h, w) to tensors (B, ...).
@@ -69,53 +71,6 @@ class Head(nn.Module):
             masks: (B, K, 2, h, w) shares of background and foreground, see `fss.heads`.
         """
         raise NotImplementedError
-
-    def margins(self, query: Features, support: Features, masks: torch.Tensor, ways: int) -> torch.Tensor:
-        """(E, N, h, w) foreground minus background logit of every way of E episodes of N `ways`.
-
-        The arguments are those of `match`, a row for each way, an episode's one after the other. By default each way is
-        asked for alone, as the field extends two-class models; a head that knows several classes overrides it. The
-        answer is the way with the largest margin, or the background where none is above zero.
-        """
-        logits = self.match(query, support, masks)
-        return (logits[:, 1] - logits[:, 0]).unflatten(0, (-1, ways))
-
-    def describe(self, embedded: Features) -> torch.Tensor:
-        """(B, D) float32, what `fit` wants to know of images that `embed` has seen; of heads that `needs_fit`."""
-        raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
-
-    def fit(self, rows: np.ndarray, seed: int) -> None:
-        """Set the buffers from (n, D) float32 descriptions of n unlabelled images; of heads that `needs_fit`."""
-        raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
-
-    def study(self, images: Iterable[tuple[Features, torch.Tensor]], seed: int) -> None:
-        """Set buffers from images of training tasks with their masks, before training; of heads with `studies`.
-
-        Args:
-            images: levels (n, C, h, w) and (n, 2, h, w) shares of background and foreground, some at a time, always the
-                same ones, however often they are gone through.
-            seed: of what is drawn.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has nothing to study")
-
-    def noted(self) -> torch.Tensor | None:
-        """What `learn` noted since the last `settle`, to be added up over workers; None if it notes nothing."""
-        return None
-
-    def settle(self, noted: torch.Tensor) -> None:
-        """Change buffers after a training step, by the sum of what all workers `noted`: so on all the same."""
-
-    def silence(self) -> None:
-        """Make the logits zero, and keep every gradient alive: none may stay zero after one step.
-
-        `fss.heads.parts.residual` asks for it: what a silent head is added to is heard alone at first.
-
-        Raises:
-            ValueError: by heads that cannot.
-        """
-        raise ValueError(
-            f"expected a head that can start silent, got {type(self).__name__}: set model.options.residual=none"
-        )
 
     def learn(
         self, query: Features, support: Features, masks: torch.Tensor
@@ -139,19 +94,6 @@ class Head(nn.Module):
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits of features; see `fss.heads` for the arguments."""
         return self.match(*self.prepare(query, support, masks), masks)
-
-
-def check_choices(model: str, **choices: tuple[str, tuple[str, ...]]) -> None:
-    """Refuse options of a head, (given, allowed) by name, that are not among those allowed.
-
-    Raises:
-        ValueError: naming what is allowed and the key to set.
-    """
-    for name, (given, allowed) in choices.items():
-        if given not in allowed:
-            raise ValueError(
-                f"model {model}: expected {name} of {', '.join(allowed)}, got {given!r}; set model.options.{name}"
-            )
 
 
 def zero(last: nn.Module) -> None:

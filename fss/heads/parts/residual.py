@@ -8,21 +8,14 @@ Letters: B episodes, K shots, h x w grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import nn
 
 from fss.backbones import Features
 from fss.grid import enlarge
+from fss.heads.parts.capabilities import Fits, Settles, Silences, Studies, Ways, margins
 from fss.heads.parts.head import Auxiliary, Head
-from fss.heads.prototype import PrototypeReadout, SmoothedReadout
 
-#: What `model.options.residual` may be, besides none.
-READOUTS: dict[str, type[PrototypeReadout] | type[SmoothedReadout]] = {
-    "prototype": PrototypeReadout,
-    "smoothed": SmoothedReadout,
-}
 #: Differences of cosines are a few hundredths; the loss wants logits of about one.
 _GAIN = 15.0
 
@@ -30,38 +23,57 @@ _GAIN = 15.0
 class Residual(Head):
     """Logits of `head` plus a learned gain times those of `readout`; at the start the head's are zero.
 
-    What each of the two makes of an image is kept apart by the prefixes `head.` and `readout.`; a head that embeds the
-    smoothed read-out's tensors itself lends them.
+    What each of the two makes of an image is kept apart by the prefixes `head.` and `readout.`. It can do what `head`
+    can (`fss.heads.parts.capabilities`), but for starting silent.
 
     Args:
-        head: is silenced, see `Head.silence`; ValueError if it cannot be.
+        head: is silenced.
         readout: without parameters, its logits cosines (`scale=1`).
+        lent: `head` embeds the read-out's tensors itself, under the same names.
+
+    Raises:
+        ValueError: for a head that cannot start silent.
     """
 
-    def __init__(self, head: Head, readout: Head):
+    def __init__(self, head: Head, readout: Head, lent: bool = False):
         super().__init__()
+        if not isinstance(head, Silences):
+            raise ValueError(
+                f"model.options.residual: expected none for {type(head).__name__}, which cannot start silent; set "
+                "model.options.residual=none"
+            )
         head.silence()
-        self.head, self.readout, self.corners = head, readout, head.corners
+        self.head, self.readout, self.corners, self.lent = head, readout, head.corners, lent
         self.gain = nn.Parameter(torch.tensor([_GAIN]))
-        self.studies = head.studies
-        self.lent = head.embeds_smoothed and isinstance(readout, SmoothedReadout)
         self.transformers = tuple(f"head.{name}" for name in head.transformers)  # type: ignore[misc]
+        self._can_do_what(head)
+
+    def _can_do_what(self, head: Head) -> None:
+        """Have the head's further methods: its own, or with the read-out taken into account."""
+        if isinstance(head, Fits):
+            self.describe, self.fit = self._describe, head.fit
+        if isinstance(head, Studies):
+            self.studies, self.study = head.studies, head.study
+        if isinstance(head, Settles):
+            self.noted, self.settle = head.noted, head.settle
+        if isinstance(head, Ways):
+            self.margins = self._margins
 
     def embed(self, features: Features) -> Features:
         """What both make of an image, by prefix."""
-        found = _prefixed("head.", self.head.embed(features))
-        return found if self.lent else found | _prefixed("readout.", self.readout.embed(features))
+        own = _prefixed("head.", self.head.embed(features))
+        return own if self.lent else own | _prefixed("readout.", self.readout.embed(features))
 
     def focus(self, query: Features) -> Features:
         """What both compute besides of a query, by prefix."""
-        found = _prefixed("head.", self.head.focus(_part("head.", query)))
-        return found if self.lent else found | _prefixed("readout.", self.readout.focus(_part("readout.", query)))
+        own = _prefixed("head.", self.head.focus(_part("head.", query)))
+        return own if self.lent else own | _prefixed("readout.", self.readout.focus(_part("readout.", query)))
 
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits; see `Head.match`."""
         logits = self.head.match(_part("head.", query), _part("head.", support), masks)
-        source = "head." if self.lent else "readout."
-        return self._added(logits, self.readout.match(_part(source, query), _part(source, support), masks))
+        query, support = (_part(self._source, tensors) for tensors in (query, support))
+        return self._added(logits, self.readout.match(query, support, masks))
 
     def learn(
         self, query: Features, support: Features, masks: torch.Tensor
@@ -76,43 +88,34 @@ class Residual(Head):
         """Those of the head."""
         return self.head.diagnose(query, support, masks)
 
-    def study(self, images: Iterable[tuple[Features, torch.Tensor]], seed: int) -> None:
-        """The head's."""
-        self.head.study(images, seed)
+    def _describe(self, embedded: Features) -> torch.Tensor:
+        """See `Fits.describe`."""
+        assert isinstance(self.head, Fits)
+        return self.head.describe(_part("head.", embedded))
 
-    def noted(self) -> torch.Tensor | None:
-        """The head's."""
-        return self.head.noted()
+    def _margins(self, query: Features, support: Features, masks: torch.Tensor, ways: int) -> torch.Tensor:
+        """See `Ways.margins`: the head's, and the read-out's of each way alone."""
+        own = margins(self.head, _part("head.", query), _part("head.", support), masks, ways)
+        source = self._source
+        cosines = margins(self.readout, _part(source, query), _part(source, support), masks, ways)
+        return own + self.gain * self._on_grid(cosines, own)
 
-    def settle(self, noted: torch.Tensor) -> None:
-        """The head's."""
-        self.head.settle(noted)
+    @property
+    def _source(self) -> str:
+        """The prefix of what the read-out needs."""
+        return "head." if self.lent else "readout."
 
     def _added(self, logits: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
         """Half of the read-out's margin, on the head's grid, goes to the foreground, half comes off the background."""
-        if cosines.shape[-2:] != logits.shape[-2:]:
-            cosines = enlarge(cosines, (logits.shape[-2], logits.shape[-1]), self.corners)
+        cosines = self._on_grid(cosines, logits)
         half = self.gain * (cosines[:, 1] - cosines[:, 0]) / 2
         return logits + torch.stack([-half, half], dim=1)
 
-
-def wrapped(head: Head, residual: str, channels: dict[str, int]) -> Head:
-    """`head` as it is for `residual` none, else added to that read-out of a backbone of `channels`.
-
-    Raises:
-        ValueError: for an unknown read-out, or for a head that learns nothing or cannot start silent.
-    """
-    if residual == "none":
-        return head
-    if residual not in READOUTS:
-        expected = ", ".join(("none", *READOUTS))
-        raise ValueError(f"expected model.options.residual of {expected}, got {residual!r}")
-    if not any(True for _ in head.parameters()):
-        raise ValueError(
-            f"expected a head that learns for model.options.residual={residual}, got {type(head).__name__}, "
-            "which needs no training: set model.options.residual=none"
-        )
-    return Residual(head, READOUTS[residual](channels, scale=1.0))
+    def _on_grid(self, cosines: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) cosines on the grid of the logits."""
+        if cosines.shape[-2:] == logits.shape[-2:]:
+            return cosines
+        return enlarge(cosines, (logits.shape[-2], logits.shape[-1]), self.corners)
 
 
 def _prefixed(prefix: str, tensors: Features) -> Features:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fss.heads.prototype import flat_tokens, unit
+from fss.heads.parts.tokens import flat_tokens, unit
 
 _NOTHING = 1e-12
 

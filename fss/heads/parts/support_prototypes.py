@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.heads.parts import hamming
-from fss.heads.prototype import members
+from fss.heads.parts.tokens import members
 
 _BITS = 32
 _ROUNDS = 10
@@ -50,16 +50,16 @@ class SupportPrototypes(nn.Module):
         bits = hamming.codes(points.detach(), self.planes)
         order = torch.sin(torch.arange(points.shape[1], device=points.device) * 12.9898) * 43758.5453
         start = order - order.floor()
-        found, used = [], []
+        means_of_sides, used = [], []
         for side, number in enumerate(self.numbers):
             own = members(shares[..., side])
             labels, exists = self._labels(bits, own, start, number)
             sums, counts = hamming.totals(points, labels, own, exists.shape[1])
             means = sums / counts.clamp_min(1)[..., None]
             means = F.normalize(means, dim=2) if self.unit else means
-            found.append(means if self.marker is None else means + self.marker[side])
+            means_of_sides.append(means if self.marker is None else means + self.marker[side])
             used.append(exists & (counts > 0))  # clusters may lose all their tokens
-        return torch.cat(found, dim=1), torch.cat(used, dim=1)
+        return torch.cat(means_of_sides, dim=1), torch.cat(used, dim=1)
 
     def dead_share(self, shares: torch.Tensor, used: torch.Tensor) -> float:
         """Share in [0, 1] of the prototypes that there could be (no more than tokens) and that no token chose.

@@ -45,7 +45,7 @@ class Keys(MapKeys):
 
 @dataclass(frozen=True)
 class SaliencyLabeller:
-    """Maps of the normalised cut of the embeddings, as `fss.heads.saliency.cut` makes them."""
+    """Maps of the normalised cut of the embeddings, as `fss.clustering.saliency.cut` makes them."""
 
     def maps(self, block: Block) -> list[Maps]:
         """See `fss.labelling.sources.Labeller`."""
@@ -56,7 +56,7 @@ def _cut(photo: Photo, field: torch.Tensor, corners: bool) -> Maps:
     import torch
 
     from fss import grid
-    from fss.heads.saliency import side
+    from fss.clustering.saliency import side
     from fss.labelling import pseudo, segments
 
     margin = side(segments.second_vector(field.flatten(0, 1).cpu().numpy()).reshape(field.shape[:2]))

@@ -6,11 +6,12 @@ import math
 
 import pytest
 
-from cluster.config import Config, PredictConfig
+from cluster.config import Config
 from cluster.config import backbone as backbone_keys
 from cluster.config import protocol as protocol_keys
 from cluster.config import train as train_keys
 from cluster.config.build import CHOICES, build, classes, every_key
+from cluster.config.predict import PredictConfig
 from fss import choices, keys
 from fss.backbones import padding
 from fss.evaluation import episodes
@@ -164,7 +165,7 @@ def test_a_configuration_has_the_keys_of_what_is_chosen():
 
 
 def test_values_have_the_types_of_their_keys():
-    config = build({"name": 2024, "train": {"lr": 1}, "pair": {"layers": [1]}, "backbone": {"weights": "random"}})
+    config = build({"name": "2024", "train": {"lr": 1}, "pair": {"layers": [1]}, "backbone": {"weights": "random"}})
     assert (config.name, config.train.lr, config.pair.layers) == ("2024", 1.0, [1])
     assert isinstance(config.train.lr, float)
 
@@ -176,3 +177,12 @@ def test_every_choice_can_be_built():
             assert type(getattr(config, group)) is choice.module(name).Keys
     pairs = list(itertools.product(*(choices.names(choice.package) for choice in CHOICES.values())))
     assert len(pairs) >= 40
+
+
+def test_random_weights_are_taken_only_when_they_are_asked_for():
+    with pytest.raises(
+        ValueError, match=r"backbone\.weights: expected where the weights of resnet50 come from, got none"
+    ):
+        build({}).backbone.chosen_weights()
+    for weights in ("random", "torchvision", "some/file.pth"):
+        assert build({"backbone": {"weights": weights}}).backbone.chosen_weights() == weights

@@ -85,7 +85,7 @@ def places(tmp_path_factory):
 
 
 def _exported(folder, weights):
-    about = {"format": 1, "model": {"name": "mining", "options": {"levels": ["mid"]}}, "facts": {}, "backbone": {}}
+    about = {"format": 2, "model": {"name": "mining", "options": {"levels": ["mid"]}}, "facts": {}, "backbone": {}}
     publish.write_json(folder / "model.json", about | {"sha256": {"model.safetensors": shards.sha256(weights)}})
     (folder / "model.safetensors").write_bytes(weights)
 
@@ -230,6 +230,8 @@ def alternatives(places):
         "corpus.root": (f"{places}/others/JPEGImages",),
         "corpus.list": (f"{places}/other.csv",),
         "corpus.column": ("url",),
+        "corpus.bands": ([3, 2, 1],),
+        "corpus.range": ([0.0, 4095.0],),
         "corpus.near_duplicates": (4,),
         "backbone.weights": (f"{places}/first/model.safetensors",),
         "source.shards": (1,),

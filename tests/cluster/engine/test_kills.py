@@ -1,6 +1,6 @@
 """kill -9 of workers, drivers and nodes, at every step of publishing: the same bytes as an undisturbed run's.
 
-Slow (two minutes on two free cores): two of the tests start a Ray of their own, as a user's command does.
+The slow ones start a Ray of their own, as a user's command does, or kill a process at every point there is.
 """
 
 import io
@@ -19,8 +19,6 @@ from cluster.engine.session import ROOT
 from cluster.engine.stage import Publisher, Unit, read_file
 from cluster.tracking.journal import read_events
 from tests.cluster.crashes import CRASHES, WORKERS
-
-pytestmark = pytest.mark.timeout(600)
 
 
 def published(folder):
@@ -58,9 +56,10 @@ def python(*arguments, **variables):
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FSS_"))}
     environment |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **variables}
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, timeout=500, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_every_point_of_every_stage(copied, overrides, tmp_path):
     folder = tmp_path / "killed" / "tiny"
     done = python("-m", "tests.cluster.crashes", "chain", tmp_path, *overrides, f"root={folder.parent}")
@@ -82,17 +81,20 @@ def arm(specification):
 def test_workers_killed_in_the_middle_of_stages(tiny_run, configure, start, pools, tmp_path):
     """At another point in each; new workers do not inherit the failpoint."""
     run = start(configure(tmp_path))
-    for stage, failpoint in WORKERS.items():
-        marker = tmp_path / f"killed-{stage}"
-        pools[2].on_each(arm, [f"{failpoint} {marker}"] * 2)
-        run.ensure(stage)
-        assert marker.exists()
-    pools[2].on_each(arm, [""] * 2)
+    try:
+        for stage, failpoint in WORKERS.items():
+            marker = tmp_path / f"killed-{stage}"
+            pools[2].on_each(arm, [f"{failpoint} {marker}"] * 2)
+            run.ensure(stage)
+            assert marker.exists()
+    finally:
+        pools[2].on_each(arm, [""] * 2)
     run.ensure("pair")
     assert published(run.folder) == published(tiny_run.folder)
     check_ledger(run.folder)
 
 
+@pytest.mark.slow
 def test_commands_with_a_ray_of_their_own(tiny_run, overrides, tmp_path):
     """The first dies as a driver, and its workers with it; in the second a worker dies, which it must not notice."""
     command = ("-m", "jobs.pair", *overrides, "cluster.workers=2", f"root={tmp_path}")
@@ -107,6 +109,7 @@ def test_commands_with_a_ray_of_their_own(tiny_run, overrides, tmp_path):
     check_ledger(tmp_path / "tiny")
 
 
+@pytest.mark.slow
 def test_a_node_killed_while_it_labels(overrides, configure, start, tmp_path):
     smaller = "corpus.shard_size=4"
     done = python("-m", "tests.cluster.crashes", "node", tmp_path, *overrides, smaller, f"root={tmp_path / 'killed'}")
@@ -139,6 +142,7 @@ def losses(folder):
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_training_job_goes_on_in_the_same_mlflow_run(tiny_run, before_training, overrides):
     """kill -9 of the driver after the checkpoint of step 4; the same command again: the same bytes, one MLflow run."""
     import mlflow
@@ -153,9 +157,7 @@ def test_a_killed_training_job_goes_on_in_the_same_mlflow_run(tiny_run, before_t
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as driver:
-        deadline = time.monotonic() + 240
         while not list(before_training.glob("train/*/checkpoints/step-00000004")) and driver.poll() is None:
-            assert time.monotonic() < deadline
             time.sleep(0.01)
         driver.kill()
     assert not list(before_training.glob("train/*/manifest.json"))
@@ -173,6 +175,7 @@ def test_a_killed_training_job_goes_on_in_the_same_mlflow_run(tiny_run, before_t
     assert {point.step for point in history} == {2, 4, 6, 8}
 
 
+@pytest.mark.slow
 def test_a_node_killed_while_it_trains(tiny_run, before_training, overrides):
     root = before_training.parent
     done = python("-m", "tests.cluster.crashes", "train_node", root, *overrides, f"root={root}")

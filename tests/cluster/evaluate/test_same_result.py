@@ -68,7 +68,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(measured, configure, s
     config = configure(tmp_path / "runs", *OPTIONS)
     (tmp_path / "config").write_bytes(pickle.dumps(config))
     command = [sys.executable, "-c", _KILLED, str(tmp_path / "config")]
-    done = subprocess.run(command, cwd=ROOT, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
     run = start(config)
     folder = run.folder / "evaluate" / run.identity("evaluate")[2]

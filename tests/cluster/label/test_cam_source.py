@@ -113,7 +113,7 @@ def test_a_model_says_which_names_it_has_seen(labelled, configure, start, files)
 def measured(configure, start, tmp_path_factory, files, photos):
     """The same episodes with supports that show their masks, and with such that bring names only; true maps gate."""
     gate = (f"source.maps={photos}/SegmentationClass", "source.maps_kind=classes")
-    options = ("model=prototype", "fold=all", "episodes=4", "dataset.min_area=100", *files, "source=clusters", *gate)
+    options = ("model=prototype", "fold=all", "episodes=4", "dataset.min_area=100", *files, *gate)
     folder = tmp_path_factory.mktemp("measured")
     return [
         start(configure(folder, *options, f"name={supports}", f"protocol.supports={supports}")).ensure("evaluate")

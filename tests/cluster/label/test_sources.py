@@ -141,7 +141,7 @@ def test_masksplit_from_photos_to_its_own_metric(configure, start, tmp_path):
 
 def test_what_cannot_be_split(labelled):
     for keys, said in (
-        (["pair.distractors=1"], "pair.distractors: expected 0 with pair.pairing=mask_split"),
+        (["pair.distractors=1"], "pair.distractors: expected it unset with pair.pairing=mask_split"),
         (["pair.split.kind=diagonal"], "pair.split.kind: expected one of vertical, horizontal, mixed"),
         (["pair.split.slope=40"], r"pair.split.slope: expected a share in \[0, 1\], got 40"),
     ):
@@ -164,7 +164,7 @@ def test_wrong_maps(configure, start, tmp_path):
     with pytest.raises(StageError, match=r"found nothing in any of 36 images; check source\.maps"):
         start(configure(tmp_path, "source=saliency", f"source.maps={tmp_path}/empty")).ensure("label")
     for key, said in (
-        ("name=salienci", "source.name: expected one of clusters, saliency"),
+        ("name=salienci", "source.name: expected one of cam, clusters, mining, saliency"),
         ("maps_kind=x", "maps_kind"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -80,8 +80,8 @@ def test_the_bottleneck_is_what_most_time_waits_for():
         ((), r"corpus_size=1e9, got None"),
         (("corpus_size=0",), r"corpus_size=1e9, got 0"),
         (("corpus_size=many",), r"plan.corpus_size"),
-        (("corpus_size=9", "plan.images=4"), r"plan.images: expected at least 16 .* got 4"),
-        (("corpus_size=9", "plan.network_gbit=-1"), r"plan.network_gbit: expected a number above 0, got -1"),
+        (("corpus_size=9", "plan.images=4"), r"plan.images: expected at least 16, got 4"),
+        (("corpus_size=9", "plan.network_gbit=-1"), r"plan.network_gbit: expected a positive number, got -1"),
     ],
 )
 def test_refused_plans(arguments, message):

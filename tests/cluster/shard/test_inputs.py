@@ -24,8 +24,27 @@ def fill(folder, *names, data=b"12345"):
 
 def test_a_folder_is_walked_in_one_order(tmp_path):
     fill(tmp_path, "b.JPG", "a/z.png", "a/c.jpeg", "c.webp", "notes.txt", ".hidden.jpg", "noextension")
-    assert found(Source(str(tmp_path))) == [("b.JPG", 5), ("c.webp", 5), ("a/c.jpeg", 5), ("a/z.png", 5)]
+    assert found(Source(str(tmp_path))) == [
+        ("b.JPG", 5),
+        ("c.webp", 5),
+        ("noextension", "not_an_image"),
+        ("notes.txt", "not_an_image"),
+        ("a/c.jpeg", 5),
+        ("a/z.png", 5),
+    ]
     assert Source(str(tmp_path)).read("a/z.png") == b"12345"
+
+
+def test_files_that_are_no_images_are_named_by_their_kind(tmp_path):
+    fill(tmp_path, "a.jpg", "a.txt", "b/b.jpg", "b/b.txt", "b/c.txt", "b/d.json")
+    named = {entry.path: entry.error for entry in Source(str(tmp_path)).entries() if entry.error}
+    assert sorted(named) == ["a.txt", "b/*.txt", "b/d.json"]
+    assert named["b/*.txt"].startswith("not_an_image: the names of 2 files end as no image's does; give images of such")
+    assert fingerprint(Source(str(tmp_path)))[0] == 5
+    (tmp_path / "a.jpg").rename(tmp_path / "a.doc")
+    (tmp_path / "b/b.jpg").rename(tmp_path / "b/b.doc")
+    with pytest.raises(ValueError, match="found none"):
+        fingerprint(Source(str(tmp_path)))
 
 
 def test_odd_things_in_a_folder(tmp_path):
@@ -113,6 +132,9 @@ class Failing:
     def cat_file(self, path, **_):
         raise self.error
 
+    def open(self, path, *_, **__):
+        raise self.error
+
 
 @pytest.mark.parametrize(
     ("protocol", "error", "lost"),
@@ -169,7 +191,7 @@ def memory():
 
 
 def test_urls(memory):
-    assert found(Source(memory)) == [("a.jpg", 3), ("sub/b.png", 4)]
+    assert found(Source(memory)) == [("a.jpg", 3), ("readme.md", "not_an_image"), ("sub/b.png", 4)]
     assert Source(memory).read("sub/b.png") == b"4567"
     assert fingerprint(Source(f"{memory}/")) == fingerprint(Source(memory))
 

@@ -27,9 +27,10 @@ class Small(Head):
         return self.weigh(query["high"] * support["high"].mean(dim=1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 def test_a_compiled_head_scores_the_same(monkeypatch):
-    monkeypatch.setattr("cluster.features.head.heads.build", lambda name, channels, **options: Small(channels))
+    monkeypatch.setattr("cluster.features.head.heads.build", lambda name, options, channels, **_: Small(channels))
     config = load(["experiment=tiny", "backbone.weights=random"])
     found, g = [], torch.Generator().manual_seed(0)
     channels = SPEC.load().backbone.channels

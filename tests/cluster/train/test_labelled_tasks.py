@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cluster.datasets import training
 from cluster.engine.stage import File
 from cluster.tracking.journal import read_events
-from cluster.train import stage as train
 from cluster.train.tasks import labelled
+from fss import seals
 from fss.datasets import scenes
 from fss.imaging import images
 from fss.tasks.task import Batches, Layout, Schedule
@@ -29,8 +30,8 @@ def run(configure, start, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(run, tmp_path_factory):
-    recipe = train.job(run.work("train", tmp_path_factory.mktemp("index"))).recipe
-    return recipe.train, recipe.holdout
+    work = run.work("train", tmp_path_factory.mktemp("index"))
+    return labelled.open_tasks(work, work.settings.labelled, training.given(run.config), work.settings.holdout)
 
 
 def every(part):
@@ -91,9 +92,10 @@ def test_all_folds_at_once_are_refused(photos):
     with pytest.raises(ValueError, match=r"train\.ratio: expected a share in \(0, 1\], got 0"):
         load(["experiment=tiny", "train.ratio=0"])
     with pytest.raises(
-        ValueError, match=r"augment\.flip: expected a number from 0 to 1, got 2\.0.*\n.*crop: .* above 0"
+        ValueError,
+        match=r"augment\.crop: expected a share in \(0, 1\].*\n.*flip: expected a number from 0 to 1, got 2\.0",
     ):
-        load(["experiment=tiny", "train.augment.flip=2", "train.augment.crop=0"])
+        load(["experiment=tiny", "train.views=4", "train.augment.flip=2", "train.augment.crop=0"])
 
 
 def test_what_shapes_the_result_and_what_does_not(configure, start, tmp_path, photos, run):
@@ -127,7 +129,7 @@ def test_training_writes_its_list_and_is_measured_on_its_own_fold_only(run, conf
     manifest = run.ensure("train")
     assert run.fresh == ["train"]
     names = (manifest.folder / labelled.LIST).read_text().split()
-    assert names == list(train.job(run.work("train")).recipe.train.source.used())
+    assert names == list(training.given(run.config).used())
     assert labelled.LIST in {file.path for file in manifest.files if isinstance(file, File)}
     facts = json.loads((manifest.folder / "model/model.json").read_text())["facts"]
     assert (facts["labelled"], facts["fold"], len(facts["classes"])) == (True, 0, 15)
@@ -140,7 +142,7 @@ def test_training_writes_its_list_and_is_measured_on_its_own_fold_only(run, conf
     about = json.loads((manifest.folder / "model/model.json").read_text())
     about["facts"] |= {"labelled": "names", "fold": "all"}  # of a table of names, for no fold in particular
     shutil.copytree(manifest.folder / "model", tmp_path / "model")
-    (tmp_path / "model/model.json").write_text(json.dumps(about))
+    (tmp_path / "model/model.json").write_text(json.dumps(seals.sealed(about)))
     model = (f"model.path={tmp_path}/model", *model[1:])
     with pytest.raises(ValueError, match=r"no fold was kept from it: leave the names .* out of source\.names"):
         start(configure(tmp_path, *model, "shots=1", "episodes=4", "fold=1")).ensure("evaluate")

@@ -15,12 +15,12 @@ from cluster.tracking.journal import read_events
 from cluster.train import candidates
 from cluster.train.recipe import MetaRecipe
 from cluster.training import checkpoint
-from cluster.training import loop as training
 from fss.heads.parts.mined import annotate
 from fss.training import study
 from jobs._config import load as configured
+from tests.cluster import processes
 from tests.cluster.train.recipes import varied
-from tests.cluster.train.test_training import kept, troubled_job
+from tests.cluster.train.troubled import kept, troubled_job
 
 MODEL = {
     "name": "mining",
@@ -41,13 +41,13 @@ def exported(job):
 @pytest.fixture(scope="module")
 def undisturbed(tiny_run, tmp_path_factory):
     job = job_of(tiny_run, tmp_path_factory.mktemp("mining") / "undisturbed")
-    training.train(job, tiny_run.config.cluster, max_failures=0)
+    processes.train(job, tiny_run.config.cluster, max_failures=0)
     return job
 
 
 def test_a_resumed_training_has_the_same_memory_to_the_bit(tiny_run, undisturbed, tmp_path):
     job = job_of(tiny_run, tmp_path / "killed", at=6, how="killed")
-    training.train(job, tiny_run.config.cluster, max_failures=1)
+    processes.train(job, tiny_run.config.cluster, max_failures=1)
     assert (tmp_path / "killed" / "failed").exists()
     assert kept(job.folder) == kept(undisturbed.folder)
     _, state = checkpoint.newest(job.folder / "checkpoints", {})
@@ -58,7 +58,7 @@ def test_a_resumed_training_has_the_same_memory_to_the_bit(tiny_run, undisturbed
 
 def test_two_workers_settle_the_same_memory(tiny_run, undisturbed, tmp_path):
     job = job_of(tiny_run, tmp_path / "two")
-    training.train(job, dataclasses.replace(tiny_run.config.cluster, train_workers=2), max_failures=0)
+    processes.train(job, dataclasses.replace(tiny_run.config.cluster, train_workers=2), max_failures=0)
     one, two = (candidates.read(each.folder) for each in (undisturbed, job))
     for ours, theirs in zip(one, two, strict=True):
         models = [load(each.path.read_bytes()) for each in (ours, theirs)]

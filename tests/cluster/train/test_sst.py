@@ -8,12 +8,12 @@ from PIL import Image
 
 from cluster.tracking.journal import read_events
 from cluster.train import stage
-from cluster.training import loop as training
 from fss.datasets import open_dataset
 from fss.evaluation import running
 from fss.evaluation.cache import FeatureStore, Memory
 from fss.evaluation.episodes import Episode, Way
 from fss.segmenter import Segmenter
+from tests.cluster import processes
 from tests.cluster.train.recipes import varied
 
 OPTIONS = {"dim": 8, "order": "second", "step": 1.0}
@@ -27,7 +27,7 @@ def trained(tiny_run, folder, workers, **how):
     job = dataclasses.replace(job, recipe=recipe, folder=folder / "train", tracking=folder / "tracking", steps=4)
     job = dataclasses.replace(job, log_every=1, validate_every=2, checkpoint_every=4, **how)
     cluster = dataclasses.replace(tiny_run.config.cluster, train_workers=workers)
-    training.train(job, cluster, max_failures=0)
+    processes.train(job, cluster, max_failures=0)
     events, _ = read_events(job.tracking / f"{job.journal}.jsonl")
     kinds = ("loss", "loss_self", "holdout_loss", "holdout_self_iou", "holdout_step_length")
     values = [event["values"] for event in events if event["kind"] == "metrics"]

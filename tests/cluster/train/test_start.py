@@ -19,7 +19,7 @@ def backbone():
 
 
 def head(backbone, seed, **options):
-    return heads.build(MODEL["name"], backbone.channels, seed=seed, **MODEL["options"] | options)
+    return heads.build(MODEL["name"], MODEL["options"] | options, backbone.channels, corners=True, seed=seed)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_settings_know_the_content_and_not_the_place(exported, tmp_path, bac
     ],
 )
 def test_what_does_not_fit_is_an_error(backbone, exported, model, told):
-    ours = heads.build(model["name"], backbone.channels, **model["options"])
+    ours = heads.build(model["name"], model["options"], backbone.channels, corners=True)
     with pytest.raises(ValueError, match=f"train.init_from: .*{told}"):
         start.fill(ours, str(exported), model, backbones.fingerprint(backbone))
 

@@ -63,7 +63,7 @@ def test_the_episodes_loss_does_not_see_them_and_the_latent_classes_do():
     query, support, masks = episode(shots=3)
     masks[:, 2] = 0
     truth = episode(seed=50, grid=9)[2][:, 0]
-    module = heads.build("mining", CHANNELS, **MODEL["options"])
+    module = heads.build("mining", MODEL["options"], CHANNELS, corners=True)
     module.study(studied(), seed=0)
     step = MetaModule(module, losses.cross_entropy_dice, corners=True)
     beside = step(query, support, masks, truth)
@@ -108,12 +108,18 @@ def test_a_mixture_stays_one(extended, tiny_run):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (["train.unlabelled=2"], r"train.unlabelled: expected model=mining with model.options.mine above 0"),
-        (["model=mining", "model.options.mine=0", "train.unlabelled=2"], r"expected model=mining with model.opt"),
-        (["model=mining", "train.unlabelled_run=a"], r"train.unlabelled_run: expected train.unlabelled above 0"),
+        (
+            ["train.unlabelled=2"],
+            r"train.unlabelled: expected 0 with model=.* which learns nothing of single images, got 2",
+        ),
+        (["model=mining", "model.options.mine=0", "train.unlabelled=2"], r"set train.unlabelled=0, or model=mining"),
+        (
+            ["model=mining", "train.unlabelled_run=a"],
+            r"train.unlabelled_run: expected it unset without train.unlabelled",
+        ),
         (
             ["model=mining", "train.tune=[high]", "train.features=fresh"],
-            r"model.options.rectify: expected 0 with train.t",
+            r"train.tune: expected none with model=mining .*; set model.options.rectify=0",
         ),
         (["train.unlabelled=-1"], r"train.unlabelled: expected a number from 0, got -1"),
     ],

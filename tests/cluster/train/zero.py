@@ -10,8 +10,8 @@ import sys
 import torch
 from torch import nn
 
-from cluster.training import checkpoint
-from cluster.training.loop import part_of
+from cluster.training import checkpoint, gradients
+from cluster.training.loop import import_deepspeed, part_of
 from fss.training.optimizers import Mixed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -35,8 +35,6 @@ class Net(nn.Module):
 
 
 def engine(stage, bf16, parts=1):
-    import deepspeed
-
     net = Net()
     matrices = [net.first.weight, net.last.weight]
     groups = [
@@ -47,15 +45,14 @@ def engine(stage, bf16, parts=1):
         "train_batch_size": 4,
         "train_micro_batch_size_per_gpu": 4 // parts,
         "gradient_accumulation_steps": parts,
-        "zero_optimization": {"stage": stage},
-        "bf16": {"enabled": bf16},
+        **gradients.settings("bf16" if bf16 else "fp32", stage),
         "zero_allow_untested_optimizer": True,
         "gradient_clipping": 1.0,
         "steps_per_print": 10**9,
     }
     parameters = [p for p in net.parameters() if p.requires_grad]
     optimizer = Mixed(groups, lr=0.1)
-    return deepspeed.initialize(
+    return import_deepspeed().initialize(
         model=net, optimizer=optimizer, model_parameters=parameters, config=config, dist_init_required=False
     )[0]
 

@@ -12,7 +12,7 @@ import torchvision
 from PIL import Image
 
 from fss import backbones
-from fss.backbones.vit import ViT, build_vit
+from fss.backbones.vit import ViT
 from tests.fss.backbones.noise import noise
 from tests.places import SHARED
 
@@ -178,9 +178,11 @@ def test_other_transformers_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"another shape than in vit_small: cls_token \(expected \(1, 1, 384\)"):
         backbones.build("vit_small", path)
     with pytest.raises(ValueError, match=r"no 'patch_embed\.proj\.weight', so they are not of a DINO-like"):
-        build_vit("vit_small", None, {"conv1.weight": torch.zeros(1)})
+        ViT.for_weights("vit_small", None, {"conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"1 \+ n\*n rows .* got 7"):
-        build_vit("vit_small", None, {"patch_embed.proj.weight": torch.zeros(1), "pos_embed": torch.zeros(1, 7, 384)})
+        ViT.for_weights(
+            "vit_small", None, {"patch_embed.proj.weight": torch.zeros(1), "pos_embed": torch.zeros(1, 7, 384)}
+        )
 
 
 def test_position_table_is_untouched_at_its_own_size_and_interpolated_elsewhere():

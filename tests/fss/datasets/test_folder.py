@@ -97,7 +97,8 @@ def test_colour_masks_are_mapped_where_colours_are_given(tmp_path, form):
 
 def test_colour_masks_without_colours_are_refused(tmp_path):
     refuses(
-        "a.png: not_a_label_map: expected one channel of class indices, got mode RGB", write(tmp_path, mask=PAINTED)
+        "a.png: expected one channel of class indices, got colours; say whose they are in colours.json",
+        write(tmp_path, mask=PAINTED),
     )
 
 
@@ -114,7 +115,10 @@ BAD_CLASSES = {
     "numbers": ("classes.json", "[1, 2]", "expected a list of names"),
     "empty": ("classes.json", "{}", "expected a list of names"),
     "doubled": ("classes.txt", "cat\ncat\n", "expected different names of classes, got 1 doubled"),
-    "background": ("classes.txt", "background\ncat\n", "the first is index 1; leave background out"),
+    "background": ("classes.txt", "cat\nbackground\n", "the first is index 1; leave background out"),
+    "no class": ("classes.txt", "_background_\n", "the first is index 1; leave background out"),
+    "one line": ("classes.txt", "cat, dog\n", "expected one name of a class a line, got 'cat, dog'"),
+    "labelmap": ("labelmap.txt", "cat\n", "expected lines of name:r,g,b::, got 'cat'"),
     "half a colour": ("classes.json", '{"cat": [1, 2]}', "expected [r, g, b] of 0..255 for 'cat', got [1, 2]"),
     "black": ("classes.json", '{"cat": [0, 0, 0]}', "expected different colours, also from the background's"),
     "list of colours": ("colours.json", "[[1, 2, 3]]", "expected a list of names"),
@@ -157,3 +161,152 @@ def test_real_photos_of_coco():
     rows = [line.split("\t") for line in (root / "index.tsv").read_text().splitlines()[1:]]
     for row in rows[::9]:  # the table names the classes that each mask shows
         assert sorted(datasets.areas(found, row[0])) == [int(c) for c in row[-1].split(",") if c]
+
+
+def numbered(root, **options):
+    """The areas of each image."""
+    found = open_dataset("folder", str(root), **options)
+    return [datasets.areas(found, name) for name in found.names]
+
+
+def place(root, name, mask, **options):
+    """A mask and, if there is none, its photo."""
+    image = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
+    target = root / "masks" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    image.save(target, **options)
+
+
+WHITE = np.zeros((16, 24), np.uint8)
+WHITE[4:12, 6:20] = 255
+
+
+def one_class(root, names=("a", "b"), size=(24, 16)):
+    write(root, names=(), classes="cat\n")
+    (root / "images").mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", size, (10, 20, 30)).save(root / "images" / f"{name}.jpg")
+    return root
+
+
+@pytest.mark.parametrize("kind", ["grey", "RGB", "alpha", "jpg", "gif", "tif", "suffix", "upper", "photo.jpg"])
+def test_black_and_white_masks_of_one_class(tmp_path, caplog, kind):
+    root = one_class(tmp_path)
+    rgb = Image.fromarray(np.repeat(WHITE[..., None], 3, 2))
+    names = {"jpg": "{}.jpg", "gif": "{}.gif", "tif": "{}.tif", "suffix": "{}_mask.png", "upper": "{}.PNG",
+             "photo.jpg": "{}.jpg.png"}  # fmt: skip
+    masks = {"RGB": rgb, "gif": rgb, "alpha": Image.fromarray(np.dstack([np.full((16, 24, 3), 255, np.uint8), WHITE])),
+             "tif": Image.fromarray(WHITE / np.float32(255) * np.float32(0.97))}  # fmt: skip
+    for name in ("a", "b"):
+        place(root, names.get(kind, "{}.png").format(name), masks.get(kind, Image.fromarray(WHITE)))
+    assert numbered(root) == [{1: 8 * 14}] * 2
+    assert ("255 is taken for 'cat', not for void" in caplog.text) == (kind not in ("jpg", "alpha", "tif"))
+
+
+def test_255_is_void_where_some_mask_holds_1(tmp_path, caplog):
+    root = one_class(tmp_path)
+    place(root, "a.png", WHITE)
+    place(root, "b.png", WHITE // 255)
+    assert numbered(root) == [{}, {1: 8 * 14}]
+    assert "255 is taken" not in caplog.text
+
+
+def test_other_numbers_than_the_one_class_are_refused(tmp_path):
+    root = one_class(tmp_path)
+    for name in ("a", "b"):
+        place(root, f"{name}.png", WHITE // 255 * np.uint8(15))
+    refuses("a: expected class indices 0..1 and 255, got [15]; is it a mask of another data set", root)
+
+
+def test_several_classes_in_0_and_255_alone_are_refused(tmp_path):
+    root = one_class(tmp_path)
+    (root / "classes.txt").write_text("cat\ndog\n")
+    for name in ("a", "b"):
+        place(root, f"{name}.png", WHITE)
+    refuses("got 0 and 255 alone, which are background and void; paint the classes as 1..2, or name one class", root)
+
+
+def test_jpeg_masks_of_several_classes_are_refused(tmp_path):
+    root = one_class(tmp_path)
+    (root / "classes.txt").write_text("cat\ndog\n")
+    for name in ("a", "b"):
+        place(root, f"{name}.jpg", WHITE // 255)
+    refuses("expected class indices, got a format that changes numbers a little; save the mask as PNG", root)
+
+
+def test_palettes_have_one_order_in_a_set(tmp_path):
+    root = one_class(tmp_path)
+    (root / "classes.txt").write_text("cat\ndog\n")
+    for name, colours in (("a", (0, 0, 0, 200, 0, 0, 0, 0, 200)), ("b", (0, 0, 0, 0, 0, 200, 200, 0, 0))):
+        mask = Image.fromarray(WHITE // 255 + WHITE // 255 * (np.arange(24) > 12).astype(np.uint8), mode="P")
+        mask.putpalette(colours)
+        place(root, f"{name}.png", mask)
+    found = open_dataset("folder", str(root))
+    assert datasets.areas(found, "a") == {1: 8 * 7, 2: 8 * 7}
+    with pytest.raises(ValueError, match=r"b\.png: expected entry 1 of its palette to be \(200, 0, 0\) as in .*a\.png"):
+        datasets.areas(found, "b")
+    mask = Image.fromarray(WHITE // 255 * np.uint8(2), mode="P")
+    mask.putpalette((255, 255, 255, 200, 0, 0, 0, 0, 0))
+    place(root, "a.png", mask)
+    refuses("expected black, the background, as entry 0 of its palette, got 2; say whose colours they are", root)
+
+
+def test_masks_without_a_photo_are_named(tmp_path, caplog):
+    root = one_class(tmp_path)
+    for name in ("a.png", "b-seg.png", "c.png"):
+        place(root, name, WHITE // 255)
+    assert numbered(root) == [{1: 8 * 14}] * 2
+    assert "1 masks have no image: c.png ...; left out" in caplog.text
+    place(root, "a_mask.png", WHITE // 255)
+    with pytest.raises(ValueError, match=r"expected one mask of a, got .*a\.png and .*a_mask\.png; take one away"):
+        open_dataset("folder", str(root))
+
+
+def test_a_mask_on_the_stored_pixels_of_a_turned_photo(tmp_path):
+    root = one_class(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (24, 16)).save(root / "images" / "a.jpg", exif=exif)
+    place(root, "a.png", WHITE // 255)
+    place(root, "b.png", WHITE // 255)
+    assert numbered(root) == [{1: 8 * 14}] * 2
+    found = open_dataset("folder", str(root))
+    np.testing.assert_array_equal(found.mask("a"), np.rot90(WHITE // 255, -1))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes.txt", "_background_\ncat\ndog\n"),
+        ("classes.txt", "__ignore__\n_background_\ncat\ndog\n"),
+        ("classes.json", '["background", "cat", "dog"]'),
+        ("classes.json", '{"0": "background", "1": "cat", "2": "dog"}'),
+    ],
+)
+def test_a_background_in_front_of_the_classes_is_index_0(tmp_path, name, text):
+    root = write(tmp_path, classes=None)
+    (root / name).write_text(text)
+    found = open_dataset("folder", str(root))
+    assert found.class_names == ("cat", "dog")
+    assert datasets.areas(found, "a") == {1: 1, 2: 3}
+
+
+def test_the_labelmap_of_cvat(tmp_path):
+    root = write(tmp_path, mask=PAINTED, classes=None)
+    lines = (
+        "# label:color_rgb:parts:actions",
+        "background:0,0,0::",
+        "cat:200,0,0::",
+        "dog:0,0,200::",
+        "void:255,255,255::",
+    )
+    (root / "labelmap.txt").write_text("\n".join(lines))
+    found = open_dataset("folder", str(root))
+    assert found.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(found.mask("a"), MASK)
+
+
+def test_blended_colours_are_refused_with_the_remedy(tmp_path):
+    root = write(tmp_path, mask=Image.fromarray(PAINTED).resize((3, 2)).resize((9, 6), Image.Resampling.BILINEAR))
+    (root / "colours.json").write_text(json.dumps(COLOURS))
+    refuses("% of the pixels; see colours.json; resizing and JPEG make colours in between: save masks without", root)

@@ -193,6 +193,6 @@ def test_masks_of_other_sizes_or_classes_are_refused(tmp_path):
     (tmp_path / "b" / "JPEGImages" / "two.jpg").unlink()
     with pytest.raises(ValueError, match=r"expected an image at .*two\.jpg: No such file.*check dataset\.root"):
         datasets.areas(found, "two")
-    Image.new("RGB", (4, 3)).save(tmp_path / "b" / "SegmentationClassAug" / "one.png")
-    with pytest.raises(ValueError, match="one channel of class indices, got mode RGB"):
+    Image.new("RGB", (4, 3), (9, 0, 0)).save(tmp_path / "b" / "SegmentationClassAug" / "one.png")
+    with pytest.raises(ValueError, match="one channel of class indices, got colours"):
         found.mask("one")

@@ -9,6 +9,7 @@ import torch
 
 from fss import heads
 from fss.heads.parts import losses
+from fss.heads.parts.capabilities import Settles, Studies
 from fss.training.step import MetaModule
 
 _CHANNELS = {"low": 8, "mid": 8, "high": 8}
@@ -63,9 +64,9 @@ def trained(name: str, steps: int, lr: float, nuisance: float, **options: object
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = MetaModule(
-            heads.build(name, _CHANNELS, corners=False, **options), losses.cross_entropy_dice, corners=False
+            heads.build(name, options, _CHANNELS, corners=False), losses.cross_entropy_dice, corners=False
         )
-        if module.head.studies:
+        if isinstance(module.head, Studies) and module.head.studies:
             query, _, _, truth = episodes(2000, 64, nuisance)
             module.head.study([(query, truth)], seed=0)
         before = measured(module, nuisance)
@@ -75,7 +76,7 @@ def trained(name: str, steps: int, lr: float, nuisance: float, **options: object
             module.zero_grad()
             module(*episodes(step, 16, nuisance))["loss"].backward()
             _step(module, moments, lr)
-            if (noted := module.head.noted()) is not None:
+            if isinstance(module.head, Settles) and (noted := module.head.noted()) is not None:
                 module.head.settle(noted)
         return before, module
 

@@ -6,7 +6,6 @@ import torch
 
 from fss import heads
 from fss.heads.cluster_match import ClusterMatch
-from fss.heads.saliency import Saliency
 
 CHANNELS = {"high": 6}
 GRID = 7
@@ -27,12 +26,18 @@ def features(kinds: str, seed: int = 0) -> dict[str, torch.Tensor]:
     return {"high": torch.stack([photo(kind, seed + i) for i, kind in enumerate(kinds)])}
 
 
+def made(**options: object) -> ClusterMatch:
+    found = heads.build("cluster_match", {"levels": ["high"]} | options, CHANNELS, corners=True)
+    assert isinstance(found, ClusterMatch)
+    return found
+
+
 def descriptions(head: ClusterMatch, kinds: str = NAMES * 6) -> np.ndarray:
     return head.describe(head.embed(features(kinds, seed=100))).numpy()
 
 
 def fitted(**options) -> ClusterMatch:
-    head = ClusterMatch(CHANNELS, levels=("high",), clusters=3, **options)
+    head = made(clusters=3, **options)
     head.fit(descriptions(head), seed=0)
     return head
 
@@ -62,14 +67,14 @@ def test_the_most_frequent_cluster_of_the_supports_counts(supports, matches):
 
 
 def test_without_matching_it_is_the_saliency_baseline():
-    head, saliency = fitted(match=False), Saliency(CHANNELS, levels=("high",))
+    head, saliency = fitted(match=False), heads.build("saliency", {"levels": ["high"]}, CHANNELS, corners=True)
     assert torch.equal(answer(head, "a", "b"), square("a"))
     query = features("abc")
     assert torch.equal(head.embed(query)["margin"], saliency.embed(query)["margin"])
 
 
 def test_the_description_is_the_mean_of_the_object():
-    head = ClusterMatch(CHANNELS, levels=("high",))
+    head = made()
     found = descriptions(head, "ccc")
     assert found.dtype == np.float32
     assert found.shape == (3, 6)
@@ -77,20 +82,19 @@ def test_the_description_is_the_mean_of_the_object():
 
 
 def test_a_photo_without_objects_is_described_by_its_mean():
-    head = ClusterMatch(CHANNELS, levels=("high",))
+    head = made()
     plain = {"high": torch.ones(1, 6, GRID, GRID)}
     assert torch.allclose(head.describe(head.embed(plain)), torch.full((1, 6), 6**-0.5))
 
 
 def test_it_must_be_fitted_first():
-    head = ClusterMatch(CHANNELS, levels=("high",), clusters=3)
-    assert head.needs_fit
+    head = made(clusters=3)
     with pytest.raises(RuntimeError, match="expected a fitted head: call fit"):
         answer(head, "a", "a")
 
 
 def test_a_fitted_state_makes_another_copy_fitted():
-    head, other = fitted(), ClusterMatch(CHANNELS, levels=("high",), clusters=3)
+    head, other = fitted(), made(clusters=3)
     other.load_state_dict(head.state_dict())
     assert torch.equal(answer(other, "b", "b"), answer(head, "b", "b"))
     assert not answer(other, "b", "c").any()
@@ -103,7 +107,7 @@ def test_the_same_seed_finds_the_same_clusters():
 
 @pytest.mark.parametrize("shape", [(2, 6), (9, 5), (9,)])
 def test_descriptions_that_do_not_fit_are_refused(shape):
-    head = heads.build("cluster_match", CHANNELS, levels=["high"], clusters=3)
+    head = made(clusters=3)
     with pytest.raises(ValueError, match=r"expected descriptions \(3 or more, 6\).*lower model.options.clusters"):
         head.fit(np.zeros(shape, np.float32), seed=0)
     assert not head.fitted

@@ -2,8 +2,9 @@
 
 import torch
 
-from fss.heads.correlation import correlation_maps
-from fss.heads.prototype import affinity_walk, flat_masks, flat_tokens, prototype_cosines, unit_grid
+from fss.heads.parts.correlations import correlation_maps
+from fss.heads.parts.tokens import flat_masks, flat_tokens, prototype_cosines, unit_grid
+from fss.heads.parts.walk import affinity_walk
 from tests.fss.heads.test_heads import episode, head
 
 

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from fss import heads as models
 from fss.heads.cyctr import CycleAttention, consistent, draw
 from fss.heads.parts.attention import Attention
 from tests.fss.heads.learning import learns
-from tests.fss.heads.test_heads import CHANNELS, episode, head
+from tests.fss.heads.test_heads import episode, head
 
 
 def numbers(seed: int, *shape: int) -> torch.Tensor:
@@ -117,20 +116,6 @@ def test_cycles_and_dense_attention_are_options():
     found = [head("cyctr", **chosen)(*inputs) for chosen in ({}, {"cycle": False}, {"self_attention": "dense"})]
     assert not torch.allclose(found[0], found[1])
     assert not torch.allclose(found[0], found[2])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"dim": 18, "heads": 3}, "multiple of 4 and of heads=3, got 18; set model.options.dim"),
-        ({"dim": 16, "heads": 3}, "multiple of 4 and of heads=3, got 16"),
-        ({"self_attention": "full"}, "self_attention of deformable, dense, got 'full'"),
-        ({"foreground_tokens": 0}, "at least 1 token of each side, got 0 of the foreground"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        models.build("cyctr", CHANNELS, **options)
 
 
 @pytest.mark.parametrize("attention", ["deformable", "dense"])

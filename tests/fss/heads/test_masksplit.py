@@ -5,21 +5,21 @@ import torch
 import torch.nn.functional as F
 
 from fss import heads
-from fss.heads.masksplit import Mixture, doubled
+from fss.heads.masksplit import MixingModule, doubled
 from tests.fss.heads.learning import learns
 from tests.fss.heads.test_heads import CHANNELS, episode, head
 
 
 def test_it_has_the_released_number_of_weights():
     """5,454,224 on ResNet-101's block2 to block4, counted in the released code."""
-    module = heads.build("masksplit", {"low": 512, "mid": 1024, "high": 2048})
+    module = heads.build("masksplit", {}, {"low": 512, "mid": 1024, "high": 2048}, corners=True)
     assert sum(p.numel() for p in module.parameters()) == 5_454_224
 
 
-def mixture_of(channels: int, dim: int) -> Mixture:
+def mixture_of(channels: int, dim: int) -> MixingModule:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Mixture(channels, dim)
+        return MixingModule(channels, dim)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (2, 2), (1, 1)])
@@ -59,9 +59,9 @@ def test_doubling_keeps_places():
 
 @pytest.mark.parametrize(("corners", "side"), [(True, 33), (False, 40)])
 def test_the_grid_is_that_of_the_backbones_geometry(corners, side):
-    module = heads.build("masksplit", CHANNELS, corners=corners, dim=32).eval()
+    module = heads.build("masksplit", {"dim": 32}, CHANNELS, corners=corners).eval()
     assert module(*episode()).shape == (3, 2, side, side)
-    residual = heads.build("masksplit", CHANNELS, corners=corners, dim=32, residual="smoothed").eval()
+    residual = heads.build("masksplit", {"dim": 32, "residual": "smoothed"}, CHANNELS, corners=corners).eval()
     assert residual(*episode()).shape == (3, 2, side, side)
 
 
@@ -81,10 +81,3 @@ def test_training_learns_to_look_at_the_support():
     assert after.loss < 0.6 * before.loss
     assert after.iou > before.iou + 0.3
     assert after.iou > 0.5  # without the support 1/4 is the best
-
-
-def test_wrong_options():
-    with pytest.raises(ValueError, match=r"expected a multiple of 32, got dim=48; set model\.options\.dim"):
-        heads.build("masksplit", CHANNELS, dim=48)
-    with pytest.raises(ValueError, match="expected shots of prototypes, logits, got 'mean'"):
-        heads.build("masksplit", CHANNELS, shots="mean")

@@ -64,7 +64,7 @@ def test_halves_teach_to_find_objects():
         if set(np.unique(shown(pair[0])[1])) & set(np.unique(shown(pair[1])[1])) - {0, 255}
     ]
     exam = batches([whole(pair) for pair in pairs], len(pairs), 1)[0]
-    head = heads.build("masksplit", backbone.channels, seed=0, corners=False, dim=32)
+    head = heads.build("masksplit", {"dim": 32}, backbone.channels, corners=False, seed=0)
     module = MetaModule(head, losses.cross_entropy_dice, corners=False)
 
     def iou() -> float:

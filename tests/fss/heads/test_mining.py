@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fss import heads
 from fss.clustering import kmeans
 from fss.heads.parts import losses
-from fss.heads.parts.mined import Kept, annotate, prototypes
+from fss.heads.parts.mined import TrainingMemory, annotate, prototypes
 from fss.training.step import MetaModule
 from tests.fss.heads.learning import learns
 from tests.fss.heads.test_heads import CHANNELS, episode, head
@@ -42,7 +42,7 @@ def test_annotation_equals_loops():
 def test_representatives_are_the_mean_background_and_the_centres_of_foregrounds():
     shown = [(random(2, 5, 3, 3, seed=s), random(2, 2, 3, 3, seed=9 + s).abs()) for s in range(3)]
     shown[1][1][0, 1] = 0  # an image that shows no foreground has no say in it
-    kept = Kept(channels=5, dim=4, clusters=2, images=0, momentum=0.9)
+    kept = TrainingMemory(channels=5, dim=4, clusters=2, images=0, momentum=0.9)
     kept.study(shown, seed=3)
     means = [prototypes(*part) for part in shown]
     backgrounds = torch.cat([part[:, 0] for part in means])
@@ -54,7 +54,7 @@ def test_representatives_are_the_mean_background_and_the_centres_of_foregrounds(
 
 def test_the_index_holds_each_images_regions_by_annotation():
     shown = [(random(2, 5, 3, 3, seed=s), random(2, 2, 3, 3, seed=9 + s).abs()) for s in range(3)]
-    kept = Kept(channels=5, dim=4, clusters=3, images=5, momentum=0.9)
+    kept = TrainingMemory(channels=5, dim=4, clusters=3, images=5, momentum=0.9)
     kept.study(shown, seed=0)
     images = torch.cat([tokens for tokens, _ in shown])[:5]  # there is no room for the sixth
     assert torch.allclose(kept.images, images.mean((2, 3)), atol=1e-6)
@@ -68,12 +68,12 @@ def test_the_index_holds_each_images_regions_by_annotation():
 
 def test_too_few_foregrounds_for_the_clusters_are_named():
     with pytest.raises(ValueError, match=r"with 3 foregrounds or more and a background, got 2 and 2; lower model\.opt"):
-        Kept(4, 4, 3, 0, 0.9).study([(random(2, 4, 3, 3), torch.ones(2, 2, 3, 3))], seed=0)
+        TrainingMemory(4, 4, 3, 0, 0.9).study([(random(2, 4, 3, 3), torch.ones(2, 2, 3, 3))], seed=0)
 
 
 def test_the_global_background_is_a_moving_average_of_steps():
     """Eq. 6, divided by the weights so far: (.1 * .9 * 2 + .1 * 5) / (.1 * .9 + .1)."""
-    kept = Kept(channels=1, dim=1, clusters=1, images=0, momentum=0.9)
+    kept = TrainingMemory(channels=1, dim=1, clusters=1, images=0, momentum=0.9)
     current = torch.tensor([[7.0], [7.0]])
     assert torch.equal(kept.fused(current, 0.5), current)  # nothing is known yet
     for values, there in (([1.0, 3.0], [1, 1]), ([5.0, 100.0], [1, 0]), ([8.0, 8.0], [0, 0])):
@@ -87,7 +87,7 @@ def test_the_global_background_is_a_moving_average_of_steps():
 
 def test_rectification_equals_loops():
     """Eqs. 8 and 9: the two most similar images, the most relevant present region of each, weights by cosines."""
-    kept = Kept(channels=4, dim=3, clusters=2, images=6, momentum=0.9)
+    kept = TrainingMemory(channels=4, dim=3, clusters=2, images=6, momentum=0.9)
     kept.images[:5], kept.regions[:5] = random(5, 4), random(5, 3, 4, seed=1)
     kept.present[:5] = random(5, 3, seed=2) > -0.5
     weight, foreground, images = random(3, 4, seed=3), random(4, 3, seed=4), random(4, 4, seed=5)
@@ -108,7 +108,7 @@ def test_rectification_equals_loops():
 
 
 def test_a_small_index_and_empty_foregrounds_change_nothing():
-    kept = Kept(channels=4, dim=4, clusters=2, images=2, momentum=0.9)
+    kept = TrainingMemory(channels=4, dim=4, clusters=2, images=2, momentum=0.9)
     foreground, images = random(3, 4), random(3, 4, seed=1)
     assert torch.equal(kept.rectified(foreground, images, lambda x: x, number=4, beta=0.2), foreground)
     kept.study([(random(3, 4, 3, 3), torch.ones(3, 2, 3, 3))], seed=0)
@@ -118,8 +118,12 @@ def test_a_small_index_and_empty_foregrounds_change_nothing():
 
 def test_without_its_additions_it_is_the_prototype_readout():
     inputs = episode()
-    bare = heads.build("mining", CHANNELS, levels=["mid", "high"], dim=17, background=0, **PLAIN)
-    assert torch.allclose(bare(*inputs), heads.build("prototype", CHANNELS, levels=["mid", "high"])(*inputs), atol=1e-4)
+    bare = heads.build(
+        "mining", {"levels": ["mid", "high"], "dim": 17, "background": 0, **PLAIN}, CHANNELS, corners=True
+    )
+    assert torch.allclose(
+        bare(*inputs), heads.build("prototype", {"levels": ["mid", "high"]}, CHANNELS, corners=True)(*inputs), atol=1e-4
+    )
     assert bare.studies == 0
     assert bare.noted() is None
 
@@ -128,7 +132,7 @@ def test_prototypes_of_shots_are_averaged():
     """Of each side over the shots that show it; the second shot is a distractor, the third all foreground."""
     _, support, masks = episode(shots=3)
     masks[:, 1, 1], masks[:, 2, 0] = 0, 0
-    module = heads.build("mining", CHANNELS, background=0, **PLAIN)
+    module = heads.build("mining", {"background": 0, **PLAIN}, CHANNELS, corners=True)
     shots = module.prepare({k: v[:, 0] for k, v in support.items()}, support, masks)[1]
     alone = torch.stack([prototypes(shots["tokens"][:, k], masks[:, k]) for k in range(3)], 1)
     found = module._prototypes(shots, masks)
@@ -200,30 +204,17 @@ def test_its_memory_is_saved_with_the_head():
     module = head("mining").train()
     module.learn(*episode())
     module.settle(module.noted())
-    other = heads.build("mining", CHANNELS, seed=1, dim=12, width=8, clusters=3, images=6, rectify=2)
+    other = heads.build(
+        "mining", {"dim": 12, "width": 8, "clusters": 3, "images": 6, "rectify": 2}, CHANNELS, corners=True, seed=1
+    )
     other.load_state_dict(module.state_dict())
     assert torch.equal(other.eval()(*episode(seed=3)), module.eval()(*episode(seed=3)))
 
 
 def test_training_wants_a_head_that_has_studied():
-    module = heads.build("mining", CHANNELS)
+    module = heads.build("mining", {}, CHANNELS, corners=True)
     with pytest.raises(RuntimeError, match=r"has studied training images, call study first; model.options.mine=0 and"):
         module.learn(*episode())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"background": 1.5}, r"a share in \[0, 1\], got 1.5; set model.options.background"),
-        ({"mine": -1}, "a number from 0, got -1; set model.options.mine"),
-        ({"images": 0}, "a number from 1, got 0; set model.options.images"),
-        ({"width": 12}, "a multiple of 8, got 12; set model.options.width"),
-        ({"levels": ["deep"]}, "expected levels of low, mid, high, got 'deep'"),
-    ],
-)
-def test_options_out_of_range_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        heads.build("mining", CHANNELS, **options)
 
 
 @pytest.mark.parametrize(("residual", "share"), [("none", 0.1), ("prototype", 0.6)])

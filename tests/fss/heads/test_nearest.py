@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fss.heads.nearest import NearestReadout, nearest_mean
-from fss.heads.prototype import PrototypeReadout
+from fss import heads
+from fss.heads.nearest import nearest_mean
 from tests.fss.heads.test_heads import CHANNELS, episode
 
 
@@ -13,7 +13,7 @@ from tests.fss.heads.test_heads import CHANNELS, episode
 def test_the_readout_equals_a_loop(k, shots):
     """With k = 40 and two shots each side has fewer cells than neighbours are asked for."""
     query, support, masks = episode(shots=shots)
-    found = NearestReadout(CHANNELS, k=k, scale=10.0)(query, support, masks)
+    found = heads.build("nearest", {"k": k, "scale": 10.0}, CHANNELS, corners=True)(query, support, masks)
     q, s = F.normalize(query["high"], dim=1), F.normalize(support["high"], dim=2)
     for b in range(3):
         for side, enough in enumerate([lambda share: share > 0.5, lambda share: share >= 0.5]):
@@ -27,8 +27,8 @@ def test_the_readout_equals_a_loop(k, shots):
 def test_a_side_without_majority_cells_falls_back_to_its_mean():
     query, support, masks = episode()
     masks[:, :, 1] = masks[:, :, 1].clamp(max=0.4)
-    found = NearestReadout(CHANNELS)(query, support, masks)
-    mean = PrototypeReadout(CHANNELS)(query, support, masks)
+    found = heads.build("nearest", {}, CHANNELS, corners=True)(query, support, masks)
+    mean = heads.build("prototype", {}, CHANNELS, corners=True)(query, support, masks)
     assert torch.allclose(found[:, 1], mean[:, 1], atol=1e-5)
     assert not torch.allclose(found[:, 0], mean[:, 0], atol=0.1)
 
@@ -38,8 +38,3 @@ def test_opposite_cells_count_as_neighbours():
     cosines = torch.tensor([[[-1.0, -1.0, 0.5]]])
     members = torch.tensor([[True, True, False]])
     assert nearest_mean(cosines, members, torch.tensor([3]), torch.zeros(1, 1)).item() == -1
-
-
-def test_no_neighbours_are_refused():
-    with pytest.raises(ValueError, match="expected at least one neighbour, got 0"):
-        NearestReadout(CHANNELS, k=0)

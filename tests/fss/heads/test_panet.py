@@ -55,20 +55,23 @@ def test_the_cosine_readout_by_hand():
 
 def test_without_projection_one_shot_is_the_prototype_readout():
     inputs = episode()
-    bare = heads.build("panet", CHANNELS, project=False)
-    floor = heads.build("prototype", CHANNELS, levels=["mid", "high"])
+    bare = heads.build("panet", {"project": False}, CHANNELS, corners=True)
+    floor = heads.build("prototype", {"levels": ["mid", "high"]}, CHANNELS, corners=True)
     assert list(bare.parameters()) == []
     assert torch.allclose(bare(*inputs), floor(*inputs), atol=1e-4)
 
 
 def test_a_projection_wide_enough_starts_at_the_readout():
     inputs = episode(shots=2)
-    bare, wide = heads.build("panet", CHANNELS, project=False), heads.build("panet", CHANNELS, dim=17)
+    bare, wide = (
+        heads.build("panet", {"project": False}, CHANNELS, corners=True),
+        heads.build("panet", {"dim": 17}, CHANNELS, corners=True),
+    )
     assert torch.allclose(bare(*inputs), wide(*inputs), atol=1e-4)
 
 
 def test_there_must_be_something_to_learn():
-    module = heads.build("panet", CHANNELS, project=False)
+    module = heads.build("panet", {"project": False}, CHANNELS, corners=True)
     for ask in (lambda: module.learn(*episode()), module.silence):
         with pytest.raises(ValueError, match=r"something to learn, got project=false .*set model.options.project=true"):
             ask()

@@ -6,13 +6,13 @@ import torch.nn.functional as F
 
 from fss import heads
 from fss.heads.parts.shots import shot_means, shot_priors
-from fss.heads.prototype import middle_features
+from fss.heads.parts.tokens import middle_features
 from tests.fss.heads.learning import learns
 from tests.fss.heads.test_heads import CHANNELS, episode, head
 
 
 def test_a_join_is_one_convolution_of_all_side_by_side():
-    join = heads.build("pfenet", CHANNELS, dim=6).scales[0].join
+    join = heads.build("pfenet", {"dim": 6}, CHANNELS, corners=True).scales[0].join
     g = torch.Generator().manual_seed(0)
     x, vector, prior = (
         torch.randn(2, 6, 3, 4, generator=g),
@@ -66,12 +66,6 @@ def test_a_distractor_changes_nothing():
     masks[:, 1, 0], masks[:, 1, 1] = 1, 0
     alone = module(query, {k: v[:, :1] for k, v in support.items()}, masks[:, :1])
     assert torch.allclose(module(query, support, masks), alone, atol=1e-5)
-
-
-def test_bins_are_shares_of_the_grid():
-    for bins in ([], [0.0], [1.0, 2]):
-        with pytest.raises(ValueError, match=r"shares of the grid in \(0, 1\], got .*set model.options.bins"):
-            heads.build("pfenet", CHANNELS, bins=bins)
 
 
 def test_it_learns():

@@ -63,7 +63,7 @@ def test_training_on_some_classes_helps_on_others_with_one_way_and_with_two(phot
     drawn = episodes(photos, classes, 8 * 60)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = heads.build("pixel_meta", photos.extractor.backbone.channels, hidden=64, dim=32)
+        head = heads.build("pixel_meta", {"hidden": 64, "dim": 32}, photos.extractor.backbone.channels, corners=True)
         before = miou(photos, head), miou(photos, head, 2)
         module = MetaModule(head, losses.cross_entropy, photos.corners).train()
         moments = [torch.zeros_like(p) for p in module.parameters()]

@@ -1,62 +1,18 @@
-"""The salient side of painted images, Otsu's threshold by brute force, and that supports do not matter."""
+"""The salient side of the query answers, whatever the supports are."""
 
 import numpy as np
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fss.heads.saliency import Saliency, cut, otsu
+from fss import heads
+from tests.fss.clustering.test_saliency import painted
 from tests.fss.heads.test_heads import CHANNELS, episode
-
-
-def painted(side: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Unit tokens (h, w, 8) of two kinds, 60 degrees apart, with noise."""
-    kinds = np.zeros((2, 8))
-    kinds[0, 0] = 1
-    kinds[1, :2] = 0.5, 0.75**0.5
-    tokens = kinds[side.astype(int)] + 0.1 * np.random.default_rng(seed).normal(size=(*side.shape, 8))
-    return (tokens / np.linalg.norm(tokens, axis=2, keepdims=True)).astype(np.float32)
-
-
-@pytest.mark.parametrize("where", [np.s_[3:7, 2:8], np.s_[4:10, 3:7], np.s_[1:9, 1:9]], ids=["in", "edge", "large"])
-def test_the_salient_side_holds_less_of_the_border(where):
-    """Also where it touches the border, and where it is the larger side."""
-    side = np.zeros((10, 10), bool)
-    side[where] = True
-    assert np.array_equal(cut(painted(side)) > 0, side)
-    assert np.array_equal(cut(painted(~side)) > 0, side)
-
-
-def test_where_borders_tie_the_first_cell_is_outside():
-    side = np.zeros((6, 6), bool)
-    side[:, 3:] = True
-    assert np.array_equal(cut(painted(side)) > 0, side)
-    assert np.array_equal(cut(painted(~side)) > 0, side)
-
-
-@pytest.mark.parametrize("value", [0.0, 0.5])
-def test_a_plain_image_shows_nothing(value):
-    assert (cut(np.full((4, 5, 4), value, np.float32)) == 0).all()
-
-
-@given(st.lists(st.integers(-20, 20), min_size=2, max_size=12))
-def test_otsu_equals_brute_force(numbers):
-    values = np.array(numbers, float)
-
-    def between(threshold: float) -> float:
-        low, high = values[values <= threshold], values[values > threshold]
-        return len(low) * len(high) * (low.mean() - high.mean()) ** 2 if len(low) and len(high) else 0.0
-
-    best = max(between(v) for v in values)
-    assert between(otsu(values)) == pytest.approx(best)
 
 
 def test_a_given_map_is_the_probability():
     query, support, masks = episode()
     given_map = torch.linspace(0.01, 0.99, 75).reshape(3, 1, 5, 5)
     support["saliency"] = given_map[:, None].flip(0)
-    found = Saliency(CHANNELS)(query | {"saliency": given_map}, support, masks)
+    found = heads.build("saliency", {}, CHANNELS, corners=True)(query | {"saliency": given_map}, support, masks)
     assert torch.allclose(found.softmax(dim=1)[:, 1:], given_map, atol=1e-5)
 
 
@@ -65,7 +21,7 @@ def test_the_cut_of_the_query_answers_whatever_the_support_is():
     side = np.zeros((5, 5), bool)
     side[1:3, 2:4] = True
     query["high"][1] = torch.from_numpy(np.pad(painted(side), ((0, 0), (0, 0), (0, 1)))).permute(2, 0, 1)
-    head = Saliency(CHANNELS, levels=("high",))
+    head = heads.build("saliency", {"levels": ["high"]}, CHANNELS, corners=True)
     found = head(query, support, masks)
     assert np.array_equal((found[1, 1] > found[1, 0]).numpy(), side)
     again = head(query, {k: torch.zeros_like(v) for k, v in support.items()}, 1 - masks)

@@ -7,13 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fss import heads
 from fss.heads.parts import losses
 from fss.heads.sst import averaged, inner_loss, prototypes, self_iou, shot_weights, strongest
 from fss.training.step import MetaModule
 from tests.fss.heads.learning import episodes, learns, measured
 from tests.fss.heads.learning import trained as half_trained
-from tests.fss.heads.test_heads import CHANNELS, episode, head
+from tests.fss.heads.test_heads import episode, head
 
 
 def sides(background, foreground):
@@ -216,14 +215,6 @@ def test_a_silenced_head_takes_no_step_until_it_has_learned():
                 p.sub_(1e-2 * p.grad.sign())
     assert module.diagnose(*inputs)["step_length"] > 0
     assert all(p.grad.abs().max() > 0 for p in module.parameters())
-
-
-def test_unknown_choices_are_refused():
-    for option, value in (("reduction", "max"), ("order", "third"), ("fusion", "vote")):
-        with pytest.raises(
-            ValueError, match=f"model sst: expected {option} of .*got '{value}'; set model.options.{option}"
-        ):
-            heads.build("sst", CHANNELS, **{option: value})
 
 
 @pytest.mark.parametrize("order", ["first", "second"])

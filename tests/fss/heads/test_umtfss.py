@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fss.heads import umtfss
 from fss.heads.parts.attention import sine_places
 from fss.heads.parts.shots import prior_mask
-from fss.heads.prototype import middle_features
+from fss.heads.parts.tokens import middle_features
 from tests.fss.heads.test_heads import episode, head, train_step, without_gradient
 
 VARIANTS = ["ours", "paper", "released"]
@@ -125,35 +125,10 @@ def test_every_parameter_of_every_variant_gets_a_gradient(variant, options, resi
     assert without_gradient(module) == []
 
 
-def test_variants_set_what_paper_and_released_code_say_and_options_override():
-    paper, released = umtfss.settings("paper"), umtfss.settings("released")
-    assert (paper.foreground_prototypes, paper.background_prototypes) == (50, 100)
-    assert (released.foreground_prototypes, released.background_prototypes) == (20, 50)
-    assert (paper.unit_prototypes, released.unit_prototypes) == (False, True)
-    for chosen in (paper, released):
-        assert (chosen.dim, chosen.heads, chosen.blocks, chosen.dropout) == (256, 8, 2, 0.1)
-        assert (chosen.marker, chosen.maps) == (False, False)
-    assert umtfss.settings("paper", blocks=3, marker=True).blocks == 3
-    assert umtfss.settings().marker
+def test_the_released_variant_has_no_marker_and_separate_reductions():
     module = head("umtfss", variant="released")
     assert not any("marker" in name for name, _ in module.named_parameters())
     assert len(module.reduce) == len(module.self_attention) == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"variant": "publish"}, r"model.options.variant of ours, paper, released, got 'publish'"),
-        ({"attention": "linear"}, r"model.options.attention of prototype, vanilla, got 'linear'"),
-        ({"shots": "mean"}, r"model.options.shots of joint, average, got 'mean'"),
-        ({"dim": 24, "heads": 5}, r"a multiple of 8 and of model.options.heads=5, got 24"),
-        ({"protos": 5}, r"model umtfss: .*unexpected keyword argument 'protos'"),
-        ({"foreground_prototypes": 0}, r"at least 1 prototype a side, got 6 of background and 0 of foreground"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(options, told):
-    with pytest.raises(ValueError, match=told):
-        head("umtfss", **options)
 
 
 def test_the_self_attended_support_feeds_the_prototypes():

@@ -205,6 +205,42 @@ def test_a_picture_that_is_plain_at_an_eighth_is_not_constant():
     assert fate(data)[:2] == ("accepted", "")
 
 
+def lossless_jpeg(grey: np.ndarray) -> bytes:
+    """A lossless JPEG (T.81, process 14, predictor 1): differences to the left, each size with a code of five bits."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+    height, width = grey.shape
+    bits = ""
+    for y in range(height):
+        for x in range(width):
+            before = 128 if x == y == 0 else int(grey[y - 1, 0] if x == 0 else grey[y, x - 1])
+            step = int(grey[y, x]) - before
+            size = abs(step).bit_length()
+            bits += f"{size:05b}" + (f"{step if step > 0 else step + (1 << size) - 1:0{size}b}" if size else "")
+    bits += "1" * (-len(bits) % 8)
+    scan = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    table = b"\0" + bytes([0, 0, 0, 0, 17] + [0] * 11) + bytes(range(17))
+    frame = struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0"
+    parts = [segment(0xC3, frame), segment(0xC4, table), segment(0xDA, b"\1\1\0\1\0\0"), scan]
+    return b"\xff\xd8" + b"".join(parts) + b"\xff\xd9"
+
+
+def test_lossless_jpegs_are_taken():
+    """No decoder gives them at a part of their size: asking for it was an error."""
+    data = lossless_jpeg(GREY)
+    assert jpeg.is_lossless(data)
+    assert not jpeg.is_lossless(JPEG)
+    assert np.array_equal(np.asarray(images.decode(data))[..., 0], GREY)
+    for longer_side in (96, 20, 5):
+        found = images.inspect(data, longer_side=longer_side, skim=True)
+        assert (found.image.size, found.as_stored) == ((96, 64), False)
+    status, reason, stored = fate(data)
+    assert (status, reason) == ("accepted", "")
+    assert np.abs(stored[..., 0].astype(int) - GREY).max() <= 8
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_25_every_orientation_is_turned_as_pillow_does(orientation):
     data = encoded(rgb(), "JPEG", quality=95, exif=exif(orientation))

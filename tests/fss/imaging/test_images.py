@@ -96,7 +96,8 @@ def test_sixteen_bits_are_scaled_to_eight():
         ([0.0, 64.0, 200.0, np.inf], [0, 64, 200, 0]),  # grey levels
         ([-1.0, 0.0, 1.0, np.nan], [0, 128, 255, 0]),  # anything else: its range
         ([100.0, 200.0, 500.0, 0.0], [51, 102, 255, 0]),
-        ([np.nan] * 4, [0] * 4),
+        ([np.nan, -9999.0, 0.5, 1.0], [0, 0, 128, 255]),  # nodata is left out of the range, and black
+        ([-3.4028235e38, 0.0, 0.5, 1.0], [0, 0, 128, 255]),
     ],
 )
 def test_floats_are_shares_grey_levels_or_a_range(values, expected):
@@ -170,7 +171,8 @@ def test_damage_never_raises_anything_else(original, changes, keep):
             read(bytes(data[: int(keep * len(data))]), max_pixels=100_000)
         except BadImageError as error:
             reasons.add(error.reason)
-    assert reasons <= {"empty", "unsupported", "unreadable", "too_large", "truncated", "broken", "not_a_label_map"}
+    known = {"empty", "unsupported", "unreadable", "too_large", "truncated", "broken", "not_a_label_map"}
+    assert reasons <= known | {"bands", "no_data", "constant"}
 
 
 def test_fit_shrinks_the_longer_side_and_never_enlarges():
@@ -200,6 +202,36 @@ def test_label_maps_keep_their_values():
     assert decode_labels(encoded(np.array([[0, 300, 65535]], np.uint16))).tolist() == [[0, 300, 65535]]
     bits = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
     assert decode_labels(encoded(bits)).tolist() == [[0, 1]]
+
+
+def grey_png(rows: list[list[int]], bits: int) -> bytes:
+    """A greyscale PNG of 2 or 4 bits, which Pillow does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    packed = b"".join(
+        b"\0" + int("".join(f"{value:0{bits}b}" for value in row), 2).to_bytes(len(row) * bits // 8, "big")
+        for row in rows
+    )
+    head = struct.pack(">IIBBBBB", len(rows[0]), len(rows), bits, 0, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(packed)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_label_maps_of_few_bits_keep_their_values(bits):
+    """Pillow multiplies them by 85 and 17, which makes class 3 void."""
+    rows = [[0, 1, 2, 3], [3, 2, 1, 0]]
+    assert decode_labels(grey_png(rows, bits)).tolist() == rows
+    buffer = io.BytesIO()
+    tiff = np.array(rows, np.uint8)
+    packed = np.packbits(((tiff[..., None] >> np.arange(bits - 1, -1, -1)) & 1).reshape(2, -1), axis=1)
+    Image.fromarray(packed).save(buffer, "TIFF")
+    data = buffer.getvalue().replace(struct.pack("<HHIHH", 258, 3, 1, 8, 0), struct.pack("<HHIHH", 258, 3, 1, bits, 0))
+    data = data.replace(struct.pack("<HHII", 256, 4, 1, packed.shape[1]), struct.pack("<HHII", 256, 4, 1, 4))
+    data = data.replace(struct.pack("<HHIHH", 256, 3, 1, packed.shape[1], 0), struct.pack("<HHIHH", 256, 3, 1, 4, 0))
+    assert decode_labels(data).tolist() == rows
 
 
 @pytest.mark.parametrize(

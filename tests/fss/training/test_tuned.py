@@ -26,7 +26,7 @@ def batch():
 
 
 def module(backbone, recompute=False):
-    head = heads.build("correlation", backbone.channels, seed=1)
+    head = heads.build("correlation", {}, backbone.channels, corners=True, seed=1)
     tuned = Tuned(copy.deepcopy(backbone), [PART], recompute)
     return TunedModule(head.eval(), losses.cross_entropy_dice, backbone.corners, tuned)
 

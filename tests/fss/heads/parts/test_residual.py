@@ -7,17 +7,33 @@ from torch import nn
 
 from fss import heads
 from fss.backbones import Features
+from fss.heads.parts.capabilities import Fits, Settles, Silences, Studies, Ways, margins
 from fss.heads.parts.head import Auxiliary, Head
-from fss.heads.parts.residual import Residual, wrapped
+from fss.heads.parts.residual import Residual
 from fss.segmenter import Segmenter
-from tests.fss.heads.test_heads import CHANNELS, LEARNED, TRAINED, episode, head, on_grid, train_step, without_gradient
+from tests.fss.heads.test_heads import (
+    CAPABILITIES,
+    CHANNELS,
+    LEARNED,
+    episode,
+    head,
+    on_grid,
+    studied,
+    train_step,
+    without_gradient,
+)
 from tests.fss.test_segmenter import MASKS, SUPPORTS, noise_image, write
+
+#: Heads that can start silent.
+ADDED = [name for name in LEARNED if isinstance(head(name), Silences)]
 
 
 class Learned(Head):
     """One weight a channel of the query, with a further prediction of its own."""
 
     transformers = ("mix",)
+
+    corners = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,26 +54,30 @@ class Silent(Learned):
         nn.init.zeros_(self.mix.bias)
 
 
+def readout(name: str = "prototype") -> Head:
+    return heads.build(name, {"scale": 1.0}, CHANNELS, corners=True)
+
+
 def seeded(kind: type[Head]) -> Head:
     with torch.random.fork_rng(devices=[]):
         return kind()
 
 
 @pytest.mark.parametrize("readout", ["prototype", "smoothed"])
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", ADDED)
 def test_the_untrained_residual_head_decides_as_its_readout(name, readout):
     """Whatever its random weights are; and without the read-out it would decide otherwise."""
     inputs = episode(shots=2)
     for seed in range(2):
         found = head(name, seed=seed, residual=readout)(*inputs)
-        expected = on_grid(heads.build(readout, CHANNELS)(*inputs), found).argmax(dim=1)
+        expected = on_grid(heads.build(readout, {}, CHANNELS, corners=True)(*inputs), found).argmax(dim=1)
         assert torch.equal(found.argmax(dim=1), expected)
         assert torch.allclose(found[:, 0], -found[:, 1])
     assert not torch.equal(head(name)(*inputs).argmax(dim=1), expected)
 
 
 @pytest.mark.parametrize("readout", ["prototype", "smoothed"])
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", ["correlation", "umtfss"])
 def test_every_parameter_gets_a_gradient_after_one_step(name, readout):
     """The last layer starts at zero, so that those before it get none in the first step."""
     module = head(name, residual=readout)
@@ -68,7 +88,7 @@ def test_every_parameter_gets_a_gradient_after_one_step(name, readout):
 
 
 @pytest.mark.parametrize("readout", ["prototype", "smoothed"])
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", ADDED)
 def test_the_logits_are_the_heads_plus_the_gained_readouts(name, readout):
     """Image by image as evaluation calls it, and of the trained head."""
     module, (query, support, masks) = head(name, residual=readout), episode(shots=2)
@@ -77,7 +97,7 @@ def test_the_logits_are_the_heads_plus_the_gained_readouts(name, readout):
     shots = module.embed({k: v.flatten(0, 1) for k, v in support.items()})
     focused = module.focus(module.embed(query))
     found = module.match(focused, {k: v.unflatten(0, masks.shape[:2]) for k, v in shots.items()}, masks)
-    plain = on_grid(heads.build(readout, CHANNELS, scale=1.0)(query, support, masks), found)
+    plain = on_grid(heads.build(readout, {"scale": 1.0}, CHANNELS, corners=True)(query, support, masks), found)
     half = module.gain * (plain[:, 1] - plain[:, 0]) / 2
     expected = module.head(query, support, masks) + torch.stack([-half, half], 1)
     assert torch.allclose(found, expected, atol=1e-5)
@@ -96,7 +116,7 @@ def test_what_a_head_embeds_for_itself_is_lent_to_the_smoothed_readout():
 
 def test_training_scores_the_sum_and_the_heads_further_predictions():
     query, support, masks = episode()
-    module = wrapped(seeded(Silent), "prototype", CHANNELS)
+    module = Residual(seeded(Silent), readout())
     logits, (more,) = module.learn(query, support, masks)
     assert torch.allclose(logits, module(query, support, masks) + 1)
     assert more.name == "more"
@@ -105,7 +125,7 @@ def test_training_scores_the_sum_and_the_heads_further_predictions():
     assert isinstance(module.get_submodule(module.transformers[0]), nn.Conv2d)
 
 
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", ADDED)
 def test_exported_and_loaded_it_gives_the_same_masks(name, tmp_path):
     original, extractor = write(tmp_path, name, residual="smoothed")
     query = noise_image(0, (70, 45))
@@ -113,11 +133,81 @@ def test_exported_and_loaded_it_gives_the_same_masks(name, tmp_path):
     assert np.array_equal(Segmenter.load(tmp_path, "cpu").probabilities(query, SUPPORTS, MASKS), expected)
 
 
-def test_residuals_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match=r"expected model.options.residual of none, prototype, smoothed, got True"):
-        heads.build("correlation", CHANNELS, residual=True)
-    with pytest.raises(ValueError, match=r"got SmoothedReadout, which needs no training: set model.options.residual="):
-        heads.build("smoothed", CHANNELS, residual="prototype")
-    with pytest.raises(ValueError, match=r"expected a head that can start silent, got Learned: set .*residual=none"):
-        wrapped(seeded(Learned), "smoothed", CHANNELS)
-    assert isinstance(wrapped(seeded(Silent), "smoothed", CHANNELS), Residual)
+def test_a_head_that_cannot_start_silent_is_refused():
+    with pytest.raises(ValueError, match=r"model.options.residual: expected none for Learned, which cannot start"):
+        Residual(seeded(Learned), readout())
+
+
+class Able(Silent):
+    """Can do all that a head may be able to do, and tells what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.studies, self.seen = 3, []
+
+    def describe(self, embedded: Features) -> torch.Tensor:
+        return embedded["high"].mean((2, 3))
+
+    def fit(self, rows: np.ndarray, seed: int) -> None:
+        self.seen.append(("fit", len(rows), seed))
+
+    def study(self, images, seed: int) -> None:
+        self.seen.append(("study", len(list(images)), seed))
+
+    def noted(self) -> torch.Tensor:
+        return torch.tensor([2.0])
+
+    def settle(self, noted: torch.Tensor) -> None:
+        self.seen.append(("settle", noted.item()))
+
+    def margins(self, query: Features, support: Features, masks: torch.Tensor, ways: int) -> torch.Tensor:
+        return query["high"][::ways, :1].expand(-1, ways, -1, -1)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_residual_can_do_what_its_head_can(name):
+    """Whatever capabilities there are, but for starting silent, which it does already."""
+    plain = head(name)
+    if not isinstance(plain, Silences):
+        return
+    added = head(name, residual="prototype")
+    for kind in set(CAPABILITIES) - {Silences}:
+        assert isinstance(added, kind) == isinstance(plain, kind)
+    assert getattr(added, "studies", 0) == getattr(plain, "studies", 0)
+
+
+def test_what_is_asked_of_a_residual_reaches_its_head():
+    own, query = seeded(Able), episode(4)[0]
+    module = Residual(own, readout())
+    assert all(isinstance(module, kind) for kind in (Fits, Studies, Settles, Ways))
+    assert torch.equal(module.describe(module.embed(query)), own.describe(query))
+    module.fit(np.zeros((5, 2)), seed=7)
+    assert module.studies == 3
+    module.study(studied(), seed=8)
+    module.settle(module.noted())
+    assert own.seen == [("fit", 5, 7), ("study", 2, 8), ("settle", 2.0)]
+
+
+@pytest.mark.parametrize("ways", [1, 2])
+@pytest.mark.parametrize("own", [Able, Silent])
+@pytest.mark.parametrize("name", ["prototype", "smoothed"])
+def test_margins_are_the_heads_and_the_gained_readouts(own, ways, name):
+    """Of a head that answers all ways together, and of one that is asked for each alone."""
+    head_, plain, (query, support, masks) = seeded(own), readout(name), episode(4)
+    module = Residual(head_, plain)
+    nn.init.constant_(head_.mix.bias[1:], 0.5)
+    found = margins(module, *module.prepare(query, support, masks), masks, ways)
+    cosines = plain(query, support, masks)
+    expected = margins(head_, *head_.prepare(query, support, masks), masks, ways)
+    expected = expected + 15 * (cosines[:, 1] - cosines[:, 0]).unflatten(0, (-1, ways))
+    assert found.shape == (4 // ways, ways, 5, 5)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_margins_of_the_published_vote_survive_a_residual():
+    """Sides of several ways share their neighbours: each way alone would be another answer."""
+    module, (query, support, masks) = head("pixel_meta", residual="prototype"), episode(4)
+    nn.init.ones_(module.head.gain.share)
+    together = margins(module, *module.prepare(query, support, masks), masks, 2)
+    logits = module(query, support, masks)
+    assert not torch.allclose(together, (logits[:, 1] - logits[:, 0]).unflatten(0, (-1, 2)), atol=1e-2)

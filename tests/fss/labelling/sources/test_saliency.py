@@ -7,7 +7,7 @@ from PIL import Image
 
 from fss.labelling.sources import Block, Photo
 from fss.labelling.sources.saliency import MapReader, SaliencyLabeller, salient
-from tests.fss.heads.test_saliency import painted
+from tests.fss.clustering.test_saliency import painted
 
 SIDE = np.zeros((10, 10), bool)
 SIDE[3:7, 2:8] = True

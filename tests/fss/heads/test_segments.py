@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fss.heads.prototype import PrototypeReadout, SmoothedReadout
-from fss.heads.segment_select import SegmentSelection, agglomerate, averages
+from fss import heads
+from fss.heads.segments import agglomerate, averages
 from tests.fss.heads.test_heads import CHANNELS, episode
 
 
@@ -48,15 +48,20 @@ def test_averages_by_hand():
 
 def test_without_segments_and_seeds_it_is_the_smoothed_readout():
     inputs = episode(shots=2)
-    found = SegmentSelection(CHANNELS, tau=1.0, seeds=0)(*inputs)
-    assert torch.allclose(margin(found), margin(SmoothedReadout(CHANNELS)(*inputs)), atol=1e-4)
+    found = heads.build("segments", {"tau": 1.0, "seeds": 0}, CHANNELS, corners=True)(*inputs)
+    assert torch.allclose(
+        margin(found), margin(heads.build("smoothed", {}, CHANNELS, corners=True)(*inputs)), atol=1e-4
+    )
 
 
 def test_without_walk_and_seeds_it_is_the_mean_of_segments():
     query, support, masks = episode()
-    levels = ("high",)
-    found = margin(SegmentSelection(CHANNELS, levels, tau=0.2, steps=0, seeds=0)(query, support, masks)).flatten(1)
-    plain = margin(PrototypeReadout(CHANNELS, levels)(query, support, masks)).flatten(1)
+    levels = ["high"]
+    chosen = {"levels": levels, "tau": 0.2, "steps": 0, "seeds": 0}
+    found = margin(heads.build("segments", chosen, CHANNELS, corners=True)(query, support, masks)).flatten(1)
+    plain = margin(heads.build("prototype", {"levels": levels}, CHANNELS, corners=True)(query, support, masks)).flatten(
+        1
+    )
     for b in range(3):
         labels = agglomerate(F.normalize(query["high"][b].flatten(1), dim=0).T.numpy(), 0.2)
         assert 1 < labels.max() + 1 < 25
@@ -71,9 +76,9 @@ def _mean(tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 def test_seeds_add_the_likeness_to_the_querys_own_best_and_worst():
     query, support, masks = episode()
-    levels = ("high",)
+    chosen = {"levels": ["high"], "tau": 1.0, "steps": 0, "scale": 1.0}
     first, both = (
-        margin(SegmentSelection(CHANNELS, levels, tau=1.0, steps=0, seeds=s, scale=1.0)(query, support, masks))
+        margin(heads.build("segments", chosen | {"seeds": s}, CHANNELS, corners=True)(query, support, masks))
         for s in (0, 0.5)
     )
     tokens = F.normalize(query["high"], dim=1)
@@ -81,8 +86,3 @@ def test_seeds_add_the_likeness_to_the_querys_own_best_and_worst():
         best, worst = (_mean(tokens[b], (sign * (first[b] - sign * 0.5) / 0.02).exp()) for sign in (1, -1))
         own = torch.einsum("c,chw->hw", best - worst, tokens[b])
         assert torch.allclose(both[b], first[b] + 0.5 * (own - own.mean()), atol=1e-4)
-
-
-def test_a_tau_that_is_no_cosine_is_refused():
-    with pytest.raises(ValueError, match=r"expected a cosine in \[0, 1\], got tau 1.5"):
-        SegmentSelection(CHANNELS, tau=1.5)

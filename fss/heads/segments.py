@@ -16,59 +16,49 @@ segments', and tau from 0.4 to 0.6 makes no difference. On other photos it was n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from fss.backbones import Features
 from fss.heads.parts.head import Head
-from fss.heads.prototype import (
-    affinity_walk,
-    flat_masks,
-    flat_tokens,
-    known_levels,
-    prototype_cosines,
-    unit_grid,
-    walked,
-)
+from fss.heads.parts.options import A_LEVEL, HeadOptions
+from fss.heads.parts.tokens import flat_masks, flat_tokens, prototype_cosines, unit_grid
+from fss.heads.parts.walk import affinity_walk, walked
+from fss.keys import FROM_ZERO, SHARE_OR_NONE, key
 
-LEVELS = ("mid", "high")
 #: Temperature of the seeds: scores this far below the best one weigh 1/e.
 _SHARPNESS = 0.02
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(HeadOptions):
+    """Of the read-out."""
+
+    levels: tuple[str, ...] = key(("mid", "high"), A_LEVEL)
+    """What the tokens are made of, side by side."""
+    tau: float = key(0.6, SHARE_OR_NONE)
+    """Segments are merged while their mean cosine is at least this."""
+    steps: int = key(3, FROM_ZERO)
+    """Of the affinity walk after the mean over segments."""
+    seeds: float = key(0.1, FROM_ZERO)
+    """Weight of the likeness to the seeds; 0 leaves them out."""
+    scale: float = 20.0
+    """A temperature: it does not move the border between the two sides."""
+
+
 class SegmentSelection(Head):
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        channels: of the backbone, by level.
-        levels: what the tokens are made of.
-        tau: segments are merged while their mean cosine is at least this.
-        steps: of the affinity walk after the mean over segments.
-        seeds: weight of the likeness to the seeds; 0 leaves them out.
-        scale: a temperature, as in the prototype read-out.
-    """
+    title = "segment selection"
+    trained = False
 
-    def __init__(
-        self,
-        channels: dict[str, int],
-        levels: Sequence[str] = LEVELS,
-        tau: float = 0.6,
-        steps: int = 3,
-        seeds: float = 0.1,
-        scale: float = 20.0,
-    ):
+    def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        if not 0 <= tau <= 1:
-            raise ValueError(f"expected a cosine in [0, 1], got tau {tau}; set model.options.tau")
-        self.levels = known_levels(levels, channels)
-        self.tau = tau
-        self.steps = steps
-        self.seeds = seeds
-        self.scale = scale
+        self.levels, self.tau, self.steps = options.levels, options.tau, options.steps
+        self.seeds, self.scale = options.seeds, options.scale
 
     def embed(self, features: Features) -> Features:
         """`tokens`: (B, C, h, w) of length 1."""
@@ -88,12 +78,12 @@ class SegmentSelection(Head):
         """(B, 2, h, w) logits, the background's zero; see `Head.match`."""
         size, spread = query["tokens"].shape[-2:], query["spread"]
         tokens = query["tokens"].flatten(2)
-        found = walked(spread, _contrast(tokens, flat_tokens(support["tokens"]), flat_masks(masks)))
+        contrast = walked(spread, _contrast(tokens, flat_tokens(support["tokens"]), flat_masks(masks)))
         if self.seeds:
-            best = torch.stack([-found, found], dim=1)[..., 0] / _SHARPNESS
+            best = torch.stack([-contrast, contrast], dim=1)[..., 0] / _SHARPNESS
             own = _contrast(tokens, tokens, best.softmax(dim=2))
-            found = found + self.seeds * walked(spread, own - own.mean(dim=1, keepdim=True))
-        logit = self.scale * found[..., 0].float().unflatten(1, size)
+            contrast = contrast + self.seeds * walked(spread, own - own.mean(dim=1, keepdim=True))
+        logit = self.scale * contrast[..., 0].float().unflatten(1, size)
         return torch.stack([torch.zeros_like(logit), logit], dim=1)
 
 
@@ -105,6 +95,9 @@ def _contrast(query: torch.Tensor, support: torch.Tensor, weights: torch.Tensor)
 
 def agglomerate(tokens: np.ndarray, tau: float) -> np.ndarray:
     """Segments of (N, D) unit tokens by average linkage, as long as mean cosines reach `tau`: (N,) int64 of 0..S-1."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
     distances = np.clip(1 - tokens @ tokens.T, 0, None).astype(np.float64)
     np.fill_diagonal(distances, 0)
     tree = linkage(squareform(distances, checks=False), "average")
@@ -115,3 +108,6 @@ def averages(labels: np.ndarray) -> torch.Tensor:
     """The matrix that replaces each of N values by the mean of its label: (N, N) float32."""
     same = torch.from_numpy(labels[:, None] == labels[None]).float()
     return same / same.sum(dim=1, keepdim=True)
+
+
+HEAD = SegmentSelection

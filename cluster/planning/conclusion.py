@@ -1,0 +1,45 @@
+"""What a plan says to its reader, and writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from cluster.config import Config
+from cluster.engine import publish
+from cluster.engine.stage import Stage
+from cluster.planning import calibrate, forecast, plan
+
+
+def conclude(config: Config, stages: Mapping[str, Stage]) -> str:
+    """Measure, compute, write `config.out` as JSON if it is given, and return the table with its notes."""
+    chosen = config.plan
+    measured = calibrate.calibrate(config, stages)
+    machines = plan.Machines(
+        workers=chosen.workers or measured.workers,
+        cpus=config.cluster.cpus_per_worker,
+        gpus=config.cluster.gpus_per_worker,
+        network=chosen.network_gbit and chosen.network_gbit * 1e9 / 8,
+        disk=chosen.disk_mb_s * 1e6 if chosen.disk_mb_s else measured.disk,
+    )
+    assert chosen.corpus_size is not None
+    rows = forecast.predict(config, measured, machines)
+    if config.out:
+        value = {
+            "corpus_size": chosen.corpus_size,
+            "machines": dataclasses.asdict(machines),
+            "measured": dataclasses.asdict(measured),
+            "rows": [dataclasses.asdict(one) for one in rows],
+            "bottleneck": plan.bottleneck(rows),
+        }
+        publish.write_bytes(Path(config.out), (json.dumps(value, indent=2) + "\n").encode())
+    return "\n".join(
+        [
+            f"\n{chosen.corpus_size:.3g} images on {machines.workers} workers; measured in {measured.seconds:.0f} s",
+            *plan.table(rows),
+            f"bottleneck: {plan.bottleneck(rows)}",
+            *(f"note: {note}" for note in forecast.notes(config, rows, machines)),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Models at work on the images of their users."""

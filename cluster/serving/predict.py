@@ -1,0 +1,110 @@
+"""Segments a user's own images with a trained model: every problem of what is given is named before any work."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from cluster.config.predict import PredictConfig, listed
+from cluster.engine import publish
+from fss.drawing import pictures
+from fss.imaging import images, inputs
+from fss.segmenter import Segmenter, find
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+def predict(config: PredictConfig) -> Iterator[str]:
+    """Segment all queries, and say a line of each; images that cannot be read are named and skipped.
+
+    Raises:
+        ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once.
+    """
+    out = Path(config.out)
+    problems = _Problems()
+    photos = [Path(one) for one in listed(config.support)]
+    supports = problems.keep(inputs.as_image, photos)
+    masks = problems.keep(_mask, map(Path, listed(config.support_mask)))
+    if not problems:
+        masks = problems.keep(lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True))
+    queries = [path for found in problems.keep(_queries, [Path(config.query)]) for path in found]
+    models = problems.keep(find, [config.model])
+    problems.keep(lambda paths: _check_names(paths, out, config.overwrite), [queries])
+    problems.tell()
+    segmenter = Segmenter.load(models[0], config.device)
+    yield from _left_out(Path(config.query), queries)
+    done = 0
+    for path in queries:
+        try:
+            query = inputs.as_image(path)
+        except ValueError as error:
+            yield f"skipped {error}"
+            continue
+        mask = segmenter.segment(query, supports, masks, config.threshold)
+        publish.write_bytes(out / f"{path.stem}.png", images.encode_png(mask))
+        shown = Image.fromarray(pictures.overlay(query, mask))
+        publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
+        done += 1
+        yield f"{path.name}: {100 * mask.mean():.1f} % of the image"
+    yield f"predict: {done} of {len(queries)} images; {out}"
+
+
+class _Problems(list[str]):
+    """What is wrong with the files that were given."""
+
+    def keep(self, read: Callable[[A], T], items: Iterable[A]) -> list[T]:
+        """What `read` makes of each item; an item at which it raises a ValueError is kept as a problem."""
+        found = []
+        for item in items:
+            try:
+                found.append(read(item))
+            except ValueError as error:
+                self.append(str(error))
+        return found
+
+    def tell(self) -> None:
+        """Raise all that was kept as one ValueError."""
+        if self:
+            raise ValueError("\n  ".join(self))
+
+
+def _check_names(queries: Sequence[Path], out: Path, overwrite: bool) -> None:
+    doubled = [stem for stem, number in Counter(path.stem for path in queries).items() if number > 1]
+    if doubled:
+        raise ValueError(
+            f"two query images are called {doubled[0]}, their masks would overwrite each other; rename one"
+        )
+    if not overwrite and any((out / f"{path.stem}.png").exists() for path in queries):
+        raise ValueError(f"{out} already holds masks of these images; choose another out= or set overwrite=true")
+
+
+def _mask(path: Path) -> np.ndarray:
+    found = inputs.as_mask(path)
+    if not (found == 1).any():
+        raise ValueError(f"{path}: expected a mask that shows the thing, got only background; paint it with 1 or 255")
+    return found
+
+
+def _queries(path: Path) -> list[Path]:
+    """The images at `path`, by their names."""
+    if path.is_file():
+        return [path]
+    known = images.EXTENSIONS | images.UNDECODED
+    found = sorted(p for p in path.glob("*") if p.suffix.lower() in known and p.is_file()) if path.is_dir() else []
+    if not found:
+        raise ValueError(f"expected an image or a folder of images at query={path}, found none")
+    return found
+
+
+def _left_out(folder: Path, queries: Sequence[Path]) -> Iterator[str]:
+    """A line for what else lies in a folder of queries."""
+    found = sorted(set(folder.iterdir()) - set(queries)) if folder.is_dir() else []
+    if found:
+        names = ", ".join(f"{one.name}/" if one.is_dir() else one.name for one in found[:5])
+        yield f"left out, no images by their names: {names}" + (f" and {len(found) - 5} more" if found[5:] else "")

@@ -1,0 +1,68 @@
+"""What a run would do: skip, run, go on, of folders as stages leave them; nothing is written."""
+
+import pytest
+
+from cluster.engine import publish
+from cluster.engine.outlook import outlook
+from cluster.engine.run import Run
+from cluster.stages import STAGES
+
+
+@pytest.fixture
+def run(configure, tmp_path):
+    return Run(configure(tmp_path / "runs"), STAGES)
+
+
+def finish(run, name, files):
+    """Leave the folder of stage `name` as it is when the stage is done."""
+    settings, inputs, fingerprint = run.identity(name)
+    folder = run.folder / name / fingerprint
+    written = [{"path": path, "count": 1, **publish.write_bytes(folder / path, data)} for path, data in files.items()]
+    value = {"stage": name, "version": 1, "fingerprint": fingerprint, "settings": settings, "inputs": inputs}
+    publish.write_sealed(folder / "manifest.json", value | {"counts": {"images": 24}, "files": written})
+    return folder
+
+
+def lines(run, *names):
+    return [" ".join(line.split()) for line in outlook(run, names)]
+
+
+def test_before_anything_is_done_all_would_run(run):
+    told = lines(run, "shard", "label")
+    assert [line.split()[:2] for line in told] == [["shard", "run"], ["label", "run"]]
+    assert all(
+        f"{run.folder}/{name}/{run.identity(name)[2]}" in line
+        for name, line in zip(("shard", "label"), told, strict=True)
+    )
+    assert not run.folder.exists()
+
+
+def test_what_is_done_is_skipped_and_what_it_holds_is_known(run):
+    folder = finish(run, "shard", {"a.tar": b"1234", "b.tar": b"56"})
+    before = sorted(folder.rglob("*"))
+    shard, label = lines(run, "shard", "label")
+    assert shard == f"shard skip (done) {folder}: 2 files; images 24"
+    assert label.endswith(": reads 2 files of shard")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_file_that_was_cut_short_is_made_again(run):
+    folder = finish(run, "shard", {"a.tar": b"1234", "b.tar": b"56"})
+    (folder / "a.tar").write_bytes(b"12")
+    assert lines(run, "shard") == [f"shard run {folder}: 1 files are missing or cut short"]
+    assert (folder / "manifest.json").exists()
+
+
+def test_units_that_are_done_are_counted(run):
+    folder = run.folder / "label" / run.identity("label")[2]
+    for name in ("00000", "00001"):
+        publish.write_sealed(folder / ".units" / f"{name}.json", {"files": [], "counts": {}})
+    assert lines(run, "label") == [f"label run {folder}: goes on after 2 units that are done"]
+
+
+def test_a_stage_whose_settings_need_a_file_that_is_not_there_says_so(configure, tmp_path):
+    run = Run(configure(tmp_path, "backbone.weights=/nowhere.pth"), STAGES)
+    shard, label = lines(run, "shard", "label")
+    assert shard.startswith("shard run ")
+    assert label.startswith("label cannot be told: ")
+    assert "/nowhere.pth" in label
