@@ -71,7 +71,7 @@ def given(config: Config) -> Dataset:
     if where.root is None:
         raise ValueError(
             f"dataset.root: expected the folder of {chosen.name}, whose labelled images models are measured on, got "
-            "none; set dataset.root=FOLDER"
+            "none; give it as dataset.root=FOLDER"
         )
     return _open(chosen.name, where.root, where.list_file, tuple(chosen.options().items()))
 

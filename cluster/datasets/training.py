@@ -137,8 +137,8 @@ def given(config: Config) -> TrainingImages:
     where, chosen = place(config), config.dataset
     if where.root is None:
         raise ValueError(
-            f"dataset.root: expected the folder of {chosen.name} with its training images, got none; set "
-            "dataset.root=FOLDER"
+            f"dataset.root: expected the folder of {chosen.name} with its training images, got none; give it "
+            "as dataset.root=FOLDER"
         )
     options = tuple(chosen.options().items())
     share = (config.train.ratio, config.seed)
