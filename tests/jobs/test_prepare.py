@@ -82,7 +82,7 @@ def test_coco_masks_from_the_json(tmp_path, capsys):
     assert "person 1, bicycle 0, car 0," not in told
     run("dataset=coco20i", f"dataset.root={tmp_path}", "dataset.folds=consecutive")
     assert "person 1, bicycle 0, car 0," in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"dataset\.folds: expected interleaved or consecutive, got 'x'"):
+    with pytest.raises(ValueError, match=r"dataset\.folds: expected one of interleaved, consecutive, got 'x'"):
         run("dataset=coco20i", f"dataset.root={tmp_path}", "dataset.folds=x")
     assert not capsys.readouterr().out
     for title in ("fold (interleaved)", "fold (consecutive)"):
@@ -164,7 +164,7 @@ def test_missing_or_damaged_inputs_are_refused(tmp_path):
         with pytest.raises(ValueError, match=text):
             run(*arguments)
 
-    refuses("expected the folder of coco20i: give it as dataset.root=FOLDER", "dataset=coco20i")
+    refuses("expected the folder of coco20i, got none: give it as dataset.root=FOLDER", "dataset=coco20i")
     refuses("expected VOC's images in", "dataset=pascal5i", f"dataset.root={tmp_path}")
     refuses("expected no out= for folder", "dataset=folder", f"dataset.root={tmp_path}", f"out={tmp_path}/o")
     (tmp_path / "coco" / "val2017").mkdir(parents=True)
