@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, heads, shards
+from fss import backbones, heads, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.grid import cells, enlarge
 from fss.heads.parts.head import Head
@@ -30,6 +30,7 @@ from fss.imaging.inputs import Picture, as_image, as_support
 from fss.training.bank import stack, stack_shots
 
 FORMAT = 2
+_FILES = ("model.safetensors", "backbone.safetensors")
 _BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
@@ -46,8 +47,8 @@ def export(
         facts: whatever is worth knowing later (run, steps, fingerprints), JSON values.
     """
     backbone = extractor.backbone
-    files = {"model.safetensors": weights_bytes(head), "backbone.safetensors": weights_bytes(backbone)}
-    about = {
+    files = dict(zip(_FILES, (weights_bytes(head), weights_bytes(backbone)), strict=True))
+    about: dict[str, Any] = {
         "format": FORMAT,
         "model": {"name": model["name"], "options": heads.complete(model["name"], model["options"])},
         "backbone": {
@@ -60,7 +61,8 @@ def export(
         "sha256": {name: shards.sha256(data) for name, data in files.items()},
         "facts": dict(facts),
     }
-    return files | {"model.json": (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()}
+    sealed = seals.sealed(about)
+    return files | {"model.json": (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()}
 
 
 def weights_bytes(module: nn.Module, tuned: Mapping[str, torch.Tensor] | None = None) -> bytes:
@@ -100,8 +102,8 @@ class Segmenter:
         """
         base = Path(folder)
         about = read_about(base)
-        for name, digest in about["sha256"].items():
-            path = base / name
+        for name in _FILES:
+            path, digest = base / name, about["sha256"].get(name, "")
             if not path.is_file() or shards.sha256(path.read_bytes()) != digest:
                 raise ValueError(f"{path} is missing or damaged: expected sha256 {digest[:12]}; export the model again")
         chosen = about["backbone"]
@@ -182,14 +184,22 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"expected an exported model (model.json) in {folder}; the train stage writes one to its folder"
         )
-    try:
-        about = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, got a damaged file ({error}); export the model again") from error
-    version = about.get("format") if isinstance(about, dict) else None
-    if version != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {version!r}; export it with this version")
+    data = path.read_bytes()
+    about = seals.unsealed(data)
+    if about is None:
+        raise ValueError(f"{path}: expected a sealed model.json, got {_unsealed(data)}; export the model again")
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT}, got {about.get('format')!r}; export it with this version")
     return about
+
+
+def _unsealed(data: bytes) -> str:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        return f"a damaged file ({error})"
+    old = isinstance(value, dict) and "seal" not in value
+    return f"format {value.get('format')!r}, which has no seal" if old else "a damaged file"
 
 
 def _supports(supports: Sequence[Picture], masks: Sequence[Picture]) -> tuple[list[Image.Image], list[np.ndarray]]:

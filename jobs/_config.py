@@ -12,6 +12,7 @@ from typing import Any
 from cluster.config import help as helping
 from cluster.config.compose import CONF, load, load_keys
 from cluster.config.help import Command
+from cluster.tracking import redact
 from jobs._stop import Stop
 
 __all__ = ["CONF", "Command", "load", "load_keys", "run"]
@@ -31,6 +32,7 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
 
     Exit status 2 and one message for wrong arguments, 1 for what users can mend, 130 and 143 after Ctrl-C and SIGTERM.
     """
+    redact.install()
     logging.basicConfig(level=os.environ.get("FSS_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
     arguments = sys.argv[1:]
     with Stop() as stop:
@@ -52,7 +54,7 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
 
 def _say(text: str, status: int) -> int:
     logging.getLogger("jobs").debug("details", exc_info=True)
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(redact.redact(f"error: {text}"), file=sys.stderr, flush=True)
     return status
 
 

@@ -7,7 +7,6 @@ r"""Measure a model on few-shot episodes, beside the training-free read-out of i
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,30 +35,42 @@ COMMAND = Command(
     ),
 )
 
+#: Of the results in `out`: by it an unfinished copy is known as ours.
+_FIRST = "episode_list.parquet"
+
 
 def evaluate(config: Config) -> None:
-    """Run the stage, print its table, copy its results to `out` if it is set."""
+    """Run the stage, print its table, copy its results to `out` if it is set.
+
+    Raises:
+        ValueError: if `out` is a folder of somebody else's.
+    """
     from cluster.engine import publish
+    from cluster.engine.places import own_folder
     from cluster.engine.run import Run
     from cluster.evaluate import measured
     from cluster.evaluate.results import results_table
     from cluster.stages import STAGES
 
+    out = own_folder(config.out, "out", _FIRST) if config.out else None
     with Run(config, STAGES) as current:
         manifest = current.ensure("evaluate")
         print(results_table(measured.results(publish.read_json(manifest.path("metrics.json")))))
-        if config.out:
-            copy_results(manifest, Path(config.out))
+        if out:
+            copy_results(manifest, out)
         print(f"evaluate: {config.out or manifest.folder}")
 
 
 def copy_results(manifest: Manifest, out: Path) -> None:
-    """All that a reader wants, and metrics.json last: results, tables, pictures, predictions."""
+    """All that a reader wants: episode list first, results, tables, pictures, predictions, metrics.json last."""
+    from cluster.engine import publish
+    from cluster.engine.stage import read_file
+
     inner = ("rows/", "index/", "described/")
-    wanted = [f.path for f in manifest.files if not f.path.startswith(inner) and f.path != "metrics.json"]
-    for name in [*wanted, "metrics.json"]:
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(manifest.folder / name, out / name)
+    wanted = [file for file in manifest.files if not file.path.startswith(inner)]
+    order = {_FIRST: 0, "metrics.json": 2}
+    for file in sorted(wanted, key=lambda one: order.get(one.path, 1)):
+        publish.write_bytes(out / file.path, read_file(manifest.folder, file))
 
 
 if __name__ == "__main__":

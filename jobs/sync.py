@@ -22,20 +22,30 @@ COMMAND = Command(
 
 
 def send(config: Config) -> None:
-    """Ship all journals of the run.
+    """Ship all journals of the run, and compare them with what the server holds.
 
     Raises:
-        ValueError: if there are none, or some of it could not be sent.
+        ValueError: if there are none, some of it could not be sent, or a journal is damaged.
     """
-    from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
+    from cluster.tracking.audit import gaps
+    from cluster.tracking.redact import redact
+    from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
 
     folder = tracking_folder(config.root, config.name)
-    if not any(Path(folder).glob("*.jsonl")):
+    journals = sorted(Path(folder).glob("*.jsonl"))
+    if not journals:
         raise ValueError(f"expected journals (*.jsonl) in {folder}, found none; check root= and name=")
-    uri = config.tracking.uri or default_tracking_uri(config.root)
-    shipper = Shipper(folder, uri, config.tracking.experiment)
+    uri, experiment = tracking_place(config.tracking, config.root)
+    shipper = Shipper(folder, uri, experiment)
     if not shipper.ship_once() or shipper.unsent():
-        raise ValueError(f"could not send everything to {uri}; nothing is lost, try again")
+        raise ValueError(f"could not send everything to {redact(uri)}; nothing is lost, try again")
+    for name, count in shipper.repair().items():
+        print(f"sync: {name}: {count} values were not in MLflow although they had been sent; sent again")
+    if shipper.repair():
+        raise ValueError(f"{redact(uri)} takes values of {folder} and does not keep them; look at its own log")
+    damaged = [f"{path}: events {gaps(path)}" for path in journals if gaps(path)]
+    if damaged:
+        raise ValueError(f"what can be read is in MLflow, but these journals are damaged: {'; '.join(damaged)}")
     print(f"sync: everything in {folder} is in MLflow")
 
 

@@ -39,6 +39,7 @@ def run(tree, job, *arguments):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_new_source_labels_images(tree, photos, tmp_path):
     wanted = [f"corpus.root={photos}/JPEGImages", "source=bands", "source.bands=3", f"root={tmp_path}"]
     status, told = run(tree, "label", *wanted)
@@ -49,6 +50,7 @@ def test_a_new_source_labels_images(tree, photos, tmp_path):
     assert set(pq.read_table(table)["label"].to_pylist()) == {1, 2, 3}
 
 
+@pytest.mark.slow
 def test_a_new_data_set_is_measured_on(tree, photos, tmp_path):
     folder = tmp_path / "beside"
     folder.mkdir()

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from cluster.config.compare import CompareConfig
 from cluster.engine import publish
+from cluster.engine.manifest import read_manifest
 from cluster.evaluate.results import Result
 from cluster.tracking.journal import flatten
 from fss.evaluation import bootstrap
@@ -49,9 +50,12 @@ class Evaluation:
         """The evaluation at `path`, or the newest one of the run at `path`.
 
         Raises:
-            ValueError: if there is none, or it does not say on which episodes it was measured.
+            ValueError: if there is none, it is damaged, or it does not say on which episodes it was measured.
         """
         folder = find(path)
+        manifest = read_manifest(folder / "manifest.json")
+        if manifest is not None:  # results that were copied elsewhere have none
+            manifest.path("metrics.json"), manifest.path("episodes.parquet")
         figures, file = publish.read_json(folder / "metrics.json"), folder / "episodes.parquet"
         missing = sorted(set(_COLUMNS) - set(pq.read_schema(file).names))
         if missing or not figures.get("episodes_sha256"):

@@ -12,6 +12,7 @@ from typing import Any
 from cluster.compare.compare import METRICS, Comparison, Group
 from cluster.config.compare import CompareConfig
 from cluster.engine import publish
+from cluster.engine.places import own_folder
 from cluster.evaluate.results import (
     Result,
     latex,
@@ -23,7 +24,7 @@ from cluster.evaluate.results import (
     results_markdown,
     results_table,
 )
-from cluster.tracking.shipper import Journal, Shipper, default_tracking_uri, tracking_folder
+from cluster.tracking.shipper import Journal, Shipper, tracking_folder, tracking_place
 from fss import shards
 from fss.evaluation.bootstrap import Difference
 
@@ -176,7 +177,7 @@ def conclude(found: Comparison, config: CompareConfig) -> Path:
     """Write compare.{md,tex,json,png} to `out`, log them as one MLflow run, and return the folder."""
     digest = shards.sha256(shards.dumps(data(found)))[:8]
     run = found.first.evaluation.run
-    out = Path(config.out or run.parent / "compare" / digest).resolve()
+    out = own_folder(config.out or str(run.parent / "compare" / digest), "out", "compare.md")
     files = {
         "compare.md": markdown(found).encode(),
         "compare.tex": tex(found).encode(),
@@ -185,9 +186,12 @@ def conclude(found: Comparison, config: CompareConfig) -> Path:
     for name, content in files.items():
         publish.write_bytes(out / name, content)
     publish.write_json(out / "compare.json", data(found))
-    uri = config.tracking.uri or default_tracking_uri(run.parent)
     folder = tracking_folder(out.parent, out.name)
-    shipper = Shipper(folder, uri, config.tracking.experiment) if config.tracking.enabled else contextlib.nullcontext()
+    shipper = (
+        Shipper(folder, *tracking_place(config.tracking, run.parent))
+        if config.tracking.enabled
+        else contextlib.nullcontext()
+    )
     with shipper, Journal(folder, f"compare-{digest}") as journal:
         _log(found, out, journal)
     return out

@@ -65,12 +65,13 @@ def examined(values: Mapping[str, Any], given: Collection[str] = ()) -> tuple[Co
     config = reader.read(Config, values, "")
     wrong += [*reader.problems, *keys.problems(config)]
     left_out = reader.idle | _idle(config, values)
-    for name, (why, remedy) in left_out.items():
-        if _given(name, given):
-            wrong.append(f"{name}: expected it unset {why}, where it does nothing; leave it out, or {remedy}")
-        _reset(config, name)
+    wrong += _leave_out(config, left_out, given)
     thorough = not wrong or any(name.startswith("model.options") for name in given)
     wrong += contradictions.problems(config, thorough)
+    if thorough:
+        silent = contradictions.idle_options(config)
+        wrong += _leave_out(config, silent, given)
+        left_out |= silent
     told = [f"{name} ({why})" for name, (why, _) in left_out.items()]
     if told and not wrong:
         logger.info("settings of presets that do nothing here: %s", ", ".join(told))
@@ -199,6 +200,17 @@ def _idle(config: Config, values: Mapping[str, Any]) -> dict[str, keys.Idle]:
     return {name: silent[name] for name in silent if _is_set(values, name)}
 
 
+def _leave_out(config: Config, silent: Mapping[str, keys.Idle], given: Collection[str]) -> list[str]:
+    """Have keys that do nothing by default; a sentence for each that the user gave."""
+    for name in silent:
+        _reset(config, name)
+    return [
+        f"{name}: expected it unset {why}, where it does nothing; leave it out, or {remedy}"
+        for name, (why, remedy) in silent.items()
+        if _given(name, given)
+    ]
+
+
 def _is_set(values: Mapping[str, Any], name: str) -> bool:
     first, _, rest = name.partition(".")
     below = values.get(first)
@@ -218,5 +230,7 @@ def _reset(config: Config, name: str) -> None:
     place: Any = config
     for group in groups:
         place = getattr(place, group, None)
-    if place is not None and hasattr(place, last):
+    if isinstance(place, dict):
+        place.pop(last, None)
+    elif place is not None and hasattr(place, last):
         setattr(place, last, getattr(type(place)(), last))

@@ -21,6 +21,16 @@ def idle(config: Config) -> dict[str, Idle]:
     return dict(_idle(config))
 
 
+def idle_options(config: Config) -> dict[str, Idle]:
+    """The options of the head that do nothing beside its others, with dots; takes seconds, as heads are looked into."""
+    from fss import heads
+
+    name, options = config.model.name, config.model.options
+    if name not in heads.names():
+        return {}
+    return {f"model.options.{key}": why for key, why in heads.idle_options(name, options).items()}
+
+
 def renders(config: Config) -> bool:
     """Whether scenes are rendered: as the corpus, or to be measured on."""
     return config.corpus.kind == "scenes" or config.dataset.rendered

@@ -26,6 +26,8 @@ class CorpusConfig:
     without folder and extension."""
     column: str | None = key(None, when={"kind": _FOLDER, "list": True})
     """Column of a .csv or .parquet list; none = the first of path, url, file, filename, image."""
+    drivers: str | None = key(None, when={"kind": _FOLDER, "list": True})
+    """Drivers of fsspec that a list may name beside http(s), s3, gs, az, abfs, hf and plain paths, such as ftp,sftp."""
     longer_side: int = key(512, at_least(1))
     """Larger images are shrunk to this longer side, pixels."""
     shard_size: int = key(500, at_least(1))

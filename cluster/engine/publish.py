@@ -27,7 +27,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fss import shards
+from fss import seals, shards
 
 logger = logging.getLogger(__name__)
 
@@ -65,21 +65,18 @@ def read_json(path: Path) -> Any:
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
     """Publish `value` as JSON that carries the sha256 of the rest, so that `read_sealed` notices any change of it."""
-    write_json(path, {**value, "sha256": shards.sha256(shards.dumps(value))})
+    write_json(path, seals.sealed(value))
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """What `write_sealed` wrote; None if there is no such file, or if it is damaged, which is logged."""
     try:
-        value = json.loads(path.read_bytes())
-        if value.pop("sha256") == shards.sha256(shards.dumps(value)):
-            return dict(value)
+        value = seals.unsealed(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    logger.warning("%s is damaged: its content does not have the sha256 that it names; going on without it", path)
-    return None
+    if value is None:
+        logger.warning("%s is damaged: its content does not have the sha256 that it names; going on without it", path)
+    return value
 
 
 def sweep(folder: Path) -> None:

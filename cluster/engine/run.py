@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import Config, plain
-from cluster.engine import check, publish, stage
+from cluster.engine import check, places, publish, stage
 from cluster.engine.files import DamagedFileError, damaged_in
 from cluster.engine.pool import Pool
 from cluster.engine.session import session
 from cluster.engine.settings import plain as as_json
 from cluster.engine.stage import Manifest, Stage, StageError
 from cluster.engine.work import Log, Work
-from cluster.tracking.journal import Journal
-from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_folder
+from cluster.tracking.journal import InUseError, Journal
+from cluster.tracking.redact import redacted
+from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
 from fss import shards
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Run:
 
     def __init__(self, config: Config, stages: Mapping[str, Stage[Any, Any]]):
         self.config = config
-        self.folder = Path(config.root).resolve() / config.name
+        self.folder = places.writable(config.root, "root") / config.name
         self._stages = stages
         self._manifests: dict[str, Manifest] = {}
         self._settings: dict[str, Any] = {}
@@ -97,7 +98,8 @@ class Run:
         else:
             problems = check.problems(self.config, looks)
         if problems:
-            raise ValueError("this cannot work, and nothing was started:\n  " + "\n  ".join(problems))
+            told = ["this cannot work, nothing was started:", *problems] if len(problems) > 1 else problems
+            raise ValueError("\n  ".join(told))
         self._checked |= {*order}
 
     def _gone_through(self, names: Iterable[str]) -> list[str]:
@@ -154,6 +156,14 @@ class Run:
         return manifest
 
     def _make(self, one: Stage[Any, Any], folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Manifest:
+        """The lock comes before the first byte that is written, into the stage's folder or its journal."""
+        with publish.only_writer(folder):
+            done = stage.finished(one, folder)  # by another run, just now
+            return self._make_alone(one, folder, settings, inputs) if done is None else done
+
+    def _make_alone(
+        self, one: Stage[Any, Any], folder: Path, settings: dict[str, Any], inputs: dict[str, str]
+    ) -> Manifest:
         self.fresh.append(one.name)
         with self.journal(one.name) as journal:
             journal.params({**settings, "fingerprint": folder.name})
@@ -163,7 +173,8 @@ class Run:
         try:  # the stage writes to the journal itself, perhaps from another machine: one writer at a time
             manifest = self._execute(one, settings, inputs)
         except BaseException:
-            self.journal(one.name).end("FAILED")
+            with contextlib.suppress(InUseError):  # by a worker on a node that does not answer any more
+                self.journal(one.name).end("FAILED")
             raise
         with self.journal(one.name) as journal:
             journal.metrics({f"{one.name}/seconds": self.seconds(manifest)})
@@ -228,10 +239,8 @@ class Run:
     @staticmethod
     def seconds(manifest: Manifest) -> float:
         """How long the stage took when it was made, 0 if that is not known any more."""
-        try:
-            return float(publish.read_json(manifest.folder / "timing.json")["seconds"])
-        except (OSError, ValueError, LookupError, TypeError):  # damaged or gone: nothing depends on it
-            return 0.0
+        timing = publish.read_sealed(manifest.folder / "timing.json")
+        return 0.0 if timing is None else float(timing["seconds"])
 
     @property
     def tracking_folder(self) -> Path:
@@ -250,14 +259,13 @@ class Run:
     def pipeline_name(self) -> str:
         """The name of the pipeline's journal: one for each configuration, wherever and on how many machines it runs."""
         machines = ("cluster", "tracking", "plan", "out", "root")
-        chosen = {key: value for key, value in plain(self.config).items() if key not in machines}
+        chosen = {key: value for key, value in redacted(plain(self.config)).items() if key not in machines}
         return f"pipeline-{shards.sha256(shards.dumps(chosen))[:8]}"
 
     @contextlib.contextmanager
     def _tracked(self) -> Iterator[None]:
         settings = self.config.tracking
-        uri = settings.uri or default_tracking_uri(self.config.root)
-        self.shipper = shipper = Shipper(self.tracking_folder, uri, settings.experiment)
+        self.shipper = shipper = Shipper(self.tracking_folder, *tracking_place(settings, self.config.root))
         pipeline = Journal(self.tracking_folder, self.pipeline_name)
         with shipper if settings.enabled else contextlib.nullcontext(), pipeline as journal:
             journal.params(plain(self.config))

@@ -22,6 +22,7 @@ from cluster.engine import publish
 from cluster.engine.files import DamagedFileError, File, read_file, write_file
 from cluster.engine.manifest import Manifest, point_to, read_manifest
 from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work, whole
+from cluster.tracking.redact import redacted
 from fss import shards
 
 __all__ = [
@@ -82,22 +83,18 @@ def fingerprint(stage: Stage[Any, Any], settings: Mapping[str, Any], inputs: Map
 
 def finished(stage: Stage[Any, Any], folder: Path) -> Manifest | None:
     """The manifest of `folder` if it is finished and its files are still there in full size."""
-    path = folder / "manifest.json"
-    manifest = read_manifest(path)
-    if manifest is None:
-        return None
-    lost = [f.path for f in manifest.files if not whole(folder / f.path, f.bytes)]
-    if lost:
-        logger.warning("%s: %d files are missing or cut short (%s); making them again", stage.name, len(lost), lost[0])
-        path.replace(folder / ".promised.json")
-        return None
-    return manifest
+    manifest = read_manifest(folder / "manifest.json")
+    return None if manifest is None or _lost(manifest) else manifest
+
+
+def _lost(manifest: Manifest) -> list[str]:
+    return [file.path for file in manifest.files if not whole(manifest.folder / file.path, file.bytes)]
 
 
 def execute(
     stage: Stage[Any, Any], work: Work[Any, Any], settings: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> Manifest:
-    """Do the stage's work in its folder and publish its manifest; one writer at a time.
+    """Do the stage's work in its folder, whose lock the caller holds, and publish its manifest.
 
     `settings` are the work's as JSON has them, `inputs` the fingerprints of its inputs.
 
@@ -105,26 +102,35 @@ def execute(
         StageError: if files of a finished stage were made again and came out different.
     """
     folder = work.folder
-    with publish.only_writer(folder):
-        publish.sweep(folder)
-        start = time.monotonic()
-        files, counts = stage.work(work)
-        _keep_promise(stage, folder, files)
-        value = {
-            "stage": stage.name,
-            "version": stage.version,
-            "fingerprint": folder.name,
-            "settings": dict(settings),
-            "inputs": dict(inputs),
-            "counts": dict(counts),
-            "files": [vars(file) for file in files],
-        }
-        publish.write_json(folder / "timing.json", {"seconds": round(time.monotonic() - start, 3)})
-        publish.write_sealed(folder / "manifest.json", value)
-        (folder / ".promised.json").unlink(missing_ok=True)
+    _promise(stage, folder)
+    publish.sweep(folder)
+    start = time.monotonic()
+    files, counts = stage.work(work)
+    _keep_promise(stage, folder, files)
+    value = {
+        "stage": stage.name,
+        "version": stage.version,
+        "fingerprint": folder.name,
+        "settings": redacted(dict(settings)),
+        "inputs": dict(inputs),
+        "counts": dict(counts),
+        "files": [vars(file) for file in files],
+    }
+    publish.write_sealed(folder / "timing.json", {"seconds": round(time.monotonic() - start, 3)})
+    publish.write_sealed(folder / "manifest.json", value)
+    (folder / ".promised.json").unlink(missing_ok=True)
     manifest = read_manifest(folder / "manifest.json")
     assert manifest is not None, folder
     return manifest
+
+
+def _promise(stage: Stage[Any, Any], folder: Path) -> None:
+    """Keep the manifest of a finished stage that lost files for what is made again to be compared with."""
+    path = folder / "manifest.json"
+    manifest = read_manifest(path)
+    if manifest is not None and (lost := _lost(manifest)):
+        logger.warning("%s: %d files are missing or cut short (%s); making them again", stage.name, len(lost), lost[0])
+        path.replace(folder / ".promised.json")
 
 
 def _keep_promise(stage: Stage[Any, Any], folder: Path, files: Sequence[File]) -> None:

@@ -8,6 +8,7 @@ workers take blocks of episodes that belong to the same queries.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from safetensors.torch import save
 from cluster.config import Config
 from cluster.datasets import training
 from cluster.engine import publish
-from cluster.engine.stage import File, Stage, Unit, write_file
+from cluster.engine.stage import File, Stage, Unit, read_file, write_file
 from cluster.evaluate import episode_list, figures, measured, supports
 from cluster.evaluate.entries import EvaluateWork, data_spec, entries, refuse_trained_on
 from cluster.evaluate.episode_list import Item
@@ -132,7 +133,7 @@ class _Evaluation:
         files, _ = self._map("index", IndexImages(self.data), image_units("index", self.dataset.names))
         found: dict[str, dict[int, int]] = {}
         for file in files:
-            for name, pixels in publish.read_json(self.folder / file.path).items():
+            for name, pixels in json.loads(read_file(self.folder, file)).items():
                 found[name] = {int(class_id): area for class_id, area in pixels.items()}
         return found
 
@@ -160,7 +161,8 @@ class _Evaluation:
             return entry
         units = image_units(f"describe-{slug(entry.label)}", self.dataset.names)
         files, _ = self._map("describe", Describe(self.data, entry, self.cache), units)
-        head.fit(np.concatenate([np.load(self.folder / f.path, allow_pickle=False) for f in files]), self.settings.seed)
+        rows = [np.load(io.BytesIO(read_file(self.folder, file)), allow_pickle=False) for file in files]
+        head.fit(np.concatenate(rows), self.settings.seed)
         weights = save({name: value.cpu().contiguous() for name, value in head.state_dict().items()})
         path = self.folder / f"fitted/{slug(entry.label)}.safetensors"
         publish.write_bytes(path, weights)
@@ -173,7 +175,8 @@ class _Evaluation:
 
     def _table(self, files: Sequence[File]) -> pa.Table:
         """All rows: models in order, then fold, shots, ways, seed, episode and way."""
-        table = pa.concat_tables([pq.read_table(self.folder / f.path) for f in files if f.path.startswith("rows/")])
+        found = [io.BytesIO(read_file(self.folder, f)) for f in files if f.path.startswith("rows/")]
+        table = pa.concat_tables([pq.read_table(file) for file in found])
         order = {entry.label: number for number, entry in enumerate(self.entries)}
         keys = ("way", "episode", "seed", "ways", "shots", "fold")
         models_of = np.array([order[name] for name in table["model"].to_pylist()])

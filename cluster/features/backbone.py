@@ -100,9 +100,14 @@ def problems(config: Config) -> list[str]:
             f"backbone.weights: expected {', '.join(NAMED)} or a file, there is no file {weights}; set "
             "backbone.weights=FILE"
         ]
-    return [f"backbone: {said}" for said in complaints(lambda: _built(given(config)))]
+    return [f"backbone: {said}" for said in _unfit(given(config))]
 
 
 @functools.lru_cache(maxsize=8)
-def _built(chosen: BackboneSpec) -> None:
-    backbones.build(chosen.name, chosen.weights, stride=chosen.stride, seed=chosen.seed, padding=chosen.padding)
+def _unfit(chosen: BackboneSpec) -> tuple[str, ...]:
+    """Why the network cannot be built; looked at once a process, for many stages ask."""
+
+    def build() -> None:
+        backbones.build(chosen.name, chosen.weights, stride=chosen.stride, seed=chosen.seed, padding=chosen.padding)
+
+    return tuple(complaints(build))

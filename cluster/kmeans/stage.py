@@ -24,6 +24,7 @@ from cluster.engine.progress import Progress
 from cluster.engine.settings import picked
 from cluster.engine.stage import File, Manifest, Stage, Work, read_file, write_file
 from cluster.label import sources
+from fss import seals
 from fss.clustering import hierarchy, kmeans
 from fss.clustering import init as kmeans_init
 from fss.clustering.kmeans import Found, State
@@ -177,7 +178,7 @@ def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: i
         first = pseudo.centred(_first_points(sample.folder, units, recipe.clusters), centre)
         return kmeans.initial_centroids(first, recipe.clusters, seed=seed, method=recipe.method)
 
-    path = work.folder / ".lloyd" / "state.safetensors"
+    path = work.folder / ".lloyd" / "state"
     state = before = read_state(path)
     progress = Progress("kmeans", chosen.iterations * chosen.restarts, "points", parts="iterations")
     progress.skip(_iterations(recipe, state))
@@ -213,7 +214,7 @@ def _first_points(sample: Path, units: Sequence[Chunk], clusters: int) -> np.nda
 
 
 def write_state(state: State) -> bytes:
-    """`state` as safetensors: every bit of it."""
+    """`state` as safetensors, sealed: every bit of it."""
     arrays = {
         "place": np.array([state.restart, int(state.ended)], dtype=np.int64),
         "inertias": np.array(state.inertias, dtype=np.float64),
@@ -222,18 +223,18 @@ def write_state(state: State) -> bytes:
         arrays[f"{name}.centroids"] = np.ascontiguousarray(found.centroids)
         arrays[f"{name}.history"] = np.array(found.history, dtype=np.float64)
         arrays[f"{name}.counts"] = found.counts
-    return safetensors.numpy.save(arrays)
+    return seals.seal(safetensors.numpy.save(arrays))
 
 
 def read_state(path: Path) -> State | None:
     """What `write_state` wrote; None if there is nothing, or nothing whole."""
     if not path.is_file():
         return None
-    try:
-        arrays = safetensors.numpy.load(path.read_bytes())
-    except safetensors.SafetensorError as error:
-        logger.warning("kmeans: %s is damaged (%s): starting again", path, error)
+    data = seals.unseal(path.read_bytes())
+    if data is None:
+        logger.warning("kmeans: %s is damaged: starting again", path)
         return None
+    arrays = safetensors.numpy.load(data)
 
     def found(name: str) -> Found:
         history = tuple(arrays[f"{name}.history"].tolist())

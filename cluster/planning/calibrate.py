@@ -200,7 +200,7 @@ def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
         raise ValueError(f"expected images in corpus.root={config.corpus.root}, found none")
     step = max(1, len(listing) // number)
     chosen = tuple(listing[::step][:number])
-    return small, Some(given.root, given.list_file, given.column, chosen)
+    return small, Some(**vars(given), chosen=chosen)
 
 
 def _sized(config: Config, shard_size: int, *, groups: int) -> Config:

@@ -15,7 +15,7 @@ from PIL import Image
 from cluster.config import plain
 from cluster.engine import publish
 from cluster.engine.run import Run
-from cluster.engine.stage import Manifest, read_file
+from cluster.engine.stage import File, Manifest, read_file
 from cluster.evaluate import measured
 from cluster.evaluate.results import Result, means_markdown, results_markdown, results_table
 from cluster.label import sources
@@ -23,7 +23,8 @@ from cluster.quality import text as quality_text
 from cluster.report import page as report
 from cluster.report.charts import Chart
 from cluster.tracking.journal import flatten, read_events
-from cluster.tracking.shipper import default_tracking_uri
+from cluster.tracking.redact import redacted
+from cluster.tracking.shipper import default_tracking_uri, tracking_place
 from fss import shards
 from fss.drawing import pictures
 from fss.imaging import images
@@ -52,9 +53,14 @@ def conclude(run: Run) -> str:
     publish.write_json(run.folder / "summary.json", _summary(run, done, figures))
     path = report.write(page, run.folder / "report.html")
     _log(run, figures, rows, page)
-    uri = run.config.tracking.uri or default_tracking_uri(run.config.root)
+    uri = _tracking_uri(run)
     look = _ui(run.config.root, uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
     return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
+
+
+def _tracking_uri(run: Run) -> str:
+    """Where its metrics go, as it may be shown."""
+    return redacted(tracking_place(run.config.tracking, run.config.root)[0])
 
 
 def _ui(root: str, uri: str, page: str | None = None) -> str:
@@ -107,8 +113,7 @@ def _log_galleries(run: Run, page: report.Report) -> None:
 def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[Result]) -> report.Report:
     config = run.config
     model = next((m.folder / "model" for m in done if m.stage == "train"), None)
-    uri = config.tracking.uri or default_tracking_uri(config.root)
-    commands = [report.Command("Look at the runs in MLflow", _ui(config.root, uri))]
+    commands = [report.Command("Look at the runs in MLflow", _ui(config.root, _tracking_uri(run)))]
     if model:
         line = f"{_python()} -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
         commands.append(report.Command("Segment your own images", line))
@@ -125,7 +130,7 @@ def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: li
         charts=list(_charts(run)),
         galleries=[g for g in (_clusters(run), _labels(run), _tasks(run), _predictions(done[-1])) if g],
         commands=commands,
-        config="\n".join(f"{key}={value}" for key, value in flatten(plain(config)).items()),
+        config="\n".join(f"{key}={value}" for key, value in flatten(redacted(plain(config))).items()),
     )
 
 
@@ -171,7 +176,7 @@ def _clusters(run: Run) -> report.Gallery | None:
     except ValueError:
         return None
     figures = publish.read_json(manifest.path("quality.json"))
-    tiles = [report.Tile(_picture(manifest.folder / file.path)) for file in manifest.named(".jpg")]
+    tiles = [report.Tile(_picture(manifest, file)) for file in manifest.named(".jpg")]
     return report.Gallery("Clusters", tiles, quality_text.note(figures), 1180, quality_text.tables(figures))
 
 
@@ -216,10 +221,10 @@ def _tasks(run: Run) -> report.Gallery | None:
 
 def _predictions(evaluated: Manifest) -> report.Gallery | None:
     shown = [f for f in evaluated.files if f.path.startswith("gallery/")]
-    tiles = [report.Tile(_picture(evaluated.folder / file.path), Path(file.path).stem) for file in shown]
+    tiles = [report.Tile(_picture(evaluated, file), Path(file.path).stem) for file in shown]
     note = "Blue: prediction. Yellow outline: truth. Orange: support masks. Best, median and worst of each fold."
     return report.Gallery("Predictions", tiles, note, 560) if tiles else None
 
 
-def _picture(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
+def _picture(manifest: Manifest, file: File) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(read_file(manifest.folder, file))).convert("RGB"))

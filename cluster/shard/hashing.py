@@ -19,6 +19,7 @@ from cluster.engine.files import File
 from cluster.engine.stage import Output, Unit
 from cluster.shard import partition
 from cluster.shard.inputs import Entry, LostError, Source
+from cluster.tracking.redact import redact
 from fss.imaging import hashes, intake
 from fss.imaging.images import BadImageError
 
@@ -173,7 +174,7 @@ class Route:
         """What the ledger says of each dropped content: the neighbour with the smallest hash over all bands."""
         found: dict[str, tuple[str, str]] = {}
         for row in partition.gather(self.folder, self.drops, bucket).to_pylist():
-            text = f"{intake.shown(_path(row['path']))} (near, {row['distance']} of 64 bits differ)"
+            text = f"{redact(intake.shown(_path(row['path'])))} (near, {row['distance']} of 64 bits differ)"
             found[row["sha256"]] = min(found.get(row["sha256"], ("~", "")), (row["other"], text))
         return {sha256: text for sha256, (_, text) in found.items()}
 

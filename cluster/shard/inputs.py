@@ -21,6 +21,8 @@ __all__ = ["Entry", "LostError", "Source", "fingerprint"]
 _CANDIDATES = ("{}", "{}.jpg", "{}.png", "JPEGImages/{}.jpg")
 #: How the error of an entry begins that stands for files which are no images by their names.
 _NO_IMAGE = "not_an_image"
+#: The drivers of fsspec that any list may choose.
+DRIVERS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "file")
 _BRACE = re.compile(r"\{([^{}]*)\}")
 
 
@@ -30,11 +32,15 @@ class Source:
 
     `root` is a folder, a tar, or a pattern of both (`*`, `?`, `[...]`, `{000..009}`, `{a,b}`); each may be a path or an
     fsspec URL. It may be None where a list has absolute entries only. `column` is that of a CSV or Parquet list.
+    No input of more than `max_bytes` is read, whatever was announced of it. Entries of a list are paths or URLs of
+    `DRIVERS` and of `drivers`: a list may be somebody else's.
     """
 
     root: str | None
     list_file: str | None = None
     column: str | None = None
+    max_bytes: int | None = None
+    drivers: tuple[str, ...] = ()
 
     def entries(self) -> Iterator[Entry]:
         """Yield all inputs, always in one order; what is named but cannot be had comes with an error.
@@ -51,7 +57,7 @@ class Source:
             LostError: if it cannot be had, with the reason for the ledger. Errors of a store pass through.
         """
         system, place = self._place(path if offset < 0 else tars.container(path))
-        data = system.read(place, offset, size)
+        data = system.read(place, offset, size, self.max_bytes)
         if offset >= 0 and len(data) != size:
             raise LostError(f"unreadable: the tar ends {size - len(data)} bytes before this member does")
         return data
@@ -106,16 +112,36 @@ class Source:
             yield from tars.members(entry.path, entry.size, file)
 
     def _listed(self, place: str) -> Iterator[Entry]:
-        for name in lists.names(place, self.column):
-            entry = self._resolve(name)
-            yield from self._members(entry) if tars.is_container(name) and not entry.error else [entry]
+        for line in lists.entries(place, self.column):
+            entry = self._entry(line)
+            yield from self._members(entry) if tars.is_container(entry.path) and not entry.error else [entry]
+
+    def _entry(self, line: lists.Line) -> Entry:
+        """The input that a line names; a line that names none is a rejected input of its own."""
+        error = line.error or self._refusal(line.text)
+        if not error:
+            try:
+                return self._resolve(line.text)
+            except ValueError as wrong:
+                error = str(wrong)
+        return Entry(line.text or f"line {line.number}", 0, error=f"bad_line: {line.number} of the list: {error}")
+
+    def _refusal(self, name: str) -> str:
+        if self.root is None and not is_url(name) and not os.path.isabs(name):
+            return "expected absolute paths and URLs in a list without corpus.root; set it"
+        wrong = [one for one in _drivers(name) if one not in DRIVERS and one not in self.drivers]
+        if not wrong:
+            return ""
+        return (
+            f"expected a path or a URL of {', '.join(DRIVERS)}, got {wrong[0]}; allow it with corpus.drivers={wrong[0]}"
+        )
 
     def _resolve(self, name: str) -> Entry:
         system, place = self._place(name)
         if isinstance(system, Remote):  # asking for each one would take longer than reading it
             return system.entry(place, name) if tars.is_container(name) else Entry(name, 0)
         found = Entry(name, 0)
-        for candidate in ("{}",) if os.path.isabs(name) else _CANDIDATES:
+        for candidate in ("{}",) if os.path.isabs(name) or is_url(name) else _CANDIDATES:
             found = system.entry(self._place(candidate.format(name))[1], candidate.format(name))
             if not found.error:
                 return found
@@ -128,6 +154,13 @@ def _no_image(folder: str, kind: str, last: str, number: int) -> Entry:
     place = last if number == 1 else os.path.join(folder, f"*{kind}")
     files = "its name ends" if number == 1 else f"the names of {number} files end"
     return Entry(place, 0, error=f"{_NO_IMAGE}: {files} as no image's does; give images of such names in corpus.list")
+
+
+def _drivers(name: str) -> list[str]:
+    """The fsspec drivers that a path or URL asks for, which may be a chain: zip://a.jpg::http://host/b.zip."""
+    if not is_url(name):
+        return []
+    return [part.partition("://")[0].lower() for part in name.split("::")]
 
 
 def fingerprint(source: Source) -> tuple[int, str]:

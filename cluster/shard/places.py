@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from typing import IO, Any, NamedTuple, NoReturn
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
+from cluster.tracking.redact import redact
 from fss.imaging.images import EXTENSIONS, UNDECODED
 
 #: Read ahead in a remote file whose headers are listed, bytes.
 _AHEAD = 1 << 16
+#: Read at once of a file whose size is not known, bytes.
+_BLOCK = 1 << 20
 #: How the error of an entry begins that stands for a folder.
 FOLDER = "folder"
 _SUFFIXES = EXTENSIONS | UNDECODED
@@ -39,6 +43,9 @@ class Entry(NamedTuple):
 
 class LostError(Exception):
     """This input cannot be had, now or later; `str` is the reason for the ledger. Other errors may pass."""
+
+    def __init__(self, reason: str):
+        super().__init__(redact(reason))
 
 
 def is_url(place: str) -> bool:
@@ -111,8 +118,8 @@ class Local:
         file.close()
         raise OSError("not a file")
 
-    def read(self, path: str, offset: int, size: int) -> bytes:
-        """The whole file, or `size` bytes from `offset` if that is not negative.
+    def read(self, path: str, offset: int, size: int, most: int | None = None) -> bytes:
+        """The whole file, of `most` bytes at most, or `size` bytes from `offset` if that is not negative.
 
         Raises:
             LostError: if it cannot be read.
@@ -120,7 +127,7 @@ class Local:
         try:
             with self.open(path) as file:
                 if offset < 0:
-                    return file.read()
+                    return _bounded(file, most)
                 file.seek(offset)
                 return file.read(size)
         except (OSError, ValueError) as error:
@@ -151,7 +158,11 @@ class Remote:
         folders = []
         for about in listing:
             name = about["name"].rstrip("/").rpartition("/")[2]
-            if is_hidden(name) or about["name"].strip("/") == folder.strip("/"):  # stores list a folder's own marker
+            if about["name"].strip("/") == folder.strip("/"):  # stores list a folder's own marker
+                if about["type"] == "directory":  # or keys such as folder//name, which no listing goes into
+                    yield from self._behind_empty(folder, shown)
+                continue
+            if is_hidden(name):
                 continue
             if about["type"] == "directory":
                 folders.append((about["name"], f"{shown}{name}/"))
@@ -160,11 +171,21 @@ class Remote:
         for below, path in folders:
             yield from self._below(below.rstrip("/"), path)
 
+    def _behind_empty(self, folder: str, shown: str) -> Iterator[Entry]:
+        """Keys below `folder` that go on with an empty component."""
+        for path, about in sorted(self.system.find(folder, detail=True).items()):
+            rest = path.removeprefix(folder)
+            if rest.startswith("//") and not any(map(is_hidden, rest.split("/"))):
+                if shown:
+                    yield Entry(f"{shown}{rest[1:]}", int(about.get("size") or 0))
+                else:
+                    yield Entry(rest[1:], 0, error="unreadable: a key that begins with a slash; copy it to another")
+
     def open(self, path: str) -> IO[bytes]:
         """A file to be read here and there."""
         return self.system.open(path, "rb", block_size=_AHEAD, cache_type="readahead")
 
-    def read(self, path: str, offset: int, size: int) -> bytes:
+    def read(self, path: str, offset: int, size: int, most: int | None = None) -> bytes:
         """As `Local.read`.
 
         Raises:
@@ -172,24 +193,62 @@ class Remote:
                 can be run again instead of losing images.
         """
         try:
-            return self.system.cat_file(path, **({"start": offset, "end": offset + size} if offset >= 0 else {}))
+            if offset >= 0:
+                return self.system.cat_file(path, start=offset, end=offset + size)
+            if self._web:  # as a stream: a range is a wish there, and a packed answer grows while it is read
+                with self.system.open(path, "rb", block_size=0) as file:
+                    return _bounded(file, most)
+            return _within(self.system.cat_file(path, **({} if most is None else {"start": 0, "end": most + 1})), most)
+        except LostError:
+            raise
         except Exception as error:
             self._judge(error)
 
+    @property
+    def _web(self) -> bool:
+        protocol = self.system.protocol
+        return "http" in ((protocol,) if isinstance(protocol, str) else protocol)
+
     def _judge(self, error: Exception) -> NoReturn:
         """Single web addresses die for good; of a store only what it says of one object is believed."""
-        protocol = self.system.protocol
-        web = "http" in ((protocol,) if isinstance(protocol, str) else protocol)
         gone = isinstance(error, FileNotFoundError | IsADirectoryError)
         forbidden = isinstance(error, PermissionError) and not any(w in str(error).lower() for w in ("expire", "token"))
-        if web or gone or forbidden:
+        if self._web or gone or forbidden:
             raise LostError(f"unreadable: {type(error).__name__}: {error}") from error
         raise error
 
 
 def at(place: str) -> tuple[Local | Remote, str]:
-    """The file system of a path or URL, and the path in it."""
+    """The file system of a path or URL, and the path in it.
+
+    Raises:
+        ValueError: if fsspec has no driver for it, or it is not installed.
+    """
     if not is_url(place):
         return Local(), place
-    system, path = fsspec.core.url_to_fs(place)
-    return Remote(system), path
+    try:
+        system, path = fsspec.core.url_to_fs(place)
+    except ImportError as error:
+        raise ValueError(f"{redact(place)}: {error}") from error
+    return (Local() if isinstance(system, LocalFileSystem) else Remote(system)), path
+
+
+def _bounded(file: IO[bytes], most: int | None) -> bytes:
+    """All of `file`, which may give less than it is asked for; never much more than `most` bytes of it.
+
+    Raises:
+        LostError: if it holds more.
+    """
+    if most is None:
+        return file.read()
+    parts, room = [], most + 1
+    while room > 0 and (part := file.read(min(room, _BLOCK))):
+        parts.append(part)
+        room -= len(part)
+    return _within(b"".join(parts), most)
+
+
+def _within(data: bytes, most: int | None) -> bytes:
+    if most is not None and len(data) > most:
+        raise LostError(f"too_large: it holds more than the budget of {most} bytes (corpus.max_bytes)")
+    return data

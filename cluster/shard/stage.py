@@ -24,6 +24,7 @@ from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit
 from cluster.shard.hashing import FindNear, HashChunk, Layout, Route, read_digests
 from cluster.shard.inputs import LostError, Source, fingerprint, look
 from cluster.shard.places import is_url
+from cluster.tracking.redact import redact
 from fss.imaging import intake
 
 _MOST_CHUNKS = 4096
@@ -42,16 +43,25 @@ class BuildShard:
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the shard's number."""
         bucket, part = divmod(unit.payload, self.layout.width)
-        digests = read_digests(self.folder, self.routed[bucket], part)
-        tar, rows = intake.build_shard(digests, self._read, seed=self.layout.seed, limits=self.limits)
+        places: dict[tuple[str, int], str] = {}  # an address is shown without the login that reading it takes
+        digests = []
+        for digest in read_digests(self.folder, self.routed[bucket], part):
+            shown = dataclasses.replace(digest, path=redact(digest.path))
+            places[shown.path, shown.offset] = digest.path
+            digests.append(shown)
+
+        def read(digest: intake.Digest) -> bytes:
+            return self._read(places[digest.path, digest.offset], digest)
+
+        tar, rows = intake.build_shard(digests, read, seed=self.layout.seed, limits=self.limits)
         statuses = [row.status for row in rows]
         counts = {"inputs": len(rows), **{s: statuses.count(s) for s in ("accepted", "rejected", "duplicate")}}
         files = {f"{unit.name}.tar": tar, f"{unit.name}.ledger.parquet": parquet([vars(r) for r in rows])}
         return Output(files, {f"{unit.name}.tar": counts["accepted"], f"{unit.name}.ledger.parquet": len(rows)}, counts)
 
-    def _read(self, digest: intake.Digest) -> bytes:
+    def _read(self, place: str, digest: intake.Digest) -> bytes:
         try:
-            return self.source.read(digest.path, digest.offset, digest.size)
+            return self.source.read(place, digest.offset, digest.size)
         except LostError as error:
             raise intake.GoneError(str(error)) from error
 
@@ -106,7 +116,8 @@ def source(config: Config) -> Source | None:
             "corpus.root: expected a folder, a tar or a URL of images, got none; give it as corpus.root=FOLDER"
         )
     root, listing = (None if not p else p if is_url(p) else os.path.abspath(p) for p in (chosen.root, chosen.list))
-    return Source(root, listing, chosen.column)
+    drivers = tuple((chosen.drivers or "").split(","))
+    return Source(root, listing, chosen.column, chosen.max_bytes, drivers)
 
 
 def _settings(config: Config, given: Source | None) -> ShardSettings:

@@ -16,6 +16,8 @@ from cluster.shard.places import Entry, is_image_name
 _CONTAINER = re.compile(r"\.(tar(\.\w+)?|tgz|tbz2?|txz|tzst|zip|7z|rar)$", re.IGNORECASE)
 _MEMBER = re.compile(r"\.tar::", re.IGNORECASE)
 _END = bytes(2 * tarfile.BLOCKSIZE)
+#: Reads in a row of one tar that may go over what was read before, and bytes looked through at once for its end.
+_MOST_IDLE, _BLOCK = 64, 1 << 20
 _DAMAGE = (tarfile.TarError, ValueError, EOFError, OverflowError)
 _KINDS = {
     tarfile.LNKTYPE: "a hard link",
@@ -46,28 +48,69 @@ def members(path: str, size: int, file: IO[bytes] | None) -> Iterator[Entry]:
     if file is None or not path.lower().endswith(".tar") or file.read(3).startswith((b"\x1f\x8b", b"BZh", b"\xfd7z")):
         yield Entry(path, size, error="compressed: images are read from uncompressed tars by byte range; unpack this")
         return
-    file.seek(0)
-    damage = f"0 of {size}: no tar header"
-    try:
-        with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
-            damage = yield from _scan(path, size, tar, file)
-    except _DAMAGE as error:
-        damage = f"0 of {size}: {error}"
+    damage, start = "", 0
+    while not damage and (start == 0 or start < size):  # again behind each end: tars may have been put together
+        file.seek(start)
+        try:
+            with tarfile.open(fileobj=_Forward(file, start), mode="r:", errors="surrogateescape") as tar:  # type: ignore[call-overload]
+                damage = yield from _scan(path, size, tar, file)
+                start = _behind_zeros(file, tar.offset, size)
+        except _DAMAGE as error:
+            damage = f"{start} of {size}: {error}"
     if damage:
         yield Entry(path, size, error=f"damaged: this tar cannot be read from byte {damage}; what is before is taken")
 
 
+class _Forward:
+    """A tar's file for tarfile, which can be led in circles by what stands in a header: reading must get on."""
+
+    def __init__(self, file: IO[bytes], start: int):
+        self._file, self._farthest, self._idle = file, start, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """As the file's; ReadError if many reads in a row have come no farther than those before."""
+        data = self._file.read(size)
+        self._idle = self._idle + 1 if self._file.tell() <= self._farthest else 0
+        self._farthest = max(self._farthest, self._file.tell())
+        if self._idle > _MOST_IDLE:
+            raise tarfile.ReadError("its headers lead in a circle")
+        return data
+
+    def seek(self, *arguments: int) -> int:
+        """As the file's."""
+        return self._file.seek(*arguments)
+
+    def tell(self) -> int:
+        """As the file's."""
+        return self._file.tell()
+
+
+def _behind_zeros(file: IO[bytes], start: int, size: int) -> int:
+    """Where the first block from `start` on that is not all zeros begins; `size` if there is none."""
+    file.seek(start)
+    while block := file.read(_BLOCK):
+        if block.strip(b"\0"):
+            found = start + len(block) - len(block.lstrip(b"\0"))
+            return found - found % tarfile.BLOCKSIZE
+        start += len(block)
+    return size
+
+
 def _scan(path: str, size: int, tar: tarfile.TarFile, file: IO[bytes]) -> Generator[Entry, None, str]:
     """The members; returns the position and kind of the damage that ended them, "" at the proper end."""
+    last = -1
     while True:
         at = tar.offset
         try:
             info = tar.next()
         except _DAMAGE as error:
             return f"{at} of {size}: {error}"
+        if info is not None and info.offset <= last:
+            return f"{at} of {size}: its headers lead in a circle"
         tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all that it has seen
         if info is None:
             break
+        last = info.offset
         if info.offset_data + (info.size if info.isreg() and not info.issparse() else 0) > size:
             return f"{info.offset} of {size}: the file ends within {info.name!r}"
         if (entry := _entry(path, info)) is not None:

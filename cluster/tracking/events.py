@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from cluster.tracking.journal import shorten
+from fss import shards
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -113,6 +114,8 @@ def send_file(client: "MlflowClient", run_id: str, event: Event, folder: Path) -
     if not path.exists():
         raise RefusedError(f"{path} is gone")
     if event["kind"] == "image":
+        if shards.sha256(path.read_bytes()) != event["sha256"]:
+            raise RefusedError(f"{path} is damaged")
         key = clean_key(event["key"], re.ASCII)
         client.log_image(run_id, _read(path), key=key, step=event["step"] or 0, timestamp=event["time"])
     elif path.is_dir():

@@ -1,10 +1,13 @@
 """The local journal of a run: what it reports is on disk first, and reaches MLflow from there, now or later.
 
 One file ``<folder>/<run>.jsonl`` per run, one JSON object per line: ``seq`` (1, 2, ... without gaps within a run),
-``time`` (milliseconds since 1970), ``kind`` and the fields of that kind. The folder may lie on a shared POSIX file
-system: any one process writes a run (the driver, or a worker on another node), any process reads it.
+``time`` (milliseconds since 1970), ``kind``, the fields of that kind, and a seal over all of it. The folder may lie on
+a shared POSIX file system: any one process writes a run (the driver, or a worker on another node), which a lock on the
+file sees to; any process reads it.
 """
 
+import contextlib
+import fcntl
 import getpass
 import hashlib
 import json
@@ -23,6 +26,9 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
+
+from cluster.tracking.redact import redacted
+from fss import seals, shards
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAM = 6000  # MLflow cuts longer values without a word; here the cut shows
@@ -57,8 +63,8 @@ def shorten(text: str, limit: int) -> str:
 def read_events(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     """The events on the complete lines from byte `offset` on, and the byte to go on from.
 
-    A line without its newline is still being written and stays for the next call; a line that is no JSON object
-    (torn by a kill or a power cut) is skipped. A file that does not exist has no events.
+    A line without its newline is still being written and stays for the next call; a line whose seal is not whole (torn
+    by a kill or a power cut, or damaged later) is skipped. A file that does not exist has no events.
     """
     try:
         with path.open("rb") as file:
@@ -72,11 +78,12 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:  # also UnicodeDecodeError
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("seq"), int) else None
+    event = seals.unsealed(line)
+    return event if event is not None and isinstance(event.get("seq"), int) else None
+
+
+class InUseError(ValueError):
+    """Another process writes this journal."""
 
 
 class Journal:
@@ -86,9 +93,13 @@ class Journal:
     pipeline's journal in the same folder. Opening an existing journal continues its sequence (a resumed run), also
     after a kill that left half a line. One process writes a journal at a time; its threads may share the object.
     As a context manager it ends as FINISHED, or as FAILED when an exception leaves the block (which goes on).
+
+    Raises:
+        ValueError: for a name that is none.
+        InUseError: if another process still writes it after `patience` seconds; nothing was written then.
     """
 
-    def __init__(self, folder: Path | str, run: str, parent: str | None = None) -> None:
+    def __init__(self, folder: Path | str, run: str, parent: str | None = None, *, patience: float = 0.0) -> None:
         for name in [run] if parent is None else [run, parent]:
             if not _NAME.fullmatch(name):
                 raise ValueError(
@@ -98,6 +109,7 @@ class Journal:
         self.run, self.parent = run, parent
         self.path = Path(folder).absolute() / f"{run}.jsonl"
         self.sequence = 0
+        self._patience = patience
         self._file: int | None = None
         self._torn = self._troubled = self._started = False
         self._synced = 0.0
@@ -136,10 +148,11 @@ class Journal:
                 file.write_bytes(picture)
             else:
                 _to_image(picture).save(file)
+            digest = shards.sha256(file.read_bytes())
         except (OSError, TypeError, ValueError) as error:
             logger.warning("run %s: image %s is left out: %s", self.run, key, error)
         else:
-            self._append("image", key=key, file=str(file.relative_to(self.path.parent)), step=step)
+            self._append("image", key=key, file=str(file.relative_to(self.path.parent)), sha256=digest, step=step)
 
     def artifact(self, path: Path | str, folder: str | None = None) -> None:
         """A file or folder to upload. It is read when it is sent: leave it in place until then."""
@@ -175,7 +188,7 @@ class Journal:
                 descriptor, self._file = self._file, None
                 try:
                     os.fsync(descriptor)
-                    os.close(descriptor)
+                    _unlock(descriptor)
                 except OSError as error:
                     self._trouble(error)
 
@@ -206,9 +219,9 @@ class Journal:
                 self._trouble(error)
 
     def _connect(self) -> None:
-        """Open the file and take up the sequence where it leaves off."""
+        """Open the file, for nobody else to write, and take up the sequence where it leaves off."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = _locked(self.path, self._patience)
         data = self.path.read_bytes()
         # A last line without newline may be whole or half: the newline that goes before the next event settles it.
         self._torn = bool(data) and not data.endswith(b"\n")
@@ -218,8 +231,9 @@ class Journal:
     def _write(self, kind: str, fields: dict[str, Any]) -> None:
         """One line with one write, so that a kill can tear only the last line."""
         assert self._file is not None
-        event = {"seq": self.sequence + 1, "time": time.time_ns() // 1_000_000, "kind": kind, **fields}
-        line = (json.dumps(event, default=str) + "\n").encode()
+        event = {"seq": self.sequence + 1, "time": time.time_ns() // 1_000_000, "kind": kind, **redacted(fields)}
+        plain = json.loads(json.dumps(event, default=str))
+        line = (json.dumps(seals.sealed(plain)) + "\n").encode()
         data = b"\n" + line if self._torn else line
         # A full disk may take a part only: the event is lost, and the next one starts on a line of its own.
         self._torn = os.write(self._file, data) < len(data)
@@ -242,6 +256,37 @@ class Journal:
                 "run %s: cannot write the journal %s (%s); the work goes on without tracking until it can be written",
                 self.run, self.path, error,
             )  # fmt: skip
+
+
+def _locked(path: Path, patience: float) -> int:
+    """A descriptor of `path` that holds its lock; a file system without locks gives one without.
+
+    The lock goes with the process, however that ends; a worker's successor may have to wait for it for a moment.
+
+    Raises:
+        InUseError: if another process holds the lock for longer than `patience` seconds.
+    """
+    descriptor, until = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644), time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                os.close(descriptor)
+                raise InUseError(
+                    f"another run is writing {path}; wait for it, stop it, or choose another name= or root="
+                ) from error
+            time.sleep(0.1)
+        except OSError:
+            return descriptor
+        else:
+            return descriptor
+
+
+def _unlock(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # at once, also if a forked process has the descriptor too
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _to_image(picture: np.ndarray | Image.Image) -> Image.Image:

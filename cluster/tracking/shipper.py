@@ -10,24 +10,28 @@ by ``python -m jobs.sync root=<root> name=<name>``.
 """
 
 import fcntl
+import functools
 import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from cluster.config import TrackingConfig
+from cluster.tracking import audit
 from cluster.tracking.journal import Journal, flatten
+from cluster.tracking.redact import redact
 from cluster.tracking.sync import Sender, first_event
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["Journal", "Shipper", "default_tracking_uri", "flatten", "remedy", "tracking_folder"]
+__all__ = ["Journal", "Shipper", "flatten", "remedy", "tracking_folder", "tracking_place"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +46,44 @@ def default_tracking_uri(root: Path | str) -> str:
     return f"sqlite:///{Path(root).absolute()}/mlflow.db"
 
 
+def tracking_place(settings: TrackingConfig, root: Path | str) -> tuple[str, str]:
+    """Address and experiment that a run goes to: as its settings say, or else MLflow's own variables, or else a file.
+
+    MLFLOW_TRACKING_URI stands in for an unset `tracking.uri`, MLFLOW_EXPERIMENT_NAME for an experiment that is the
+    default one; which of them is used is told once.
+    """
+    uri, experiment = settings.uri, settings.experiment
+    if uri is None and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
+        _honoured("MLFLOW_TRACKING_URI", uri, "tracking.uri")
+    own = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if own and experiment == TrackingConfig().experiment:
+        _honoured("MLFLOW_EXPERIMENT_NAME", own, "tracking.experiment")
+        experiment = own
+    return uri or default_tracking_uri(root), experiment
+
+
+@functools.lru_cache
+def _honoured(variable: str, value: str, key: str) -> None:
+    logger.info("tracking: %s=%s from the environment; %s=... would go before it", variable, value, key)
+
+
 class Shipper:
     """Sends all journals of a folder to MLflow, every few seconds from a daemon thread or by `ship_once`.
 
     `timeout` bounds one request (seconds); failed ones are tried again on the next round, not within the request.
     MLflow reads both from the environment only, so MLFLOW_HTTP_REQUEST_TIMEOUT and _MAX_RETRIES are set while a round
-    lasts and restored after it; other MLflow calls of this process in that time see them too. MLflow's usage
-    telemetry stays off unless MLFLOW_DISABLE_TELEMETRY says otherwise. With a SQLite store, a new experiment keeps its
-    artifacts in ``mlartifacts`` beside the database. Nothing here raises into the caller.
+    lasts and restored after it, unless they are set already; other MLflow calls of this process in that time see them
+    too. So it is with the login of an address http://user:password@host, which MLflow therefore cannot print. MLflow's
+    usage telemetry stays off unless MLFLOW_DISABLE_TELEMETRY says otherwise. With a SQLite store, a new experiment
+    keeps its artifacts in ``mlartifacts`` beside the database. Nothing here raises into the caller.
     """
 
     def __init__(
         self, folder: Path | str, tracking_uri: str, experiment: str, *, every: float = 5.0, timeout: float = 10.0
     ) -> None:
         self.folder = Path(folder).absolute()
-        self.tracking_uri, self.experiment = tracking_uri, experiment
+        self.tracking_uri, self._login = _split_login(tracking_uri)
+        self.experiment = experiment
         self.every, self.timeout = every, timeout
         self._client: MlflowClient | None = None
         self._experiment_id = ""
@@ -94,7 +121,7 @@ class Shipper:
         """Send what the journals hold by now; False if something is in the way (reported once per outage)."""
         with self._round:
             try:
-                with _request_settings(self.timeout), _only_sender(self.folder) as alone:
+                with _request_settings(self.timeout, self._login), _only_sender(self.folder) as alone:
                     if alone:
                         self._ship()
             except Exception as error:
@@ -115,6 +142,19 @@ class Shipper:
                     sender = Sender(None, redact(self.tracking_uri), "", path)  # type: ignore[arg-type]
                 counts[path.stem] = sender.pending()
             return {run: count for run, count in counts.items() if count}
+
+    def repair(self) -> dict[str, int]:
+        """Compare each journal with what the server holds, and send what it lacks: runs and how much they lacked.
+
+        Raises:
+            Exception: whatever MLflow raises if the server cannot be asked.
+        """
+        with self._round, _request_settings(self.timeout, self._login):
+            found = {}
+            for run, sender in self._senders.items():
+                if sender.state.run_id and not sender.deleted:
+                    found[run] = audit.repair(sender.client, sender.state.run_id, sender.path)
+            return {run: count for run, count in found.items() if count}
 
     def run_ids(self) -> dict[str, str]:
         """The MLflow run of each journal, as far as they have one."""
@@ -181,11 +221,6 @@ class Shipper:
         self._trouble = trouble
 
 
-def redact(text: str) -> str:
-    """`text` without the user and password of any address in it."""
-    return re.sub(r"(\w://)[^/@\s]+@", r"\1***@", text)
-
-
 def remedy(trouble: str, uri: str) -> str:
     """What the user can do about the error text `trouble` of the server at `uri`."""
     address = urlsplit(uri)
@@ -211,13 +246,27 @@ def _artifact_location(uri: str) -> str | None:
     return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
 
 
+def _split_login(uri: str) -> tuple[str, dict[str, str]]:
+    """A server's address without its login, and the login as MLflow's variables."""
+    address = urlsplit(uri)
+    if not uri.startswith("http") or address.username is None:
+        return uri, {}
+    login = {"MLFLOW_TRACKING_USERNAME": address.username, "MLFLOW_TRACKING_PASSWORD": address.password or ""}
+    return (
+        address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(),
+        {key: unquote(value) for key, value in login.items()},
+    )
+
+
 @contextmanager
-def _request_settings(timeout: float) -> Iterator[None]:
-    settings = {
+def _request_settings(timeout: float, login: Mapping[str, str]) -> Iterator[None]:
+    usual = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, round(timeout))),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a line for each run that ends
     }
+    settings = {key: os.environ.get(key, value) for key, value in usual.items()} | dict(login)
     before = {key: os.environ.get(key) for key in settings}
     os.environ.update(settings)
     try:

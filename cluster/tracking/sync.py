@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.tracking.events import FILES, SCALARS, Event, is_refusal, send_dataset, send_file, send_scalars
 from cluster.tracking.journal import read_events
+from fss import seals
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,16 +40,16 @@ class State:
 def load_state(path: Path, uri: str) -> State:
     """The state kept at `path`, or a fresh one if there is none, it is damaged, or it speaks of another server."""
     try:
-        state = State(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return State(uri)
-    return state if state.uri == uri else State(uri)
+        kept = seals.unsealed(path.read_bytes())
+    except OSError:
+        kept = None
+    return State(**kept) if kept is not None and kept["uri"] == uri else State(uri)
 
 
 def save_state(path: Path, state: State) -> None:
     """Replace the file at `path` in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(state)))
+    temporary.write_text(json.dumps(seals.sealed(asdict(state))))
     temporary.replace(path)
 
 

@@ -1,7 +1,7 @@
 """Candidates: the averaged weights at each validation, kept with what was measured, among which the export chooses.
 
     candidates/step-00000100/model.safetensors    the weights, as an exported model holds them
-    candidates/step-00000100/figures.json         step, sha256 of the weights, figures; written last
+    candidates/step-00000100/figures.json         step, sha256 of the weights, figures, sealed; written last
 
 A run that goes on from a checkpoint writes those after it again, to the same bytes.
 """
@@ -37,20 +37,16 @@ def write(folder: Path, step: int, weights: bytes, figures: Figures) -> None:
     """Publish the candidate of `step` below the stage's `folder`, in place of an earlier one of this step."""
     target = folder / "candidates" / f"step-{step:08d}"
     written = publish.write_bytes(target / WEIGHTS, weights)
-    publish.write_json(target / FIGURES, {"step": step, "sha256": written["sha256"], "figures": figures})
+    publish.write_sealed(target / FIGURES, {"step": step, "sha256": written["sha256"], "figures": figures})
 
 
 def read(folder: Path) -> list[Candidate]:
     """The candidates below the stage's `folder`, in the order of their steps; damaged ones are left out and told."""
     found = []
     for path in sorted((folder / "candidates").glob("step-*")):
-        try:
-            about = publish.read_json(path / FIGURES)
-            digest = shards.sha256((path / WEIGHTS).read_bytes())
-        except (OSError, ValueError) as error:
-            logger.warning("candidate %s cannot be read (%s), left out", path, error)
-            continue
-        if digest != about["sha256"]:
+        about, weights = publish.read_sealed(path / FIGURES), path / WEIGHTS
+        data = weights.read_bytes() if weights.is_file() else b""
+        if about is None or shards.sha256(data) != about["sha256"]:
             logger.warning("candidate %s is damaged, left out", path)
             continue
         found.append(Candidate(int(about["step"]), path / WEIGHTS, about["figures"]))

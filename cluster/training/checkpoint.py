@@ -1,7 +1,8 @@
 """Training state that does not depend on the number of workers or the ZeRO stage, in files that execute nothing.
 
     checkpoints/step-00000200/state.safetensors    parameters, buffers, optimiser moments, averaged weights; float32
-    checkpoints/step-00000200/meta.json            step, identity of the run, sha256; the folder is renamed into place
+    checkpoints/step-00000200/meta.json            step, identity of the run, sha256 of the state, and of all this;
+                                                   the folder is renamed into place
 
 The frozen backbone is not in it; `identity` holds its fingerprint and is checked on resume.
 """
@@ -30,31 +31,40 @@ State = dict[str, torch.Tensor]
 
 def collect(engine: Any, moments: tuple[str, ...]) -> State:
     """The whole training state on the CPU; with ZeRO every rank must call this together."""
-    zero = engine.zero_optimization_stage() > 0
-    if zero:
-        _ready(engine, moments)
     state: State = {}
-    for name, parameter in _trained(engine):
-        values = _gather(parameter, moments) if zero else _local(engine.optimizer, parameter, moments)
-        state |= {f"{kind}/{name}": value for kind, value in values.items()}
+    names, parameters = zip(*_trained(engine), strict=True)
+    for name, found in zip(names, values(engine, parameters, moments), strict=True):
+        state |= {f"{kind}/{name}": value for kind, value in found.items()}
     state |= {f"buffer/{name}": buffer for name, buffer in _buffers(engine)}
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
+def values(engine: Any, parameters: Sequence[nn.Parameter], moments: tuple[str, ...]) -> list[State]:
+    """Each parameter's value and moments, in float32; with ZeRO every rank must call this together."""
+    if not engine.zero_optimization_stage():
+        return [_local(engine.optimizer, parameter, moments) for parameter in parameters]
+    _ready(engine, moments)
+    found = (_gather(parameter, moments) for parameter in parameters)
+    return [{kind: value.clone() for kind, value in one.items()} for one in found]
+
+
+def put(engine: Any, parameter: nn.Parameter, found: State) -> None:
+    """Give a parameter the value and the moments that `values` found; every rank calls this with the same."""
+    if engine.zero_optimization_stage():
+        _scatter(parameter, found)
+    else:
+        kept = {kind: value.clone() for kind, value in found.items() if kind != "parameter"}
+        engine.optimizer.state[parameter] = kept | {"step": torch.tensor(0.0)}
+    with whole([parameter], write=True), torch.no_grad():
+        parameter.copy_(found["parameter"])
+
+
 def restore(engine: Any, state: Mapping[str, torch.Tensor], moments: tuple[str, ...], step: int) -> None:
     """Put `state` back into an engine of any world size and ZeRO stage; every rank calls this with the same state."""
-    zero = engine.zero_optimization_stage() > 0
-    if zero:
+    if engine.zero_optimization_stage():
         _ready(engine, moments)
     for name, parameter in _trained(engine):
-        values = {kind: state[f"{kind}/{name}"].to(engine.device) for kind in ("parameter", *moments)}
-        if zero:
-            _scatter(parameter, values)
-        else:
-            engine.optimizer.state[parameter] = {kind: values[kind].clone() for kind in moments}
-            engine.optimizer.state[parameter]["step"] = torch.tensor(0.0)
-        with whole([parameter], write=True), torch.no_grad():
-            parameter.copy_(values["parameter"])
+        put(engine, parameter, {kind: state[f"{kind}/{name}"].to(engine.device) for kind in ("parameter", *moments)})
     base = getattr(engine.optimizer, "optimizer", engine.optimizer)
     for entry in base.state.values():
         if "step" in entry:
@@ -81,7 +91,7 @@ def write(folder: Path, step: int, state: State, identity: Mapping[str, Any], ke
     data = save(state)
     temporary = folder / f".step-{uuid.uuid4().hex[:8]}.tmp"
     publish.write_bytes(temporary / "state.safetensors", data)
-    publish.write_json(temporary / "meta.json", {"step": step, "sha256": shards.sha256(data), **identity})
+    publish.write_sealed(temporary / "meta.json", {"step": step, "sha256": shards.sha256(data), **identity})
     target = folder / f"step-{step:08d}"
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
@@ -106,13 +116,9 @@ def newest(folder: Path, identity: Mapping[str, Any]) -> tuple[int, State] | Non
         ValueError: if it was made by another configuration or backbone.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
-        try:
-            meta = publish.read_json(path / "meta.json")
-            data = (path / "state.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            logger.warning("checkpoint %s cannot be read (%s), trying the one before", path, error)
-            continue
-        if shards.sha256(data) != meta["sha256"]:
+        meta, state = publish.read_sealed(path / "meta.json"), path / "state.safetensors"
+        data = state.read_bytes() if state.is_file() else b""
+        if meta is None or shards.sha256(data) != meta["sha256"]:
             logger.warning("checkpoint %s is damaged, trying the one before", path)
             continue
         other = {key: meta.get(key) for key in identity if meta.get(key) != identity[key]}

@@ -27,6 +27,20 @@ def check_finite(name: str, step: int, loss: float) -> None:
         )
 
 
+def check_moving(name: str, step: int, figures: Mapping[str, float]) -> None:
+    """Stop a training of which no step since the last log line was made: its weights stay what they are for ever.
+
+    Raises:
+        RuntimeError: with the remedy.
+    """
+    if figures["skipped_steps"] and "grad_norm" not in figures:
+        raise RuntimeError(
+            f"{name}: all {figures['skipped_steps']:.0f} steps up to step {step} were skipped, because their gradients "
+            f"are not finite; lower {name}.lr, train in fp32 ({name}.precision=fp32), or look for a loss with an "
+            "infinite slope"
+        )
+
+
 def _all_background(figures: Mapping[str, float], prefix: str) -> bool:
     return figures.get(f"{prefix}area_ratio", 1.0) < 0.05
 
@@ -78,9 +92,8 @@ class Health:
     said: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        try:
-            about = publish.read_json(self.folder / FILE)
-        except (OSError, ValueError):  # a new run; a damaged file costs a warning said twice
+        about = publish.read_sealed(self.folder / FILE)
+        if about is None:  # a new run; a damaged file costs a warning said twice
             return
         self.start, self.said = dict(about["start"]), dict(about["said"])
 
@@ -103,7 +116,7 @@ class Health:
         new = {name: words for name, words in found.items() if name not in self.said}
         self.said |= dict.fromkeys(new, step)
         if (self.start, self.said) != before:
-            publish.write_json(self.folder / FILE, {"start": self.start, "said": self.said})
+            publish.write_sealed(self.folder / FILE, {"start": self.start, "said": self.said})
         return {name: f"at step {step} {words}" for name, words in new.items()}
 
     def _settled(self, name: str, step: int) -> bool:

@@ -22,16 +22,21 @@ from cluster.config import ClusterConfig
 from cluster.engine import publish
 from cluster.engine.progress import Progress
 from cluster.engine.stage import StageError
+from cluster.tracking import redact
 from cluster.tracking.journal import Journal
-from cluster.training import checkpoint
+from cluster.training import checkpoint, gradients
 from cluster.training.averaging import Average
-from cluster.training.health import Health, check_finite
+from cluster.training.gradients import Gradients
+from cluster.training.health import Health, check_finite, check_moving
 from cluster.training.job import Job
 from cluster.training.meter import Figures, Meter
 from cluster.training.optimizers import learning_rate
 from fss import rng
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that a restarted worker waits for the one before to let go of the journal.
+_PATIENCE = 60.0
 
 
 def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
@@ -85,6 +90,7 @@ def work(job: Job, rank: int, world: int) -> None:
 def _worker(config: Mapping[str, Any]) -> None:
     import ray.train
 
+    redact.install()
     logging.getLogger().setLevel(logging.WARNING)  # or Ray prints a line for every report
     context = ray.train.get_context()
     work(config["job"], context.get_world_rank(), context.get_world_size())
@@ -101,6 +107,7 @@ class Loop:
             os.environ["DS_ACCELERATOR"] = "cpu"
         module = job.recipe.module(self.device).to(self.device)
         self.engine = _engine(job, module, job.recipe.optimizer(module), world)
+        self.gradients = Gradients(self.engine, job.moments)
         self.base_rates = [group["lr"] for group in self._groups()]
         self.average = Average(self.engine.module, job.ema)
         self.identity = {**job.identity, **job.recipe.identity()}
@@ -150,7 +157,7 @@ class Loop:
             torch.manual_seed(rng.mix(job.seed, "step", self.step, self.rank, index))  # dropout as it would have been
             figures = self.engine(*part_of(batch, index, job.accumulate))
             self.engine.backward(figures["loss"])
-            self.engine.step()  # DeepSpeed updates after the last part
+            (self.gradients if index == job.accumulate - 1 else self.engine).step()  # updates after the last part
             for name, value in figures.items():
                 share = value.detach() / job.accumulate
                 means[name] = means[name] + share if name in means else share
@@ -163,7 +170,8 @@ class Loop:
 
     def _figures(self, meter: Meter, progress: Progress | None) -> Figures:
         """Means over the steps since the last log and over all ranks, with the speed."""
-        figures = self._means(meter)
+        figures = self._means(meter) | self.gradients.figures()
+        check_moving(self.job.name, self.step, figures)
         rates = {f"lr/{group['name']}" if "name" in group else "lr": group["lr"] for group in self._groups()}
         eta = {} if progress is None else {"eta_seconds": progress.remaining() or 0.0}
         return {**figures, **rates, **meter.speed(self.device), **eta}
@@ -222,7 +230,7 @@ class Loop:
         if self.rank:
             yield None
             return
-        with Journal(self.job.tracking, self.job.journal, parent=self.job.parent) as journal:
+        with Journal(self.job.tracking, self.job.journal, parent=self.job.parent, patience=_PATIENCE) as journal:
             yield journal
 
 
@@ -244,8 +252,7 @@ def _engine(job: Job, module: nn.Module, optimizer: torch.optim.Optimizer, world
         "train_micro_batch_size_per_gpu": job.batch // world // job.accumulate,
         "gradient_accumulation_steps": job.accumulate,
         "gradient_clipping": job.clip,
-        "zero_optimization": {"stage": job.zero_stage},
-        "bf16": {"enabled": job.precision == "bf16"},
+        **gradients.settings(job.precision, job.zero_stage),
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         **job.extra,

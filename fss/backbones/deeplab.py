@@ -40,7 +40,7 @@ class DeepLab(Network):
         deeplab = torchvision.models.segmentation.deeplabv3
         self.classifier: nn.Module
         if name == "deeplabv3plus":
-            self.classifier = Decoder(deeplab.ASPP(width, rates), self.stride)
+            self.classifier = FineDecoder(deeplab.ASPP(width, rates), self.stride)
         else:
             self.classifier = nn.Sequential(*list(deeplab.DeepLabHead(width, 1, rates))[:-1])
         self.channels = self.backbone.channels | {"high": 256}
@@ -49,11 +49,11 @@ class DeepLab(Network):
         """Images (B,3,S,S), ImageNet-normalised, to features; see `fss.backbones.Features`."""
         fine = self.backbone.stem(images)
         features = self.backbone.stages(fine)
-        given = (features["high"], fine) if isinstance(self.classifier, Decoder) else (features["high"],)
+        given = (features["high"], fine) if isinstance(self.classifier, FineDecoder) else (features["high"],)
         return features | {"high": self.classifier(*given)}
 
 
-class Decoder(nn.Module):
+class FineDecoder(nn.Module):
     """DeepLabv3+'s: fine features, reduced to 48 channels, beside the pyramid's, and a 3x3 convolution over both."""
 
     def __init__(self, aspp: nn.Module, stride: int) -> None:

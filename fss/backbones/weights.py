@@ -84,14 +84,14 @@ def load_state(name: str, net: Network, state: Mapping[str, torch.Tensor], sourc
     """
     wanted = net.state_dict()
     prefix = max(PREFIXES, key=lambda p: sum(p + key in state for key in wanted))
-    found = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    matched = {key: found[key] for key in wanted if key in found}
+    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    matched = {key: own[key] for key in wanted if key in own}
     rest = [key for key in state if not (key.startswith(prefix) and key.removeprefix(prefix) in wanted)]
     ignored = tuple(key for key in rest if _is_head(net.left_out, key, prefix))
     report = LoadReport(
         source=source,
         matched=tuple(matched),
-        missing=tuple(key for key in wanted if key not in found and not key.endswith("num_batches_tracked")),
+        missing=tuple(key for key in wanted if key not in own and not key.endswith("num_batches_tracked")),
         unexpected=tuple(key for key in rest if key not in ignored),
         ignored=ignored,
     )

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import heapq
 import itertools
+import logging
 import os
 import time
 import uuid
@@ -14,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
+from fss import seals
 from fss.backbones import Features
+
+logger = logging.getLogger(__name__)
 
 
 class FeatureStore:
-    """Features of images in a folder, one safetensors file each, float16, found again by `key`.
+    """Features of images in a folder, one sealed safetensors file each, float16, found again by `key`.
 
-    Files appear whole or not at all; a damaged one counts as absent. Nothing is deleted: once the folder holds
-    `capacity` bytes (as far as this process has seen), `put` keeps nothing more. With `folder=None` it is always empty.
+    Files appear whole or not at all; a damaged one is deleted when it is read, and counts as absent. Others stay: once
+    the folder holds `capacity` bytes (as far as this process has seen), `put` keeps nothing more. With `folder=None` it
+    is always empty.
     """
 
     def __init__(self, folder: Path | None, capacity: int):
@@ -41,16 +45,22 @@ class FeatureStore:
         """The features of `key`, each level (C, h, w) float16 on the CPU; None if they are not there."""
         if key not in self:
             return None
+        path = self._path(key)
         try:
-            return load_file(self._path(key))
-        except (SafetensorError, OSError):
+            data = seals.unseal(path.read_bytes())
+        except OSError:
             return None
+        if data is None:
+            logger.warning("%s is damaged: deleted, its features are computed again", path)
+            path.unlink(missing_ok=True)
+            return None
+        return load(data)
 
     def put(self, key: str, features: Features) -> None:
         """Keep (C, h, w) float16 features, if there is room; a full disk is no error."""
         if self.folder is None or self.room <= 0:
             return
-        data = save({level: values.contiguous() for level, values in features.items()})
+        data = seals.seal(save({level: values.contiguous() for level, values in features.items()}))
         temporary = self.folder / f".{uuid.uuid4().hex}"
         try:
             temporary.write_bytes(data)
@@ -63,7 +73,7 @@ class FeatureStore:
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
-        return self.folder / f"{key}.safetensors"
+        return self.folder / f"{key}.features"
 
 
 def _held(folder: Path) -> int:

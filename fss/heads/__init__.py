@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fss import choices
+from fss.keys import Idle, idle
 
 if TYPE_CHECKING:  # torch takes seconds to import, and listing names does not need it
     from fss.heads.parts.head import Head
@@ -52,6 +53,12 @@ def read_options(name: str, given: Mapping[str, Any]) -> tuple[HeadOptions, list
     from fss.heads.parts import options
 
     return options.read(choices.load(__name__, name).Options, given)
+
+
+def idle_options(name: str, given: Mapping[str, Any]) -> dict[str, Idle]:
+    """Of the keys that are `given`, those that do nothing beside the others."""
+    options, _ = read_options(name, given)
+    return {key: why for key, why in idle(options, "model.options.").items() if key in given}
 
 
 def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Options(HeadOptions):
 
     levels: tuple[str, ...] = key(LEVELS, A_LEVEL)
     """What the tokens are made of, side by side."""
-    clusters: int = key(20, at_least(1))
+    clusters: int = key(20, at_least(1), when={"match": (True,)})
     """Of the unlabelled images' objects; MaskContrast has one a class of PASCAL VOC."""
     match: bool = True
     """Whether clusters must match; without it is the baseline `saliency` again."""

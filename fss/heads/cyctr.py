@@ -52,7 +52,7 @@ class Options(LearnedOptions):
     """Each of self-alignment and cross-alignment."""
     self_attention: str = key("deformable", one_of("deformable", "dense"))
     """`deformable`, or `dense` for all cells to all cells."""
-    points: int = key(9, at_least(1))
+    points: int = key(9, at_least(1), when={"self_attention": ("deformable",)})
     """That each head of deformable attention looks at."""
     foreground_tokens: int = key(300, at_least(1))
     """Support cells drawn of each shot."""
@@ -60,7 +60,7 @@ class Options(LearnedOptions):
     """The same of the background."""
     cycle: bool = True
     """Whether cells are shut out that are not cycle-consistent; without, attention is plain."""
-    release: float = key(0.1, SHARE_OR_NONE)
+    release: float = key(0.1, SHARE_OR_NONE, when={"cycle": (True,)})
     """Share of the shut-out cells that training lets in again, at random."""
     reduce_dropout: float = key(0.5, SHARE_OR_NONE)
     """Of whole channels of the reduced features."""

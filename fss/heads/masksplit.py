@@ -58,7 +58,7 @@ class MaskSplit(Head):
         super().__init__()
         self.shots, dim = options.shots, options.dim
         self.project = nn.ModuleDict({level: normed_convolution(channels[level], dim) for level in LEVELS})
-        self.mix = Mixture(len(LEVELS) * dim, dim)
+        self.mix = MixingModule(len(LEVELS) * dim, dim)
         widths = (dim, dim, dim // 2, dim // 4)
         self.decode = nn.ModuleList(
             nn.Sequential(normed_convolution(before, width), normed_convolution(width, width))
@@ -104,7 +104,7 @@ class MaskSplit(Head):
         return self.classify(x).float()
 
 
-class Mixture(nn.Module):
+class MixingModule(nn.Module):
     """A 3x3 convolution, group norm and ReLU of each level beside a vector that is the same in every cell.
 
     `own` is the convolution's part of the levels with the bias, which callers compute beforehand.

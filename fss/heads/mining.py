@@ -29,7 +29,7 @@ from fss.backbones import Features
 from fss.heads.parts import losses
 from fss.heads.parts.gain import Gain
 from fss.heads.parts.head import Auxiliary, Head
-from fss.heads.parts.mined import Kept, annotate, prototypes
+from fss.heads.parts.mined import TrainingMemory, annotate, prototypes
 from fss.heads.parts.options import A_LEVEL, LearnedOptions, multiple_of
 from fss.heads.parts.shots import cosine_logits
 from fss.heads.parts.tokens import unit_grid
@@ -50,17 +50,17 @@ class Options(LearnedOptions):
     """sigma of Eq. 5; 20 in the paper, 10 in the released baseline."""
     background: float = key(0.9, SHARE_OR_NONE)
     """w of Eq. 7, the share of the global background prototype; 0 does without it."""
-    momentum: float = key(0.999, SHARE_OR_NONE)
+    momentum: float = key(0.999, SHARE_OR_NONE, when={"background": True})
     """m of Eq. 6."""
     mine: float = key(1.0, FROM_ZERO)
     """lambda of Eq. 1, the weight of the latent classes' loss; 0 does without their branch."""
     clusters: int = key(5, at_least(1))
     """K, latent classes besides the background (5 for PASCAL, 15 for COCO in the paper)."""
-    width: int = key(64, multiple_of(_GROUPS))
+    width: int = key(64, multiple_of(_GROUPS), when={"mine": True})
     """Channels inside of the auxiliary branch, a multiple of 8."""
     rectify: int = key(4, FROM_ZERO)
     """N, similar training images that rectify a foreground prototype; 0 does without."""
-    beta: float = key(0.2, SHARE_OR_NONE)
+    beta: float = key(0.2, SHARE_OR_NONE, when={"rectify": True})
     """Of Eq. 8."""
     images: int = key(512, at_least(1))
     """Training images that are studied for latent classes and kept in the index."""
@@ -88,12 +88,12 @@ class MiningFSS(Head):
         total, kept = sum(channels[level] for level in self.levels), options.images if options.rectify else 0
         self.project = nn.Conv2d(total, options.dim, 1, bias=False)
         self.gain = Gain()
-        self.kept = Kept(total, options.dim, options.clusters, kept, options.momentum)
+        self.kept = TrainingMemory(total, options.dim, options.clusters, kept, options.momentum)
         self.mine = branch(options.dim, options.width, 1 + options.clusters) if options.mine else None
         nn.init.orthogonal_(self.project.weight)
 
     def study(self, images: Iterable[tuple[Features, torch.Tensor]], seed: int) -> None:
-        """Latent classes and the index of regions; see `Studies.study` and `Kept.study`."""
+        """Latent classes and the index of regions; see `Studies.study` and `TrainingMemory.study`."""
         self.kept.study(_Tokens(images, self.levels), seed)
 
     def embed(self, features: Features) -> Features:
@@ -175,13 +175,15 @@ class MiningFSS(Head):
 
     def _shots(self, support: Features, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, K, 2, C) prototypes of each shot alone (Eq. 2), and whether it shows that side at all, (B, K, 2) bool."""
-        found = prototypes(support["tokens"].flatten(0, 1), masks.flatten(0, 1))
-        return found.unflatten(0, masks.shape[:2]), masks.amax(dim=(3, 4)) > 0
+        alone = prototypes(support["tokens"].flatten(0, 1), masks.flatten(0, 1))
+        return alone.unflatten(0, masks.shape[:2]), masks.amax(dim=(3, 4)) > 0
 
     def _rectified(self, foreground: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """(B, K, C) foregrounds of shots whose images look like (B, K, D)."""
-        found = self.kept.rectified(foreground.flatten(0, 1), images.flatten(0, 1), self._map, self.rectify, self.beta)
-        return found.view_as(foreground)
+        rectified = self.kept.rectified(
+            foreground.flatten(0, 1), images.flatten(0, 1), self._map, self.rectify, self.beta
+        )
+        return rectified.view_as(foreground)
 
     def _map(self, means: torch.Tensor) -> torch.Tensor:
         return self.project(means.to(self.project.weight.dtype)[:, :, None, None])[:, :, 0, 0]

@@ -35,11 +35,11 @@ class Options(LearnedOptions):
 
     levels: tuple[str, ...] = key(("mid", "high"), A_LEVEL)
     """Of one grid, whose features are projected side by side."""
-    dim: int = key(256, at_least(1))
+    dim: int = key(256, at_least(1), when={"project": (True,)})
     """Channels of the projection."""
     project: bool = True
     """Without it there is nothing to learn: training refuses, and what is left is the prototype read-out."""
-    align: float = key(1.0, FROM_ZERO)
+    align: float = key(1.0, FROM_ZERO, when={"project": (True,)})
     """Weight of the alignment's loss; 0 does without."""
 
 

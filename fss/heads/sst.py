@@ -50,10 +50,10 @@ class Options(LearnedOptions):
     """Channels everywhere inside."""
     step: float = key(1.0, FROM_ZERO)
     """Length of the inner step as a share of the gradient (the paper: 1); 0 does without."""
-    reduction: str = key("sum", one_of(*REDUCTIONS))
+    reduction: str = key("sum", one_of(*REDUCTIONS), when={"step": True})
     """Of the inner loss over cells: `sum` or `mean`. With the mean each cell's gradient is divided by the number of
     cells, hundreds, and a step of 1 moves nothing; so the sum is the default."""
-    order: str = key("first", one_of(*ORDERS))
+    order: str = key("first", one_of(*ORDERS), when={"step": True})
     """`first` takes the inner gradient for a constant, `second` trains through it."""
     fusion: str = key("iou", one_of(*FUSIONS))
     """Of K shots: `iou` (Eq. 14: responses weighted by the IoU of the support's self-segmentation), or the `mean` or

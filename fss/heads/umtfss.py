@@ -64,13 +64,13 @@ class Options(LearnedOptions):
     """Sine positions in the query's self-attention."""
     attention: str = key("prototype", one_of("prototype", "vanilla"))
     """What the query attends to: prototype, or vanilla for every support token."""
-    foreground_prototypes: int = key(20, at_least(1))
+    foreground_prototypes: int = key(20, at_least(1), when={"attention": ("prototype",)})
     """The most prototypes of the foreground."""
-    background_prototypes: int = key(50, at_least(1))
+    background_prototypes: int = key(50, at_least(1), when={"attention": ("prototype",)})
     """The same of the background."""
-    unit_prototypes: bool = False
+    unit_prototypes: bool = key(False, when={"attention": ("prototype",)})
     """Prototypes are scaled to length 1."""
-    raw_prototypes: bool = False
+    raw_prototypes: bool = key(False, when={"attention": ("prototype",)})
     """A side with no more tokens than prototypes is not clustered."""
     marker: bool = True
     """A learned vector for each side, added to its prototypes."""

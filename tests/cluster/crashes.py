@@ -35,7 +35,7 @@ CRASHES = {
         "manifest.json": POINTS,
     },
     "sample": {"part-*.npy": HALF, "part-*.json": AFTER, "manifest.json": BEFORE},
-    "kmeans": {"state.safetensors": POINTS, "clusters.safetensors": POINTS, "report.json": BEFORE},
+    "kmeans": {"state": POINTS, "clusters.safetensors": POINTS, "report.json": BEFORE},
     "label": {"labels-*.tar": AFTER, "labels-*.parquet": BEFORE, "part-*.json": HALF, "manifest.json": HALF},
     "quality": {"sums-*.json": HALF, "crops-*.tar": AFTER, "quality.json": BEFORE, "atlas.jpg": AFTER},
     "pair": {"tasks-*.tar": POINTS, "holdout-*.tar": AFTER, "usage-*.parquet": POINTS, "manifest.json": BEFORE},

@@ -24,7 +24,7 @@ def work(config):
 
 run(Command("pipeline", "A job.", load=lambda _: types.SimpleNamespace(root="here", name="demo")), work)
 """
-SLEEP = "time.sleep(60)"
+SLEEP = "time.sleep(600)"
 #: What a job may be in when it is stopped: (preparation, what it then does).
 MOMENTS = {
     "asleep": ("pass", SLEEP),
@@ -36,7 +36,7 @@ MOMENTS = {
     "failing because its workers were stopped too": (
         "stopped = threading.Event(); handler = lambda number, frame: stopped.set(); "
         "signal.signal(signal.SIGTERM, handler); signal.signal(signal.SIGINT, handler)",
-        "stopped.wait(60); raise RuntimeError('the worker died')",
+        "stopped.wait(); raise RuntimeError('the worker died')",
     ),
 }
 KEPT = "what is finished is kept in here/demo; the same command goes on from there"
@@ -67,7 +67,7 @@ def start(tmp_path):
 
 def said(job):
     """What the job wrote to stderr beside the log of its beginning, and its exit status."""
-    lines = job.communicate(timeout=60)[1].splitlines()
+    lines = job.communicate()[1].splitlines()
     return [line for line in lines if not line.startswith("INFO ")], job.returncode
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from cluster.config import Config
 from cluster.datasets import training
 from cluster.datasets.training import TrainingImages, TrainingSettings
-from cluster.engine.stage import Output, Unit, Work
+from cluster.engine.stage import Output, Unit, Work, read_file
 from fss import shards
 from fss.datasets import Dataset, areas
 from fss.datasets.parts import files
@@ -72,7 +72,7 @@ def open_tasks(
     indexed, _ = work.map("train", IndexMasks(found), units, parts="blocks of masks")
     table: dict[str, dict[int, int]] = {}
     for file in indexed:
-        for name, pixels in json.loads((work.folder / file.path).read_bytes()).items():
+        for name, pixels in json.loads(read_file(work.folder, file)).items():
             table[name] = {int(class_id): area for class_id, area in pixels.items()}
     dataset, classes = found.open()
     train, validating = labelled.episodes(

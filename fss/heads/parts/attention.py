@@ -40,8 +40,8 @@ class Attention(nn.Module):
     def joined(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """(B, N, d) from what `split` returned, with a bool or additive `mask` that expands to (B, H, N, M)."""
         dropped = self.dropout if self.training else 0.0
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropped)
-        return self.out(found.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropped)
+        return self.out(attended.transpose(1, 2).flatten(2))
 
 
 class TransformerBlock(nn.Module):

@@ -74,10 +74,6 @@ class Ways(Protocol):
         """See the function `margins`."""
 
 
-#: All that there is.
-CAPABILITIES = (Fits, Studies, Settles, Silences, Ways)
-
-
 def margins(head: Head, query: Features, support: Features, masks: torch.Tensor, ways: int) -> torch.Tensor:
     """(E, N, h, w) foreground minus background logit of every way of E episodes of N `ways`.
 

@@ -37,5 +37,5 @@ def correlation_maps(q: torch.Tensor, s: torch.Tensor, weights: torch.Tensor, wa
 
 def _nearest(cosine: torch.Tensor, members: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
     """Largest of (B, N, M) cosines over the members (B, M); `otherwise` (B, N) where there is none."""
-    found = (cosine + torch.where(members, 0.0, -3.0)[:, None]).amax(dim=2)  # filling by a mask takes thrice as long
-    return torch.where(found < -1.5, otherwise, found)
+    largest = (cosine + torch.where(members, 0.0, -3.0)[:, None]).amax(dim=2)  # filling by a mask takes thrice as long
+    return torch.where(largest < -1.5, otherwise, largest)

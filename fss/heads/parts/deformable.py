@@ -54,8 +54,8 @@ class DeformableAttention(nn.Module):
         values = self.drop(self.values(x)).float().transpose(1, 2)
         values = values.unflatten(2, size).unflatten(1, (self.heads, -1)).flatten(0, 1)
         points = centres(size, x.device)[:, None] + offsets.transpose(1, 2).flatten(0, 1)
-        found = sample(values, points) * weights.transpose(1, 2).flatten(0, 1)[:, None]
-        gathered = found.sum(dim=3).unflatten(0, (-1, self.heads)).flatten(1, 2).transpose(1, 2)
+        weighted = sample(values, points) * weights.transpose(1, 2).flatten(0, 1)[:, None]
+        gathered = weighted.sum(dim=3).unflatten(0, (-1, self.heads)).flatten(1, 2).transpose(1, 2)
         return self.out(gathered.to(x.dtype))
 
 

@@ -36,7 +36,7 @@ def annotate(tokens: torch.Tensor, representatives: torch.Tensor) -> torch.Tenso
     return F.one_hot(cosines.argmax(dim=1), len(representatives)).movedim(-1, 1).float()
 
 
-class Kept(nn.Module):
+class TrainingMemory(nn.Module):
     """Buffers of what was seen in training; they stay float32 when weights are rounded to bfloat16.
 
     A moving average of momentum .999 would stand still in bfloat16.
@@ -69,7 +69,7 @@ class Kept(nn.Module):
         self.register_buffer("noted", torch.zeros(1 + dim), persistent=False)
         self.register_buffer("studied", torch.tensor(False))
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Kept:
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TrainingMemory:
         exact = dict(self.named_buffers())
         super()._apply(fn, recurse)
         for name, value in exact.items():
@@ -90,11 +90,11 @@ class Kept(nn.Module):
         at = 0
         for shown, _ in images:
             tokens = shown[: len(self.images) - at]
-            found = annotate(tokens, self.representatives)
+            classes = annotate(tokens, self.representatives)
             rows = slice(at, at + len(tokens))
             self.images[rows] = tokens.float().mean(dim=(2, 3))
-            self.regions[rows] = prototypes(tokens, found)
-            self.present[rows] = found.amax(dim=(2, 3)) > 0
+            self.regions[rows] = prototypes(tokens, classes)
+            self.present[rows] = classes.amax(dim=(2, 3)) > 0
             at += len(tokens)
         self.studied.fill_(True)
 
@@ -103,9 +103,9 @@ class Kept(nn.Module):
         sides: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         for tokens, shares in images:
             pooled, there = prototypes(tokens, shares), shares.amax(dim=(2, 3)) > 0
-            for side, found in enumerate(sides):
-                found.append(pooled[there[:, side], side].cpu())
-        background, foreground = (torch.cat(found) for found in sides)
+            for side, means in enumerate(sides):
+                means.append(pooled[there[:, side], side].cpu())
+        background, foreground = (torch.cat(means) for means in sides)
         clusters = len(self.representatives) - 1
         if len(foreground) < clusters or not len(background):
             raise ValueError(

@@ -186,3 +186,12 @@ def test_values_of_the_command_line_win_over_presets():
         load(["experiment=photos", "source=saliency", "source.clusters=7"])
     assert load(["experiment=photos", "source.clusters=7"]).source.clusters == 7
     assert keys.problems(load(["experiment=photos"])) == []
+
+
+def test_options_of_a_head_that_do_nothing_are_treated_alike(caplog):
+    values = {"model": {"name": "sst", "options": {"step": 0.0, "order": "second", "dim": 16}}, "backbone": RANDOM}
+    with pytest.raises(ValueError, match=r"model\.options\.order: expected it unset without model\.options\.step"):
+        build(values, given={"model.options.order"})
+    with caplog.at_level(logging.INFO):
+        assert build(values).model.options == {"step": 0.0, "dim": 16}
+    assert "do nothing here: model.options.order (without model.options.step)" in caplog.text

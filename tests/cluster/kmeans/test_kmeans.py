@@ -101,7 +101,7 @@ class Here:  # the units in this process
 write, count = publish.write_bytes, 0
 def dying(path, data):
     global count
-    if path.name == "state.safetensors":
+    if path.name == "state":
         count += 1
         if count == int(sys.argv[1]):
             os.kill(os.getpid(), 9)
@@ -118,7 +118,7 @@ def test_a_driver_killed_twice_ends_with_the_same_bytes(undisturbed, copied, pho
     run = copied(2, *SOURCE)
     overrides = ["experiment=tiny", "backbone.weights=random", "corpus=folder", f"corpus.root={photos}/JPEGImages"]
     overrides += ["corpus.shard_size=12", "tracking.enabled=false", f"root={run.config.root}", *SOURCE]
-    state = run.folder / "kmeans" / run.identity("kmeans")[2] / ".lloyd" / "state.safetensors"
+    state = run.folder / "kmeans" / run.identity("kmeans")[2] / ".lloyd" / "state"
     for write, iterations in ((3, (0, 2)), (3, (1, 1))):
         arguments = [sys.executable, "-c", _KILLED, str(write), *overrides]
         done = subprocess.run(arguments, cwd=ROOT, check=False, capture_output=True)
@@ -157,7 +157,11 @@ def test_states_are_kept_to_the_bit(tmp_path, caplog):
         found = stage.read_state(path)
         assert stage.write_state(found) == path.read_bytes()
         assert (found.now.history, found.inertias) == (state.now.history, state.inertias)
-    path.write_bytes(path.read_bytes()[:50])
+    whole = bytearray(path.read_bytes())
+    path.write_bytes(whole[:50])
+    assert stage.read_state(path) is None
+    whole[-1] ^= 1
+    path.write_bytes(whole)
     assert stage.read_state(path) is None
     assert "is damaged" in caplog.text
     assert stage.read_state(tmp_path / "none") is None

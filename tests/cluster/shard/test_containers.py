@@ -216,9 +216,11 @@ def test_absolute_lists_need_no_root(folder, tmp_path):
     listing = tmp_path / "list.txt"
     listing.write_text(f"{folder}/a.jpg\nfile://{folder}/b, c.jpg\n")
     assert list(taken(Source(None, str(listing)))[0].values()) == [b"a.jpg", b"b, c.jpg"]
-    listing.write_text("a.jpg\n")
-    with pytest.raises(ValueError, match=r"absolute paths and URLs in a list without corpus.root, got 'a.jpg'"):
-        list(Source(None, str(listing)).entries())
+    listing.write_text(f"{folder}/a.jpg\n\na.jpg\n")
+    good, ((path, error),) = taken(Source(None, str(listing)))
+    assert list(good.values()) == [b"a.jpg"]
+    assert (path, "absolute paths and URLs in a list without corpus.root" in error) == ("a.jpg", True)
+    assert error.startswith("bad_line: 3 of the list: ")
 
 
 # A real server of S3's protocol
@@ -267,6 +269,7 @@ def _bucket(server, port):
         {"bucket/shards/x-1.tar": shard[:2000], "bucket/list.txt": b"s3://bucket/photos/a.jpg\nsub/b.png\ngone.jpg\n"}
     )
     system.pipe({"bucket/archive/odd [1].jpg": b"odd"})
+    system.pipe({"bucket/gaps/a//b.jpg": b"b", "bucket/gaps/a//c/d.jpg": b"d", "bucket/gaps/a/e.jpg": b"e"})
     return "s3://bucket"
 
 
@@ -275,6 +278,7 @@ def test_folders_lists_and_tars_on_s3(s3):
     assert good == {"a.jpg": b"first", "sub/b.png": b"second", "sub/empty.jpg": b""}
     assert [path for path, _ in rejected] == ["c.txt"]
     assert taken(Source(f"{s3}/archive"))[0] == {"odd [1].jpg": b"odd"}
+    assert taken(Source(f"{s3}/gaps")) == ({"a//b.jpg": b"b", "a//c/d.jpg": b"d", "a/e.jpg": b"e"}, [])
     listed = Source(f"{s3}/photos", f"{s3}/list.txt")
     assert [listed.read(e.path) for e in listed.entries() if e.path != "gone.jpg"] == [b"first", b"second"]
     with pytest.raises(LostError, match="unreadable: FileNotFoundError"):

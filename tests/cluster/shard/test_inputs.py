@@ -132,6 +132,9 @@ class Failing:
     def cat_file(self, path, **_):
         raise self.error
 
+    def open(self, path, *_, **__):
+        raise self.error
+
 
 @pytest.mark.parametrize(
     ("protocol", "error", "lost"),

@@ -1,6 +1,7 @@
 """The journal: what is written stays, whatever happens to the writer."""
 
 import doctest
+import json
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 
 import cluster.tracking.journal
 from cluster.tracking.events import clean_key, slices
-from cluster.tracking.journal import Journal, flatten, read_events
+from cluster.tracking.journal import InUseError, Journal, flatten, read_events
+from fss import seals
 
 
 def kinds(journal):
@@ -58,7 +60,10 @@ def test_a_name_that_is_no_file_name_is_an_error(folder, run):
         Journal(folder, run)
 
 
-@pytest.mark.parametrize("tail", [b'{"seq": 9, "ti', b"\0\0\0\0", b'{"seq": 3, "kind": "tags", "values": {}}'])
+WHOLE = json.dumps(seals.sealed({"seq": 3, "kind": "tags", "values": {}})).encode()
+
+
+@pytest.mark.parametrize("tail", [b'{"seq": 9, "ti', b"\0\0\0\0", WHOLE])
 def test_a_torn_last_line_does_not_break_the_sequence(folder, tail):
     with Journal(folder, "train") as journal:
         pass
@@ -69,7 +74,7 @@ def test_a_torn_last_line_does_not_break_the_sequence(folder, tail):
     resumed.metrics({"x": 1})
     sequence = [event["seq"] for event in read_events(resumed.path)[0]]
     assert sequence == list(range(1, len(sequence) + 1))
-    assert sequence[-1] == (5 if tail.endswith(b"}") else 4)
+    assert sequence[-1] == (5 if tail == WHOLE else 4)
     assert journal.path.read_bytes().startswith(before), "nothing already written is touched"
 
 
@@ -91,6 +96,52 @@ def test_a_journal_survives_kill_9(folder):
     assert [event["seq"] for event in events] == list(range(1, written + 2))
     assert events[-1]["kind"] == "start"
     journal.close()
+
+
+def test_a_line_that_was_changed_is_no_event(folder):
+    with Journal(folder, "train") as journal:
+        journal.metrics({"x": 1.5}, 3)
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole.replace(b"1.5", b"1.4"))
+    assert [event["seq"] for event in read_events(journal.path)[0]] == [1, 3]
+    journal.path.write_bytes(whole)
+    assert [event["seq"] for event in read_events(journal.path)[0]] == [1, 2, 3]
+
+
+_HOLDING = """
+import sys
+from cluster.tracking.journal import Journal
+journal = Journal(sys.argv[1], "train")
+print("held", flush=True)
+sys.stdin.readline()
+journal.metrics({"x": 1})
+journal.end()
+"""
+
+
+def test_a_second_writer_is_refused_before_it_writes_anything(folder):
+    command = [sys.executable, "-c", _HOLDING, str(folder)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"held\n"
+    path = folder / "train.jsonl"
+    before = path.read_bytes()
+    with pytest.raises(InUseError, match=rf"another run is writing {path}; wait for it, stop it, or choose another"):
+        Journal(folder, "train")
+    assert path.read_bytes() == before
+    with Journal(folder, "label") as other:  # another run beside it
+        other.metrics({"x": 1})
+    first.communicate(b"go on\n")
+    assert first.returncode == 0
+    assert [event["kind"] for event in read_events(path)[0]] == ["start", "metrics", "end"]
+    assert Journal(folder, "train").sequence == 4
+
+
+def test_a_successor_waits_for_the_one_before(folder):
+    first = Journal(folder, "train")
+    threading.Timer(0.3, first.end).start()
+    second = Journal(folder, "train", patience=60)
+    assert second.sequence == 3, "start and end of the first are there"
+    second.end()
 
 
 def test_threads_share_a_journal(folder):

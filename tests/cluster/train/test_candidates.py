@@ -35,10 +35,18 @@ def test_what_was_written_is_read_in_the_order_of_steps(tmp_path):
     assert json.loads((folder / "figures.json").read_text())["step"] == 300
 
 
+def _replace(path, old, new):
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
 DAMAGES = {
     "flip": lambda folder: (folder / "model.safetensors").write_bytes(b"weights_200"),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "no figures": lambda folder: (folder / "figures.json").unlink(),
+    "another figure": lambda folder: _replace(folder / "figures.json", "0.2", "0.9"),
+    "another step": lambda folder: _replace(folder / "figures.json", "200", "400"),
+    "empty figures": lambda folder: (folder / "figures.json").write_bytes(b""),
     "cut figures": lambda folder: (folder / "figures.json").write_text('{"step": 2'),
 }
 

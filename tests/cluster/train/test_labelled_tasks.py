@@ -14,6 +14,7 @@ from cluster.datasets import training
 from cluster.engine.stage import File
 from cluster.tracking.journal import read_events
 from cluster.train.tasks import labelled
+from fss import seals
 from fss.datasets import scenes
 from fss.imaging import images
 from fss.tasks.task import Batches, Layout, Schedule
@@ -141,7 +142,7 @@ def test_training_writes_its_list_and_is_measured_on_its_own_fold_only(run, conf
     about = json.loads((manifest.folder / "model/model.json").read_text())
     about["facts"] |= {"labelled": "names", "fold": "all"}  # of a table of names, for no fold in particular
     shutil.copytree(manifest.folder / "model", tmp_path / "model")
-    (tmp_path / "model/model.json").write_text(json.dumps(about))
+    (tmp_path / "model/model.json").write_text(json.dumps(seals.sealed(about)))
     model = (f"model.path={tmp_path}/model", *model[1:])
     with pytest.raises(ValueError, match=r"no fold was kept from it: leave the names .* out of source\.names"):
         start(configure(tmp_path, *model, "shots=1", "episodes=4", "fold=1")).ensure("evaluate")

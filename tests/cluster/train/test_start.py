@@ -5,7 +5,6 @@ import shutil
 import pytest
 import torch
 
-from cluster.config.train import TrainConfig
 from cluster.engine import publish
 from cluster.train import start
 from fss import backbones, heads, segmenter
@@ -41,13 +40,13 @@ def test_the_head_gets_the_weights(backbone, exported):
 
 
 def test_the_settings_know_the_content_and_not_the_place(exported, tmp_path, backbone):
-    found = start.settings_of_start(TrainConfig(init_from=str(exported)))
+    found = start.content(str(exported))
     shutil.copytree(exported, tmp_path / "elsewhere")
-    assert start.settings_of_start(TrainConfig(init_from=str(tmp_path / "elsewhere/train/abc/model"))) == found
+    assert start.content(str(tmp_path / "elsewhere/train/abc/model")) == found
     other = segmenter.weights_bytes(head(backbone, 5))
     (exported / "train/abc/model/model.safetensors").write_bytes(other)
-    assert start.settings_of_start(TrainConfig(init_from=str(exported))) != found
-    assert start.settings_of_start(TrainConfig()) == {"init_from": None}
+    assert start.content(str(exported)) != found
+    assert start.content(None) is None
     assert start.located(str(exported)) == str(exported / "train/abc/model")
 
 
@@ -82,4 +81,4 @@ def test_damage_and_absence_are_errors(backbone, exported, tmp_path):
     with pytest.raises(ValueError, match="is damaged; export the model again"):
         start.fill(head(backbone, 0), str(exported), MODEL, backbones.fingerprint(backbone))
     with pytest.raises(ValueError, match=r"train.init_from: expected an exported model"):
-        start.settings_of_start(TrainConfig(init_from=str(tmp_path / "nothing")))
+        start.content(str(tmp_path / "nothing"))

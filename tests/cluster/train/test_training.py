@@ -120,7 +120,7 @@ def test_a_checkpoint_written_again_replaces_the_old_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "no state", "no meta", "cut meta"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "no state", "no meta", "cut meta", "another step", "empty meta"])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, damage):
     write(tmp_path, 5, 5)
     write(tmp_path, 10, 10)
@@ -132,6 +132,8 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, damag
         "no state": state.unlink,
         "no meta": meta.unlink,
         "cut meta": lambda: meta.write_bytes(meta.read_bytes()[:-9]),
+        "another step": lambda: meta.write_text(meta.read_text().replace('"step": 10', '"step": 18')),
+        "empty meta": lambda: meta.write_bytes(b""),
     }[damage]()
     step, found = checkpoint.newest(tmp_path, {"run": "a"})
     assert (step, float(found["parameter/w"][0])) == (5, 5.0)

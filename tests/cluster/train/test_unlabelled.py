@@ -108,15 +108,18 @@ def test_a_mixture_stays_one(extended, tiny_run):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (["train.unlabelled=2"], r"train.unlabelled: expected model=mining with model.options.mine above 0"),
-        (["model=mining", "model.options.mine=0", "train.unlabelled=2"], r"expected model=mining with model.opt"),
+        (
+            ["train.unlabelled=2"],
+            r"train.unlabelled: expected 0 with model=.* which learns nothing of single images, got 2",
+        ),
+        (["model=mining", "model.options.mine=0", "train.unlabelled=2"], r"set train.unlabelled=0, or model=mining"),
         (
             ["model=mining", "train.unlabelled_run=a"],
             r"train.unlabelled_run: expected it unset without train.unlabelled",
         ),
         (
             ["model=mining", "train.tune=[high]", "train.features=fresh"],
-            r"model.options.rectify: expected 0 with train.t",
+            r"train.tune: expected none with model=mining .*; set model.options.rectify=0",
         ),
         (["train.unlabelled=-1"], r"train.unlabelled: expected a number from 0, got -1"),
     ],

@@ -10,7 +10,7 @@ import sys
 import torch
 from torch import nn
 
-from cluster.training import checkpoint
+from cluster.training import checkpoint, gradients
 from cluster.training.loop import import_deepspeed, part_of
 from fss.training.optimizers import Mixed
 
@@ -45,8 +45,7 @@ def engine(stage, bf16, parts=1):
         "train_batch_size": 4,
         "train_micro_batch_size_per_gpu": 4 // parts,
         "gradient_accumulation_steps": parts,
-        "zero_optimization": {"stage": stage},
-        "bf16": {"enabled": bf16},
+        **gradients.settings("bf16" if bf16 else "fp32", stage),
         "zero_allow_untested_optimizer": True,
         "gradient_clipping": 1.0,
         "steps_per_print": 10**9,

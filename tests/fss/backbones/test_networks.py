@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from fss import backbones
-from fss.backbones.deeplab import Decoder
+from fss.backbones.deeplab import FineDecoder
 from fss.backbones.resnet import ResNet
 from tests.fss.backbones.noise import noise
 
@@ -126,7 +126,7 @@ def test_the_decoder_of_deeplab_looks_at_fine_features_around_each_cell():
     """A change of fine features far from the cells of the coarse grid's corner leaves it; one beside it does not."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        decoder = Decoder(nn.Conv2d(2048, 256, 1), 16).eval()
+        decoder = FineDecoder(nn.Conv2d(2048, 256, 1), 16).eval()
     coarse, fine = noise(1, 2048, 3, 3), noise(1, 256, 9, 9, seed=1)
     moved = fine.clone()
     moved[..., 1, 1] += 1

@@ -51,7 +51,7 @@ def test_a_part_of_a_batch_is_stored_alone(tmp_path):
     store = FeatureStore(tmp_path, 10**6)
     store.put("view", {"high": batch[1], "mid": batch[0].permute(2, 1, 0)})
     assert equal(store.get("view"), {"high": batch[1], "mid": batch[0].permute(2, 1, 0)})
-    assert (tmp_path / "view.safetensors").stat().st_size < 24 * 2 + 200
+    assert (tmp_path / "view.features").stat().st_size < 24 * 2 + 200
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -59,7 +59,7 @@ def test_a_part_of_a_batch_is_stored_alone(tmp_path):
 def test_a_file_cut_anywhere_counts_as_absent(tmp_path, share):
     store = FeatureStore(tmp_path, 10**6)
     store.put("one", features())
-    path = tmp_path / "one.safetensors"
+    path = tmp_path / "one.features"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     assert store.get("one") is None
@@ -67,19 +67,32 @@ def test_a_file_cut_anywhere_counts_as_absent(tmp_path, share):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("place", [0, 40, 200, -1])
+def test_a_file_of_which_one_bit_flipped_counts_as_absent_and_goes(tmp_path, place, caplog):
+    store = FeatureStore(tmp_path, 10**6)
+    store.put("one", features())
+    path = tmp_path / "one.features"
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+    assert store.get("one") is None
+    assert f"{path} is damaged" in caplog.text
+    assert "one" not in store
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff" * 300, b"\x00" * 300, b"no features at all"])
 def test_other_files_count_as_absent(tmp_path, data):
-    (tmp_path / "one.safetensors").write_bytes(data)
+    (tmp_path / "one.features").write_bytes(data)
     assert FeatureStore(tmp_path, 10**6).get("one") is None
 
 
 def test_a_full_store_keeps_nothing_more(tmp_path):
     FeatureStore(tmp_path / "other", 10**6).put("one", features())
-    size = (tmp_path / "other" / "one.safetensors").stat().st_size
+    size = (tmp_path / "other" / "one.features").stat().st_size
     store = FeatureStore(tmp_path / "full", 2 * size)
     for name in ("one", "two", "three"):
         store.put(name, features())
-    assert sorted(os.listdir(tmp_path / "full")) == ["one.safetensors", "two.safetensors"]
+    assert sorted(os.listdir(tmp_path / "full")) == ["one.features", "two.features"]
     assert store.get("three") is None
     assert equal(store.get("one"), features())
     again = FeatureStore(tmp_path / "full", 2 * size)  # what lies there already counts
@@ -92,7 +105,7 @@ def test_a_full_store_keeps_nothing_more(tmp_path):
 
 def test_others_may_rename_their_files_while_a_store_opens(tmp_path, monkeypatch):
     FeatureStore(tmp_path, 10**6).put("one", features())
-    size, scan = (tmp_path / "one.safetensors").stat().st_size, os.scandir
+    size, scan = (tmp_path / "one.features").stat().st_size, os.scandir
     (tmp_path / ".temporary").write_bytes(b"half of it")
 
     def scan_and_rename(folder):
@@ -128,13 +141,13 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     ((parent, names, target),) = seen
     assert parent == tmp_path  # one file system, so that the renaming is atomic
     assert len(names) == 1
-    assert target == "one.safetensors"
+    assert target == "one.features"
     assert target not in names
     assert os.listdir(tmp_path) == []
     store.put("two", features())
     assert os.listdir(tmp_path) == []
     FeatureStore(tmp_path, 10**6).put("two", features())
-    assert os.listdir(tmp_path) == ["two.safetensors"]
+    assert os.listdir(tmp_path) == ["two.features"]
 
 
 def block(kilobytes: int) -> np.ndarray:

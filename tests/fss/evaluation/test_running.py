@@ -208,7 +208,7 @@ def test_an_image_goes_through_the_backbone_once_and_for_all(extractor, dataset,
 
 def test_a_damaged_file_is_computed_again(extractor, dataset, tmp_path):
     open_photos(extractor, dataset, tmp_path).prepare(["n0", "n1"])
-    path = tmp_path / f"{dataset.key('n0')}.safetensors"
+    path = tmp_path / f"{dataset.key('n0')}.features"
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
     photos = open_photos(extractor, dataset, tmp_path)

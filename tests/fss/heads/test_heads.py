@@ -1,6 +1,7 @@
 """What every head promises: shapes, gradients, independence of the batch, and what changes nothing."""
 
 import copy
+from typing import Protocol
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from torch import nn
 from fss import heads
 from fss.backbones import Features
 from fss.grid import enlarge
-from fss.heads.parts import losses
-from fss.heads.parts.capabilities import CAPABILITIES, Fits, Studies
+from fss.heads.parts import capabilities, losses
+from fss.heads.parts.capabilities import Fits, Studies
 from fss.heads.umtfss import masked_average
 
 CHANNELS = {"low": 6, "mid": 8, "high": 9}
@@ -28,9 +29,14 @@ OPTIONS = {
     "pixel_meta": {"hidden": 16, "dim": 8, "cells": 12, "k": 3},
     "cyctr": {"dim": 16, "heads": 2, "points": 3, "foreground_tokens": 30, "background_tokens": 30},
 }
+#: All that a head may be able to do besides.
+CAPABILITIES = [
+    kind for kind in vars(capabilities).values() if getattr(kind, "_is_protocol", False) and kind is not Protocol
+]
 LEARNED = [name for name in heads.names() if heads.kind(name).trained]
-#: Published rules by which a support counts once, however often it is shown.
-ONCE = sorted({*heads.training_free(), "panet", "pfenet", "cyctr", "masksplit", "sst", "pixel_meta", "mining"})
+#: Those whose rule has a support count once, however often it is shown.
+FREE = ("cluster_match", "nearest", "prototype", "saliency", "segments", "smoothed")
+ONCE = (*FREE, "correlation", "panet", "pfenet", "cyctr", "masksplit", "sst", "pixel_meta", "mining")
 
 
 def is_on_grid(logits: torch.Tensor, *shape: int) -> bool:
@@ -245,7 +251,9 @@ def test_what_is_kept_of_images_leads_with_the_batch(name):
 def test_capabilities_are_opted_into():
     """What a head does not do is no method of it, so that nobody takes it for something that it can."""
     able = {kind.__name__: [n for n in heads.names() if isinstance(head(n), kind)] for kind in CAPABILITIES}
-    assert able["Fits"] == ["cluster_match"]
-    assert able["Studies"] == able["Settles"] == ["mining"]
-    assert able["Ways"] == ["pixel_meta"]
+    assert set(FREE) <= set(heads.training_free())
+    for kind, name in {"Fits": "cluster_match", "Studies": "mining", "Settles": "mining", "Ways": "pixel_meta"}.items():
+        assert name in able[kind]
+        assert "correlation" not in able[kind]
     assert set(able["Silences"]) <= set(LEARNED)
+    assert "correlation" in able["Silences"]

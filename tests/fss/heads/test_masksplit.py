@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fss import heads
-from fss.heads.masksplit import Mixture, doubled
+from fss.heads.masksplit import MixingModule, doubled
 from tests.fss.heads.learning import learns
 from tests.fss.heads.test_heads import CHANNELS, episode, head
 
@@ -16,10 +16,10 @@ def test_it_has_the_released_number_of_weights():
     assert sum(p.numel() for p in module.parameters()) == 5_454_224
 
 
-def mixture_of(channels: int, dim: int) -> Mixture:
+def mixture_of(channels: int, dim: int) -> MixingModule:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Mixture(channels, dim)
+        return MixingModule(channels, dim)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (2, 2), (1, 1)])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fss import heads
 from fss.clustering import kmeans
 from fss.heads.parts import losses
-from fss.heads.parts.mined import Kept, annotate, prototypes
+from fss.heads.parts.mined import TrainingMemory, annotate, prototypes
 from fss.training.step import MetaModule
 from tests.fss.heads.learning import learns
 from tests.fss.heads.test_heads import CHANNELS, episode, head
@@ -42,7 +42,7 @@ def test_annotation_equals_loops():
 def test_representatives_are_the_mean_background_and_the_centres_of_foregrounds():
     shown = [(random(2, 5, 3, 3, seed=s), random(2, 2, 3, 3, seed=9 + s).abs()) for s in range(3)]
     shown[1][1][0, 1] = 0  # an image that shows no foreground has no say in it
-    kept = Kept(channels=5, dim=4, clusters=2, images=0, momentum=0.9)
+    kept = TrainingMemory(channels=5, dim=4, clusters=2, images=0, momentum=0.9)
     kept.study(shown, seed=3)
     means = [prototypes(*part) for part in shown]
     backgrounds = torch.cat([part[:, 0] for part in means])
@@ -54,7 +54,7 @@ def test_representatives_are_the_mean_background_and_the_centres_of_foregrounds(
 
 def test_the_index_holds_each_images_regions_by_annotation():
     shown = [(random(2, 5, 3, 3, seed=s), random(2, 2, 3, 3, seed=9 + s).abs()) for s in range(3)]
-    kept = Kept(channels=5, dim=4, clusters=3, images=5, momentum=0.9)
+    kept = TrainingMemory(channels=5, dim=4, clusters=3, images=5, momentum=0.9)
     kept.study(shown, seed=0)
     images = torch.cat([tokens for tokens, _ in shown])[:5]  # there is no room for the sixth
     assert torch.allclose(kept.images, images.mean((2, 3)), atol=1e-6)
@@ -68,12 +68,12 @@ def test_the_index_holds_each_images_regions_by_annotation():
 
 def test_too_few_foregrounds_for_the_clusters_are_named():
     with pytest.raises(ValueError, match=r"with 3 foregrounds or more and a background, got 2 and 2; lower model\.opt"):
-        Kept(4, 4, 3, 0, 0.9).study([(random(2, 4, 3, 3), torch.ones(2, 2, 3, 3))], seed=0)
+        TrainingMemory(4, 4, 3, 0, 0.9).study([(random(2, 4, 3, 3), torch.ones(2, 2, 3, 3))], seed=0)
 
 
 def test_the_global_background_is_a_moving_average_of_steps():
     """Eq. 6, divided by the weights so far: (.1 * .9 * 2 + .1 * 5) / (.1 * .9 + .1)."""
-    kept = Kept(channels=1, dim=1, clusters=1, images=0, momentum=0.9)
+    kept = TrainingMemory(channels=1, dim=1, clusters=1, images=0, momentum=0.9)
     current = torch.tensor([[7.0], [7.0]])
     assert torch.equal(kept.fused(current, 0.5), current)  # nothing is known yet
     for values, there in (([1.0, 3.0], [1, 1]), ([5.0, 100.0], [1, 0]), ([8.0, 8.0], [0, 0])):
@@ -87,7 +87,7 @@ def test_the_global_background_is_a_moving_average_of_steps():
 
 def test_rectification_equals_loops():
     """Eqs. 8 and 9: the two most similar images, the most relevant present region of each, weights by cosines."""
-    kept = Kept(channels=4, dim=3, clusters=2, images=6, momentum=0.9)
+    kept = TrainingMemory(channels=4, dim=3, clusters=2, images=6, momentum=0.9)
     kept.images[:5], kept.regions[:5] = random(5, 4), random(5, 3, 4, seed=1)
     kept.present[:5] = random(5, 3, seed=2) > -0.5
     weight, foreground, images = random(3, 4, seed=3), random(4, 3, seed=4), random(4, 4, seed=5)
@@ -108,7 +108,7 @@ def test_rectification_equals_loops():
 
 
 def test_a_small_index_and_empty_foregrounds_change_nothing():
-    kept = Kept(channels=4, dim=4, clusters=2, images=2, momentum=0.9)
+    kept = TrainingMemory(channels=4, dim=4, clusters=2, images=2, momentum=0.9)
     foreground, images = random(3, 4), random(3, 4, seed=1)
     assert torch.equal(kept.rectified(foreground, images, lambda x: x, number=4, beta=0.2), foreground)
     kept.study([(random(3, 4, 3, 3), torch.ones(3, 2, 3, 3))], seed=0)

@@ -78,6 +78,14 @@ def test_every_key_has_a_default_that_can_be_and_a_meaning(name):
     assert heads.read_options(name, dataclasses.asdict(options))[0] == options
 
 
+def test_keys_that_do_nothing_beside_the_others_are_known():
+    silent = heads.idle_options("sst", {"step": 0, "order": "second", "fusion": "mean"})
+    assert silent == {"order": ("without model.options.step", "set model.options.step")}
+    assert heads.idle_options("sst", {"order": "second"}) == {}
+    assert heads.idle_options("cyctr", {"self_attention": "dense"}) == {}
+    assert list(heads.idle_options("cyctr", {"self_attention": "dense", "points": 4})) == ["points"]
+
+
 def test_numbers_and_lists_become_what_the_fields_are():
     options, wrong = heads.read_options("pfenet", {"dropout": 0, "bins": [1, 0.5]})
     assert wrong == []

@@ -7,11 +7,21 @@ from torch import nn
 
 from fss import heads
 from fss.backbones import Features
-from fss.heads.parts.capabilities import CAPABILITIES, Fits, Settles, Silences, Studies, Ways, margins
+from fss.heads.parts.capabilities import Fits, Settles, Silences, Studies, Ways, margins
 from fss.heads.parts.head import Auxiliary, Head
 from fss.heads.parts.residual import Residual
 from fss.segmenter import Segmenter
-from tests.fss.heads.test_heads import CHANNELS, LEARNED, episode, head, on_grid, studied, train_step, without_gradient
+from tests.fss.heads.test_heads import (
+    CAPABILITIES,
+    CHANNELS,
+    LEARNED,
+    episode,
+    head,
+    on_grid,
+    studied,
+    train_step,
+    without_gradient,
+)
 from tests.fss.test_segmenter import MASKS, SUPPORTS, noise_image, write
 
 #: Heads that can start silent.

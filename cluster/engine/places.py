@@ -1,0 +1,58 @@
+"""Where a command may write: never where it would be lost, and never over what others made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Folders below which other disks are mounted, each under a name of its own.
+_MOUNTS = ("/mnt", "/media", "/net", "/Volumes")
+#: Where the system says what it mounts.
+_TABLE = Path("/etc/fstab")
+
+
+def writable(path: str, key: str) -> Path:
+    """The folder or file that `key`=`path` means, absolute; nothing is made or touched.
+
+    Raises:
+        ValueError: if what is written there would be lost: in Ray's copy of the code, or below a missing disk.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not os.path.isabs(path):
+        raise ValueError(
+            f"{key}: expected an absolute path inside of a Ray job, got {path!r}, which lies in Ray's copy of the code "
+            f"and goes with it; set {key}=/PATH/ON/SHARED/STORAGE"
+        )
+    found = Path(path).resolve()
+    for place in _mount_points(found):
+        if not place.is_dir() or not (os.path.ismount(place) or any(place.iterdir())):
+            raise ValueError(
+                f"{key}: {place} is not mounted, so {found} would be another place; mount it, or set {key}="
+            )
+    return found
+
+
+def _mount_points(path: Path) -> Iterator[Path]:
+    """The folders on the way to `path` that other disks are mounted on, or should be."""
+    table = _TABLE.read_text(errors="replace").splitlines() if _TABLE.is_file() else []
+    listed = {line.split()[1] for line in table if len(line.split()) > 1 and not line.lstrip().startswith("#")}
+    for folder in reversed((path, *path.parents)):
+        if str(folder.parent) in _MOUNTS or (str(folder) in listed and folder != Path("/")):
+            yield folder
+
+
+def own_folder(path: str, key: str, mark: str) -> Path:
+    """The folder `key`=`path` for results, the first of which is the file `mark`: new, empty, or of such a command.
+
+    Raises:
+        ValueError: if it is a file, or a folder of somebody else's, or `writable` refuses it.
+    """
+    folder = writable(path, key)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{key}: expected a folder, {folder} is a file; set another {key}=")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+        raise ValueError(
+            f"{key}: expected a new or empty folder, or one that this command wrote before ({mark}), got {folder}, "
+            f"which holds {min(one.name for one in folder.iterdir())}; set another {key}="
+        )
+    return folder
