@@ -18,7 +18,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: .venv/ready
-	$(BIN)/python -m pytest $(PARALLEL) -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow --timeout 1800
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

@@ -19,10 +19,10 @@ __all__ = ["Entry", "LostError", "Source", "fingerprint"]
 
 #: How a list's entry becomes a path below the root: as it stands, or a bare name in VOC's folders.
 _CANDIDATES = ("{}", "{}.jpg", "{}.png", "JPEGImages/{}.jpg")
-#: How the error of an entry begins that stands for files which are no images by their names.
-_NO_IMAGE = "not_an_image"
 #: The drivers of fsspec that any list may choose.
 DRIVERS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "file")
+#: How the error of an entry begins that stands for files which are no images by their names.
+_NO_IMAGE = "not_an_image"
 _BRACE = re.compile(r"\{([^{}]*)\}")
 
 
@@ -149,18 +149,18 @@ class Source:
         return lost._replace(error=lost.error.replace("it is not there", "the list names it, but it is not there"))
 
 
-def _no_image(folder: str, kind: str, last: str, number: int) -> Entry:
-    """The line for the files of a folder that no image's name has: a corpus may have as many of them as images."""
-    place = last if number == 1 else os.path.join(folder, f"*{kind}")
-    files = "its name ends" if number == 1 else f"the names of {number} files end"
-    return Entry(place, 0, error=f"{_NO_IMAGE}: {files} as no image's does; give images of such names in corpus.list")
-
-
 def _drivers(name: str) -> list[str]:
     """The fsspec drivers that a path or URL asks for, which may be a chain: zip://a.jpg::http://host/b.zip."""
     if not is_url(name):
         return []
     return [part.partition("://")[0].lower() for part in name.split("::")]
+
+
+def _no_image(folder: str, kind: str, last: str, number: int) -> Entry:
+    """The line for the files of a folder that no image's name has: a corpus may have as many of them as images."""
+    place = last if number == 1 else os.path.join(folder, f"*{kind}")
+    files = "its name ends" if number == 1 else f"the names of {number} files end"
+    return Entry(place, 0, error=f"{_NO_IMAGE}: {files} as no image's does; give images of such names in corpus.list")
 
 
 def fingerprint(source: Source) -> tuple[int, str]:

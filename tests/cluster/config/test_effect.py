@@ -55,6 +55,7 @@ IDLE = {
     ),
     "corpus.root": ("x", {"corpus": {"kind": "scenes"}}, "with corpus.kind=scenes", {"corpus": {"kind": "folder"}}),
     "corpus.column": ("x", {}, "without corpus.list", {"corpus": {"list": "x"}}),
+    "corpus.drivers": ("ftp", {}, "without corpus.list", {"corpus": {"list": "x"}}),
     "corpus.scenes": (9, {}, "with corpus.kind=folder", {"corpus": {"kind": "scenes"}}),
     "corpus.scenes_val": (9, {}, "with corpus.kind=folder", {"dataset": {"name": "scenes"}}),
     "train.sgd_lr": (0.2, {}, "with train.optimizer=adamw", {"train": {"optimizer": "sgd"}}),
