@@ -17,9 +17,10 @@ from cluster.engine import publish
 from cluster.engine.run import Run
 from cluster.label import sources
 from cluster.stages import STAGES
-from fss import choices, keys, shards
+from fss import choices, keys, seals, shards
 from fss.scenes import scene as scenes
 from fss.scenes.scene import CLASSES
+from fss.segmenter import FORMAT
 from jobs._config import load
 
 #: Keys that shape no byte, each with the reason; a name that ends in `.` is a whole group.
@@ -60,7 +61,7 @@ def places(tmp_path_factory):
         scenes.write(base / name, number, seed=5, size=64, val=1 / 2)
     names = [f"{number:06d}" for number in range(6)]
     rows = "".join(f"{name}.jpg,{names[-1 - place]}.jpg\n" for place, name in enumerate(names[:4]))
-    (base / "list.csv").write_text("path,url\n" + rows)
+    (base / "list.csv").write_text("path,url\n" + rows + "memory://a.jpg,memory://b.jpg\n")
     (base / "other.csv").write_text("path,url\n" + rows[: len(rows) // 2])
     (base / "trained.txt").write_text("\n".join(names[:3]))
     classes = ["zebra", f"big_{CLASSES[0]}", *(f"thing{number}" for number in range(998))]
@@ -85,8 +86,9 @@ def places(tmp_path_factory):
 
 
 def _exported(folder, weights):
-    about = {"format": 2, "model": {"name": "mining", "options": {"levels": ["mid"]}}, "facts": {}, "backbone": {}}
-    publish.write_json(folder / "model.json", about | {"sha256": {"model.safetensors": shards.sha256(weights)}})
+    about = {"format": FORMAT, "model": {"name": "mining", "options": {"levels": ["mid"]}}, "facts": {}, "backbone": {}}
+    about |= {"sha256": {"model.safetensors": shards.sha256(weights)}}
+    publish.write_json(folder / "model.json", seals.sealed(about))
     (folder / "model.safetensors").write_bytes(weights)
 
 
@@ -233,6 +235,7 @@ def alternatives(places):
         "corpus.bands": ([3, 2, 1],),
         "corpus.range": ([0.0, 4095.0],),
         "corpus.near_duplicates": (4,),
+        "corpus.drivers": ("memory",),
         "backbone.weights": (f"{places}/first/model.safetensors",),
         "source.shards": (1,),
         "source.levels": (["high"], ["mid"]),

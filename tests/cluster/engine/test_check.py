@@ -11,8 +11,9 @@ from cluster.config import ClusterConfig
 from cluster.engine import check, publish
 from cluster.engine.run import Run
 from cluster.engine.stage import Stage
+from cluster.features.head import HeadSettings
 from cluster.stages import STAGES
-from fss import heads, segmenter
+from fss import seals, segmenter
 from fss.backbones import build
 from fss.backbones.extractor import Extractor
 from fss.datasets import open_dataset
@@ -32,7 +33,7 @@ def exported(tmp_path_factory):
         if not folder.exists():
             folder.mkdir()
             model = {"name": head, "options": {"dim": 8}}
-            made = heads.build(head, network.channels, corners=network.corners, **model["options"])
+            made = HeadSettings(**model).build(network)
             for name, data in segmenter.export(made, Extractor(network, 96), model, {"classes": []}).items():
                 (folder / name).write_bytes(data)
         return folder
@@ -125,7 +126,8 @@ def test_a_model_measured_on_what_it_was_trained_with(configure, exported, photo
     folder = shutil.copytree(exported("panet"), tmp_path / "seen")
     names = open_dataset("scenes", str(photos)).class_names
     about = publish.read_json(folder / "model.json")
-    publish.write_json(folder / "model.json", about | {"facts": {"classes": names, "dataset": "scenes", "fold": 3}})
+    about |= {"facts": {"classes": names, "dataset": "scenes", "fold": 3}}
+    publish.write_json(folder / "model.json", seals.sealed(about))
     found = told(configure, tmp_path, "evaluate", f"model={folder}", "fold=0")
     assert any("not trained on with labels, got" in line and "it was trained for fold 3" in line for line in found), (
         found
