@@ -69,7 +69,7 @@ def _own_sigterm() -> Iterator[None]:
     """Keep what this process does at SIGTERM: Ray would write a stack of C++, and abort three seconds later."""
     before = signal.getsignal(signal.SIGTERM)
     yield
-    if before is not None and threading.current_thread() is threading.main_thread():
+    if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
 
 

@@ -89,20 +89,6 @@ def test_the_line_comes_while_the_work_is_deaf_and_a_second_signal_ends_it(start
     assert said(job) == ([], 128 + signal.SIGTERM)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-def test_a_job_with_ray_ends_without_its_stacks_and_aborts(start, number, name):
-    setup = (
-        "from cluster.config import ClusterConfig; from cluster.engine.session import session; "
-        "one = session(ClusterConfig()); one.__enter__()"
-    )
-    job = start(setup, "try: time.sleep(60)\n    finally: one.__exit__(None, None, None)")
-    job.send_signal(number)
-    lines, status = said(job)
-    assert (lines[-1], status) == (f"stopped by {name}: {KEPT}", 128 + number)
-    assert not [line for line in lines if "received at time" in line or line.startswith("Traceback")]
-
-
 REFUSALS = {
     errno.ENOSPC: "the disk is full; make room",
     errno.EROFS: "the file system is read-only; choose another place",
