@@ -78,7 +78,7 @@ def test_every_configuration_key_of_a_stage_moves_its_folder(tiny_run, configure
             changed = start(configure(tmp_path, override))
             assert changed.identity(stage)[2] != tiny_run.identity(stage)[2], override
             assert changed.identity("train")[2] != tiny_run.identity("train")[2], override
-    machines = start(configure(tmp_path, "cluster.workers=7", "cluster.train_workers=2", "tracking.experiment=x"))
+    machines = start(configure(tmp_path, "cluster.workers=7", "cluster.train_workers=2", "cluster.memory_gib=1"))
     for stage in (*SHARD_STAGES, "train"):
         assert machines.identity(stage)[2] == tiny_run.identity(stage)[2]
 

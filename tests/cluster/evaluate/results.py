@@ -45,7 +45,7 @@ def showing(photos, class_id, min_area=100):
 
 def feature_files(folder):
     """Stored features by the hash of their image, with the time of writing."""
-    return {path.stem: path.stat().st_mtime_ns for path in Path(folder).rglob("*.safetensors")}
+    return {path.stem: path.stat().st_mtime_ns for path in Path(folder).rglob("*.features")}
 
 
 def named_by(listed):

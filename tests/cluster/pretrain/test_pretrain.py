@@ -28,7 +28,7 @@ def views_of(indices: range) -> Views:
 
 def outcome(indices: range) -> dict[str, torch.Tensor]:
     """Gradients and running statistics after one step, and the loss."""
-    model = PretrainModel(SmallNet(), PretrainConfig(bfloat16=False), workers=workers())
+    model = PretrainModel(SmallNet(seed=0), PretrainConfig(bfloat16=False), workers=workers())
     loss = model(views_of(indices))["loss"]
     loss.backward()
     gradients = {f"gradient/{name}": p.grad for name, p in model.named_parameters()}

@@ -142,7 +142,7 @@ def test_the_pipeline_makes_it_after_label_unless_told_not_to(measured, configur
 
 def test_masks_that_are_not_there_or_do_not_fit_are_refused(measured, configure, start, tmp_path, photos):
     root = measured.config.root
-    with pytest.raises(ValueError, match=r"expected a folder of masks at quality.masks=.*nowhere, there is none"):
+    with pytest.raises(ValueError, match=r"quality.masks: expected a folder of masks, there is no .*nowhere"):
         start(configure(root, f"quality.masks={tmp_path}/nowhere")).ensure("quality")
     with pytest.raises(ValueError, match=r"found none for 36 images; give the right folder, or quality.masks=null"):
         start(configure(root, f"quality.masks={tmp_path}")).ensure("quality")

@@ -1,11 +1,13 @@
 """Candidates on disk: whole or left out, made again if they are lost; and which of them is exported."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from cluster.engine.work import Log
 from cluster.stages import STAGES
 from cluster.tracking.journal import read_events
 from cluster.train import candidates, stage
@@ -112,7 +114,7 @@ def test_the_selected_candidate_is_what_the_stage_exports_lists_and_tells(tiny_r
 
 
 @pytest.mark.parametrize("case", ["best in the middle", "last", "nothing held out"])
-def test_the_export_follows_the_figures_on_disk(tiny_run, configure, start, tmp_path, caplog, case):
+def test_the_export_follows_the_figures_on_disk(tiny_run, tmp_path, caplog, case):
     job = stage.job(tiny_run.work("train", tmp_path))
     weights = {one.step: one.path.read_bytes() for one in candidates.read(tiny_run.manifest("train").folder)}
     assert len(set(weights.values())) == 8
@@ -131,7 +133,9 @@ def test_the_export_follows_the_figures_on_disk(tiny_run, configure, start, tmp_
     assert about["facts"]["selection"] == {"by": how, "step": step, "holdout_iou": value}
     loaded = segmenter.Segmenter.load(tmp_path / "model", "cpu", candidates.read(tmp_path)[0].path)
     assert segmenter.weights_bytes(loaded.head) == weights[1]
-    stage._tell(start(configure(tmp_path, f"train.select={asked}")), tmp_path)
+    work = tiny_run.work("train", tmp_path)
+    settings = dataclasses.replace(work.settings, select=asked)
+    stage._tell(dataclasses.replace(work, settings=settings, log=Log(tmp_path, "train", "pipeline")), ())
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warned) == (case == "nothing held out")
     assert all("train.select=holdout: no task was held out, so step 8, the last one" in text for text in warned)
