@@ -30,12 +30,12 @@ from cluster.engine.pool import Failure, Pool
 from cluster.engine.session import session
 from cluster.engine.stage import Publisher, Unit
 from cluster.evaluate.episode_list import Item
-from cluster.evaluate.measure import Cache, DataSpec, Describe, Entry, Prepare, RunBlock, photos
+from cluster.evaluate.measure import Cache, DataSpec, Describe, MeasuredModel, Prepare, RunBlock, photos
 from cluster.evaluate.units import blocks, image_names, image_units
 from cluster.features.backbone import BackboneSpec
 from fss import heads
 from fss.datasets import areas
-from fss.evaluation.episodes import Rules, draw, pool
+from fss.evaluation.episodes import EpisodeRules, draw, pool
 from fss.grid import cells, enlarge
 from fss.heads.parts.capabilities import Fits
 from fss.training.bank import stack, stack_shots
@@ -46,7 +46,7 @@ class FieldsWay:
     """Runs episodes one by one from their files."""
 
     data: DataSpec
-    entry: Entry
+    entry: MeasuredModel
 
     @torch.inference_mode()
     def __call__(self, unit: Unit) -> dict[str, int]:
@@ -76,7 +76,7 @@ class HeadAlone:
     """Seconds an episode of the head's forward pass, in batches of features that lie ready."""
 
     data: DataSpec
-    entry: Entry
+    entry: MeasuredModel
     cache: Cache
     batch: int = 16
 
@@ -108,7 +108,9 @@ def items(data: DataSpec, count: int, min_area: int) -> list[Item]:
     return [
         Item(fold, 1, 1, 0, episode)
         for fold, classes in enumerate(dataset.folds)
-        for episode in draw(pool(found, classes, Rules(min_area=min_area)), count=count // len(dataset.folds), seed=0)
+        for episode in draw(
+            pool(found, classes, EpisodeRules(min_area=min_area)), count=count // len(dataset.folds), seed=0
+        )
     ]
 
 
@@ -127,7 +129,7 @@ class Bench:
         self.pool.__exit__()
         shutil.rmtree(self.folder)
 
-    def measure(self, entry: Entry) -> dict[str, Any]:
+    def measure(self, entry: MeasuredModel) -> dict[str, Any]:
         """Episodes a second of the three ways, and the head's own milliseconds."""
         cache = Cache(str(self.folder / f"features-{entry.head}"), 1 << 40, 4 << 30)
         field = FieldsWay(self.data, entry)
@@ -149,7 +151,7 @@ class Bench:
             "warm_over_head": self.workers / (warm * alone),
         }
 
-    def _cold(self, entry: Entry, cache: Cache, ours: RunBlock) -> None:
+    def _cold(self, entry: MeasuredModel, cache: Cache, ours: RunBlock) -> None:
         self._map(Prepare(self.data, (entry.spec,), cache), image_units("features", image_names(self.items)))
         self._run(ours)
 
@@ -171,7 +173,7 @@ class Bench:
         return time.perf_counter() - start
 
 
-def fitted(entry: Entry, data: DataSpec, folder: Path) -> Entry:
+def fitted(entry: MeasuredModel, data: DataSpec, folder: Path) -> MeasuredModel:
     """The entry with its head fitted on the data set's images, if it needs that."""
     head = entry.load()
     if not isinstance(head, Fits):
@@ -221,7 +223,7 @@ def main() -> None:
     chosen = items(data, arguments.episodes, arguments.min_area)
     rows = []
     with session(ClusterConfig()), tempfile.TemporaryDirectory() as folder:
-        found = [Entry(heads.training_free().get(name, name), spec, name) for name in arguments.models]
+        found = [MeasuredModel(heads.training_free().get(name, name), spec, name) for name in arguments.models]
         found = [fitted(entry, data, Path(folder)) for entry in found]
         for workers in arguments.workers:
             bench = Bench(arguments, data, chosen, workers)

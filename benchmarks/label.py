@@ -78,7 +78,7 @@ class Bench:
 
     def decode(self) -> list[Photo]:
         """JPEG bytes to network inputs, by threads; superpixels are not part of it."""
-        plain = dataclasses.replace(self.features, recipe=pseudo.Recipe(segments="none"))
+        plain = dataclasses.replace(self.features, recipe=pseudo.EmbeddingOptions(segments="none"))
         with ThreadPoolExecutor(self.threads) as threads:
             return list(threads.map(plain._photo, self.samples))
 
@@ -164,7 +164,7 @@ def rows(given: argparse.Namespace, backbone: str) -> Iterator[dict[str, Any]]:
         file = write_file(Path(folder), "corpus-000000.tar", shards.pack(samples), len(samples))
         for segments in given.segments:
             unit = "pixels" if segments in ("none", "superpixel") else "segments"
-            recipe = pseudo.Recipe(segments=segments, unit=unit, granularities=GRANULARITIES)
+            recipe = pseudo.EmbeddingOptions(segments=segments, unit=unit, granularities=GRANULARITIES)
             features = FeaturePass(Path(folder), spec, recipe, given.batch)
             bench = Bench(features, samples, Unit("part-000000", file), given.threads)
             yield {"network": name, "segments": segments, "photos": len(samples)} | bench.measure(given.rounds)

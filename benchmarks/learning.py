@@ -69,14 +69,14 @@ class Corpus:
         """The geometry of the grid."""
         return self.bank.extractor.backbone.corners
 
-    def cut(self, key: str, recipe: pseudo.Recipe) -> tuple[torch.Tensor, np.ndarray]:
+    def cut(self, key: str, recipe: pseudo.EmbeddingOptions) -> tuple[torch.Tensor, np.ndarray]:
         """The image's (h, w, D) embeddings, and its superpixels where the recipe wants them."""
         superpixel = recipe.segments == "superpixel"
         return self.field(key, recipe.levels), pseudo.cut_up(
             images.decode(self.jpegs[key]), recipe
         ) if superpixel else None
 
-    def enlarge(self, key: str, labels: np.ndarray, recipe: pseudo.Recipe) -> np.ndarray:
+    def enlarge(self, key: str, labels: np.ndarray, recipe: pseudo.EmbeddingOptions) -> np.ndarray:
         """One layer of labels at the image's own size."""
         size = images.upright_size(self.jpegs[key])[::-1]
         return pseudo.enlarge(labels[None], size, recipe, self.corners)[0]
@@ -112,7 +112,7 @@ def meta_train(corpus: Corpus, made: Sequence[task.Task], head: Head, course: Co
     torch.manual_seed(seed)
     module = MetaModule(head.train(), losses.by_name(course.loss), extractor.backbone.corners)
     optimizer = torch.optim.AdamW(module.parameters(), lr=course.lr, weight_decay=1e-2)
-    layout = task.Layout(LOSS_CELLS, extractor.grid, extractor.backbone.corners, extractor.size)
+    layout = task.BatchLayout(LOSS_CELLS, extractor.grid, extractor.backbone.corners, extractor.size)
     schedule = task.Schedule((len(made),), seed)
     data = task.Batches(schedule, lambda *_: made, course.batch, corpus.seed, corpus.num_views, layout)
     if isinstance(head, Studies) and head.studies:
@@ -157,7 +157,7 @@ class Exam:
         ious, fb, predicted, true = [], np.zeros(4, np.int64), 0, 0
         for one, classes in zip(heads, self.dataset.folds, strict=True):
             per_class: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
-            pool = episodes.pool(self._areas, classes, episodes.Rules(min_area=2048, shots=shots))
+            pool = episodes.pool(self._areas, classes, episodes.EpisodeRules(min_area=2048, shots=shots))
             for result in running.run(one, self.photos, episodes.draw(pool, count=self.count, seed=0), self.side):
                 (c,) = result.counts
                 per_class[result.episode.ways[0].class_id] += (c.intersection, c.union)

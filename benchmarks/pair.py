@@ -22,12 +22,12 @@ import numpy as np
 from fss import rng
 from fss.tasks.pairing import cross_image
 from fss.tasks.pairing.cross_image import Keys
-from fss.tasks.pairing.parts.pairs import Pairing, Table
+from fss.tasks.pairing.parts.pairs import Pairing, RegionTable
 
 _REGIONS_PER_IMAGE, _DIMENSIONS, _PLAIN_IMAGES = 8, 416, 100
 
 
-def table(regions: int, clusters: int) -> Table:
+def table(regions: int, clusters: int) -> RegionTable:
     """Random regions that the rules all take."""
     generator = np.random.default_rng(0)
     keys = [f"{row // _REGIONS_PER_IMAGE:024x}" for row in range(regions)]
@@ -35,10 +35,12 @@ def table(regions: int, clusters: int) -> Table:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     shares = {name: np.full(regions, 0.2, np.float32) for name in ("area", "border", "empty_rows", "empty_columns")}
     labels = generator.integers(0, clusters, regions)
-    return Table(key=np.array(keys, object), layer=np.zeros(regions, int), label=labels, descriptor=rows, **shares)
+    return RegionTable(
+        key=np.array(keys, object), layer=np.zeros(regions, int), label=labels, descriptor=rows, **shares
+    )
 
 
-def plain(found: Table, rules: Keys) -> Iterator[Pairing]:
+def plain(found: RegionTable, rules: Keys) -> Iterator[Pairing]:
     """A task after the other, every similarity sorted, for the first images."""
     by_label = {label: np.flatnonzero(found.label == label) for label in np.unique(found.label)}
     for image in range(_PLAIN_IMAGES):
@@ -52,7 +54,7 @@ def plain(found: Table, rules: Keys) -> Iterator[Pairing]:
             yield Pairing(query, (int(generator.choice(near)),))
 
 
-def ways(found: Table) -> dict[str, Callable[[], list[Pairing]]]:
+def ways(found: RegionTable) -> dict[str, Callable[[], list[Pairing]]]:
     """What is timed, by name."""
     options: dict[str, dict[str, object]] = {
         "exact": {},

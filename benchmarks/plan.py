@@ -15,7 +15,7 @@ from pathlib import Path
 from cluster.config import Config
 from cluster.engine.run import Run
 from cluster.planning import calibrate, forecast
-from cluster.planning.plan import Machines, Row
+from cluster.planning.plan import Machines, PlanRow
 from cluster.stages import STAGES
 from jobs._config import load
 
@@ -42,7 +42,7 @@ def _nothing(unit: int) -> int:
     return unit
 
 
-def planned(rows: list[Row], stage: str) -> tuple[float, float]:
+def planned(rows: list[PlanRow], stage: str) -> tuple[float, float]:
     """Seconds and bytes of a stage in the plan."""
     mine = [one for one in rows if one.stage == stage]
     return sum(one.seconds for one in mine), sum(one.written for one in mine)

@@ -38,28 +38,30 @@ class Variant:
     """A row of the table."""
 
     name: str
-    recipe: pseudo.Recipe
+    recipe: pseudo.EmbeddingOptions
     clusters: int = 40
     rules: cross_image.Keys = dataclasses.field(default_factory=cross_image.Keys)
 
 
 _INNER = cross_image.Keys(keep_clusters=0.5, max_border=0.25, same_image=0.2)
 VARIANTS = (
-    Variant("ncut 2,3,5", pseudo.Recipe("ncut", "segments", (2, 3, 5))),
-    Variant("ncut 2,3,5; inner half", pseudo.Recipe("ncut", "segments", (2, 3, 5)), rules=_INNER),
-    Variant("superpixels vote", pseudo.Recipe("superpixel", "pixels")),
-    Variant("agglomerate 2,3,5", pseudo.Recipe("agglomerate", "segments", (2, 3, 5))),
-    Variant("pixels", pseudo.Recipe("none", "pixels")),
-    Variant("ncut 3,5,8", pseudo.Recipe("ncut", "segments", (3, 5, 8))),
-    Variant("ncut 8", pseudo.Recipe("ncut", "segments", (8,))),
-    Variant("ncut 3", pseudo.Recipe("ncut", "segments", (3,))),
-    Variant("ncut 2,3,5, pixels vote", pseudo.Recipe("ncut", "pixels", (2, 3, 5))),
-    Variant("ncut 5", pseudo.Recipe("ncut", "segments", (5,))),
-    Variant("superpixels pooled", pseudo.Recipe("superpixel", "segments")),
-    Variant("ncut 2", pseudo.Recipe("ncut", "segments", (2,))),
-    Variant("ncut 5,8,12; inner half", pseudo.Recipe("ncut", "segments", (5, 8, 12)), rules=_INNER),
-    Variant("agglomerate 2,3,5; inner half", pseudo.Recipe("agglomerate", "segments", (2, 3, 5)), rules=_INNER),
-    Variant("agglomerate 3,5,8", pseudo.Recipe("agglomerate", "segments", (3, 5, 8))),
+    Variant("ncut 2,3,5", pseudo.EmbeddingOptions("ncut", "segments", (2, 3, 5))),
+    Variant("ncut 2,3,5; inner half", pseudo.EmbeddingOptions("ncut", "segments", (2, 3, 5)), rules=_INNER),
+    Variant("superpixels vote", pseudo.EmbeddingOptions("superpixel", "pixels")),
+    Variant("agglomerate 2,3,5", pseudo.EmbeddingOptions("agglomerate", "segments", (2, 3, 5))),
+    Variant("pixels", pseudo.EmbeddingOptions("none", "pixels")),
+    Variant("ncut 3,5,8", pseudo.EmbeddingOptions("ncut", "segments", (3, 5, 8))),
+    Variant("ncut 8", pseudo.EmbeddingOptions("ncut", "segments", (8,))),
+    Variant("ncut 3", pseudo.EmbeddingOptions("ncut", "segments", (3,))),
+    Variant("ncut 2,3,5, pixels vote", pseudo.EmbeddingOptions("ncut", "pixels", (2, 3, 5))),
+    Variant("ncut 5", pseudo.EmbeddingOptions("ncut", "segments", (5,))),
+    Variant("superpixels pooled", pseudo.EmbeddingOptions("superpixel", "segments")),
+    Variant("ncut 2", pseudo.EmbeddingOptions("ncut", "segments", (2,))),
+    Variant("ncut 5,8,12; inner half", pseudo.EmbeddingOptions("ncut", "segments", (5, 8, 12)), rules=_INNER),
+    Variant(
+        "agglomerate 2,3,5; inner half", pseudo.EmbeddingOptions("agglomerate", "segments", (2, 3, 5)), rules=_INNER
+    ),
+    Variant("agglomerate 3,5,8", pseudo.EmbeddingOptions("agglomerate", "segments", (3, 5, 8))),
 )
 
 
@@ -119,7 +121,7 @@ def make_tasks(
     return made, {"regions": regions, "area": float(np.median(table.area[usable])), "tasks": len(made)}
 
 
-def region_table(found: Mapping[str, Sequence[pseudo.Region]]) -> pairs.Table:
+def region_table(found: Mapping[str, Sequence[pseudo.Region]]) -> pairs.RegionTable:
     """The regions of images as pairing takes them."""
     columns = defaultdict(list)
     for key, regions in found.items():
@@ -127,7 +129,7 @@ def region_table(found: Mapping[str, Sequence[pseudo.Region]]) -> pairs.Table:
             columns["key"].append(key)
             for name, value in vars(region).items():
                 columns[name].append(value)
-    return pairs.Table(**{name: np.array(values) for name, values in columns.items()})
+    return pairs.RegionTable(**{name: np.array(values) for name, values in columns.items()})
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -38,7 +38,7 @@ from cluster.config import ClusterConfig, Config, CorpusConfig
 from cluster.engine.pool import Pool
 from cluster.engine.run import Run
 from cluster.engine.session import session
-from cluster.shard.inputs import Source
+from cluster.shard.inputs import CorpusInput
 from cluster.stages import STAGES
 
 SHOWN = ("plain", "skimming", "stage", "workers_1", "workers_2")
@@ -189,7 +189,7 @@ def main() -> None:
     config.corpus.root = str(Path(arguments.root).resolve())
     config.corpus.shard_size, config.corpus.longer_side = arguments.shard_size, arguments.longer_side
     config.corpus.near_duplicates = arguments.near_duplicates
-    names = [entry.path for entry in Source(config.corpus.root).entries()]
+    names = [entry.path for entry in CorpusInput(config.corpus.root).entries()]
     with tempfile.TemporaryDirectory(prefix="bench-shard-") as folder:
         config.root = folder
         result = measure(config, names, arguments.rounds)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from cluster.config.compare import CompareConfig
 from cluster.engine import publish
 from cluster.engine.manifest import read_manifest
-from cluster.evaluate.results import Result
+from cluster.evaluate.results import ModelResult
 from cluster.tracking.journal import flatten
 from fss.evaluation import bootstrap
 from fss.evaluation.bootstrap import Columns, Difference, Interval, Replicates
@@ -109,7 +109,7 @@ class Comparison:
     base: str
     samples: int
     seed: int
-    results: Sequence[Result]
+    results: Sequence[ModelResult]
     figures: Mapping[Key, Interval]
     gaps: Mapping[Key, Difference]
     class_names: Mapping[int, str]
@@ -179,11 +179,11 @@ def compare(config: CompareConfig) -> Comparison:
     return Comparison(models, base, config.samples, config.seed, results, figures, gaps, classes)
 
 
-def _result(label: str, group: Group, metric: str, found: Replicates, interval: Interval) -> Result:
+def _result(label: str, group: Group, metric: str, found: Replicates, interval: Interval) -> ModelResult:
     by_seed = list(found.by_seed(metric).values())
     spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
     folds = list(found.by_fold(metric).values())
-    return Result(label, METRICS[metric], group[1], folds, spread, (interval.low, interval.high), group[0])
+    return ModelResult(label, METRICS[metric], group[1], folds, spread, (interval.low, interval.high), group[0])
 
 
 def _models(runs: Sequence[str]) -> list[Model]:

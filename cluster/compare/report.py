@@ -14,7 +14,7 @@ from cluster.config.compare import CompareConfig
 from cluster.engine import publish
 from cluster.engine.places import own_folder
 from cluster.evaluate.results import (
-    Result,
+    ModelResult,
     latex,
     latex_lines,
     markdown_lines,
@@ -111,7 +111,7 @@ def _class_rows(found: Comparison, group: Group) -> Iterator[list[str]]:
 
 
 def _name(group: Group, metric: str) -> str:
-    return f"{Result('', metric, group[1], [], ways=group[0]).protocol} {metric}"
+    return f"{ModelResult('', metric, group[1], [], ways=group[0]).protocol} {metric}"
 
 
 def _gap(gap: Difference) -> str:

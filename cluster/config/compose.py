@@ -31,7 +31,7 @@ def load(arguments: Sequence[str], further: Callable[[Config], list[str]] | None
     Raises:
         ValueError: naming every mistake: unknown keys, wrong types, values and presets, contradictions.
     """
-    given = Given.read(arguments, choosable=groups())
+    given = Arguments.read(arguments, choosable=groups())
     tree = presets(given.choices)
     naming = {f"{group}.{choice.key}" for group, choice in build.CHOICES.items()}
     given.put(tree, Config, {}, naming.__contains__)  # the names say which other keys there are
@@ -47,7 +47,7 @@ def load_keys(schema: type[T], arguments: Sequence[str]) -> T:
     Raises:
         ValueError: naming every mistake, keys without a value among them.
     """
-    given, tree = Given.read(arguments), dict[str, Any]()
+    given, tree = Arguments.read(arguments), dict[str, Any]()
     given.put(tree, schema, {})
     config, wrong = build.simple(schema, tree)
     missing = sorted(key for key, value in vars(config).items() if value == MISSING and key not in given.texts)
@@ -64,7 +64,7 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 @dataclass
-class Given:
+class Arguments:
     """What was given on the command line: presets by their group, values by their key as text, and its mistakes."""
 
     choices: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -74,7 +74,7 @@ class Given:
     """Keys whose text means no value of their type."""
 
     @classmethod
-    def read(cls, arguments: Sequence[str], choosable: Mapping[str, Sequence[str]] | None = None) -> Given:
+    def read(cls, arguments: Sequence[str], choosable: Mapping[str, Sequence[str]] | None = None) -> Arguments:
         """Take `key=value` arguments apart; the last of several values of a key counts."""
         given = cls()
         for argument in arguments:

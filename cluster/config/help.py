@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from cluster.config import Config, build, values
-from cluster.config.compose import CONF, Given, groups, load, presets
+from cluster.config.compose import CONF, Arguments, groups, load, presets
 
 _FLAGS = ("--help", "-h")
 _WIDTH = 110
@@ -88,7 +88,7 @@ def answer(command: Command, arguments: Sequence[str]) -> str:
     """
     topic, others = _topic(arguments)
     names = groups() if command.schema is Config else {}
-    tree = presets(Given.read(others, names).choices) if names else {}
+    tree = presets(Arguments.read(others, names).choices) if names else {}
     schema = build.classes(tree)[0] if names else {}
     config: Any = build.simple(command.schema, tree, schema)[0]
     known = {key.name: key for key in [*(_others() if names else []), *_keys(config)]}

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from cluster.engine.stage import Work
 from cluster.evaluate.episode_list import Item
-from cluster.evaluate.measure import DataSpec, Entry
+from cluster.evaluate.measure import DataSpec, MeasuredModel
 from cluster.evaluate.settings import EvaluateMeans, EvaluateSettings, enough, refuse_seen
 from cluster.features import backbone
 from cluster.features.backbone import BackboneSpec
@@ -29,7 +29,7 @@ def data_spec(work: EvaluateWork) -> DataSpec:
     return DataSpec(chosen.name, root, where.list_file, tuple(chosen.options.items()))
 
 
-def entries(work: EvaluateWork) -> tuple[Entry, ...]:
+def entries(work: EvaluateWork) -> tuple[MeasuredModel, ...]:
     """What is measured: training-free models first, the model last; all candidates of it if labels select."""
     chosen, folder = work.settings, work.means.exported
     if folder is not None:
@@ -45,7 +45,7 @@ def entries(work: EvaluateWork) -> tuple[Entry, ...]:
     found = list(_free(chosen, spec, FLOORS))
     if chosen.backbone.weights == "pretrain":
         untrained = replace(spec, weights="random", seed=chosen.seed)
-        found.insert(0, Entry(f"{heads.training_free()['prototype']}, random backbone", untrained, "prototype"))
+        found.insert(0, MeasuredModel(f"{heads.training_free()['prototype']}, random backbone", untrained, "prototype"))
     folder = work.inputs["train"].folder / "model"
     spec = _exported(folder) if chosen.tuned else spec
     return (*found, *_trained(chosen, f"{name}, meta-trained", spec, folder))
@@ -58,7 +58,7 @@ def _exported(folder: Path) -> BackboneSpec:
     return BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
 
 
-def refuse_trained_on(found: Sequence[Entry], dataset: Dataset, items: Sequence[Item]) -> None:
+def refuse_trained_on(found: Sequence[MeasuredModel], dataset: Dataset, items: Sequence[Item]) -> None:
     """Refuse to measure any of the models on classes of these episodes that it was trained on, see `refuse_seen`."""
     tested = sorted({dataset.class_names[way.class_id - 1] for item in items for way in item.episode.ways})
     for entry in found:
@@ -72,15 +72,15 @@ def _free(
     usual: Sequence[str],
     without: str | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Iterator[Entry]:
+) -> Iterator[MeasuredModel]:
     asked = chosen.baselines if options is None else None
     for name in usual if asked is None else asked:
         if name != without:
-            yield Entry(heads.training_free()[name], spec, name, tuple((options or {}).items()))
+            yield MeasuredModel(heads.training_free()[name], spec, name, tuple((options or {}).items()))
 
 
-def _trained(chosen: EvaluateSettings, label: str, spec: BackboneSpec, folder: Path) -> list[Entry]:
+def _trained(chosen: EvaluateSettings, label: str, spec: BackboneSpec, folder: Path) -> list[MeasuredModel]:
     if chosen.select == "holdout":
-        return [Entry(label, spec, "trained", (), str(folder))]
+        return [MeasuredModel(label, spec, "trained", (), str(folder))]
     found = enough(folder, chosen.select)
-    return [Entry(f"{label}, step {c.step}", spec, "trained", (), str(folder), str(c.path)) for c in found]
+    return [MeasuredModel(f"{label}, step {c.step}", spec, "trained", (), str(folder), str(c.path)) for c in found]

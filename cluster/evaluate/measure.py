@@ -39,7 +39,7 @@ _FEATURES = 1
 
 
 @dataclass(frozen=True)
-class Entry:
+class MeasuredModel:
     """A model to measure: its name in tables, its backbone, and a head.
 
     The head is built by name and options, or is that of the exported model in `folder`; `weights` is a safetensors file
@@ -59,7 +59,7 @@ class Entry:
 
 
 @functools.lru_cache(maxsize=32)
-def _load_head(entry: Entry) -> Head:
+def _load_head(entry: MeasuredModel) -> Head:
     device = entry.spec.load().device
     if entry.folder:
         head = segmenter.Segmenter.load(entry.folder).head
@@ -162,7 +162,7 @@ class Describe:
     """Rows that a head is fitted on, one for each of some images."""
 
     data: DataSpec
-    entry: Entry
+    entry: MeasuredModel
     cache: Cache
 
     @torch.inference_mode()
@@ -182,7 +182,7 @@ class RunBlock:
     """Runs every model over one block of episodes."""
 
     data: DataSpec
-    entries: tuple[Entry, ...]
+    entries: tuple[MeasuredModel, ...]
     cache: Cache
     side: int | None
     """Of the model's resolution, pixels; none = that of the model's own input."""
@@ -204,12 +204,12 @@ class RunBlock:
         files[name] = publish.parquet(pa.Table.from_pylist(rows, schema=SCHEMA))
         return Output(files, {name: len(rows)}, {"episodes": len(items)})
 
-    def _results(self, entry: Entry, items: Sequence[Item]) -> Any:
+    def _results(self, entry: MeasuredModel, items: Sequence[Item]) -> Any:
         source = photos(self.data, entry.spec, self.cache)
         side = self.side or entry.spec.size
         return zip(items, running.run(entry.load(), source, [i.episode for i in items], side), strict=True)
 
-    def _folder(self, entry: Entry, item: Item) -> str:
+    def _folder(self, entry: MeasuredModel, item: Item) -> str:
         way = f"{item.ways}way-" if item.ways > 1 else ""
         return "" if self.flat else f"{slug(entry.label)}/fold{item.fold}-{way}{item.shots}shot-seed{item.seed}/"
 
@@ -220,7 +220,7 @@ class Picture:
 
     name: str
     item: Item
-    entry: Entry
+    entry: MeasuredModel
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Draw(RunBlock):
         return Output(files, dict.fromkeys(files, 1), {"pictures": len(files)})
 
 
-def _rows(label: str, item: Item, result: running.Result) -> list[dict[str, Any]]:
+def _rows(label: str, item: Item, result: running.EpisodeResult) -> list[dict[str, Any]]:
     found = zip(episode_list.rows(item), result.counts, result.model_counts, strict=True)
     return [
         {"model": label, **row, **asdict(own), **{f"{MODEL}{name}": n for name, n in asdict(coarse).items()}}
@@ -253,7 +253,7 @@ SCHEMA = pa.schema(
 )
 
 
-def _picture(dataset: Dataset, result: running.Result) -> np.ndarray:
+def _picture(dataset: Dataset, result: running.EpisodeResult) -> np.ndarray:
     episode, way, counts = result.episode, result.episode.ways[0], result.counts[0]
     return pictures.episode_picture(
         [dataset.image(name) for name in way.supports],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.evaluate.results import Result, markdown_lines, results_latex, results_markdown
+from cluster.evaluate.results import ModelResult, markdown_lines, results_latex, results_markdown
 from cluster.tracking.journal import Journal
 
 NAMES = {
@@ -41,11 +41,11 @@ def pick(found: Mapping[str, Any], key: str) -> float:
     return float(found)  # type: ignore[arg-type]
 
 
-def results(figures: Figures) -> list[Result]:
+def results(figures: Figures) -> list[ModelResult]:
     """The rows of the results tables."""
     ways = max(figures["protocol"]["ways"])
     return [
-        Result(
+        ModelResult(
             model,
             name,
             int(number),

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Result:
+class ModelResult:
     """What one model reached under one protocol: `folds` are fractions in [0,1] by fold, None where not measured.
 
     `metric` is a name such as ``mIoU`` or ``FB-IoU``; `shots` the number of support images. `spread` is the standard
@@ -39,7 +39,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """One metric. `groups` are protocols (``1-shot``); `cells[i][j]` belong to model i and group j: a number a column.
 
     `means[i][j]` is the text of that group's last number, with its spread and interval.
@@ -59,12 +59,12 @@ class Table:
         return max(known) if len(known) > 1 else None
 
 
-def tables(results: Sequence[Result]) -> list[Table]:
+def tables(results: Sequence[ModelResult]) -> list[ResultTable]:
     """One table per metric; metrics and models in the order of their first appearance, ways and shots sorted."""
     return [_table(metric, [r for r in results if r.metric == metric]) for metric in _unique(r.metric for r in results)]
 
 
-def _table(metric: str, results: Sequence[Result]) -> Table:
+def _table(metric: str, results: Sequence[ModelResult]) -> ResultTable:
     count = max(len(result.folds) for result in results)
     numbers = next((result.numbers for result in results if len(result.numbers) == count), None)
     columns = [f"fold {i}" for i in numbers or range(count)] + ["mean"] * (count > 1)
@@ -75,10 +75,10 @@ def _table(metric: str, results: Sequence[Result]) -> Table:
     rows = [[found.get((model, group)) for group in groups] for model in models]
     cells = [[_numbers(result, count) for result in row] for row in rows]
     means = [[_mean_text(result, count) for result in row] for row in rows]
-    return Table(metric, groups, columns, models, cells, means)
+    return ResultTable(metric, groups, columns, models, cells, means)
 
 
-def _numbers(result: Result | None, count: int) -> list[float | None]:
+def _numbers(result: ModelResult | None, count: int) -> list[float | None]:
     if result is None:
         return [None] * (count + (count > 1))
     folds = list(result.folds) + [None] * (count - len(result.folds))
@@ -86,7 +86,7 @@ def _numbers(result: Result | None, count: int) -> list[float | None]:
     return folds if count == 1 else [*folds, result.mean if whole else None]
 
 
-def _mean_text(result: Result | None, count: int) -> str:
+def _mean_text(result: ModelResult | None, count: int) -> str:
     return percent(_numbers(result, count)[-1], result.spread, result.interval) if result else percent(None)
 
 
@@ -104,7 +104,7 @@ def percent(
     return text + (f" [{100 * interval[0]:{sign}.1f}, {100 * interval[1]:{sign}.1f}]" if interval else "")
 
 
-def text_rows(table: Table) -> list[list[str]]:
+def text_rows(table: ResultTable) -> list[list[str]]:
     """The table as strings: model, then every column of every group; spread and interval stand in a group's last."""
     rows = []
     for model, row, means in zip(table.models, table.cells, table.means, strict=True):
@@ -115,22 +115,22 @@ def text_rows(table: Table) -> list[list[str]]:
     return rows
 
 
-def results_table(results: Sequence[Result]) -> str:
+def results_table(results: Sequence[ModelResult]) -> str:
     """Aligned plain text for a terminal, one block per metric, in percent."""
     return "\n\n".join(_plain(table) for table in tables(results))
 
 
-def results_markdown(results: Sequence[Result]) -> str:
+def results_markdown(results: Sequence[ModelResult]) -> str:
     """The same as Markdown tables; the best number of each column is bold."""
     return "\n\n".join(_markdown(table) for table in tables(results))
 
 
-def results_latex(results: Sequence[Result]) -> str:
+def results_latex(results: Sequence[ModelResult]) -> str:
     """The same for LaTeX with the package booktabs: one tabular per metric, the best number of each column bold."""
     return "\n\n".join(_latex(table) for table in tables(results))
 
 
-def means_markdown(results: Sequence[Result]) -> str:
+def means_markdown(results: Sequence[ModelResult]) -> str:
     """The means alone, one column per metric and shots: small enough for the head of a run's page in the MLflow UI."""
     every = tables(results)
     header = [f"{group} {table.metric}" for table in every for group in table.groups]
@@ -187,7 +187,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 }
 
 
-def _plain(table: Table) -> str:
+def _plain(table: ResultTable) -> str:
     rows = [["model"] + [name for _ in table.groups for name in table.columns], *text_rows(table)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     span = len(table.columns)
@@ -203,12 +203,12 @@ def _join(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cells).rstrip()
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: ResultTable) -> str:
     header = [f"{table.metric} [%]"] + [f"{group} {name}" for group in table.groups for name in table.columns]
     return markdown_lines([header, *_bold(table, text_rows(table), "**{}**")])
 
 
-def _latex(table: Table) -> str:
+def _latex(table: ResultTable) -> str:
     span = len(table.columns)
     groups = [rf"\multicolumn{{{span}}}{{c}}{{{latex(f'{group} {table.metric}')} [\%]}}" for group in table.groups]
     rules = [rf"\cmidrule(lr){{{2 + j * span}-{1 + (j + 1) * span}}}" for j in range(len(groups))]
@@ -217,7 +217,7 @@ def _latex(table: Table) -> str:
     return latex_lines([header, *rows], [" & ".join(["", *groups]) + r" \\", " ".join(rules)])
 
 
-def _bold(table: Table, rows: Sequence[Sequence[str]], form: str) -> list[list[str]]:
+def _bold(table: ResultTable, rows: Sequence[Sequence[str]], form: str) -> list[list[str]]:
     """The rows of `table` with the best number of each column in `form`."""
     span = len(table.columns)
     shown = []

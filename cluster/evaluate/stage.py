@@ -27,7 +27,7 @@ from cluster.engine.stage import File, Stage, Unit, read_file, write_file
 from cluster.evaluate import episode_list, figures, measured, supports
 from cluster.evaluate.entries import EvaluateWork, data_spec, entries, refuse_trained_on
 from cluster.evaluate.episode_list import Item
-from cluster.evaluate.measure import Cache, Describe, Draw, Entry, IndexImages, Picture, Prepare, RunBlock, slug
+from cluster.evaluate.measure import Cache, Describe, Draw, IndexImages, MeasuredModel, Picture, Prepare, RunBlock, slug
 from cluster.evaluate.settings import check, decode, means, read, settings
 from cluster.evaluate.supports import MaskSupports
 from cluster.evaluate.units import blocks, image_names, image_units, support_units
@@ -36,7 +36,7 @@ from cluster.label.sources import cam
 from cluster.train import candidates
 from fss import heads, segmenter
 from fss.datasets import Dataset
-from fss.evaluation.episodes import Pool, Rules, draw, pool
+from fss.evaluation.episodes import EpisodePool, EpisodeRules, draw, pool
 from fss.heads.parts.capabilities import Fits
 
 logger = logging.getLogger(__name__)
@@ -115,9 +115,9 @@ class _Evaluation:
         there = range(len(self.dataset.folds))
         return there if fold == "all" else [fold]
 
-    def _pool(self, areas: Mapping[str, Mapping[int, int]], fold: int, k: int, ways: int) -> Pool:
+    def _pool(self, areas: Mapping[str, Mapping[int, int]], fold: int, k: int, ways: int) -> EpisodePool:
         classes, chosen = self.dataset.folds[fold], self.settings.protocol
-        rules = Rules(chosen.order, ways, k, self.settings.data.min_area, chosen.tiny_queries)
+        rules = EpisodeRules(chosen.order, ways, k, self.settings.data.min_area, chosen.tiny_queries)
         try:
             found = pool(areas, classes, rules)
         except ValueError as error:
@@ -155,7 +155,7 @@ class _Evaluation:
         self.support_iou = counts["intersection"] / max(counts["union"], 1)
         self.data = dataclasses.replace(self.data, supports=str(self.folder / supports.FOLDER))
 
-    def _fitted(self, entry: Entry) -> Entry:
+    def _fitted(self, entry: MeasuredModel) -> MeasuredModel:
         """The entry, its head fitted on the images of the data set, unlabelled, if it needs that."""
         if entry.folder or not isinstance(head := entry.load(), Fits):
             return entry
@@ -166,7 +166,7 @@ class _Evaluation:
         weights = save({name: value.cpu().contiguous() for name, value in head.state_dict().items()})
         path = self.folder / f"fitted/{slug(entry.label)}.safetensors"
         publish.write_bytes(path, weights)
-        return Entry(entry.label, entry.spec, entry.head, entry.options, entry.folder, str(path))
+        return MeasuredModel(entry.label, entry.spec, entry.head, entry.options, entry.folder, str(path))
 
     def _predictions(self, items: Sequence[Item]) -> tuple[bool, bool]:
         """Whether masks are saved, and whether episode numbers alone tell them apart."""
@@ -202,7 +202,7 @@ class _Evaluation:
         by_step = {candidates.step_of(e.weights): e for e in self.entries if e.folder and e.weights}
         steps = selection.get("steps", {})
 
-        def entry(row: Mapping[str, Any]) -> Entry:
+        def entry(row: Mapping[str, Any]) -> MeasuredModel:
             return by_step.get(steps.get(f"fold {row['fold']}, {row['shots']}-shot"), self.entries[-1])
 
         chosen = tuple(

@@ -35,7 +35,7 @@ class FeaturePass:
 
     corpus: Path
     spec: BackboneSpec
-    recipe: pseudo.Recipe
+    recipe: pseudo.EmbeddingOptions
     batch: int = 16
     features: bool = False
     """Whether blocks bring the backbone's levels beside the embeddings."""

@@ -27,7 +27,7 @@ from cluster.label import sources
 from fss import seals
 from fss.clustering import hierarchy, kmeans
 from fss.clustering import init as kmeans_init
-from fss.clustering.kmeans import Found, State
+from fss.clustering.kmeans import Clustering, LloydState
 from fss.labelling import pseudo
 
 logger = logging.getLogger(__name__)
@@ -164,10 +164,10 @@ def _work(work: KmeansWork) -> tuple[Sequence[File], Mapping[str, int]]:
     return files, {"points": number, "iterations": len(best.history), "clusters": len(sizes)}
 
 
-def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: int) -> tuple[State, np.ndarray]:
+def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: int) -> tuple[LloydState, np.ndarray]:
     """The finest level's k-means and the (D,) float64 centre of its points."""
     chosen, pool = work.settings, work.pool
-    recipe = picked(kmeans.Recipe, chosen, clusters=chosen.levels[0], method=chosen.init)
+    recipe = picked(kmeans.LloydOptions, chosen, clusters=chosen.levels[0], method=chosen.init)
     centre = sum(pool.each(RowSum(sample.folder), units)) / number
 
     def sums_of(centroids: np.ndarray) -> kmeans.Sums:
@@ -191,7 +191,7 @@ def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: i
     return state, centre
 
 
-def _iterations(recipe: kmeans.Recipe, state: State | None) -> int:
+def _iterations(recipe: kmeans.LloydOptions, state: LloydState | None) -> int:
     """Iterations of the whole run that are behind us; a restart that ended early counts as all of its own."""
     if state is None:
         return 0
@@ -213,7 +213,7 @@ def _first_points(sample: Path, units: Sequence[Chunk], clusters: int) -> np.nda
     return np.concatenate(found)
 
 
-def write_state(state: State) -> bytes:
+def write_state(state: LloydState) -> bytes:
     """`state` as safetensors, sealed: every bit of it."""
     arrays = {
         "place": np.array([state.restart, int(state.ended)], dtype=np.int64),
@@ -226,7 +226,7 @@ def write_state(state: State) -> bytes:
     return seals.seal(safetensors.numpy.save(arrays))
 
 
-def read_state(path: Path) -> State | None:
+def read_state(path: Path) -> LloydState | None:
     """What `write_state` wrote; None if there is nothing, or nothing whole."""
     if not path.is_file():
         return None
@@ -236,12 +236,12 @@ def read_state(path: Path) -> State | None:
         return None
     arrays = safetensors.numpy.load(data)
 
-    def found(name: str) -> Found:
+    def found(name: str) -> Clustering:
         history = tuple(arrays[f"{name}.history"].tolist())
-        return Found(arrays[f"{name}.centroids"], history, arrays[f"{name}.counts"])
+        return Clustering(arrays[f"{name}.centroids"], history, arrays[f"{name}.counts"])
 
     restart, ended = arrays["place"].tolist()
-    return State(restart, found("now"), found("best"), bool(ended), tuple(arrays["inertias"].tolist()))
+    return LloydState(restart, found("now"), found("best"), bool(ended), tuple(arrays["inertias"].tolist()))
 
 
 def _log(work: KmeansWork, history: Sequence[float], sizes: np.ndarray) -> None:

@@ -22,7 +22,7 @@ from cluster.features import backbone
 from cluster.features.backbone import BackboneSettings
 from cluster.features.feature_pass import FeaturePass, units
 from cluster.label import sources
-from cluster.label.sources import Given
+from cluster.label.sources import LabellerInputs
 from fss import shards
 from fss.imaging import images
 from fss.labelling import pseudo
@@ -117,7 +117,7 @@ def _work(work: Work[LabelSettings, LabelMeans]) -> tuple[Sequence[File], Mappin
     source = sources.by_name(chosen.name)
     network = backbone.spec(chosen.backbone, means.weights, work.inputs)
     features = FeaturePass(corpus.folder, network, source.recipe(chosen.source), means.batch, source.features)
-    labeller = source.labeller(Given(chosen.source, means.source, work.inputs, network))
+    labeller = source.labeller(LabellerInputs(chosen.source, means.source, work.inputs, network))
     files, counts = work.map("label", LabelShard(features, labeller), units(corpus))
     if not counts["regions"]:
         raise StageError(

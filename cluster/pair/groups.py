@@ -25,7 +25,7 @@ PAIRINGS = "fss.tasks.pairing"
 
 
 @dataclass(frozen=True)
-class Group:
+class ShardGroup:
     """The files of one group: corpus shards, their label maps and region tables."""
 
     corpus: tuple[File, ...]
@@ -33,21 +33,21 @@ class Group:
     regions: tuple[File, ...]
 
 
-def groups(corpus: Manifest, labels: Manifest, size: int) -> list[Group]:
+def groups(corpus: Manifest, labels: Manifest, size: int) -> list[ShardGroup]:
     """All shards in groups of `size`, in order."""
     columns = (corpus.named(".tar"), labels.named(".tar"), labels.named(".regions.parquet"))
-    return [Group(*(tuple(c[start : start + size]) for c in columns)) for start in range(0, len(columns[0]), size)]
+    return [ShardGroup(*(tuple(c[start : start + size]) for c in columns)) for start in range(0, len(columns[0]), size)]
 
 
-def read_regions(folder: Path, files: Sequence[File], *, descriptors: bool = True) -> pairs.Table:
+def read_regions(folder: Path, files: Sequence[File], *, descriptors: bool = True) -> pairs.RegionTable:
     """The regions of a group; without descriptors, which are nearly all of it, their width is 0."""
     parts = [pq.read_table(io.BytesIO(read_file(folder, file)), columns=_columns(descriptors)) for file in files]
     table = pa.concat_tables([part for part in parts if len(part)] or parts[:1]).combine_chunks()
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names if name != "descriptor"}
     if not descriptors:
-        return pairs.Table(**columns, descriptor=np.zeros((len(table), 0), np.float32))
+        return pairs.RegionTable(**columns, descriptor=np.zeros((len(table), 0), np.float32))
     values = table["descriptor"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return pairs.Table(**columns, descriptor=values.reshape(len(table), -1))
+    return pairs.RegionTable(**columns, descriptor=values.reshape(len(table), -1))
 
 
 def _columns(descriptors: bool) -> list[str]:
@@ -62,12 +62,14 @@ def held_out(keys: np.ndarray, seed: int) -> np.ndarray:
     return np.array(held, bool)[code]
 
 
-def drawn(table: pairs.Table, rules: Rules, *, seed: int, queries: np.ndarray | None = None) -> Sequence[pairs.Pairing]:
+def drawn(
+    table: pairs.RegionTable, rules: Rules, *, seed: int, queries: np.ndarray | None = None
+) -> Sequence[pairs.Pairing]:
     """A group's pairings, as `rules.pairing` makes them; see `cross_image.draw` for the arguments."""
     return choices.load(PAIRINGS, rules.pairing).draw(table, rules, seed=seed, queries=queries)
 
 
-def number_drawn(table: pairs.Table, rules: Rules, queries: np.ndarray) -> int:
+def number_drawn(table: pairs.RegionTable, rules: Rules, queries: np.ndarray) -> int:
     """How many pairings `drawn` finds among `queries` (R,) bool, whatever the seed, without looking at descriptors."""
     return int(choices.load(PAIRINGS, rules.pairing).count(table, rules, queries))
 
@@ -102,7 +104,7 @@ class Members:
 class Regions:
     """A group's regions with its images and label maps: makes tasks of pairings, by rules that say how to split."""
 
-    def __init__(self, corpus: Path, labels: Path, group: Group, table: pairs.Table, rules: Rules):
+    def __init__(self, corpus: Path, labels: Path, group: ShardGroup, table: pairs.RegionTable, rules: Rules):
         self.table, self.rules = table, rules
         self.pictures = Members(corpus, group.corpus)
         self._maps = Members(labels, group.labels)

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from cluster.config import Config
 from cluster.engine import publish
 from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work
-from cluster.pair.groups import Group, Regions, drawn, groups, held_out, read_regions
+from cluster.pair.groups import Regions, ShardGroup, drawn, groups, held_out, read_regions
 from fss import rng, shards
 from fss.tasks import task
 from fss.tasks.pairing.parts import pairs, usage
@@ -56,8 +56,8 @@ class PairGroup:
     seed: int
 
     def __call__(self, unit: Unit) -> Output:
-        """`unit.payload` is a `Group`."""
-        group: Group = unit.payload
+        """`unit.payload` is a `ShardGroup`."""
+        group: ShardGroup = unit.payload
         table = read_regions(self.labels, group.regions)
         source, held = Regions(self.corpus, self.labels, group, table, self.rules), held_out(table.key, self.seed)
         found = {
@@ -84,7 +84,7 @@ class PairGroup:
             counts["rejected"] = sum(map(len, found.values())) - len(every)
         return Output(MadeLate(files), samples, counts)
 
-    def _usable(self, table: pairs.Table) -> int:
+    def _usable(self, table: pairs.RegionTable) -> int:
         return int(pairs.usable(table, self.rules).sum())
 
 

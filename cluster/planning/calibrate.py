@@ -34,8 +34,8 @@ from cluster.planning.probes import Passes, Steps
 from cluster.planning.timing import Note, TimedPool, Trial
 from cluster.pretrain import stage as pretrain
 from cluster.shard import stage as shard
-from cluster.shard.hashing import Layout
-from cluster.shard.inputs import Entry, Source
+from cluster.shard.hashing import ShardLayout
+from cluster.shard.inputs import CorpusInput, Entry
 from cluster.shard.places import is_url
 from cluster.train import stage as train
 from fss import heads
@@ -48,7 +48,7 @@ _REGION = 200
 
 
 @dataclass(frozen=True)
-class Some(Source):
+class Some(CorpusInput):
     """A few of a source's inputs: files and members of tars."""
 
     chosen: tuple[Entry, ...] = ()
@@ -59,7 +59,7 @@ class Some(Source):
 
 
 @dataclass(frozen=True)
-class Sums:
+class KmeansCost:
     """What k-means costs, in seconds; where nothing is clustered all but `memory` is 0."""
 
     point: float
@@ -85,7 +85,7 @@ class Measured:
     """The same for a single bucket: what comes with the rows."""
     compare: float
     """Seconds for each pair of images that are looked at as near-duplicates."""
-    sums: Sums
+    sums: KmeansCost
     training: Mapping[str, Steps]
     """Of `pretrain` and `train`, if they are configured."""
     driver: float
@@ -135,7 +135,7 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
         for step in {"sample", "label"} & set(names):
             costs[step] = _explained(costs[step], second.run, pool)
         corpus, dimensions = second.run.manifest("shard").counts, _dimensions(second.run)
-        sums, fixed, points = Sums(0.0, 0.0, 0.0, costs["label"].base, 0.0), dict(second.fixed), 0.0
+        sums, fixed, points = KmeansCost(0.0, 0.0, 0.0, costs["label"].base, 0.0), dict(second.fixed), 0.0
         if "sample" in names:
             sample = second.run.manifest("sample").counts
             sums = _kmeans(config, second.run, pool, dimensions)
@@ -168,12 +168,12 @@ def planned(config: Config) -> list[str]:
     return ["shard", *labels, *([] if config.train.tasks == "stream" else ["pair"])]
 
 
-def layout(config: Config, *, bucket: bool = False) -> Layout:
+def layout(config: Config, *, bucket: bool = False) -> ShardLayout:
     """How the rows of the planned corpus are spread, or those of a single bucket."""
     size = config.plan.corpus_size
     assert size is not None
     number = 1 if bucket else math.ceil(size / config.corpus.shard_size)
-    return Layout(number, config.seed, config.corpus.near_duplicates)
+    return ShardLayout(number, config.seed, config.corpus.near_duplicates)
 
 
 def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
@@ -284,13 +284,13 @@ def _dimensions(run: Run) -> int:
     return max(int(table.field("descriptor").type.list_size) for table in tables)  # 1 where there is no region
 
 
-def _kmeans(config: Config, run: Run, pool: TimedPool, dimensions: int) -> Sums:
+def _kmeans(config: Config, run: Run, pool: TimedPool, dimensions: int) -> KmeansCost:
     """What a point of so many dimensions costs at the configured number of clusters."""
     sample, finest = run.manifest("sample"), (*config.source.hierarchy, config.source.clusters)[0]
     file = max(sample.named(".npy"), key=lambda file: file.count)
     (point, read), note = pool.one(probes.TimeSums(sample.folder, file), finest)
     driver, iteration = probes.adding(pool.pool, (finest, dimensions))
-    return Sums(point, read, driver, note.memory, iteration)
+    return KmeansCost(point, read, driver, note.memory, iteration)
 
 
 def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, Steps]]:

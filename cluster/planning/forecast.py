@@ -10,7 +10,7 @@ from dataclasses import replace
 from cluster.config import Config
 from cluster.kmeans.stage import CHUNK_POINTS
 from cluster.planning.calibrate import Measured, is_remote, layout
-from cluster.planning.plan import Amount, Cost, Machines, Row, row, size
+from cluster.planning.plan import Amount, Cost, Machines, PlanRow, row, size
 from cluster.shard.stage import chunk_size
 from fss.clustering.init import points_wanted
 
@@ -21,9 +21,9 @@ _SHARD = 2000
 _ENTRY = 300
 
 
-def predict(config: Config, measured: Measured, machines: Machines) -> list[Row]:
+def predict(config: Config, measured: Measured, machines: Machines) -> list[PlanRow]:
     """The plan for `plan.corpus_size` inputs. `fixed` seconds of a stage, measured once, are on its first step."""
-    rows: list[Row] = []
+    rows: list[PlanRow] = []
     for cost, amount in _steps(config, measured, machines.workers):
         remote = is_remote(config) and cost.step in ("hash", "build")
         one = row(cost, amount, machines, remote=remote)
@@ -134,7 +134,7 @@ def _kmeans(config: Config, measured: Measured, images: float, workers: int) -> 
     return cost, Amount(points, chunk, passes, kept * total + start)
 
 
-def _pretrain(config: Config, measured: Measured, machines: Machines) -> list[Row]:
+def _pretrain(config: Config, measured: Measured, machines: Machines) -> list[PlanRow]:
     if "pretrain" not in measured.training:
         return []
     steps, chosen = measured.training["pretrain"], config.pretrain
@@ -148,7 +148,7 @@ def _pretrain(config: Config, measured: Measured, machines: Machines) -> list[Ro
     return [_trained(cost, chosen.steps, config, machines)]
 
 
-def _train(config: Config, measured: Measured, machines: Machines) -> list[Row]:
+def _train(config: Config, measured: Measured, machines: Machines) -> list[PlanRow]:
     """The head: features of a view of an image are computed once if they fit, views are drawn at random."""
     if "train" not in measured.training:
         return []
@@ -170,14 +170,14 @@ def _train(config: Config, measured: Measured, machines: Machines) -> list[Row]:
     return [_trained(cost, chosen.steps, config, machines)]
 
 
-def _trained(cost: Cost, steps: int, config: Config, machines: Machines) -> Row:
+def _trained(cost: Cost, steps: int, config: Config, machines: Machines) -> PlanRow:
     """All training workers take part in every step, as if they were one."""
     workers = config.cluster.train_workers
     cpus, gpus = workers * config.cluster.cpus_per_train_worker, workers if machines.gpus else 0
     return row(cost, Amount(steps, steps), Machines(1, cpus, gpus))
 
 
-def notes(config: Config, rows: list[Row], machines: Machines) -> Iterator[str]:
+def notes(config: Config, rows: list[PlanRow], machines: Machines) -> Iterator[str]:
     """What the reader of the table should know before starting: what is not in it, and what no machine has."""
     inputs = _inputs(config)
     waiting = 2 * machines.workers * chunk_size(math.ceil(inputs)) * _ENTRY

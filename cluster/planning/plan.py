@@ -66,7 +66,7 @@ class Machines:
 
 
 @dataclass(frozen=True)
-class Row:
+class PlanRow:
     """A step in full: seconds on these machines, hours of CPUs and GPUs, bytes, and what it waits for (`roof`)."""
 
     stage: str
@@ -81,7 +81,7 @@ class Row:
     roof: str
 
 
-def row(cost: Cost, amount: Amount, machines: Machines, *, remote: bool = False) -> Row:
+def row(cost: Cost, amount: Amount, machines: Machines, *, remote: bool = False) -> PlanRow:
     """One step's time, bytes and memory.
 
     Workers take whole units, so the last round may leave some idle. The step takes as long as the slowest of workers,
@@ -99,7 +99,7 @@ def row(cost: Cost, amount: Amount, machines: Machines, *, remote: bool = False)
         waits["disk"] = (written + (0 if remote else read)) / machines.disk
     roof = max(waits, key=lambda name: waits[name])
     share = worked / 3600
-    return Row(
+    return PlanRow(
         stage=cost.stage,
         step=cost.step,
         items=amount.items,
@@ -119,7 +119,7 @@ def _slowest(cost: Cost, unit: float) -> str:
     return max({**cost.parts, cost.step: rest}.items(), key=lambda part: part[1])[0]
 
 
-def bottleneck(rows: Sequence[Row]) -> str:
+def bottleneck(rows: Sequence[PlanRow]) -> str:
     """What the longest part of the plan waits for, with its share of the time."""
     total = sum(one.seconds for one in rows)
     waits: dict[str, float] = {}
@@ -130,7 +130,7 @@ def bottleneck(rows: Sequence[Row]) -> str:
     return f"{name} ({100 * waits[name] / max(total, 1e-12):.0f} % of the time); the longest stage is {longest.stage}"
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
+def table(rows: Sequence[PlanRow]) -> Iterator[str]:
     """The plan as lines of a table with its sums."""
     yield (
         f"{'step':<16}{'items':>9}{'time':>12}{'CPU-hours':>11}{'GPU-hours':>11}{'read':>10}{'written':>10}"
@@ -138,7 +138,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     )
     for one in rows:
         yield _line(f"{one.stage} {one.step}" if one.step != one.stage else one.stage, one)
-    total = Row(
+    total = PlanRow(
         stage="sum",
         step="sum",
         items=math.nan,
@@ -153,7 +153,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     yield _line("sum", total)
 
 
-def _line(name: str, one: Row) -> str:
+def _line(name: str, one: PlanRow) -> str:
     items = "" if math.isnan(one.items) else _number(one.items)
     return (
         f"{name:<16}{items:>9}{duration(one.seconds):>12}{_number(one.cpu_hours):>11}{_number(one.gpu_hours):>11}"

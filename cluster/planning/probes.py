@@ -17,8 +17,8 @@ from cluster.engine import publish
 from cluster.engine.pool import Pool
 from cluster.engine.stage import File, Output, Unit, read_file, write_file
 from cluster.features.backbone import BackboneSpec
-from cluster.shard.hashing import FindNear, HashChunk, Layout, Route
-from cluster.shard.inputs import Entry, Source
+from cluster.shard.hashing import FindNear, HashChunk, Route, ShardLayout
+from cluster.shard.inputs import CorpusInput, Entry
 from fss import rng, shards
 from fss.backbones.extractor import device_by_name
 from fss.clustering import kmeans
@@ -62,7 +62,7 @@ def _drain(stream: Any) -> None:
     float(next(iter(last.values())).sum())  # waits for the GPU
 
 
-class _MadeUp(Source):
+class _MadeUp(CorpusInput):
     """Files whose content is their name."""
 
     def read(self, path: str, offset: int = -1, size: int = 0) -> bytes:
@@ -99,7 +99,7 @@ class TimePasses:
 
     folder: Path
 
-    def __call__(self, layout: Layout) -> Passes:
+    def __call__(self, layout: ShardLayout) -> Passes:
         """Time them at the number of buckets that a corpus really has."""
         entries = [Entry(f"images/{number:024d}.jpg", 100_000) for number in range(_ROWS)]
         hashing = _MadeUpHash(_MadeUp(None), layout, corpus.Limits())
@@ -113,10 +113,10 @@ class TimePasses:
         size = sum(map(len, self._route([rows], layout).files.values()))
         return Passes(_ROWS, seconds, sum(map(len, output.files.values())), find, route, bucket, size)
 
-    def _find(self, looks: Sequence[File], layout: Layout) -> Output:
+    def _find(self, looks: Sequence[File], layout: ShardLayout) -> Output:
         return FindNear(self.folder, tuple(looks), layout)(Unit("near", 0))
 
-    def _route(self, rows: Sequence[File], layout: Layout) -> Output:
+    def _route(self, rows: Sequence[File], layout: ShardLayout) -> Output:
         return Route(self.folder, tuple(rows), (), layout)(Unit("bucket", 0))
 
 

@@ -85,7 +85,7 @@ class PretrainRecipe:
         warn_of_slow(self.settings.precision, device)
         module = pretrain.PretrainModel(
             SmallNet(seed=self.settings.seed),
-            pretrain.PretrainConfig(bfloat16=self.settings.precision == "bf16"),
+            pretrain.ContrastConfig(bfloat16=self.settings.precision == "bf16"),
             seed=self.settings.seed,
             workers=workers(),
         )

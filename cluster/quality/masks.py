@@ -27,14 +27,14 @@ class MasksSettings:
 
 
 @dataclass(frozen=True)
-class Masks:
+class ClassMasks:
     """Index masks NAME.png in a folder that all workers see; `names[i]` is class i, as far as they are known."""
 
     folder: Path
     names: tuple[str, ...] = ()
 
     @classmethod
-    def rendered(cls, render: Manifest) -> Masks:
+    def rendered(cls, render: Manifest) -> ClassMasks:
         """Those of the rendered corpus."""
         folder = render.folder / "SegmentationClass"
         return cls(folder, class_names(folder))

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from cluster.engine.stage import File, Output, Unit, read_file
-from cluster.quality.masks import Masks
+from cluster.quality.masks import ClassMasks
 from fss import shards
 from fss.drawing import atlas
 from fss.imaging import images
@@ -45,7 +45,7 @@ class Central:
 
 
 @dataclasses.dataclass
-class Found:
+class ShardFigures:
     """Sums over shards and the most central regions of each cluster, from distinct images, nearest first."""
 
     regions: quality.RegionSums
@@ -68,7 +68,7 @@ class Found:
         )
 
     @classmethod
-    def decode(cls, data: bytes) -> Found:
+    def decode(cls, data: bytes) -> ShardFigures:
         """What `encode` wrote."""
         value = json.loads(data)
         pixels = Counter({tuple(place): n for *place, n in value["pixels"]})
@@ -80,7 +80,7 @@ class Found:
             [[Central(*one) for one in best] for best in value["central"]],
         )
 
-    def add(self, other: Found, most: int) -> None:
+    def add(self, other: ShardFigures, most: int) -> None:
         """Take in what another shard holds, keeping `most` regions of each cluster."""
         self.regions += other.regions
         self.masks.add(other.masks)
@@ -104,7 +104,7 @@ class SumShard:
     labels: Path
     clusters: pseudo.Clusters
     rules: Rules
-    masks: Masks | None
+    masks: ClassMasks | None
     most: int
 
     def __call__(self, unit: Unit) -> Output:
@@ -118,17 +118,19 @@ class SumShard:
             table.key, table.label, table.area, table.border, usable, rows, nearest, self.clusters.lengths
         )
         masks, missing = self._masks(files, table.take(usable))
-        found = Found(sums, masks, missing, self._central(number, table, nearest))
+        found = ShardFigures(sums, masks, missing, self._central(number, table, nearest))
         return Output({f"sums/{unit.name}.json": found.encode()}, {}, {"images": files.labels.count})
 
-    def _central(self, shard: int, table: pairs.Table, nearest: tuple[np.ndarray, np.ndarray]) -> list[list[Central]]:
+    def _central(
+        self, shard: int, table: pairs.RegionTable, nearest: tuple[np.ndarray, np.ndarray]
+    ) -> list[list[Central]]:
         found: list[list[Central]] = [[] for _ in range(self.clusters.count)]
         for row in np.flatnonzero(nearest[0] == table.label):
             one = Central(float(nearest[1][row]), str(table.key[row]), int(table.layer[row]), shard)
             found[int(table.label[row])].append(one)
         return [_nearest(regions, self.most) for regions in found]
 
-    def _masks(self, files: Labelled, usable: pairs.Table) -> tuple[quality.MaskSums, int]:
+    def _masks(self, files: Labelled, usable: pairs.RegionTable) -> tuple[quality.MaskSums, int]:
         sums, missing = quality.MaskSums(), 0
         if self.masks is None:
             return sums, missing
@@ -169,13 +171,13 @@ class CropShard:
         return Output({name: shards.pack(samples)}, {name: len(samples)}, {"crops": len(samples)})
 
 
-def read_regions(folder: Path, file: File) -> pairs.Table:
+def read_regions(folder: Path, file: File) -> pairs.RegionTable:
     """One shard's regions, their descriptors as float32."""
     table = pq.read_table(io.BytesIO(read_file(folder, file)))
-    names = [field.name for field in dataclasses.fields(pairs.Table) if field.name != "descriptor"]
+    names = [field.name for field in dataclasses.fields(pairs.RegionTable) if field.name != "descriptor"]
     columns = {name: table[name].to_numpy() for name in names}
     descriptors = table["descriptor"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return pairs.Table(**columns, descriptor=descriptors.reshape(len(table), -1))
+    return pairs.RegionTable(**columns, descriptor=descriptors.reshape(len(table), -1))
 
 
 def _images(corpus: Path, labels: Path, files: Labelled) -> Iterator[tuple[str, dict[str, bytes], dict[str, bytes]]]:

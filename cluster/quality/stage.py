@@ -24,8 +24,8 @@ from cluster.engine.stage import File, Stage, Unit, Work, read_file, write_file
 from cluster.label import sources
 from cluster.label.sources.clusters import read_clusters
 from cluster.quality import masks
-from cluster.quality.masks import Masks, MasksSettings, renders
-from cluster.quality.parts import CROP, Central, CropShard, Found, Labelled, SumShard
+from cluster.quality.masks import ClassMasks, MasksSettings, renders
+from cluster.quality.parts import CROP, Central, CropShard, Labelled, ShardFigures, SumShard
 from fss import shards
 from fss.drawing import atlas
 from fss.imaging import images
@@ -67,11 +67,11 @@ class _Quality:
         self.given, self.folder, self.settings = given, given.folder, given.settings
         self.corpus, self.labels = given.inputs["shard"], given.inputs["label"]
         self.clusters = read_clusters(given.inputs["kmeans"])
-        self.masks: Masks | None = None
+        self.masks: ClassMasks | None = None
         if self.settings.rendered:
-            self.masks = Masks.rendered(given.inputs["render"])
+            self.masks = ClassMasks.rendered(given.inputs["render"])
         elif self.settings.masks is not None and given.means.masks is not None:
-            self.masks = Masks(given.means.masks, self.settings.masks.names)
+            self.masks = ClassMasks(given.means.masks, self.settings.masks.names)
         columns = self.corpus.named(".tar"), self.labels.named(".tar"), self.labels.named(".regions.parquet")
         every = [Labelled(*files) for files in zip(*columns, strict=True)]
         self.files = [files for files in every if files.regions.count][: self.settings.shards]
@@ -93,14 +93,14 @@ class _Quality:
         regions = int(found.regions.regions.sum())
         return files, {**counts, "regions": regions, "clusters": len(table), "masks": found.masks.images}
 
-    def _sums(self) -> tuple[Found, Mapping[str, int]]:
+    def _sums(self) -> tuple[ShardFigures, Mapping[str, int]]:
         rules, most = self.settings.rules, self.settings.regions
         function = SumShard(self.corpus.folder, self.labels.folder, self.clusters, rules, self.masks, most)
         units = [Unit(f"sums-{number:06d}", (number, files)) for number, files in enumerate(self.files)]
         parts, counts = self.given.map("quality", function, units)
-        found = Found.decode(read_file(self.folder, parts[0]))
+        found = ShardFigures.decode(read_file(self.folder, parts[0]))
         for file in parts[1:]:
-            found.add(Found.decode(read_file(self.folder, file)), most)
+            found.add(ShardFigures.decode(read_file(self.folder, file)), most)
         if self.masks is not None and not found.masks.images:
             raise ValueError(
                 f"expected masks with the names of the images in quality.masks={self.masks.folder}, found none for "
@@ -108,7 +108,7 @@ class _Quality:
             )
         return found, counts
 
-    def _crops(self, shown: Sequence[int], found: Found) -> dict[int, list[np.ndarray]]:
+    def _crops(self, shown: Sequence[int], found: ShardFigures) -> dict[int, list[np.ndarray]]:
         """The pictures of the regions that stand for each cluster, the most central first."""
         by_shard: dict[int, dict[tuple[int, int], Central]] = {}
         for cluster in shown:
@@ -125,7 +125,7 @@ class _Quality:
             crops[int(key.split("_")[0])].append(images.decode_colours(pictures[key]))
         return crops
 
-    def _table(self, found: Found) -> list[dict[str, Any]]:
+    def _table(self, found: ShardFigures) -> list[dict[str, Any]]:
         """A row of figures for each cluster, in order; what needs masks is missing without them."""
         sums, (pixels, classes) = found.regions, found.masks.table(self.clusters.count)
         rows = []
@@ -149,7 +149,7 @@ class _Quality:
         self, shown: Sequence[int], table: Sequence[Mapping[str, Any]], crops: Mapping[int, list[np.ndarray]]
     ) -> dict[str, bytes]:
         """The atlas as JPEG files."""
-        rows = [atlas.Row(f"{cluster}", figures_of(table[cluster]), crops[cluster]) for cluster in shown]
+        rows = [atlas.AtlasRow(f"{cluster}", figures_of(table[cluster]), crops[cluster]) for cluster in shown]
         pages, start = {}, 0
         for number, length in enumerate(atlas.paged(len(rows), _PAGE), 1):
             page = atlas.page(rows[start : start + length], crops=self.settings.regions, size=CROP)
@@ -157,7 +157,7 @@ class _Quality:
             start += length
         return pages
 
-    def _figures(self, found: Found, shown: int) -> dict[str, Any]:
+    def _figures(self, found: ShardFigures, shown: int) -> dict[str, Any]:
         """The content of quality.json."""
         sums, number = found.regions, self.clusters.count
         total = int(sums.regions.sum())

@@ -17,8 +17,8 @@ from PIL import Image
 
 from cluster.engine.progress import format_duration, format_rate
 from cluster.evaluate.results import (
-    Result,
-    Table,
+    ModelResult,
+    ResultTable,
     means_markdown,
     percent,
     results_markdown,
@@ -30,7 +30,7 @@ from cluster.report.charts import Chart, bar_chart, line_chart
 from cluster.report.style import STYLE
 
 __all__ = [
-    "Chart", "Command", "Gallery", "Headline", "Report", "Result", "Stage", "Tile",
+    "Chart", "NextCommand", "Gallery", "Headline", "Report", "ModelResult", "StageRow", "Tile",
     "means_markdown", "render", "results_markdown", "results_table", "stages_table", "write",
 ]  # fmt: skip
 
@@ -45,7 +45,7 @@ class Headline:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRow:
     """What a stage did: wall seconds, `items` of `unit`, and the size of what it wrote."""
 
     name: str
@@ -77,7 +77,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Command:
+class NextCommand:
     """How to go on: what it is good for, and the line to type."""
 
     purpose: str
@@ -92,13 +92,13 @@ class Report:
     summary: str = ""
     headlines: Sequence[Headline] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
-    stages: Sequence[Stage] = ()
-    results: Sequence[Result] = ()
+    stages: Sequence[StageRow] = ()
+    results: Sequence[ModelResult] = ()
     results_note: str = ""
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     charts: Sequence[Chart] = ()
     galleries: Sequence[Gallery] = ()
-    commands: Sequence[Command] = ()
+    commands: Sequence[NextCommand] = ()
     config: str = ""
     footer: str = ""
 
@@ -149,7 +149,7 @@ def format_bytes(size: int) -> str:
     return f"{value:.1f} PB"
 
 
-def stages_table(stages: Sequence[Stage]) -> str:
+def stages_table(stages: Sequence[StageRow]) -> str:
     """The stages as aligned plain text, with the total time."""
     rows = [["stage", "time", "items", "rate", "written"], *[_stage_row(stage) for stage in stages]]
     rows.append(["total", format_duration(sum(stage.seconds for stage in stages)), "", "", ""])
@@ -160,7 +160,7 @@ def stages_table(stages: Sequence[Stage]) -> str:
     return "\n".join(lines)
 
 
-def _stage_row(stage: Stage) -> list[str]:
+def _stage_row(stage: StageRow) -> list[str]:
     time = f"{stage.seconds:.1f} s" if stage.seconds < 60 else format_duration(stage.seconds)
     items = f"{stage.items} {stage.unit}" if stage.items else ""
     rate = format_rate(stage.items, stage.seconds, stage.unit) if stage.items else ""
@@ -189,7 +189,7 @@ def _results(report: Report) -> str:
     return "".join(_result_table(table) for table in tables(report.results)) + note
 
 
-def _result_table(table: Table) -> str:
+def _result_table(table: ResultTable) -> str:
     span = len(table.columns)
     groups = "".join(
         f'<th class="group first" colspan="{span}">{escape(group)} {escape(table.metric)} [%]</th>'
@@ -266,7 +266,7 @@ def _inline(image: np.ndarray | Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def _stages(stages: Sequence[Stage]) -> str:
+def _stages(stages: Sequence[StageRow]) -> str:
     if not stages:
         return ""
     body = "".join(
@@ -291,5 +291,5 @@ def _run(report: Report) -> str:
     return (f'<dl class="facts">{facts}</dl>' if facts else "") + config
 
 
-def _commands(commands: Sequence[Command]) -> str:
+def _commands(commands: Sequence[NextCommand]) -> str:
     return "".join(f"<p>{escape(item.purpose)}</p><pre>{escape(item.line)}</pre>" for item in commands)

@@ -17,7 +17,7 @@ from cluster.engine import publish
 from cluster.engine.run import Run
 from cluster.engine.stage import File, Manifest, read_file
 from cluster.evaluate import measured
-from cluster.evaluate.results import Result, means_markdown, results_markdown, results_table
+from cluster.evaluate.results import ModelResult, means_markdown, results_markdown, results_table
 from cluster.label import sources
 from cluster.quality import text as quality_text
 from cluster.report import page as report
@@ -88,7 +88,7 @@ def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict
     return about | ({"quality": clusters[0]} if clusters else {})
 
 
-def _log(run: Run, figures: Mapping[str, Any], rows: list[Result], page: report.Report) -> None:
+def _log(run: Run, figures: Mapping[str, Any], rows: list[ModelResult], page: report.Report) -> None:
     journal = run.pipeline_journal
     model = list(figures["models"])[-1]
     for number, found in figures["models"][model].items():
@@ -110,13 +110,13 @@ def _log_galleries(run: Run, page: report.Report) -> None:
                 child.image(gallery.title.lower().replace("-", "_"), pictures.contact_sheet(rows, cell=gallery.cell))
 
 
-def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[Result]) -> report.Report:
+def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[ModelResult]) -> report.Report:
     config = run.config
     model = next((m.folder / "model" for m in done if m.stage == "train"), None)
-    commands = [report.Command("Look at the runs in MLflow", _ui(config.root, _tracking_uri(run)))]
+    commands = [report.NextCommand("Look at the runs in MLflow", _ui(config.root, _tracking_uri(run)))]
     if model:
         line = f"{_python()} -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
-        commands.append(report.Command("Segment your own images", line))
+        commands.append(report.NextCommand("Segment your own images", line))
     notes = measured.notes_on(figures)
     return report.Report(
         title=f"{config.name}: few-shot segmentation from unlabelled images",
@@ -148,10 +148,10 @@ def _headlines(figures: Mapping[str, Any]) -> list[report.Headline]:
 _UNITS = {"kmeans": "points", "train": "episodes", "evaluate": "episodes", "pair": "tasks", "shard": "accepted"}
 
 
-def _stage(run: Run, manifest: Manifest) -> report.Stage:
+def _stage(run: Run, manifest: Manifest) -> report.StageRow:
     unit = _UNITS.get(manifest.stage, "images")
     size = sum(file.bytes for file in manifest.files)
-    return report.Stage(manifest.stage, run.seconds(manifest), manifest.counts.get(unit, 0), unit, size)
+    return report.StageRow(manifest.stage, run.seconds(manifest), manifest.counts.get(unit, 0), unit, size)
 
 
 def _charts(run: Run) -> Iterator[Chart]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from cluster.engine.files import File
 from cluster.engine.stage import Output, Unit
 from cluster.shard import partition
-from cluster.shard.inputs import Entry, LostError, Source
+from cluster.shard.inputs import CorpusInput, Entry, LostError
 from cluster.tracking.redact import redact
 from fss.imaging import hashes, intake
 from fss.imaging.images import BadImageError
@@ -39,7 +39,7 @@ _DROPS = pa.schema([("sha256", pa.string()), ("other", pa.string()), ("path", pa
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class ShardLayout:
     """How rows are spread: shards, consecutive ones in `buckets`, and the bits that near-duplicates may differ in."""
 
     num_shards: int
@@ -70,8 +70,8 @@ class Layout:
 class HashChunk:
     """Hashes the files of one chunk of the listing, by content and perhaps by looks, and notes each one's shard."""
 
-    source: Source
-    layout: Layout
+    source: CorpusInput
+    layout: ShardLayout
     limits: intake.Limits
 
     def __call__(self, unit: Unit) -> Output:
@@ -128,7 +128,7 @@ class FindNear:
 
     folder: Path
     chunks: tuple[File, ...]
-    layout: Layout
+    layout: ShardLayout
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the part's number, over all bands."""
@@ -157,7 +157,7 @@ class Route:
     folder: Path
     chunks: tuple[File, ...]
     drops: tuple[File, ...]
-    layout: Layout
+    layout: ShardLayout
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the bucket's number."""

@@ -15,7 +15,7 @@ from cluster.shard import lists, tars
 from cluster.shard.places import FOLDER, Entry, Local, LostError, Remote, at, is_image_name, is_url
 from fss.imaging.images import EXTENSIONS
 
-__all__ = ["Entry", "LostError", "Source", "fingerprint"]
+__all__ = ["Entry", "LostError", "CorpusInput", "fingerprint"]
 
 #: How a list's entry becomes a path below the root: as it stands, or a bare name in VOC's folders.
 _CANDIDATES = ("{}", "{}.jpg", "{}.png", "JPEGImages/{}.jpg")
@@ -27,7 +27,7 @@ _BRACE = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusInput:
     """Images below `root`, all of them or those that `list_file` names.
 
     `root` is a folder, a tar, or a pattern of both (`*`, `?`, `[...]`, `{000..009}`, `{a,b}`); each may be a path or an
@@ -163,7 +163,7 @@ def _no_image(folder: str, kind: str, last: str, number: int) -> Entry:
     return Entry(place, 0, error=f"{_NO_IMAGE}: {files} as no image's does; give images of such names in corpus.list")
 
 
-def fingerprint(source: Source) -> tuple[int, str]:
+def fingerprint(source: CorpusInput) -> tuple[int, str]:
     """Number of entries and a hash over all (path, bytes, offset), in constant memory and whatever their order.
 
     A file replaced by another of exactly the same size goes unnoticed here.
@@ -179,7 +179,7 @@ def fingerprint(source: Source) -> tuple[int, str]:
     return number, f"{total % (1 << 128):032x}"
 
 
-def look(source: Source | None) -> None:
+def look(source: CorpusInput | None) -> None:
     """Open the source as far as its first entry; None is nothing to open.
 
     Raises:
@@ -189,7 +189,7 @@ def look(source: Source | None) -> None:
         raise _none(source)
 
 
-def _none(source: Source) -> ValueError:
+def _none(source: CorpusInput) -> ValueError:
     place = source.list_file or source.root
     return ValueError(f"corpus.root: expected images ({', '.join(sorted(EXTENSIONS))}) in {place}, found none")
 

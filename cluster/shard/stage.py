@@ -21,8 +21,8 @@ from cluster.config import Config
 from cluster.engine import publish
 from cluster.engine.settings import complaints, picked
 from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit, Work
-from cluster.shard.hashing import FindNear, HashChunk, Layout, Route, read_digests
-from cluster.shard.inputs import LostError, Source, fingerprint, look
+from cluster.shard.hashing import FindNear, HashChunk, Route, ShardLayout, read_digests
+from cluster.shard.inputs import CorpusInput, LostError, fingerprint, look
 from cluster.shard.places import is_url
 from cluster.tracking.redact import redact
 from fss.imaging import intake
@@ -34,10 +34,10 @@ _MOST_CHUNKS = 4096
 class BuildShard:
     """Builds one shard's tar and its part of the ledger."""
 
-    source: Source
+    source: CorpusInput
     folder: Path
     routed: tuple[File, ...]
-    layout: Layout
+    layout: ShardLayout
     limits: intake.Limits
 
     def __call__(self, unit: Unit) -> Output:
@@ -71,7 +71,7 @@ _LEDGER_TYPES = {"size": pa.int64(), "width": pa.int32(), "height": pa.int32(), 
 
 def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Rows of the ledger to Parquet bytes, the same for the same rows."""
-    names = [field.name for field in dataclasses.fields(intake.Row)] if not rows else list(rows[0])
+    names = [field.name for field in dataclasses.fields(intake.LedgerRow)] if not rows else list(rows[0])
     schema = pa.schema([(name, _LEDGER_TYPES.get(name, pa.string())) for name in names])
     return publish.parquet(pa.Table.from_pylist([dict(row) for row in rows], schema=schema))
 
@@ -99,10 +99,10 @@ class ShardSettings:
 class ShardMeans:
     """Where the user's images are; None where the render stage makes them."""
 
-    source: Source | None
+    source: CorpusInput | None
 
 
-def source(config: Config) -> Source | None:
+def source(config: Config) -> CorpusInput | None:
     """Where the user's images are; None where the render stage makes them.
 
     Raises:
@@ -117,10 +117,10 @@ def source(config: Config) -> Source | None:
         )
     root, listing = (None if not p else p if is_url(p) else os.path.abspath(p) for p in (chosen.root, chosen.list))
     drivers = tuple((chosen.drivers or "").split(","))
-    return Source(root, listing, chosen.column, chosen.max_bytes, drivers)
+    return CorpusInput(root, listing, chosen.column, chosen.max_bytes, drivers)
 
 
-def _settings(config: Config, given: Source | None) -> ShardSettings:
+def _settings(config: Config, given: CorpusInput | None) -> ShardSettings:
     number, listing = (config.corpus.scenes, None) if given is None else fingerprint(given)
     return picked(ShardSettings, config.corpus, seed=config.seed, images=number, listing=listing)
 
@@ -128,7 +128,7 @@ def _settings(config: Config, given: Source | None) -> ShardSettings:
 def _work(work: Work[ShardSettings, ShardMeans]) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, folder = work.settings, work.folder
     given = work.means.source or _rendered(work.inputs["render"])
-    layout = Layout(math.ceil(chosen.images / chosen.shard_size), chosen.seed, chosen.near_duplicates)
+    layout = ShardLayout(math.ceil(chosen.images / chosen.shard_size), chosen.seed, chosen.near_duplicates)
     limits = picked(intake.Limits, chosen)
     size = chunk_size(chosen.images)
     chunks, hashed = work.map(
@@ -152,8 +152,8 @@ def _work(work: Work[ShardSettings, ShardMeans]) -> tuple[Sequence[File], Mappin
     return files, counts
 
 
-def _rendered(render: Manifest) -> Source:
-    return Source(str(render.folder / "JPEGImages"), str(render.folder / "ImageSets/train.txt"))
+def _rendered(render: Manifest) -> CorpusInput:
+    return CorpusInput(str(render.folder / "JPEGImages"), str(render.folder / "ImageSets/train.txt"))
 
 
 def chunk_size(number: int) -> int:
@@ -161,7 +161,7 @@ def chunk_size(number: int) -> int:
     return max(math.ceil(number / _MOST_CHUNKS), min(2048, max(64, math.ceil(number / 64))))
 
 
-def _chunks(given: Source, size: int) -> Iterator[Unit]:
+def _chunks(given: CorpusInput, size: int) -> Iterator[Unit]:
     entries = given.entries()
     for number in itertools.count():
         chunk = list(itertools.islice(entries, size))
@@ -185,10 +185,10 @@ def _check_accounts(hashed: Mapping[str, int], counts: Mapping[str, int]) -> Non
         )
 
 
-def stage(chosen: Source | None = None) -> Stage[ShardSettings, ShardMeans]:
+def stage(chosen: CorpusInput | None = None) -> Stage[ShardSettings, ShardMeans]:
     """The stage for the images of the configuration, or for `chosen` ones in their place."""
 
-    def given(config: Config) -> Source | None:
+    def given(config: Config) -> CorpusInput | None:
         return chosen or source(config)
 
     return Stage(

@@ -28,7 +28,7 @@ class DeletedRunError(Exception):
 
 
 @dataclass
-class State:
+class SentState:
     """How far a journal has been sent to `uri`. `deferred`: file events that failed while the server was well."""
 
     uri: str = ""
@@ -37,16 +37,16 @@ class State:
     deferred: list[Event] = field(default_factory=list)
 
 
-def load_state(path: Path, uri: str) -> State:
+def load_state(path: Path, uri: str) -> SentState:
     """The state kept at `path`, or a fresh one if there is none, it is damaged, or it speaks of another server."""
     try:
         kept = seals.unsealed(path.read_bytes())
     except OSError:
         kept = None
-    return State(**kept) if kept is not None and kept["uri"] == uri else State(uri)
+    return SentState(**kept) if kept is not None and kept["uri"] == uri else SentState(uri)
 
 
-def save_state(path: Path, state: State) -> None:
+def save_state(path: Path, state: SentState) -> None:
     """Replace the file at `path` in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(seals.sealed(asdict(state))))
@@ -118,7 +118,7 @@ class Sender:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
         # Another database answers under the old address: it gets all of the journal.
-        self.state = State(self.state.uri)
+        self.state = SentState(self.state.uri)
         self._waiting, self._offset = [], 0
         self.pending()
         return None

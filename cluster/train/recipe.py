@@ -110,7 +110,7 @@ class MetaRecipe:
     ) -> Iterator[task.Batch]:
         """Batches of `views` fixed views or, with 0, of fresh ones, read ahead."""
         extractor, chosen = self.bank.extractor, self.settings
-        layout = task.Layout(
+        layout = task.BatchLayout(
             loss=LOSS_CELLS,
             grid=extractor.grid,
             corners=extractor.backbone.corners,

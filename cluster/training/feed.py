@@ -18,14 +18,14 @@ Made_co = TypeVar("Made_co", covariant=True)
 _AHEAD = 2
 
 
-class Source(Protocol[Made_co]):
+class DataSource(Protocol[Made_co]):
     """A map-style data set."""
 
     def __getitem__(self, number: int) -> Made_co:
         """Batch `number`."""
 
 
-def load(data: Source[Raw], numbers: Iterable[int], workers: int) -> Iterator[Raw]:
+def load(data: DataSource[Raw], numbers: Iterable[int], workers: int) -> Iterator[Raw]:
     """The batches of these numbers, in order, made ahead by `workers` processes or, with 0, by a thread.
 
     A thread shares the interpreter with the training itself; decoding, resampling and training release it.

@@ -19,8 +19,8 @@ from fss.clustering.assign import assign, nearest
 from fss.clustering.init import initial_centroids
 
 __all__ = [
-    "Recipe",
-    "State",
+    "LloydOptions",
+    "LloydState",
     "Sums",
     "add",
     "assign",
@@ -52,7 +52,7 @@ class Sums:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class LloydOptions:
     """How k-means runs: see `fss.labelling.sources.clusters.Keys` for the fields."""
 
     clusters: int
@@ -69,7 +69,7 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Clustering:
     """A k-means that has ended, or stands after some iterations."""
 
     centroids: np.ndarray
@@ -81,12 +81,12 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class LloydState:
     """Where `lloyd` stands: all that its next iteration depends on."""
 
     restart: int
-    now: Found
-    best: Found
+    now: Clustering
+    best: Clustering
     """The ended restart with the lowest last inertia, the earlier one if two are equal."""
     ended: bool
     """Whether the restart has converged or used up its iterations."""
@@ -179,9 +179,9 @@ def step(sums: Sums, centroids: np.ndarray, *, seed: int, spherical: bool = Fals
 def lloyd(
     sums_of: Callable[[np.ndarray], Sums],
     start: Callable[[int], np.ndarray],
-    recipe: Recipe,
-    state: State | None = None,
-) -> Iterator[State]:
+    recipe: LloydOptions,
+    state: LloydState | None = None,
+) -> Iterator[LloydState]:
     """k-means with restarts; yields after every iteration. The last state's `best` is the result.
 
     A restart ends after `recipe.iterations`, or once an iteration lowers the inertia by no more than
@@ -194,28 +194,28 @@ def lloyd(
         state: go on from here, with the same outcome as if it had never stopped.
     """
     if state is None:
-        nothing = Found(np.zeros((0, 0), np.float32), (), np.zeros(0, np.int64))
-        state = State(-1, nothing, nothing, ended=True)
+        nothing = Clustering(np.zeros((0, 0), np.float32), (), np.zeros(0, np.int64))
+        state = LloydState(-1, nothing, nothing, ended=True)
     while not (state.ended and state.restart + 1 == recipe.restarts):
         if state.ended:
-            begun = Found(start(recipe.start_seed(state.restart + 1)), (), np.zeros(0, np.int64))
+            begun = Clustering(start(recipe.start_seed(state.restart + 1)), (), np.zeros(0, np.int64))
             state = dataclasses.replace(state, restart=state.restart + 1, now=begun, ended=False)
         state = _iteration(sums_of, recipe, state)
         yield state
 
 
-def _iteration(sums_of: Callable[[np.ndarray], Sums], recipe: Recipe, state: State) -> State:
+def _iteration(sums_of: Callable[[np.ndarray], Sums], recipe: LloydOptions, state: LloydState) -> LloydState:
     done = len(state.now.history)
     sums = sums_of(state.now.centroids)
     seed = rng.mix(recipe.start_seed(state.restart), done)
     centroids = step(sums, state.now.centroids, seed=seed, spherical=recipe.spherical)
-    now = Found(centroids, (*state.now.history, sums.inertia), sums.counts)
+    now = Clustering(centroids, (*state.now.history, sums.inertia), sums.counts)
     still = converged(now.history, recipe.tolerance) and bool(sums.counts.all())
     if not (still or done + 1 >= recipe.iterations):
         return dataclasses.replace(state, now=now)
     better = not state.best.history or sums.inertia < state.best.history[-1]
     inertias = (*state.inertias, sums.inertia)
-    return State(state.restart, now, now if better else state.best, ended=True, inertias=inertias)
+    return LloydState(state.restart, now, now if better else state.best, ended=True, inertias=inertias)
 
 
 def converged(history: Sequence[float], tolerance: float = 1e-5) -> bool:
@@ -240,7 +240,7 @@ def fit(
     Raises:
         ValueError: for fewer distinct points than clusters, and for what `partial_sums` refuses.
     """
-    recipe = Recipe(num, seed, iterations, method, spherical, restarts, tolerance)
+    recipe = LloydOptions(num, seed, iterations, method, spherical, restarts, tolerance)
 
     def start(restart_seed: int) -> np.ndarray:
         return initial_centroids(points, num, seed=restart_seed, method=method, weights=weights)

@@ -18,7 +18,7 @@ _BETWEEN = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class AtlasRow:
     """One cluster: its name, its figures, and its crops, (S, S, 3) uint8 each, the most central first."""
 
     name: str
@@ -56,7 +56,7 @@ def crop(image: Picture, mask: np.ndarray, size: int, margin: float = 0.12) -> n
     return found
 
 
-def page(rows: Sequence[Row], *, crops: int, size: int, columns: int = 2) -> np.ndarray:
+def page(rows: Sequence[AtlasRow], *, crops: int, size: int, columns: int = 2) -> np.ndarray:
     """Rows from left to right and from top to bottom on white: (H, W, 3) uint8.
 
     Args:

@@ -44,7 +44,7 @@ class Episode:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
+class EpisodeRules:
     """How episodes are drawn: the order (see the module), the smallest area in pixels, the numbers of ways and shots.
 
     With several ways the query shows the first class; the others are drawn uniformly from the rest of the fold.
@@ -59,17 +59,17 @@ class Rules:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pool:
+class EpisodePool:
     """What the episodes of one fold are drawn from."""
 
-    rules: Rules
+    rules: EpisodeRules
     supports: Mapping[int, tuple[str, ...]]
     """Class -> the images that show at least `min_area` of it, sorted; classes with too few images are left out."""
     queries: tuple[tuple[str, tuple[int, ...]], ...]
     """Images in list order with the classes that they may be asked for."""
 
 
-def pool(areas: Areas, classes: Sequence[int], rules: Rules) -> Pool:
+def pool(areas: Areas, classes: Sequence[int], rules: EpisodeRules) -> EpisodePool:
     """The pool of one fold's `classes`.
 
     Raises:
@@ -90,22 +90,22 @@ def pool(areas: Areas, classes: Sequence[int], rules: Rules) -> Pool:
         shown = tuple(c for c in supports if found.get(c, 0) >= rules.min_area)
         if shown:
             queries.append((name, tuple(c for c in supports if found.get(c, 0) > 0) if rules.tiny else shown))
-    return Pool(rules, supports, tuple(queries))
+    return EpisodePool(rules, supports, tuple(queries))
 
 
-def draw(source: Pool, *, count: int, seed: int) -> list[Episode]:
+def draw(source: EpisodePool, *, count: int, seed: int) -> list[Episode]:
     """`count` episodes; episode i is the same whatever `count` is."""
     starts = _starts(source)
     return [_episode(source, starts, seed, index) for index in range(count)]
 
 
-def _starts(source: Pool) -> Sequence[tuple[str, tuple[int, ...]]]:
+def _starts(source: EpisodePool) -> Sequence[tuple[str, tuple[int, ...]]]:
     if source.rules.order == "pairs":
         return [(name, (c,)) for name, classes in source.queries for c in classes]
     return source.queries
 
 
-def _episode(source: Pool, starts: Sequence[tuple[str, tuple[int, ...]]], seed: int, index: int) -> Episode:
+def _episode(source: EpisodePool, starts: Sequence[tuple[str, tuple[int, ...]]], seed: int, index: int) -> Episode:
     generator = rng.numpy_rng(seed, "episode", index)
     shots = source.rules.shots
     if source.rules.order == "classes":
@@ -126,6 +126,6 @@ def _episode(source: Pool, starts: Sequence[tuple[str, tuple[int, ...]]], seed: 
     return Episode(index, query, tuple(ways))
 
 
-def _supports(source: Pool, class_id: int, used: set[str], generator: np.random.Generator) -> list[str]:
+def _supports(source: EpisodePool, class_id: int, used: set[str], generator: np.random.Generator) -> list[str]:
     names = [name for name in source.supports[class_id] if name not in used]
     return [names[i] for i in generator.choice(len(names), size=source.rules.shots, replace=False)]

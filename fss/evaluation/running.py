@@ -29,7 +29,7 @@ from fss.imaging.images import VOID
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class EpisodeResult:
     """One episode's counts, a row for each way, and its (H, W) uint8 prediction in {0, .., ways}.
 
     `counts` and `prediction` are at the query's own resolution, `model_counts` at the model's: prediction and truth
@@ -145,7 +145,7 @@ def labels(mask: np.ndarray, classes: Sequence[int], void: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def run(head: Head, photos: Photos, episodes: Sequence[Episode], side: int, batch: int = 16) -> Iterator[Result]:
+def run(head: Head, photos: Photos, episodes: Sequence[Episode], side: int, batch: int = 16) -> Iterator[EpisodeResult]:
     """Results of `episodes`, in order; neighbours with one query share its part of the work.
 
     Args:
@@ -176,12 +176,12 @@ def _margins(head: Head, photos: Photos, query: Features, block: Sequence[Episod
     return capabilities.margins(head, alike, support, masks.to(photos.device), len(ways) // len(block))
 
 
-def _scored(episode: Episode, margins: torch.Tensor, photos: Photos, side: int) -> Result:
+def _scored(episode: Episode, margins: torch.Tensor, photos: Photos, side: int) -> EpisodeResult:
     classes = tuple(way.class_id for way in episode.ways)
     truth, small = photos.truth(episode.query, classes), photos.truth(episode.query, classes, side)
     prediction = scoring.predict(margins, truth.shape, photos.corners)[0]
     coarse = scoring.predict(margins, small.shape, photos.corners)[0]
-    return Result(episode, scoring.count(prediction, truth), scoring.count(coarse, small), prediction)
+    return EpisodeResult(episode, scoring.count(prediction, truth), scoring.count(coarse, small), prediction)
 
 
 def _stretched(mask: np.ndarray, side: int) -> np.ndarray:

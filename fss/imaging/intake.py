@@ -38,7 +38,7 @@ class Digest:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class LedgerRow:
     """One ledger line: what became of an input. `status` is accepted, rejected or duplicate; `reason` says why."""
 
     path: str
@@ -117,7 +117,7 @@ def _is_constant(image: Image.Image) -> bool:
 
 def build_shard(
     digests: Iterable[Digest], read: Callable[[Digest], bytes], *, seed: int, limits: Limits = Limits()
-) -> tuple[bytes, list[Row]]:
+) -> tuple[bytes, list[LedgerRow]]:
     """Read, check and normalise the inputs of one shard.
 
     Returns the tar (samples `jpg` + `json`, shuffled by `seed` and content) and one ledger row per input, in path
@@ -125,7 +125,7 @@ def build_shard(
     keeps its compressed data, without its metadata; anything else is re-encoded once.
     """
     first: dict[str, str] = {}
-    rows: list[Row] = []
+    rows: list[LedgerRow] = []
     samples: list[tuple[int, shards.Sample]] = []
     for digest in sorted(digests, key=lambda d: (d.path, d.offset)):
         try:
@@ -140,13 +140,13 @@ def build_shard(
     return shards.pack(sample for _, sample in samples), rows
 
 
-def _row(digest: Digest, status: str, reason: str) -> Row:
-    return Row(shown(digest.path), status, shown(reason), "", digest.size, digest.sha256)
+def _row(digest: Digest, status: str, reason: str) -> LedgerRow:
+    return LedgerRow(shown(digest.path), status, shown(reason), "", digest.size, digest.sha256)
 
 
 def _take(
     digest: Digest, first: dict[str, str], read: Callable[[Digest], bytes], limits: Limits
-) -> tuple[Row, shards.Sample | None]:
+) -> tuple[LedgerRow, shards.Sample | None]:
     if digest.error:
         return _row(digest, "rejected", digest.error), None
     if digest.near or digest.sha256 in first:
@@ -159,7 +159,7 @@ def _take(
     key, path = digest.sha256[:24], shown(digest.path)
     about = {"path": path, "sha256": digest.sha256, "bytes": digest.size, "width": size[0], "height": size[1]}
     about |= {"original_width": original[0], "original_height": original[1]}
-    row = Row(path, "accepted", "", key, digest.size, digest.sha256, *size)
+    row = LedgerRow(path, "accepted", "", key, digest.size, digest.sha256, *size)
     return row, (key, {"jpg": stored, "json": shards.dumps(about)})
 
 

@@ -28,7 +28,7 @@ _SCORES = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class EmbeddingOptions:
     """How an image is cut up: see `fss.labelling.sources.clusters.Keys` for the fields."""
 
     segments: str = "ncut"
@@ -117,7 +117,7 @@ def centred(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
 def embeddings(
     fields: torch.Tensor,
     cut: Sequence[np.ndarray] | None,
-    recipe: Recipe,
+    recipe: EmbeddingOptions,
     generators: Sequence[np.random.Generator],
     corners: bool = True,
 ) -> list[np.ndarray]:
@@ -150,7 +150,7 @@ def _given(cut: Sequence[np.ndarray] | None) -> Sequence[np.ndarray]:
     return cut
 
 
-def cut_up(picture: Image.Image, recipe: Recipe) -> np.ndarray | None:
+def cut_up(picture: Image.Image, recipe: EmbeddingOptions) -> np.ndarray | None:
     """What the recipe cuts in the picture itself: superpixels of its own or a smaller size, or nothing."""
     return superpixels(picture) if recipe.segments == "superpixel" else None
 
@@ -183,7 +183,7 @@ def _pool_superpixels(field: torch.Tensor, cut: np.ndarray, corners: bool) -> np
     return F.normalize(shares @ field.flatten(0, 1), dim=1).cpu().numpy()
 
 
-def label_grids(fields: torch.Tensor, clusters: Clusters, recipe: Recipe) -> np.ndarray:
+def label_grids(fields: torch.Tensor, clusters: Clusters, recipe: EmbeddingOptions) -> np.ndarray:
     """Cluster numbers of the cells of (B, h, w, D) embeddings: (B, G, h, w) int64, one layer a granularity."""
     shape = fields.shape[1:3]
     cells = assign(fields.flatten(0, 2), clusters).view(-1, 1, *shape) if recipe.by_pixel else None
@@ -218,7 +218,7 @@ def assign(rows: torch.Tensor, clusters: Clusters) -> torch.Tensor:
 
 
 def label_maps(
-    fields: torch.Tensor, cut: Sequence[np.ndarray] | None, clusters: Clusters, recipe: Recipe, corners: bool
+    fields: torch.Tensor, cut: Sequence[np.ndarray] | None, clusters: Clusters, recipe: EmbeddingOptions, corners: bool
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Label maps of each image of a batch, and the same at its cells, both of G layers of int64 cluster numbers.
 
@@ -234,7 +234,7 @@ def label_maps(
 
 
 def label_superpixels(
-    field: torch.Tensor, cut: np.ndarray, clusters: Clusters, recipe: Recipe, corners: bool
+    field: torch.Tensor, cut: np.ndarray, clusters: Clusters, recipe: EmbeddingOptions, corners: bool
 ) -> np.ndarray:
     """Cluster numbers of the pixels of one image by its (H, W) superpixels: (1, H, W) int64.
 
@@ -263,7 +263,7 @@ def _best_clusters(field: torch.Tensor, size: Sequence[int], clusters: Clusters,
     return labels if clusters.parents is None else clusters.parents[labels]
 
 
-def enlarge(layers: np.ndarray, size: tuple[int, int], recipe: Recipe, corners: bool) -> np.ndarray:
+def enlarge(layers: np.ndarray, size: tuple[int, int], recipe: EmbeddingOptions, corners: bool) -> np.ndarray:
     """Label maps as `label_maps` gives them to (G, *size) uint16 labels of pixels."""
     if recipe.segments == "superpixel":
         return np.stack([grid.sample_labels(layer, size, corners=False) for layer in layers]).astype(np.uint16)

@@ -21,7 +21,7 @@ from fss.pretraining.workers import Workers, share_norms
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class ContrastConfig:
     """The objective."""
 
     temperature: float = 0.2
@@ -83,7 +83,7 @@ class PretrainModel(nn.Module):
     """
 
     def __init__(
-        self, backbone: SmallNet, config: PretrainConfig, *, seed: int = 0, workers: Workers | None = None
+        self, backbone: SmallNet, config: ContrastConfig, *, seed: int = 0, workers: Workers | None = None
     ) -> None:
         super().__init__()
         self.backbone, self.config, self.workers = backbone, config, workers or Workers()
@@ -118,7 +118,7 @@ class PretrainModel(nn.Module):
         return {"loss": contrast + found, "contrast": contrast.detach(), "objectness": found.detach()}
 
 
-def _projection(channels: int, config: PretrainConfig) -> nn.Sequential:
+def _projection(channels: int, config: ContrastConfig) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, config.hidden, 1, bias=False),
         nn.BatchNorm2d(config.hidden),

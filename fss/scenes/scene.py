@@ -27,7 +27,7 @@ _JPEG_QUALITY = 92
 _SMALLEST = 0.006  # share of the image under which what is left of a hidden object is void, as VOC's "difficult"
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """Where an object goes: its centre and half its side, in pixels."""
 
     x: float
@@ -118,7 +118,7 @@ def _palette(g: np.random.Generator, label: int) -> list[tuple[np.ndarray, np.nd
     return tones
 
 
-def _pose(g: np.random.Generator, place: Place) -> Pose:
+def _pose(g: np.random.Generator, place: Placement) -> Pose:
     """Upright give or take, every fourth anywhere; stretched, sheared, mirrored and bent a little."""
     turn = g.uniform(-np.pi, np.pi) if g.random() < 0.15 else g.normal(0, 0.3)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -128,7 +128,7 @@ def _pose(g: np.random.Generator, place: Place) -> Pose:
     return Pose(place.radius * rotation @ stretch @ mirror, np.array(place[:2]), bend)
 
 
-def _object_(canvas: np.ndarray, g: np.random.Generator, noise: np.ndarray, label: int, place: Place) -> np.ndarray:
+def _object_(canvas: np.ndarray, g: np.random.Generator, noise: np.ndarray, label: int, place: Placement) -> np.ndarray:
     """Paint one object of CLASSES[label]; the share of each pixel that it covers, (S, S) in [0, 1]."""
     alpha = np.zeros(canvas.shape[1:], np.float32)
     pose, palette, shade, pace = (
@@ -154,7 +154,7 @@ def _clutter_(canvas: np.ndarray, g: np.random.Generator, noise: np.ndarray, x: 
         star(int(g.integers(3, 7)), 1, g.uniform(0.4, 0.9)),
         ellipse(0, 0, 1, 1, stop=g.uniform(0.3, 0.7)),
     )
-    pose = _pose(g, Place(x, y, size * g.uniform(0.05, 0.15)))
+    pose = _pose(g, Placement(x, y, size * g.uniform(0.05, 0.15)))
     points = shapes[int(g.integers(len(shapes)))]
     paint_(canvas, alpha, pose.pixels(points), pose, _any_material(g, 1.0), noise=noise)
     return alpha
@@ -166,23 +166,23 @@ def _background(g: np.random.Generator, noise: np.ndarray, size: int) -> np.ndar
     points = box(-99, -99, 99, 99)
     for _ in range(int(g.integers(2, 5))):
         x, y = g.uniform(0, size, 2).tolist()
-        pose = _pose(g, Place(x, y, size * g.uniform(0.15, 0.4)))
+        pose = _pose(g, Placement(x, y, size * g.uniform(0.15, 0.4)))
         paint_(canvas, alpha, pose.pixels(points), pose, _any_material(g, 0.4), noise=noise)
         wave = 0.3 * np.sin(np.linspace(0, g.uniform(9, 50), 64))
         points = np.concatenate((np.stack((np.linspace(-9, 9, 64), wave), 1), [(9, 9), (-9, 9)]))
     return canvas
 
 
-def _places(g: np.random.Generator, size: int) -> list[Place]:
+def _places(g: np.random.Generator, size: int) -> list[Placement]:
     """One to four places for objects; each is the emptiest of six at random, so that few objects hide others."""
-    places: list[Place] = []
+    places: list[Placement] = []
     count = 1 + int(g.choice(4, p=[0.25, 0.4, 0.25, 0.1]))
     for _ in range(count):
         radius = size * g.uniform(0.24, 0.4 if count > 1 else 0.48)
         tries = g.uniform(0.2 * size, 0.8 * size, (6, 2))
         gaps = [min((np.hypot(x - p.x, y - p.y) - p.radius for p in places), default=0) for x, y in tries]
         x, y = tries[int(np.argmax(gaps))].tolist()
-        places.append(Place(x, y, radius))
+        places.append(Placement(x, y, radius))
     return places
 
 

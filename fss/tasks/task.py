@@ -157,7 +157,7 @@ class Batch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """What a batch is for: masks in `loss` and `grid` cells a side, of geometry `corners` (see `fss.grid`).
 
     With `pixels`, images come decoded and squeezed to `size` pixels a side, `changed` into views or to be changed
@@ -186,7 +186,7 @@ class Batches:
     batch: int
     seed: int
     num_views: int
-    layout: Layout
+    layout: BatchLayout
     augment: views.Augment = dataclasses.field(default_factory=views.Augment)
     rank: int = 0
     world: int = 1

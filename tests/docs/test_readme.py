@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cluster.evaluate.results import Result, results_table
+from cluster.evaluate.results import ModelResult, results_table
 from tests.docs.pages import blocks, commands
 from tests.places import ROOT
 
@@ -46,9 +46,9 @@ def test_ranges_are_read_from_the_readmes_table(script, page):
 def test_figures_are_read_from_what_a_run_prints(script):
     text = results_table(
         [
-            Result("umtfss, meta-trained", "mIoU", 1, [0.23, 0.25], interval=(0.225, 0.253)),
-            Result("umtfss, meta-trained", "mIoU", 5, [0.3, 0.31], spread=0.004, interval=(0.29, 0.32)),
-            Result("umtfss, meta-trained", "FB-IoU", 1, [0.5, 0.55], interval=(0.51, 0.54)),
+            ModelResult("umtfss, meta-trained", "mIoU", 1, [0.23, 0.25], interval=(0.225, 0.253)),
+            ModelResult("umtfss, meta-trained", "mIoU", 5, [0.3, 0.31], spread=0.004, interval=(0.29, 0.32)),
+            ModelResult("umtfss, meta-trained", "FB-IoU", 1, [0.5, 0.55], interval=(0.51, 0.54)),
         ]
     )
     assert script.printed(f"evaluate: done\n\n{text}\n\nreport: x") == {

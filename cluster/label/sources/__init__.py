@@ -10,15 +10,15 @@ import copy
 import importlib
 
 from cluster.config import Config
-from cluster.label.sources.source import Given, Source
+from cluster.label.sources.source import LabellerInputs, SourceStage
 from fss import choices
 
-__all__ = ["Given", "Source", "by_name", "chosen", "without_clusters"]
+__all__ = ["LabellerInputs", "SourceStage", "by_name", "chosen", "without_clusters"]
 
 PACKAGE = "fss.labelling.sources"
 
 
-def by_name(name: str) -> Source:
+def by_name(name: str) -> SourceStage:
     """The source of that name.
 
     Raises:
@@ -26,12 +26,12 @@ def by_name(name: str) -> Source:
     """
     module = choices.load(PACKAGE, name)
     if name in choices.names(__name__):
-        source: Source = importlib.import_module(f"{__name__}.{name}").SOURCE
+        source: SourceStage = importlib.import_module(f"{__name__}.{name}").SOURCE
         return source
-    return Source(lambda config: copy.deepcopy(config.source), lambda given: module.labeller(given.settings))
+    return SourceStage(lambda config: copy.deepcopy(config.source), lambda given: module.labeller(given.settings))
 
 
-def chosen(config: Config) -> Source:
+def chosen(config: Config) -> SourceStage:
     """The source that `source.name` names."""
     return by_name(config.source.name)
 

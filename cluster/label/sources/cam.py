@@ -16,7 +16,7 @@ from cluster.engine.files import content_hash
 from cluster.engine.settings import complaints, picked
 from cluster.label.sources import saliency
 from cluster.label.sources.saliency import SaliencyMeans, SaliencySettings
-from cluster.label.sources.source import Given, Source
+from cluster.label.sources.source import LabellerInputs, SourceStage
 from fss import shards
 from fss.labelling import heatmaps, words
 from fss.labelling.names import ImageNames, names_of_masks, read_names
@@ -130,7 +130,7 @@ def _inputs(config: Config) -> tuple[str, ...]:
     return training.needed(config) if config.source.names is None else ()
 
 
-def _labeller(given: Given) -> CamLabeller:
+def _labeller(given: LabellerInputs) -> CamLabeller:
     chosen, where = given.settings, given.means
     if chosen.training is None:
         table = _of_table(str(where.table))
@@ -247,4 +247,4 @@ def _classifier(source: Keys) -> None:
         )
 
 
-SOURCE = Source(settings, _labeller, means=means, check=check, inputs=_inputs, named=True)
+SOURCE = SourceStage(settings, _labeller, means=means, check=check, inputs=_inputs, named=True)

@@ -9,7 +9,7 @@ import safetensors.numpy
 from cluster.config import Config
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import picked
-from cluster.label.sources.source import Given, Source
+from cluster.label.sources.source import LabellerInputs, SourceStage
 from fss.labelling import pseudo
 from fss.labelling.sources.clusters import ClusterLabeller
 
@@ -34,13 +34,13 @@ def settings(config: Config) -> ClustersSettings:
     return picked(ClustersSettings, config.source)
 
 
-def recipe(chosen: ClustersSettings) -> pseudo.Recipe:
+def recipe(chosen: ClustersSettings) -> pseudo.EmbeddingOptions:
     """How images are cut up, and what of them is clustered."""
-    return picked(pseudo.Recipe, chosen)
+    return picked(pseudo.EmbeddingOptions, chosen)
 
 
-def _labeller(given: Given) -> ClusterLabeller:
+def _labeller(given: LabellerInputs) -> ClusterLabeller:
     return ClusterLabeller(read_clusters(given.inputs["kmeans"]), recipe(given.settings))
 
 
-SOURCE = Source(settings, _labeller, clusters=True, recipe=recipe)
+SOURCE = SourceStage(settings, _labeller, clusters=True, recipe=recipe)

@@ -13,7 +13,7 @@ from cluster.config import Config
 from cluster.engine.settings import complaints
 from cluster.features import backbone
 from cluster.features.backbone import BackboneSpec
-from cluster.label.sources.source import Given, Source
+from cluster.label.sources.source import LabellerInputs, SourceStage
 from fss import backbones, segmenter, shards
 from fss.labelling.sources.mining import MiningLabeller
 
@@ -99,7 +99,7 @@ def _same_backbone(folder: Path, spec: BackboneSpec) -> None:
         )
 
 
-def _labeller(given: Given) -> MiningLabeller:
+def _labeller(given: LabellerInputs) -> MiningLabeller:
     _same_backbone(given.means.folder, given.backbone)
     return MiningLabeller(_classes(given.means.folder, given.settings.levels))
 
@@ -112,4 +112,4 @@ def _check(config: Config) -> list[str]:
     return complaints(lambda: _same_backbone(_folder(config.source.model), backbone.given(config)))
 
 
-SOURCE = Source(_settings, _labeller, means=_means, check=_check)
+SOURCE = SourceStage(_settings, _labeller, means=_means, check=_check)

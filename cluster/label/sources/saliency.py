@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster.config import Config
 from cluster.engine.files import listing
 from cluster.engine.settings import complaints
-from cluster.label.sources.source import Given, Source
+from cluster.label.sources.source import LabellerInputs, SourceStage
 from fss.labelling.sources import Labeller
 from fss.labelling.sources.saliency import MapReader, SaliencyLabeller
 
@@ -61,8 +61,8 @@ def _look(folder: Path | None) -> None:
         )
 
 
-def _labeller(given: Given) -> Labeller:
+def _labeller(given: LabellerInputs) -> Labeller:
     return labeller(given.settings, given.means)
 
 
-SOURCE = Source(settings, _labeller, means=means, check=check)
+SOURCE = SourceStage(settings, _labeller, means=means, check=check)

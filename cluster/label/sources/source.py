@@ -14,7 +14,7 @@ from fss.labelling.sources import Labeller
 
 
 @dataclass(frozen=True)
-class Given:
+class LabellerInputs:
     """What a labeller is made of: the source's settings and means, the stages that it reads, the backbone."""
 
     settings: Any
@@ -23,9 +23,9 @@ class Given:
     backbone: BackboneSpec
 
 
-def plain_recipe(settings: Any) -> pseudo.Recipe:
+def plain_recipe(settings: Any) -> pseudo.EmbeddingOptions:
     """The embeddings of every cell and no segments: what sources without clusters look at."""
-    return pseudo.Recipe(segments="none", unit="pixels", granularities=(), levels=tuple(settings.levels))
+    return pseudo.EmbeddingOptions(segments="none", unit="pixels", granularities=(), levels=tuple(settings.levels))
 
 
 def nothing(config: Config) -> tuple[()]:
@@ -38,13 +38,13 @@ def no_means(config: Config) -> None:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceStage:
     """How a source enters the stages."""
 
     settings: Callable[[Config], Any]
     """A dataclass of plain JSON values: all that shapes its label maps, beside the backbone, of the user's files their
     hash. It has `levels`, and `names` if the source sees image-level names."""
-    labeller: Callable[[Given], Labeller]
+    labeller: Callable[[LabellerInputs], Labeller]
     """What labels images."""
     means: Callable[[Config], Any] = no_means
     """Where the user's files are."""
@@ -58,5 +58,5 @@ class Source:
     """Whether it looks at the backbone's levels beside the embeddings, `Block.features`."""
     named: bool = False
     """Whether it sees image-level names, of which a model that is trained on its labels must tell."""
-    recipe: Callable[[Any], pseudo.Recipe] = plain_recipe
+    recipe: Callable[[Any], pseudo.EmbeddingOptions] = plain_recipe
     """Which embeddings it looks at, and what is cut in the picture."""

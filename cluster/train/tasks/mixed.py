@@ -23,7 +23,7 @@ from fss.tasks.mixture import Mixture
 
 
 @dataclass(frozen=True)
-class Part:
+class MixedPart:
     """Tasks with a weight. `prefix` goes before the names of its images where those of others mean other pictures."""
 
     tasks: Tasks
@@ -36,7 +36,7 @@ class Part:
 class MixedTasks:
     """The tasks of all parts, their shards one after the other. Picklable; `schedule` draws by the weights."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[MixedPart, ...]
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ class MixedTasks:
         return tasks.LazyTasks(len(found), lambda place: _renamed(found[place], part.prefix)) if part.prefix else found
 
     @functools.cached_property
-    def _places(self) -> list[tuple[Part, int]]:
+    def _places(self) -> list[tuple[MixedPart, int]]:
         return [(part, shard) for part in self.parts for shard in range(len(part.tasks.counts))]
 
 
@@ -157,18 +157,18 @@ def mixed(
     """
     train, held = [], []
     if own is not None:
-        train.append(Part(own[0], own_units(mix), "this run"))
-        held.append(Part(own[1], own_units(mix), "this run"))
+        train.append(MixedPart(own[0], own_units(mix), "this run"))
+        held.append(MixedPart(own[1], own_units(mix), "this run"))
     for given, pair, weight in others(mix):
         shards = pair.inputs["shard"]
         prefix = "" if shards == corpus else f"{shards}-"
         for kind, files in zip((train, held), written(pair), strict=True):
-            kind.append(Part(files, weight, given, prefix))
+            kind.append(MixedPart(files, weight, given, prefix))
     _check(train)
     return MixedTasks(tuple(train)), MixedTasks(tuple(part for part in held if sum(part.tasks.counts)))
 
 
-def _check(parts: Sequence[Part]) -> None:
+def _check(parts: Sequence[MixedPart]) -> None:
     shots: dict[str, int] = {}
     for part in parts:
         if not sum(part.tasks.counts):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cluster.engine.pool import Failure, Pool
 from cluster.engine.stage import StageError
-from cluster.pair.groups import Group, Regions, drawn, held_out, number_drawn, read_regions
+from cluster.pair.groups import Regions, ShardGroup, drawn, held_out, number_drawn, read_regions
 from fss import rng
 from fss.imaging import images
 from fss.tasks import task
@@ -32,7 +32,7 @@ class Streams:
 
     corpus: Path
     labels: Path
-    groups: tuple[Group, ...]
+    groups: tuple[ShardGroup, ...]
     rules: Rules
     seed: int
 

@@ -110,7 +110,7 @@ def instances_file(base: Path, part: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Part:
+class CocoPart:
     """train2014, val2017 ...: its images, and where its masks come from."""
 
     images: Path
@@ -139,7 +139,7 @@ class Part:
         return draw(found)
 
 
-def open_part(base: Path, part: str) -> Part:
+def open_part(base: Path, part: str) -> CocoPart:
     """The part `part` below `base`.
 
     Raises:
@@ -153,7 +153,7 @@ def open_part(base: Path, part: str) -> Part:
             f"expected mask PNGs in {base / 'annotations' / part} (or {part}gt, coco_masks/instance_{part}), or "
             f"{instances}; check dataset.root"
         )
-    return Part(photos, masks, instances)
+    return CocoPart(photos, masks, instances)
 
 
 def _name(line: str, year: int) -> str:

@@ -75,7 +75,7 @@ class ClusterLabeller:
     """Labels by the nearest of `clusters`, segments as the recipe cuts them."""
 
     clusters: pseudo.Clusters
-    recipe: pseudo.Recipe
+    recipe: pseudo.EmbeddingOptions
 
     def maps(self, block: Block) -> list[Maps]:
         """See `fss.labelling.sources.Labeller`; labels are cluster numbers, from 0."""

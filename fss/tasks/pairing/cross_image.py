@@ -45,8 +45,8 @@ class Keys(Rules):
     """Whether query and support must be of the same granularity."""
 
 
-def draw(table: pairs.Table, keys: Keys, *, seed: int, queries: np.ndarray | None = None) -> list[pairs.Pairing]:
-    """A group's pairings, in the order of `pairs.Group.slots`: queries are drawn there, see `Keys` for the rest.
+def draw(table: pairs.RegionTable, keys: Keys, *, seed: int, queries: np.ndarray | None = None) -> list[pairs.Pairing]:
+    """A group's pairings, in the order of `pairs.Eligible.slots`: queries are drawn there, see `Keys` for the rest.
 
     Supports come from distinct other images, uniformly among the `nearest` share of the cluster's regions in other
     images by cosine similarity; where that share shows fewer than `shots` images, the next nearest join. With
@@ -61,7 +61,7 @@ def draw(table: pairs.Table, keys: Keys, *, seed: int, queries: np.ndarray | Non
         seed: of all that is drawn.
         queries: (R,) bool, rows that may be queries; none = all. Supports may be any.
     """
-    group = pairs.Group(table, keys)
+    group = pairs.Eligible(table, keys)
     slots = group.slots(seed, queries)
     rows = np.array([query for _, query in slots], np.int64)
     found: list[pairs.Pairing | None] = [None] * len(slots)
@@ -82,13 +82,17 @@ def draw(table: pairs.Table, keys: Keys, *, seed: int, queries: np.ndarray | Non
     return [pairing for pairing in found if pairing is not None]
 
 
-def count(table: pairs.Table, keys: Keys, queries: np.ndarray) -> int:
+def count(table: pairs.RegionTable, keys: Keys, queries: np.ndarray) -> int:
     """How many slots `draw` fills among `queries` (R,) bool at most, without looking at descriptors."""
-    return pairs.Group(table, keys).count(queries)
+    return pairs.Eligible(table, keys).count(queries)
 
 
 def _supports(
-    group: pairs.Group, query: int, near: partners.Near, generator: np.random.Generator, uses: Counter[tuple[int, int]]
+    group: pairs.Eligible,
+    query: int,
+    near: partners.Near,
+    generator: np.random.Generator,
+    uses: Counter[tuple[int, int]],
 ) -> tuple[int, ...]:
     """`shots` rows of distinct images, fewer if `repeats` leaves no more."""
     rules = group.rules
@@ -106,7 +110,7 @@ def _supports(
 
 
 def _distractors(
-    group: pairs.Group, query: int, everyone: np.ndarray, shown: set[tuple[int, int]], generator: np.random.Generator
+    group: pairs.Eligible, query: int, everyone: np.ndarray, shown: set[tuple[int, int]], generator: np.random.Generator
 ) -> tuple[int, ...]:
     """Rows of distinct images in which no region, usable or not, is of the query's cluster."""
     chosen: dict[int, int] = {}
@@ -127,6 +131,6 @@ def _later(generator: np.random.Generator, rows: np.ndarray) -> Iterator[int]:
     yield from generator.permutation(rows).tolist()
 
 
-def _shown(group: pairs.Group) -> set[tuple[int, int]]:
+def _shown(group: pairs.Eligible) -> set[tuple[int, int]]:
     """(image, label) of all regions."""
     return set(zip(group.image.tolist(), group.table.label.tolist(), strict=True))

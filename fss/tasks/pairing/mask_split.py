@@ -67,8 +67,8 @@ class Halves(pairs.Pairing):
     rules: Split = dataclasses.field(default_factory=Split)
 
 
-def draw(table: pairs.Table, keys: Keys, *, seed: int, queries: np.ndarray | None = None) -> list[pairs.Pairing]:
-    """A group's tasks in the order of `pairs.Group.slots`, each of one usable region; a slot's name decides on a line.
+def draw(table: pairs.RegionTable, keys: Keys, *, seed: int, queries: np.ndarray | None = None) -> list[pairs.Pairing]:
+    """A group's tasks in the order of `pairs.Eligible.slots`, each of one usable region; a slot's name picks a line.
 
     Args:
         table: every region of the group.
@@ -80,25 +80,25 @@ def draw(table: pairs.Table, keys: Keys, *, seed: int, queries: np.ndarray | Non
     return [Halves(row, (row,) * keys.shots, (), rng.mix(seed, "split", *name), keys.split) for name, row in slots]
 
 
-def count(table: pairs.Table, keys: Keys, queries: np.ndarray) -> int:
+def count(table: pairs.RegionTable, keys: Keys, queries: np.ndarray) -> int:
     """How many tasks `draw` makes among `queries` (R,) bool, whatever the seed."""
     return _group(table, keys).count(queries)
 
 
-def _group(table: pairs.Table, keys: Keys) -> pairs.Group:
+def _group(table: pairs.RegionTable, keys: Keys) -> pairs.Eligible:
     """Regions that all support themselves."""
     shared = {field.name: getattr(keys, field.name) for field in dataclasses.fields(Rules)}
-    return pairs.Group(table, cross_image.Keys(**shared, same_image=1.0))
+    return pairs.Eligible(table, cross_image.Keys(**shared, same_image=1.0))
 
 
-class Masks(NamedTuple):
+class HalfMasks(NamedTuple):
     """Those of one task, (H, W) uint8 in {0, 1, 255}."""
 
     query: np.ndarray
     support: np.ndarray
 
 
-def split(region: np.ndarray, rules: Split, seed: int) -> Masks | None:
+def split(region: np.ndarray, rules: Split, seed: int) -> HalfMasks | None:
     """The masks of a task on an (H, W) bool region, a pure function of the seed; before any view is drawn.
 
     A line whose halves are too small is drawn again, a few times; None if none is found.
@@ -106,12 +106,12 @@ def split(region: np.ndarray, rules: Split, seed: int) -> Masks | None:
     generator = rng.numpy_rng(seed, "lines")
     if generator.random() >= rules.probability:
         whole = region.astype(np.uint8)
-        return Masks(whole, whole) if region.mean() >= rules.min_area else None
+        return HalfMasks(whole, whole) if region.mean() >= rules.min_area else None
     for _ in range(_TRIES):
         first, second = halves(region, *_line(region, rules, generator))
         support, query = (first, second) if rules.alternate and generator.random() < 0.5 else (second, first)
         if min(support.mean(), query.mean()) >= rules.min_area:
-            return Masks(_mask(query, region, rules.ignore_support), _mask(support, region, rules.ignore_query))
+            return HalfMasks(_mask(query, region, rules.ignore_support), _mask(support, region, rules.ignore_query))
     return None
 
 

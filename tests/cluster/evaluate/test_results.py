@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.evaluate.results import (
-    Result,
+    ModelResult,
     latex,
     latex_lines,
     means_markdown,
@@ -17,10 +17,10 @@ from cluster.evaluate.results import (
 )
 
 RESULTS = [
-    Result("floor_1 & co", "mIoU", 1, [0.3, 0.35], interval=(0.31, 0.34)),
-    Result("[new] 100 %", "mIoU", 1, [0.4, 0.374], spread=0.004, interval=(0.379, 0.395)),
-    Result("[new] 100 %", "mIoU", 5, [0.5, 0.5]),
-    Result("[new] 100 %", "mIoU", 1, [0.2, 0.3], ways=2),
+    ModelResult("floor_1 & co", "mIoU", 1, [0.3, 0.35], interval=(0.31, 0.34)),
+    ModelResult("[new] 100 %", "mIoU", 1, [0.4, 0.374], spread=0.004, interval=(0.379, 0.395)),
+    ModelResult("[new] 100 %", "mIoU", 5, [0.5, 0.5]),
+    ModelResult("[new] 100 %", "mIoU", 1, [0.2, 0.3], ways=2),
 ]
 
 
@@ -52,7 +52,7 @@ def test_the_interval_stands_beside_the_mean_after_the_spread():
     assert "38.7 ± 0.4 [37.9, 39.5]" in lines[4]
     assert "| **38.7 ± 0.4 [37.9, 39.5]** |" in results_markdown(RESULTS)
     assert means_markdown(RESULTS[:1]).splitlines()[-1] == "| floor_1 & co | 32.5 [31.0, 34.0] |"
-    single = results_table([Result("m", "mIoU", 1, [0.387], interval=(0.379, 0.395))])
+    single = results_table([ModelResult("m", "mIoU", 1, [0.387], interval=(0.379, 0.395))])
     assert single.splitlines()[-1] == "m      38.7 [37.9, 39.5]"
 
 
@@ -79,7 +79,7 @@ def test_latex_by_hand():
 
 
 def test_latex_of_several_tables_is_sound():
-    more = [*RESULTS, Result("f", "FB-IoU", 1, [0.6])]
+    more = [*RESULTS, ModelResult("f", "FB-IoU", 1, [0.6])]
     text = results_latex(more)
     assert text.count(r"\begin{tabular}") == 2
     assert r"\cmidrule(lr){2-4} \cmidrule(lr){5-7} \cmidrule(lr){8-10}" in text
@@ -89,5 +89,5 @@ def test_latex_of_several_tables_is_sound():
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="ab&%$#_{}~^\\<>[]*± –\n", min_size=1))
 def test_no_name_breaks_latex(name):
-    check_latex(results_latex([Result(name, "mIoU", 1, [0.1, 0.2]), Result("other", "mIoU", 1, [0.3, None])]))
+    check_latex(results_latex([ModelResult(name, "mIoU", 1, [0.1, 0.2]), ModelResult("other", "mIoU", 1, [0.3, None])]))
     check_latex(latex_lines([["a", "b"], [latex(name), "1"]]))

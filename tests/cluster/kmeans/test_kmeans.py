@@ -150,7 +150,7 @@ def test_a_worker_killed_at_an_iteration_changes_nothing(undisturbed, copied, tm
 
 def test_states_are_kept_to_the_bit(tmp_path, caplog):
     rows = points(40)
-    recipe = kmeans.Recipe(3, seed=0, iterations=3, restarts=2)
+    recipe = kmeans.LloydOptions(3, seed=0, iterations=3, restarts=2)
     for state in kmeans.lloyd(lambda c: kmeans.partial_sums(rows, c), lambda seed: rows[:3], recipe):
         path = tmp_path / "state"
         path.write_bytes(stage.write_state(state))

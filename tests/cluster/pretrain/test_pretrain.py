@@ -9,7 +9,7 @@ from torch import distributed, multiprocessing
 
 from cluster.pretrain.collective import workers
 from fss.backbones.small import SmallNet
-from fss.pretraining.contrast import PretrainConfig, PretrainModel
+from fss.pretraining.contrast import ContrastConfig, PretrainModel
 from fss.pretraining.proposals import propose
 from fss.pretraining.views import ViewConfig, Views, make_views
 from fss.pretraining.workers import SharedBatchNorm
@@ -28,7 +28,7 @@ def views_of(indices: range) -> Views:
 
 def outcome(indices: range) -> dict[str, torch.Tensor]:
     """Gradients and running statistics after one step, and the loss."""
-    model = PretrainModel(SmallNet(seed=0), PretrainConfig(bfloat16=False), workers=workers())
+    model = PretrainModel(SmallNet(seed=0), ContrastConfig(bfloat16=False), workers=workers())
     loss = model(views_of(indices))["loss"]
     loss.backward()
     gradients = {f"gradient/{name}": p.grad for name, p in model.named_parameters()}

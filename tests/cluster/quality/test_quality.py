@@ -11,8 +11,8 @@ from PIL import Image
 from cluster.engine.stage import read_file
 from cluster.label.sources.clusters import read_clusters
 from cluster.quality import text as quality_text
-from cluster.quality.masks import Masks
-from cluster.quality.parts import Found
+from cluster.quality.masks import ClassMasks
+from cluster.quality.parts import ShardFigures
 from cluster.report import page as report
 from cluster.report import summary
 from cluster.stages import STAGES
@@ -95,11 +95,11 @@ def test_objects_and_classes_are_those_of_plain_loops(measured, photos):
 
 def test_the_atlas_shows_the_nearest_regions_of_distinct_images(measured):
     manifest, clusters = measured.manifest("quality"), read_clusters(measured.manifest("kmeans"))
-    parts = [Found.decode(path.read_bytes()) for path in sorted((manifest.folder / "sums").iterdir())]
+    parts = [ShardFigures.decode(path.read_bytes()) for path in sorted((manifest.folder / "sums").iterdir())]
     found = parts[0]
     for part in parts[1:]:
         found.add(part, most=3)
-    assert Found.decode(found.encode()).encode() == found.encode()
+    assert ShardFigures.decode(found.encode()).encode() == found.encode()
     distances: list[dict[str, float]] = [{} for _ in clusters.centroids]
     for _, row in regions_of(measured):
         nearest, distance = clusters.nearest(np.array([row["descriptor"]], np.float32))
@@ -148,7 +148,7 @@ def test_masks_that_are_not_there_or_do_not_fit_are_refused(measured, configure,
         start(configure(root, f"quality.masks={tmp_path}")).ensure("quality")
     Image.fromarray(np.zeros((10, 40), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="expected a mask of the shape of its image, 96x96 or larger, got 40x10"):
-        Masks(tmp_path).read("deep/a.jpg", (96, 96))
+        ClassMasks(tmp_path).read("deep/a.jpg", (96, 96))
 
 
 def test_masks_are_found_by_path_or_name_and_shrunk_without_mixing(tmp_path):
@@ -157,7 +157,7 @@ def test_masks_are_found_by_path_or_name_and_shrunk_without_mixing(tmp_path):
     (tmp_path / "deep").mkdir()
     Image.fromarray(mask).save(tmp_path / "deep" / "a.png")
     Image.fromarray(mask[::-1]).save(tmp_path / "b.png")
-    masks = Masks(tmp_path, ("background", "cat"))
+    masks = ClassMasks(tmp_path, ("background", "cat"))
     expected = np.array([[7, 7, 7], [0, 0, 255]])
     np.testing.assert_array_equal(masks.read("deep/a.jpg", (2, 3))[:, [0, 2]], expected[:, [0, 2]])
     np.testing.assert_array_equal(masks.read("any/where/b.jpg", (40, 60)), mask[::-1])

@@ -11,12 +11,12 @@ import cluster.report.page
 from cluster.report.charts import bar_chart, line_chart, nice_ticks, thin
 from cluster.report.page import (
     Chart,
-    Command,
     Gallery,
     Headline,
+    ModelResult,
+    NextCommand,
     Report,
-    Result,
-    Stage,
+    StageRow,
     Tile,
     means_markdown,
     render,
@@ -27,10 +27,10 @@ from cluster.report.page import (
 )
 
 RESULTS = [
-    Result("prototype", "mIoU", 1, [0.10, 0.20, 0.30, 0.40]),
-    Result("umtfss", "mIoU", 1, [0.30, 0.30, 0.30, 0.35], spread=0.012),
-    Result("umtfss", "mIoU", 5, [0.5, None, 0.5, 0.5]),
-    Result("umtfss", "FB-IoU", 1, [0.6, 0.6, 0.6, 0.6]),
+    ModelResult("prototype", "mIoU", 1, [0.10, 0.20, 0.30, 0.40]),
+    ModelResult("umtfss", "mIoU", 1, [0.30, 0.30, 0.30, 0.35], spread=0.012),
+    ModelResult("umtfss", "mIoU", 5, [0.5, None, 0.5, 0.5]),
+    ModelResult("umtfss", "FB-IoU", 1, [0.6, 0.6, 0.6, 0.6]),
 ]
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -74,13 +74,13 @@ def full_report(text="x"):
         summary=text,
         headlines=[Headline(text, text, text)],
         facts={text: text},
-        stages=[Stage(f"shard{text}", 75, 1000, text, 2_500_000, text)],
-        results=[Result(f"m{text}", f"mIoU{text}", 1, [0.25])],
+        stages=[StageRow(f"shard{text}", 75, 1000, text, 2_500_000, text)],
+        results=[ModelResult(f"m{text}", f"mIoU{text}", 1, [0.25])],
         results_note=text,
         classes={f"base{text}": {f"cat{text}": 0.2}, f"main{text}": {f"cat{text}": 0.4, "dog": 0.3}},
         charts=[Chart(text, {text: [(0, 1), (1, 2)], "b": [(0, 2)]}, text, text)],
         galleries=[Gallery(f"G {text}", [Tile(picture, text)], text)],
-        commands=[Command(text, text)],
+        commands=[NextCommand(text, text)],
         config=text,
         footer=text,
     )
@@ -97,7 +97,7 @@ def test_documented_examples(module):
 def test_the_mean_is_of_all_folds_or_nothing():
     assert RESULTS[0].mean == pytest.approx(0.25)
     assert RESULTS[2].mean is None
-    assert Result("m", "mIoU", 1, []).mean is None
+    assert ModelResult("m", "mIoU", 1, []).mean is None
 
 
 def test_plain_table():
@@ -127,15 +127,15 @@ def test_means_alone():
 
 
 def test_a_pipe_in_a_name_does_not_break_markdown():
-    assert r"| a\|b | 50.0 |" in results_markdown([Result("a|b", "mIoU", 1, [0.5])])
+    assert r"| a\|b | 50.0 |" in results_markdown([ModelResult("a|b", "mIoU", 1, [0.5])])
 
 
 def test_one_fold_has_no_mean_column():
-    assert "mean" not in results_table([Result("m", "mIoU", 1, [0.5])])
+    assert "mean" not in results_table([ModelResult("m", "mIoU", 1, [0.5])])
 
 
 def test_stages_table():
-    lines = stages_table([Stage("shard", 30, 300, "images", 1_500_000), Stage("train", 3600)]).splitlines()
+    lines = stages_table([StageRow("shard", 30, 300, "images", 1_500_000), StageRow("train", 3600)]).splitlines()
     assert lines[1].split() == ["shard", "30.0", "s", "300", "images", "10", "images/s", "1.5", "MB"]
     assert lines[2].split() == ["train", "1:00:00"]
     assert lines[3].split() == ["total", "1:00:30"]

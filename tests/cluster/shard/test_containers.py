@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.shard import tars
-from cluster.shard.inputs import LostError, Source, fingerprint
+from cluster.shard.inputs import CorpusInput, LostError, fingerprint
 
 IMAGES = {f"inner/{i}.jpg": bytes([i]) * (300 + 700 * i) for i in range(4)}
 
@@ -45,18 +45,18 @@ def test_a_tar_a_pattern_and_a_folder_with_tars(tmp_path):
     (tmp_path / "loose.jpg").write_bytes(b"loose")
     for name in ("00", "01", "10"):
         (tmp_path / f"s-{name}.tar").write_bytes(tar_of({**IMAGES, "a.json": b"{}", "a.pkl": b"evil", "b.cls": b"1"}))
-    assert taken(Source(f"{tmp_path}/s-00.tar")) == (inside("s-00.tar"), [])
+    assert taken(CorpusInput(f"{tmp_path}/s-00.tar")) == (inside("s-00.tar"), [])
     for pattern, names in {"s-{00..01}": ("00", "01"), "s-0?": ("00", "01"), "s-{01,10}": ("01", "10")}.items():
         expected = {k: v for name in names for k, v in inside(f"s-{name}.tar").items()}
-        assert taken(Source(f"{tmp_path}/{pattern}.tar")) == (expected, []), pattern
-    whole, rejected = taken(Source(str(tmp_path)))
+        assert taken(CorpusInput(f"{tmp_path}/{pattern}.tar")) == (expected, []), pattern
+    whole, rejected = taken(CorpusInput(str(tmp_path)))
     assert whole == {"loose.jpg": b"loose"} | {
         k: v for n in ("00", "01", "10") for k, v in inside(f"s-{n}.tar").items()
     }
     assert not rejected
-    assert taken(Source(f"{tmp_path}/s-{{00..02}}.tar"))[1] == [("s-02.tar", "missing: it is not there")]
+    assert taken(CorpusInput(f"{tmp_path}/s-{{00..02}}.tar"))[1] == [("s-02.tar", "missing: it is not there")]
     with pytest.raises(ValueError, match="nothing matches"):
-        list(Source(f"{tmp_path}/none-*.tar").entries())
+        list(CorpusInput(f"{tmp_path}/none-*.tar").entries())
 
 
 def test_odd_members_are_rejected_or_left_alone_and_nothing_is_extracted(tmp_path):
@@ -71,7 +71,7 @@ def test_odd_members_are_rejected_or_left_alone_and_nothing_is_extracted(tmp_pat
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     (tmp_path / "a.tar").write_bytes(buffer.getvalue())
-    source = Source(f"{tmp_path}/a.tar")
+    source = CorpusInput(f"{tmp_path}/a.tar")
     errors = {path: error.split(":")[0] for path, error in taken(source)[1]}
     assert errors == {
         "a.tar::link.jpg": "not_a_file",
@@ -93,7 +93,7 @@ def test_a_tar_cut_anywhere_gives_what_is_whole_and_says_where(tmp_path):
     end_of_members = (ends[-1] + 511) // 512 * 512
     for cut in range(0, len(data) + 1, 256):
         (tmp_path / "a.tar").write_bytes(data[:cut])
-        good, rejected = taken(Source(f"{tmp_path}/a.tar"))
+        good, rejected = taken(CorpusInput(f"{tmp_path}/a.tar"))
         assert len(good) == sum(end <= cut for end in ends), cut
         assert list(good.values()) == list(IMAGES.values())[: len(good)]
         if cut >= end_of_members + 1024:
@@ -110,7 +110,7 @@ def test_a_flipped_bit_in_a_header_ends_the_tar_there(tmp_path):
         third = tar.getmembers()[2].offset
     data[third + 3] ^= 4
     (tmp_path / "a.tar").write_bytes(data)
-    good, ((path, error),) = taken(Source(f"{tmp_path}/a.tar"))
+    good, ((path, error),) = taken(CorpusInput(f"{tmp_path}/a.tar"))
     assert list(good) == list(inside("a.tar"))[:2]
     assert (path, f"from byte {third} of {len(data)}" in error) == ("a.tar", True)
 
@@ -121,7 +121,7 @@ def test_compressed_archives_are_refused_with_the_remedy(tmp_path):
         tar.addfile(tarfile.TarInfo("a.jpg"))
     for name in ("a.tar.gz", "b.tgz", "named.tar", "c.zip"):
         (tmp_path / name).write_bytes(buffer.getvalue())
-    good, rejected = taken(Source(str(tmp_path)))
+    good, rejected = taken(CorpusInput(str(tmp_path)))
     assert good == {}
     assert [path for path, _ in rejected] == ["a.tar.gz", "b.tgz", "c.zip", "named.tar"]
     assert all(
@@ -139,7 +139,7 @@ def test_keys_that_come_back_and_names_that_come_twice_are_inputs_of_their_own(t
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     (tmp_path / "x.tar").write_bytes(buffer.getvalue())
-    source = Source(f"{tmp_path}/x.tar")
+    source = CorpusInput(f"{tmp_path}/x.tar")
     read = [(e.path.partition("::")[2], source.read(e.path, e.offset, e.size)) for e in source.entries()]
     assert read == [member for member in members if not member[0].endswith("json")]
 
@@ -156,7 +156,7 @@ def test_a_sparse_member_is_rejected_and_those_after_it_are_taken(tmp_path, kind
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("GNU tar is not there to make a sparse member")
     assert (tmp_path / "x.tar").stat().st_size < 1 << 20
-    good, rejected = taken(Source(f"{tmp_path}/x.tar"))
+    good, rejected = taken(CorpusInput(f"{tmp_path}/x.tar"))
     assert good == {"x.tar::after.jpg": b"after"}
     assert rejected == [("x.tar::sparse.jpg", "not_a_file: a sparse member has no byte range; pack the tar anew")]
 
@@ -173,7 +173,7 @@ def test_a_compressed_bomb_is_refused_unread(tmp_path):
 
 def test_a_tar_that_shrank_after_the_listing_is_told(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar_of(IMAGES))
-    source = Source(f"{tmp_path}/a.tar")
+    source = CorpusInput(f"{tmp_path}/a.tar")
     last = list(source.entries())[-1]
     os.truncate(tmp_path / "a.tar", last.offset + 5)
     with pytest.raises(LostError, match="the tar ends 2395 bytes before this member does"):
@@ -204,20 +204,20 @@ def test_tables_as_lists(folder, tmp_path, kind, write):
     names = ["a", "b, c.jpg", str(folder / "new\nline.jpg")]
     listing = tmp_path / f"list.{kind}"
     write(listing, {"id": ["1", "2", "3"], "file": names, "url": ["x", "y", "z"]})
-    good, rejected = taken(Source(str(folder), str(listing), "file"))
+    good, rejected = taken(CorpusInput(str(folder), str(listing), "file"))
     assert list(good.values()) == [b"a.jpg", b"b, c.jpg", b"new\nline.jpg"]
     assert not rejected
-    assert [path for path, _ in taken(Source(str(folder), str(listing)))[1]] == ["x", "y", "z"]  # url comes first
+    assert [path for path, _ in taken(CorpusInput(str(folder), str(listing)))[1]] == ["x", "y", "z"]  # url comes first
     with pytest.raises(ValueError, match=r"expected the column nope in .*, got id, file, url; .*corpus.column=NAME"):
-        list(Source(str(folder), str(listing), "nope").entries())
+        list(CorpusInput(str(folder), str(listing), "nope").entries())
 
 
 def test_absolute_lists_need_no_root(folder, tmp_path):
     listing = tmp_path / "list.txt"
     listing.write_text(f"{folder}/a.jpg\nfile://{folder}/b, c.jpg\n")
-    assert list(taken(Source(None, str(listing)))[0].values()) == [b"a.jpg", b"b, c.jpg"]
+    assert list(taken(CorpusInput(None, str(listing)))[0].values()) == [b"a.jpg", b"b, c.jpg"]
     listing.write_text(f"{folder}/a.jpg\n\na.jpg\n")
-    good, ((path, error),) = taken(Source(None, str(listing)))
+    good, ((path, error),) = taken(CorpusInput(None, str(listing)))
     assert list(good.values()) == [b"a.jpg"]
     assert (path, "absolute paths and URLs in a list without corpus.root" in error) == ("a.jpg", True)
     assert error.startswith("bad_line: 3 of the list: ")
@@ -274,17 +274,17 @@ def _bucket(server, port):
 
 
 def test_folders_lists_and_tars_on_s3(s3):
-    good, rejected = taken(Source(f"{s3}/photos"))
+    good, rejected = taken(CorpusInput(f"{s3}/photos"))
     assert good == {"a.jpg": b"first", "sub/b.png": b"second", "sub/empty.jpg": b""}
     assert [path for path, _ in rejected] == ["c.txt"]
-    assert taken(Source(f"{s3}/archive"))[0] == {"odd [1].jpg": b"odd"}
-    assert taken(Source(f"{s3}/gaps")) == ({"a//b.jpg": b"b", "a//c/d.jpg": b"d", "a/e.jpg": b"e"}, [])
-    listed = Source(f"{s3}/photos", f"{s3}/list.txt")
+    assert taken(CorpusInput(f"{s3}/archive"))[0] == {"odd [1].jpg": b"odd"}
+    assert taken(CorpusInput(f"{s3}/gaps")) == ({"a//b.jpg": b"b", "a//c/d.jpg": b"d", "a/e.jpg": b"e"}, [])
+    listed = CorpusInput(f"{s3}/photos", f"{s3}/list.txt")
     assert [listed.read(e.path) for e in listed.entries() if e.path != "gone.jpg"] == [b"first", b"second"]
     with pytest.raises(LostError, match="unreadable: FileNotFoundError"):
         listed.read("gone.jpg")
-    assert taken(Source(f"{s3}/shards/x-0.tar")) == (inside("x-0.tar"), [])
-    good, ((path, error),) = taken(Source(f"{s3}/shards/x-{{0..1}}.tar"))
+    assert taken(CorpusInput(f"{s3}/shards/x-0.tar")) == (inside("x-0.tar"), [])
+    good, ((path, error),) = taken(CorpusInput(f"{s3}/shards/x-{{0..1}}.tar"))
     assert good == inside("x-0.tar") | dict(list(inside("x-1.tar").items())[:1])
     assert (path, error.startswith("damaged")) == ("x-1.tar", True)
-    assert fingerprint(Source(f"{s3}/shards"))[0] == 6
+    assert fingerprint(CorpusInput(f"{s3}/shards"))[0] == 6

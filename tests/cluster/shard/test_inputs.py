@@ -6,7 +6,7 @@ import socket
 import fsspec
 import pytest
 
-from cluster.shard.inputs import LostError, Source, fingerprint
+from cluster.shard.inputs import CorpusInput, LostError, fingerprint
 from cluster.shard.places import Remote
 
 
@@ -24,7 +24,7 @@ def fill(folder, *names, data=b"12345"):
 
 def test_a_folder_is_walked_in_one_order(tmp_path):
     fill(tmp_path, "b.JPG", "a/z.png", "a/c.jpeg", "c.webp", "notes.txt", ".hidden.jpg", "noextension")
-    assert found(Source(str(tmp_path))) == [
+    assert found(CorpusInput(str(tmp_path))) == [
         ("b.JPG", 5),
         ("c.webp", 5),
         ("noextension", "not_an_image"),
@@ -32,19 +32,19 @@ def test_a_folder_is_walked_in_one_order(tmp_path):
         ("a/c.jpeg", 5),
         ("a/z.png", 5),
     ]
-    assert Source(str(tmp_path)).read("a/z.png") == b"12345"
+    assert CorpusInput(str(tmp_path)).read("a/z.png") == b"12345"
 
 
 def test_files_that_are_no_images_are_named_by_their_kind(tmp_path):
     fill(tmp_path, "a.jpg", "a.txt", "b/b.jpg", "b/b.txt", "b/c.txt", "b/d.json")
-    named = {entry.path: entry.error for entry in Source(str(tmp_path)).entries() if entry.error}
+    named = {entry.path: entry.error for entry in CorpusInput(str(tmp_path)).entries() if entry.error}
     assert sorted(named) == ["a.txt", "b/*.txt", "b/d.json"]
     assert named["b/*.txt"].startswith("not_an_image: the names of 2 files end as no image's does; give images of such")
-    assert fingerprint(Source(str(tmp_path)))[0] == 5
+    assert fingerprint(CorpusInput(str(tmp_path)))[0] == 5
     (tmp_path / "a.jpg").rename(tmp_path / "a.doc")
     (tmp_path / "b/b.jpg").rename(tmp_path / "b/b.doc")
     with pytest.raises(ValueError, match="found none"):
-        fingerprint(Source(str(tmp_path)))
+        fingerprint(CorpusInput(str(tmp_path)))
 
 
 def test_odd_things_in_a_folder(tmp_path):
@@ -57,7 +57,7 @@ def test_odd_things_in_a_folder(tmp_path):
     fill(tmp_path, "folder.jpg/__x__.jpg", "n" * 251 + ".jpg", "\U0001f600.png", ".thumbnails/a.jpg")
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(str(tmp_path / "socket.jpg"))
-        entries = dict(found(Source(str(tmp_path))))
+        entries = dict(found(CorpusInput(str(tmp_path))))
     assert entries == {
         "a.jpg": 5,
         "dots.in.name.jpg": 5,
@@ -72,15 +72,15 @@ def test_odd_things_in_a_folder(tmp_path):
         "socket.jpg": "not_a_file",
     }
     with pytest.raises(LostError, match="not a file"):  # a pipe that came after the listing does not hang the reader
-        Source(str(tmp_path)).read("pipe.jpg")
+        CorpusInput(str(tmp_path)).read("pipe.jpg")
 
 
 def test_devices_are_never_opened(tmp_path):
     for device in ("zero", "null"):
         (tmp_path / f"{device}.jpg").symlink_to(f"/dev/{device}")
-    assert [e.error for e in Source(str(tmp_path)).entries()] == ["not_a_file: a device"] * 2
+    assert [e.error for e in CorpusInput(str(tmp_path)).entries()] == ["not_a_file: a device"] * 2
     with pytest.raises(LostError, match="unreadable: not a file"):  # not even where a list or a late change leads there
-        Source(str(tmp_path)).read("zero.jpg")
+        CorpusInput(str(tmp_path)).read("zero.jpg")
 
 
 def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
@@ -98,7 +98,7 @@ def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refusing(scan, "closed"))
     monkeypatch.setattr(os, "open", refusing(really, "locked.jpg"))
-    source = Source(str(tmp_path))
+    source = CorpusInput(str(tmp_path))
     entries = {entry.path: entry.error for entry in source.entries()}
     assert entries == {
         "a.jpg": "",
@@ -116,9 +116,9 @@ def test_modes_without_any_rights(tmp_path):
     for name in ("locked.jpg", "closed"):
         (tmp_path / name).chmod(0)
     try:
-        assert found(Source(str(tmp_path))) == [("locked.jpg", 5), ("closed", "folder")]
+        assert found(CorpusInput(str(tmp_path))) == [("locked.jpg", 5), ("closed", "folder")]
         with pytest.raises(LostError, match=r"unreadable: .*Permission denied"):
-            Source(str(tmp_path)).read("locked.jpg")
+            CorpusInput(str(tmp_path)).read("locked.jpg")
     finally:
         (tmp_path / "closed").chmod(0o700)
 
@@ -158,14 +158,14 @@ def test_a_circle_of_links_is_not_followed(tmp_path):
     fill(tmp_path, "a/one.jpg")
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     (tmp_path / "file.jpg").symlink_to(tmp_path / "a" / "one.jpg")  # links to files are
-    assert found(Source(str(tmp_path))) == [("file.jpg", 5), ("a/one.jpg", 5), ("a/again", "folder")]
+    assert found(CorpusInput(str(tmp_path))) == [("file.jpg", 5), ("a/one.jpg", 5), ("a/again", "folder")]
 
 
 def test_lists_of_names_and_paths(tmp_path):
     fill(tmp_path, "JPEGImages/2007_000027.jpg", "b.png", "sub/c.jpg", "d.jpg")
     listing = tmp_path / "list.txt"
     listing.write_text("2007_000027\nb\n\n  sub/c.jpg \nd.jpg\n2007_999999\n../list.txt.jpg\n")
-    assert found(Source(str(tmp_path), str(listing))) == [
+    assert found(CorpusInput(str(tmp_path), str(listing))) == [
         ("JPEGImages/2007_000027.jpg", 5),
         ("b.png", 5),
         ("sub/c.jpg", 5),
@@ -179,7 +179,7 @@ def test_a_list_with_masks_as_in_voc_takes_the_image(tmp_path):
     fill(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png")
     listing = tmp_path / "list.txt"
     listing.write_text("a\n")
-    assert found(Source(str(tmp_path), str(listing))) == [("JPEGImages/a.jpg", 5)]
+    assert found(CorpusInput(str(tmp_path), str(listing))) == [("JPEGImages/a.jpg", 5)]
 
 
 @pytest.fixture
@@ -191,15 +191,15 @@ def memory():
 
 
 def test_urls(memory):
-    assert found(Source(memory)) == [("a.jpg", 3), ("readme.md", "not_an_image"), ("sub/b.png", 4)]
-    assert Source(memory).read("sub/b.png") == b"4567"
-    assert fingerprint(Source(f"{memory}/")) == fingerprint(Source(memory))
+    assert found(CorpusInput(memory)) == [("a.jpg", 3), ("readme.md", "not_an_image"), ("sub/b.png", 4)]
+    assert CorpusInput(memory).read("sub/b.png") == b"4567"
+    assert fingerprint(CorpusInput(f"{memory}/")) == fingerprint(CorpusInput(memory))
 
 
 def test_a_url_with_a_list(memory, tmp_path):
     listing = tmp_path / "list.txt"
     listing.write_text("a.jpg\nmissing.jpg\n")
-    source = Source(memory, str(listing))
+    source = CorpusInput(memory, str(listing))
     assert [entry.path for entry in source.entries()] == ["a.jpg", "missing.jpg"]
     with pytest.raises(LostError, match=r"missing\.jpg"):
         source.read("missing.jpg")
@@ -211,22 +211,22 @@ def test_fingerprints(tmp_path):
     first, second = tmp_path / "1.txt", tmp_path / "2.txt"
     first.write_text("a\nb\n")
     second.write_text("b\na\n")
-    number, before = fingerprint(Source(source))
+    number, before = fingerprint(CorpusInput(source))
     assert number == 2
-    assert fingerprint(Source(source, str(first))) == fingerprint(Source(source, str(second))) == (2, before)
+    assert fingerprint(CorpusInput(source, str(first))) == fingerprint(CorpusInput(source, str(second))) == (2, before)
     fill(tmp_path / "images", "b.jpg", data=b"123456")
-    assert fingerprint(Source(source))[1] != before
+    assert fingerprint(CorpusInput(source))[1] != before
     fill(tmp_path / "images", "b.jpg")
-    assert fingerprint(Source(source))[1] == before
+    assert fingerprint(CorpusInput(source))[1] == before
     (tmp_path / "images" / "b.jpg").rename(tmp_path / "images" / "c.jpg")
-    assert fingerprint(Source(source))[1] != before
+    assert fingerprint(CorpusInput(source))[1] != before
 
 
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"expected a folder of images at corpus.root=.*/absent, there is none"):
-        list(Source(str(tmp_path / "absent")).entries())
+        list(CorpusInput(str(tmp_path / "absent")).entries())
     with pytest.raises(ValueError, match=r"expected a list of images at corpus.list=.*no such file"):
-        list(Source(str(tmp_path), str(tmp_path / "absent.txt")).entries())
+        list(CorpusInput(str(tmp_path), str(tmp_path / "absent.txt")).entries())
     (tmp_path / "notes.txt").write_text("-")
     with pytest.raises(ValueError, match=r"expected images \(.*\.jpg.*\) in .*, found none"):
-        fingerprint(Source(str(tmp_path)))
+        fingerprint(CorpusInput(str(tmp_path)))

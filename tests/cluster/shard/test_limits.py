@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.shard import tars
-from cluster.shard.inputs import LostError, Source
+from cluster.shard.inputs import CorpusInput, LostError
 from tests.cluster.shard.test_containers import IMAGES, inside, taken, tar_of
 
 LIMIT = 100_000
@@ -56,7 +56,7 @@ def server():
 
 def listed(tmp_path, *lines, **options):
     (tmp_path / "list.txt").write_text("\n".join(lines))
-    return Source(None, str(tmp_path / "list.txt"), **options)
+    return CorpusInput(None, str(tmp_path / "list.txt"), **options)
 
 
 def test_a_url_is_read_up_to_the_budget_whatever_it_announces(server, tmp_path):
@@ -73,7 +73,7 @@ def test_a_url_is_read_up_to_the_budget_whatever_it_announces(server, tmp_path):
 def test_a_local_file_is_read_up_to_the_budget(tmp_path):
     (tmp_path / "a.jpg").write_bytes(bytes(LIMIT))
     (tmp_path / "b.jpg").write_bytes(bytes(LIMIT + 1))
-    source = Source(str(tmp_path), max_bytes=LIMIT)
+    source = CorpusInput(str(tmp_path), max_bytes=LIMIT)
     assert len(source.read("a.jpg")) == LIMIT
     with pytest.raises(LostError, match="too_large"):
         source.read("b.jpg")
@@ -111,11 +111,13 @@ def test_one_bad_row_is_one_rejected_input_with_its_line(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"a")
     huge = "x" * 200_000  # over the csv module's limit of a field
     (tmp_path / "list.csv").write_text(f"id,path\n1,a.jpg\n2\n3,{huge}\n4,a.jpg\n")
-    good, rejected = taken(Source(str(tmp_path), str(tmp_path / "list.csv")))
+    good, rejected = taken(CorpusInput(str(tmp_path), str(tmp_path / "list.csv")))
     assert list(good.values()) == [b"a"]
     assert [path for path, _ in rejected] == ["line 3", "line 4"]
     assert rejected[0][1] == "bad_line: 3 of the list: 1 columns, expected 2"
-    assert [entry.path for entry in Source(str(tmp_path), str(tmp_path / "list.csv")).entries()].count("a.jpg") == 2
+    assert [entry.path for entry in CorpusInput(str(tmp_path), str(tmp_path / "list.csv")).entries()].count(
+        "a.jpg"
+    ) == 2
 
 
 COLUMNS = {
@@ -131,7 +133,7 @@ def test_parquet_columns_of_bytes_and_records_are_paths(tmp_path, kind):
     for name in ("a.jpg", "ü.jpg"):
         (tmp_path / name).write_bytes(name.encode())
     pq.write_table(pa.table({"image": COLUMNS[kind]}), tmp_path / "list.parquet")
-    good, rejected = taken(Source(str(tmp_path), str(tmp_path / "list.parquet")))
+    good, rejected = taken(CorpusInput(str(tmp_path), str(tmp_path / "list.parquet")))
     assert good == {"a.jpg": b"a.jpg", "ü.jpg": "ü.jpg".encode()}
     assert not rejected
 
@@ -140,11 +142,11 @@ def test_other_parquet_columns_are_refused_by_their_type_and_records_without_a_p
     path = tmp_path / "list.parquet"
     pq.write_table(pa.table({"image": pa.array([1, 2])}), path)
     with pytest.raises(ValueError, match=r"expected text, bytes or records with a path .* got int64; name the column"):
-        list(Source(str(tmp_path), str(path)).entries())
+        list(CorpusInput(str(tmp_path), str(path)).entries())
     pq.write_table(
         pa.table({"image": pa.array([{"bytes": b"-", "path": None}, {"bytes": b"-", "path": "a.jpg"}])}), path
     )
-    first, second = Source(str(tmp_path), str(path)).entries()
+    first, second = CorpusInput(str(tmp_path), str(path)).entries()
     assert (first.path, first.error) == ("line 1", "bad_line: 1 of the list: the record has no path")
     assert second.path == "a.jpg"
 
@@ -155,13 +157,13 @@ def test_other_parquet_columns_are_refused_by_their_type_and_records_without_a_p
 def test_tars_that_were_put_together_are_read_on(tmp_path):
     first, second = tar_of(dict(list(IMAGES.items())[:2])), tar_of(dict(list(IMAGES.items())[2:]))
     (tmp_path / "a.tar").write_bytes(first + second)
-    assert taken(Source(f"{tmp_path}/a.tar")) == (inside("a.tar"), [])
+    assert taken(CorpusInput(f"{tmp_path}/a.tar")) == (inside("a.tar"), [])
 
 
 def test_what_stands_behind_the_end_and_is_no_tar_is_one_line(tmp_path):
     data = tar_of(IMAGES)
     (tmp_path / "a.tar").write_bytes(data + b"\x07" * 5000)
-    good, ((path, error),) = taken(Source(f"{tmp_path}/a.tar"))
+    good, ((path, error),) = taken(CorpusInput(f"{tmp_path}/a.tar"))
     assert good == inside("a.tar")
     assert (path, error.startswith(f"damaged: this tar cannot be read from byte {len(data)} ")) == ("a.tar", True)
 

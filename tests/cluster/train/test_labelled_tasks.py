@@ -17,7 +17,7 @@ from cluster.train.tasks import labelled
 from fss import seals
 from fss.datasets import scenes
 from fss.imaging import images
-from fss.tasks.task import Batches, Layout, Schedule
+from fss.tasks.task import Batches, BatchLayout, Schedule
 from jobs._config import load
 
 OPTIONS = ("train.tasks=labelled", "train.images=ImageSets/val.txt", "dataset.min_area=30", "train.steps=4")
@@ -69,7 +69,7 @@ def test_any_process_that_starts_anywhere_sees_the_same_batches(opened):
     stream = opened[0]
 
     def batches(source, rank=0, world=1):
-        return Batches(Schedule(source.counts, 0), source, 4, 0, 2, Layout(9, 5, True, 33), rank=rank, world=world)
+        return Batches(Schedule(source.counts, 0), source, 4, 0, 2, BatchLayout(9, 5, True, 33), rank=rank, world=world)
 
     whole = [batches(stream)[number].images for number in range(6)]
     parts = [batches(pickle.loads(pickle.dumps(stream)), rank, 2) for rank in (0, 1)]

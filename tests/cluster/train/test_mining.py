@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load
 
 from cluster.features import backbone
-from cluster.label.sources import Given, mining
+from cluster.label.sources import LabellerInputs, mining
 from cluster.tracking.journal import read_events
 from cluster.train import candidates
 from cluster.train.recipe import MetaRecipe
@@ -94,7 +94,7 @@ def test_its_latent_classes_make_tasks_of_images(undisturbed, configure, start, 
     found = pq.read_table(labels.folder / labels.named(".regions.parquet")[0].path)
     assert set(found["label"].to_pylist()) <= {1, 2, 3}
     work = run.work("label")
-    given = Given(work.settings.source, work.means.source, work.inputs, backbone.given(run.config))
+    given = LabellerInputs(work.settings.source, work.means.source, work.inputs, backbone.given(run.config))
     assert np.array_equal(mining.SOURCE.labeller(given).representatives, classes)
     assert run.identity("label")[0]["source"]["model"].startswith("sha256:")
 

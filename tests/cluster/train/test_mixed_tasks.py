@@ -52,7 +52,7 @@ def made(root, name, counts=(5, 3), held=2, shots=1, corpus="c0", names=()):
 
 def keys(files, seed, stop, rank=0, world=1, start=0, batch=4):
     """The query's key of every episode of batches start..stop-1 that this rank gets."""
-    layout = task.Layout(5, 4, True, 16)
+    layout = task.BatchLayout(5, 4, True, 16)
     data = task.Batches(mixed.order(files, seed), files, batch, seed, 2, layout, rank=rank, world=world)
     return [[row[0][0] for row in data[number].images] for number in range(start, stop)]
 

@@ -15,7 +15,7 @@ from cluster.train.tasks.stream import Streams
 from fss import shards
 from fss.imaging import images
 from fss.tasks.pairing.parts import pairs
-from fss.tasks.task import Batches, Layout, Schedule
+from fss.tasks.task import Batches, BatchLayout, Schedule
 
 
 class Here:
@@ -52,7 +52,7 @@ def test_counts_are_those_of_every_epoch(streams, opened):
 def test_tasks_are_allowed_pairings_of_their_group(streams, opened):
     for number, group in enumerate(streams.groups):
         table = read_regions(streams.labels, group.regions)
-        fine, held = pairs.Group(table, streams.rules), held_out(table.key, streams.seed)
+        fine, held = pairs.Eligible(table, streams.rules), held_out(table.key, streams.seed)
         for stream in opened:
             for pairing in stream.pairings(number, 1):
                 rows = [pairing.query, *pairing.supports]
@@ -83,7 +83,7 @@ def test_a_task_holds_its_regions_and_an_empty_mask(streams, opened):
 
 
 def batches(stream, rank=0, world=1):
-    return Batches(Schedule(stream.counts, 0), stream, 4, 0, 2, Layout(9, 5, True, 33), rank=rank, world=world)
+    return Batches(Schedule(stream.counts, 0), stream, 4, 0, 2, BatchLayout(9, 5, True, 33), rank=rank, world=world)
 
 
 def test_any_process_that_starts_anywhere_sees_the_same_batches(streams, opened):

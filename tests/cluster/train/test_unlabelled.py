@@ -8,12 +8,12 @@ import torch
 
 from cluster.train import stage
 from cluster.train.tasks import unlabelled
-from cluster.train.tasks.mixed import MixedTasks, Part
+from cluster.train.tasks.mixed import MixedPart, MixedTasks
 from cluster.train.tasks.unlabelled import UnlabelledSettings, WithUnlabelled
 from fss import heads
 from fss.heads.parts import losses
 from fss.imaging import images
-from fss.tasks.task import Batches, Layout, Schedule
+from fss.tasks.task import Batches, BatchLayout, Schedule
 from fss.training.step import MetaModule
 from tests.cluster.train.test_mining import MODEL
 from tests.fss.heads.test_heads import CHANNELS, episode, studied
@@ -51,8 +51,8 @@ def test_they_are_a_function_of_seed_epoch_and_place(extended):
 
 def test_batches_take_them_as_supports_that_say_nothing(extended):
     found, own = extended
-    batch = Batches(Schedule(found.counts, 0), found, 3, 0, 2, Layout(33, 12, False, 96))[0]
-    alone = Batches(Schedule(own.counts, 0), own, 3, 0, 2, Layout(33, 12, False, 96))[0]
+    batch = Batches(Schedule(found.counts, 0), found, 3, 0, 2, BatchLayout(33, 12, False, 96))[0]
+    alone = Batches(Schedule(own.counts, 0), own, 3, 0, 2, BatchLayout(33, 12, False, 96))[0]
     assert batch.support.shape[1] == alone.support.shape[1] + 2
     assert torch.equal(batch.support[:, :-2], alone.support)
     assert batch.support[:, -2:].abs().max() == 0
@@ -98,7 +98,7 @@ def test_a_mixture_stays_one(extended, tiny_run):
     """Each part gets images, the shares stay."""
     corpus, (_, own) = tiny_run.manifest("shard"), extended
     chosen = UnlabelledSettings(2, 0, corpus.fingerprint)
-    found = unlabelled.wrapped(chosen, corpus, MixedTasks((Part(own, 750, "a"), Part(own, 250, "b"))))
+    found = unlabelled.wrapped(chosen, corpus, MixedTasks((MixedPart(own, 750, "a"), MixedPart(own, 250, "b"))))
     assert isinstance(found, MixedTasks)
     assert [part.weight for part in found.parts] == [750, 250]
     for number in range(len(found.counts)):

@@ -159,7 +159,7 @@ def test_the_best_restart_wins(seed):
 
 def test_lloyd_goes_on_from_any_state_with_the_same_outcome():
     rows = points(80, 3)
-    recipe = kmeans.Recipe(5, seed=1, iterations=6, restarts=3, tolerance=0.01)
+    recipe = kmeans.LloydOptions(5, seed=1, iterations=6, restarts=3, tolerance=0.01)
 
     def run(state=None):
         return list(
@@ -186,7 +186,7 @@ def test_an_empty_cluster_keeps_the_iterations_going():
     """The far centroid is nearest to nothing: it takes half of the other cluster before the loop may end."""
     rows = points(40, 2)
     start = np.array([[0, 0], [90, 90]], np.float32)
-    recipe = kmeans.Recipe(2, seed=0, iterations=9, tolerance=1.0)
+    recipe = kmeans.LloydOptions(2, seed=0, iterations=9, tolerance=1.0)
     states = list(kmeans.lloyd(lambda c: kmeans.partial_sums(rows, c), lambda seed: start, recipe))
     assert states[0].now.counts.tolist() == [40, 0]
     assert states[-1].best.counts.all()

@@ -30,7 +30,7 @@ def test_a_region_at_the_corner_has_paper_beyond_the_image():
 
 def test_a_page_has_a_place_for_every_crop():
     crops = [np.full((32, 32, 3), colour, np.uint8) for colour in ((200, 10, 10), (10, 200, 10))]
-    rows = [atlas.Row(str(i), "figures", crops) for i in range(3)]
+    rows = [atlas.AtlasRow(str(i), "figures", crops) for i in range(3)]
     found = atlas.page(rows, crops=2, size=32, columns=2)
     assert [int((found == crop[0, 0]).all(axis=2).sum()) for crop in crops] == [3 * 32 * 32] * 2
     assert not (atlas.page(rows[:1], crops=2, size=32) == atlas.page(rows[1:2], crops=2, size=32)).all()  # names differ

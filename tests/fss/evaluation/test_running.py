@@ -11,7 +11,7 @@ from fss import heads
 from fss.datasets import Dataset
 from fss.evaluation import metrics, running
 from fss.evaluation.cache import FeatureStore, Memory
-from fss.evaluation.episodes import Episode, Rules, Way, draw, pool
+from fss.evaluation.episodes import Episode, EpisodeRules, Way, draw, pool
 from fss.evaluation.metrics import Counts
 from fss.evaluation.running import Photos
 from fss.grid import cells
@@ -52,7 +52,7 @@ def dataset(tmp_path_factory) -> Dataset:
 
 def episodes(ways: int, shots: int, count: int = 8, seed: int = 0) -> list[Episode]:
     areas = {name: dict(zip(*np.unique(class_mask(name), return_counts=True), strict=True)) for name in SIZES}
-    return draw(pool(areas, CLASSES, Rules("images", ways, shots, 1)), count=count, seed=seed)
+    return draw(pool(areas, CLASSES, EpisodeRules("images", ways, shots, 1)), count=count, seed=seed)
 
 
 def build(extractor, name: str) -> Head:

@@ -17,7 +17,7 @@ from fss.scenes import scene
 from fss.tasks import views
 from fss.tasks.pairing import mask_split
 from fss.tasks.pairing.mask_split import Split
-from fss.tasks.task import Batches, Layout, Schedule, Task
+from fss.tasks.task import Batches, BatchLayout, Schedule, Task
 from fss.training.bank import FeatureBank, batch_features
 from fss.training.step import MetaModule
 
@@ -47,7 +47,7 @@ def whole(pair: tuple[int, int]) -> Task:
 
 
 def batches(tasks: list[Task], batch: int, fixed: int) -> Batches:
-    layout = Layout(loss=16, grid=extractor().grid, corners=False, size=SIDE, pixels=not fixed)
+    layout = BatchLayout(loss=16, grid=extractor().grid, corners=False, size=SIDE, pixels=not fixed)
     return Batches(Schedule((len(tasks),), 0), lambda shard, epoch: tasks, batch, 0, fixed, layout, AUGMENT)
 
 

@@ -12,7 +12,7 @@ from fss import backbones, heads
 from fss.backbones.extractor import Extractor
 from fss.datasets import areas, scenes
 from fss.evaluation.cache import FeatureStore, Memory
-from fss.evaluation.episodes import Episode, Rules, draw, pool
+from fss.evaluation.episodes import Episode, EpisodeRules, draw, pool
 from fss.evaluation.metrics import FIELDS, summarise
 from fss.evaluation.running import Photos, run
 from fss.heads.parts import losses
@@ -33,7 +33,7 @@ def photos(tmp_path_factory) -> Photos:
 
 def episodes(photos: Photos, classes: tuple[int, ...], count: int, ways: int = 1) -> list[Episode]:
     table = {name: areas(photos.dataset, name) for name in photos.dataset.names}
-    return draw(pool(table, classes, Rules("classes", ways, 1, 60)), count=count, seed=0)
+    return draw(pool(table, classes, EpisodeRules("classes", ways, 1, 60)), count=count, seed=0)
 
 
 def batch(photos: Photos, chosen: list[Episode]) -> tuple:

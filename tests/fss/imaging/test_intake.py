@@ -37,7 +37,7 @@ def samples_of(data: bytes) -> dict[str, dict[str, bytes]]:
 def test_an_accepted_image_is_a_sample_with_its_story():
     data, rows = build({"a/x.jpg": picture(0)})
     key = shards.sha256(picture(0))[:24]
-    assert rows["a/x.jpg"] == intake.Row(
+    assert rows["a/x.jpg"] == intake.LedgerRow(
         "a/x.jpg", "accepted", "", key, len(picture(0)), shards.sha256(picture(0)), 40, 30
     )
     sample = samples_of(data)[key]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fss import grid
 from fss.labelling import pseudo
-from fss.labelling.pseudo import Clusters, Recipe
+from fss.labelling.pseudo import Clusters, EmbeddingOptions
 
 
 def one(array: np.ndarray) -> torch.Tensor:
@@ -15,7 +15,7 @@ def one(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array)[None]
 
 
-def sampled(array: np.ndarray, recipe: Recipe, seed: int = 0) -> np.ndarray:
+def sampled(array: np.ndarray, recipe: EmbeddingOptions, seed: int = 0) -> np.ndarray:
     (rows,) = pseudo.embeddings(one(array), None, recipe, [np.random.default_rng(seed)])
     return rows
 
@@ -67,20 +67,20 @@ def test_pooling_equals_a_loop():
 
 
 def test_pixels_are_drawn_without_replacement_and_repeat():
-    recipe = Recipe(segments="none", points_per_image=20)
+    recipe = EmbeddingOptions(segments="none", points_per_image=20)
     rows = sampled(field(), recipe)
     every = {row.tobytes() for row in field().reshape(-1, 5)}
     assert rows.shape == (20, 5)
     assert len({row.tobytes() for row in rows} & every) == 20
     assert np.array_equal(rows, sampled(field(), recipe))
     assert not np.array_equal(rows, sampled(field(), recipe, seed=1))
-    many = sampled(field(), Recipe(segments="none", points_per_image=999))
+    many = sampled(field(), EmbeddingOptions(segments="none", points_per_image=999))
     assert np.array_equal(many, field().reshape(-1, 5))
 
 
 def test_segments_are_described_at_every_granularity():
     tokens, quarter = quadrants()
-    rows = sampled(tokens, Recipe(granularities=(2, 4)))
+    rows = sampled(tokens, EmbeddingOptions(granularities=(2, 4)))
     assert rows.shape == (6, 6)
     found = {int(row.argmax()) for row in rows[2:] if row.max() > 0.99}
     assert found == {0, 1, 2, 3}
@@ -92,10 +92,10 @@ def test_cells_take_the_cluster_of_their_pixel_or_of_their_segment():
     centre = np.full(6, 0.1, np.float32)
     clusters = Clusters(pseudo.centred(np.eye(6, dtype=np.float32)[[2, 0, 1, 3]], centre), centre)
     expected = np.array([1, 2, 0, 3])[quarter]
-    plain = pseudo.label_grids(one(tokens), clusters, Recipe(segments="none"))[0]
+    plain = pseudo.label_grids(one(tokens), clusters, EmbeddingOptions(segments="none"))[0]
     assert plain.shape == (1, 8, 8)
     assert np.array_equal(plain[0], expected)
-    layers = pseudo.label_grids(one(tokens), clusters, Recipe(granularities=(4, 2)))[0]
+    layers = pseudo.label_grids(one(tokens), clusters, EmbeddingOptions(granularities=(4, 2)))[0]
     assert layers.shape == (2, 8, 8)
     assert np.array_equal(layers[0], expected)
     assert len(np.unique(layers[1])) <= 2
@@ -103,7 +103,7 @@ def test_cells_take_the_cluster_of_their_pixel_or_of_their_segment():
 
 def test_enlarged_layers_are_labels_of_pixels():
     layers = np.stack([np.eye(3, dtype=np.int64) * 7, np.full((3, 3), 500)])
-    found = pseudo.enlarge(layers, (17, 25), Recipe(), corners=True)
+    found = pseudo.enlarge(layers, (17, 25), EmbeddingOptions(), corners=True)
     assert found.shape == (2, 17, 25)
     assert found.dtype == np.uint16
     assert set(np.unique(found[0])) == {0, 7}
@@ -152,10 +152,10 @@ def test_segments_vote_for_the_cluster_of_most_of_their_cells():
     clusters = Clusters(pseudo.centred(np.eye(6, dtype=np.float32)[[2, 0, 1, 3, 4]], centre), centre)
     tokens[0, 0] = tokens[7, 7] = np.eye(6)[4]  # cells of another cluster, outvoted where they are merged
     for name in ("agglomerate", "ncut"):
-        recipe = Recipe(segments=name, unit="pixels", granularities=(4,), points_per_image=7)
+        recipe = EmbeddingOptions(segments=name, unit="pixels", granularities=(4,), points_per_image=7)
         assert sampled(tokens, recipe).shape == (7, 6)
         (found,) = pseudo.label_grids(one(tokens), clusters, recipe)[0]
-        plain = pseudo.label_grids(one(tokens), clusters, Recipe(segments="none"))[0, 0]
+        plain = pseudo.label_grids(one(tokens), clusters, EmbeddingOptions(segments="none"))[0, 0]
         inside = ~((tokens == np.eye(6)[4]).all(-1))
         assert (found[inside] == plain[inside]).mean() > 0.9
         assert len(np.unique(found)) <= 4 < len(np.unique(plain))
@@ -173,7 +173,7 @@ def test_superpixel_labels_cover_the_things_of_a_picture_that_is_not_square(corn
     field = torch.from_numpy(np.eye(6, dtype=np.float32)[cells])
     centre = np.full(6, 0.1, np.float32)
     clusters = Clusters(pseudo.centred(np.eye(6, dtype=np.float32)[[2, 0, 1]], centre), centre)
-    recipe = Recipe(segments="superpixel", unit=unit_clustered)
+    recipe = EmbeddingOptions(segments="superpixel", unit=unit_clustered)
     columns = np.arange(width) * 4 // width
     cut = np.unique(truth * 100 + columns, return_inverse=True)[1].reshape(truth.shape)
     ((maps, small),) = pseudo.label_maps(field[None], [cut], clusters, recipe, corners)
@@ -185,18 +185,20 @@ def test_superpixel_labels_cover_the_things_of_a_picture_that_is_not_square(corn
 
 
 def test_maps_of_shrunken_superpixels_are_enlarged_pixel_by_pixel():
-    found = pseudo.enlarge(np.array([[[7, 300], [2, 2]]]), (4, 6), Recipe(segments="superpixel"), corners=True)
+    found = pseudo.enlarge(
+        np.array([[[7, 300], [2, 2]]]), (4, 6), EmbeddingOptions(segments="superpixel"), corners=True
+    )
     assert found.dtype == np.uint16
     assert found[0].tolist() == [[7] * 3 + [300] * 3] * 2 + [[2] * 6] * 2
 
 
 def test_only_superpixels_are_cut_in_the_picture():
     picture = Image.fromarray(np.zeros((40, 70, 3), np.uint8))
-    assert pseudo.cut_up(picture, Recipe()) is None
-    assert np.array_equal(pseudo.cut_up(picture, Recipe(segments="superpixel")), np.zeros((40, 70)))
+    assert pseudo.cut_up(picture, EmbeddingOptions()) is None
+    assert np.array_equal(pseudo.cut_up(picture, EmbeddingOptions(segments="superpixel")), np.zeros((40, 70)))
 
 
 def test_superpixels_are_asked_for_by_name():
-    recipe = Recipe(segments="superpixel")
+    recipe = EmbeddingOptions(segments="superpixel")
     with pytest.raises(ValueError, match="cut_up"):
         pseudo.embeddings(one(field()), None, recipe, [np.random.default_rng(0)])

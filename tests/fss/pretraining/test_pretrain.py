@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fss.backbones.small import SmallNet
 from fss.imaging.images import normalise
-from fss.pretraining.contrast import PretrainConfig, PretrainModel, object_contrast
+from fss.pretraining.contrast import ContrastConfig, PretrainModel, object_contrast
 from fss.pretraining.proposals import border_saliency, components, otsu, propose
 from fss.pretraining.views import ViewConfig, Views, crop, make_views, uniforms
 from fss.scenes.scene import render
@@ -127,7 +127,7 @@ def test_view_config_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match=r"scale must satisfy 0 < low <= high <= 1, got \(0.5, 1.5\)"):
         ViewConfig(scale=(0.5, 1.5))
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
-        PretrainConfig(temperature=0)
+        ContrastConfig(temperature=0)
 
 
 def test_otsu_splits_two_groups() -> None:
@@ -214,7 +214,7 @@ def test_object_contrast_without_objects_is_zero() -> None:
 
 
 def test_gradients_reach_every_parameter_and_the_loss_falls(views: Views) -> None:
-    model = PretrainModel(SmallNet(seed=0), PretrainConfig())
+    model = PretrainModel(SmallNet(seed=0), ContrastConfig())
     first = model(views)
     assert first["loss"].item() == pytest.approx((first["contrast"] + first["objectness"]).item(), abs=1e-5)
     first["loss"].backward()
@@ -231,13 +231,13 @@ def test_gradients_reach_every_parameter_and_the_loss_falls(views: Views) -> Non
 
 def test_the_model_comes_from_its_seeds_alone(views: Views) -> None:
     torch.manual_seed(1)
-    first = PretrainModel(SmallNet(seed=3), PretrainConfig(bfloat16=False), seed=4)(views)["loss"]
+    first = PretrainModel(SmallNet(seed=3), ContrastConfig(bfloat16=False), seed=4)(views)["loss"]
     torch.manual_seed(2)
-    again = PretrainModel(SmallNet(seed=3), PretrainConfig(bfloat16=False), seed=4)(views)["loss"]
+    again = PretrainModel(SmallNet(seed=3), ContrastConfig(bfloat16=False), seed=4)(views)["loss"]
     assert first.item() == again.item()
 
 
 def test_building_networks_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    PretrainModel(SmallNet(seed=3), PretrainConfig(), seed=3)
+    PretrainModel(SmallNet(seed=3), ContrastConfig(), seed=3)
     assert torch.equal(torch.get_rng_state(), before)

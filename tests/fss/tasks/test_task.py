@@ -35,7 +35,9 @@ def task(number: int, shots: int = 1) -> Task:
 
 
 def batches(counts: tuple[int, ...] = (3, 2), **options: object) -> Batches:
-    layout = tasks.Layout(9, 5, True, 33, **{key: options.pop(key) for key in ("pixels", "changed") if key in options})
+    layout = tasks.BatchLayout(
+        9, 5, True, 33, **{key: options.pop(key) for key in ("pixels", "changed") if key in options}
+    )
     chosen = {"batch": 4, "seed": 0, "num_views": 2, "layout": layout} | options
     starts = np.cumsum([0, *counts])
     shots = chosen.pop("shots", 1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class RegionTable:
     """R regions of a group of shards, column by column."""
 
     key: np.ndarray
@@ -37,9 +37,9 @@ class Table:
     def __len__(self) -> int:
         return len(self.key)
 
-    def take(self, rows: np.ndarray) -> Table:
+    def take(self, rows: np.ndarray) -> RegionTable:
         """The table of the given rows, or of the rows where a mask is true."""
-        return Table(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
+        return RegionTable(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Pairing:
     distractors: tuple[int, ...] = ()
 
 
-def usable(table: Table, rules: Rules) -> np.ndarray:
+def usable(table: RegionTable, rules: Rules) -> np.ndarray:
     """(R,) bool: regions of allowed layer and area that do not look like background.
 
     A region that leaves fewer than `empty_lines` of the rows or of the columns empty is background (the released
@@ -69,14 +69,14 @@ def usable(table: Table, rules: Rules) -> np.ndarray:
     return fine
 
 
-def _inner_clusters(table: Table, share: float) -> np.ndarray:
+def _inner_clusters(table: RegionTable, share: float) -> np.ndarray:
     """The `share` of the labels, rounded up, whose regions hold least of the border on average."""
     labels, code = np.unique(table.label, return_inverse=True)
     means = np.bincount(code, table.border) / np.bincount(code)
     return labels[np.argsort(means, kind="stable")[: int(np.ceil(share * len(labels)))]]
 
 
-class Group:
+class Eligible:
     """A table under its rules: which rows may be asked for, and which may support them.
 
     Args:
@@ -84,7 +84,7 @@ class Group:
         rules: those of pairing across images.
     """
 
-    def __init__(self, table: Table, rules: Keys):
+    def __init__(self, table: RegionTable, rules: Keys):
         self.table, self.rules = table, rules
         self.usable = usable(table, rules)
         self.image = _by_appearance(table.key)

@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from fss.tasks.pairing.parts.pairs import Pairing, Table
+from fss.tasks.pairing.parts.pairs import Pairing, RegionTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Use:
         return self.tasks + self.supports + self.distractors
 
 
-def count(table: Table, pairings: Sequence[Pairing]) -> list[Use]:
+def count(table: RegionTable, pairings: Sequence[Pairing]) -> list[Use]:
     """What the pairings over `table` use: images, clusters, then pairs of query and support, each sorted by name."""
     roles = [
         Counter(str(table.key[p.query]) for p in pairings),
@@ -45,7 +45,7 @@ def count(table: Table, pairings: Sequence[Pairing]) -> list[Use]:
     return images + clusters + [Use("pair", name, number) for name, number in sorted(names.items())]
 
 
-def _region(table: Table, row: int) -> str:
+def _region(table: RegionTable, row: int) -> str:
     return f"{table.key[row]}.{table.layer[row]}.{table.label[row]}"
 
 

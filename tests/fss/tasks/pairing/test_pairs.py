@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from fss.tasks.pairing import cross_image
 from fss.tasks.pairing.cross_image import Keys
 from fss.tasks.pairing.parts import pairs, partners, usage
-from fss.tasks.pairing.parts.pairs import Table
+from fss.tasks.pairing.parts.pairs import RegionTable
 from fss.tasks.pairing.parts.rules import BALANCES
 
 
-def table(keys: list[str], labels: list[int] | None = None, seed: int = 0, **columns: object) -> Table:
+def table(keys: list[str], labels: list[int] | None = None, seed: int = 0, **columns: object) -> RegionTable:
     number = len(keys)
     rows = np.random.default_rng(seed).standard_normal((number, 6)).astype(np.float32)
     filled = {
@@ -29,10 +29,10 @@ def table(keys: list[str], labels: list[int] | None = None, seed: int = 0, **col
         "empty_columns": np.full(number, 0.5),
         "descriptor": rows / np.linalg.norm(rows, axis=1, keepdims=True),
     }
-    return Table(**filled | {name: np.array(value) for name, value in columns.items()})
+    return RegionTable(**filled | {name: np.array(value) for name, value in columns.items()})
 
 
-def random_table(images: int = 12, regions: int = 4, clusters: int = 3, seed: int = 0) -> Table:
+def random_table(images: int = 12, regions: int = 4, clusters: int = 3, seed: int = 0) -> RegionTable:
     keys = [f"image{i:02}" for i in range(images) for _ in range(regions)]
     return table(keys, np.random.default_rng(seed).integers(0, clusters, len(keys)).tolist(), seed)
 
@@ -116,7 +116,7 @@ def test_a_pairing_depends_on_the_table_the_seed_and_its_number():
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> Table:
+def tables(draw: st.DrawFn) -> RegionTable:
     """Up to 7 images of up to 4 regions each, few clusters and layers; some regions are not usable."""
     counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=7))
     keys = [f"image{i}" for i, number in enumerate(counts) for _ in range(number)]
@@ -141,7 +141,7 @@ RULES = st.builds(
 )
 
 
-def candidates(found: Table, rules: Keys, query: int) -> list[int]:
+def candidates(found: RegionTable, rules: Keys, query: int) -> list[int]:
     """Rows that may support `query`, the most similar first."""
     fine = pairs.usable(found, rules)
     rows = [
@@ -155,7 +155,7 @@ def candidates(found: Table, rules: Keys, query: int) -> list[int]:
     return sorted(rows, key=lambda row: -float(found.descriptor[row] @ found.descriptor[query]))
 
 
-def nearest(found: Table, rules: Keys, query: int) -> list[int]:
+def nearest(found: RegionTable, rules: Keys, query: int) -> list[int]:
     """The nearest share of them, or as many as show enough images."""
     others = candidates(found, rules, query)
     number = int(np.ceil(rules.nearest * len(others)))
@@ -164,7 +164,7 @@ def nearest(found: Table, rules: Keys, query: int) -> list[int]:
     return others[:number]
 
 
-def images_without(found: Table, rules: Keys, query: int) -> set[str]:
+def images_without(found: RegionTable, rules: Keys, query: int) -> set[str]:
     fine = pairs.usable(found, rules)
     showing = {key for key, label in zip(found.key, found.label, strict=True) if label == found.label[query]}
     return {str(key) for key in found.key[fine]} - showing
@@ -191,7 +191,7 @@ def test_tasks_of_any_table(found, rules, seed):
         and len(images_without(found, rules, row)) >= rules.distractors
     ]
     expected = rules.tasks_per_image * len({found.key[row] for row in able})
-    assert len(drawn) == expected == pairs.Group(found, rules).count()
+    assert len(drawn) == expected == pairs.Eligible(found, rules).count()
     assert {p.query for p in drawn} <= set(able)
     assert drawn == cross_image.draw(found, rules, seed=seed)
 
@@ -203,7 +203,7 @@ def test_held_out_queries_and_the_others_share_out_the_tasks(found, rules, seed)
     parts = [cross_image.draw(found, rules, seed=seed, queries=rows) for rows in (held, ~held)]
     assert all(held[p.query] for p in parts[0])
     assert not any(held[p.query] for p in parts[1])
-    group = pairs.Group(found, rules)
+    group = pairs.Eligible(found, rules)
     assert [len(part) for part in parts] == [group.count(held), group.count(~held)]
     assert len(parts[0]) + len(parts[1]) == group.count()
 
