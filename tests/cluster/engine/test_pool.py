@@ -116,6 +116,7 @@ def test_a_worker_killed_from_outside_is_replaced(pools):
 @pytest.fixture
 def impatient(ray_session, monkeypatch):
     """A pool of one worker that gives a unit up after one death; starting a worker again takes seconds."""
+    monkeypatch.setattr(pool, "_RETRIES", 0)
     monkeypatch.setattr(pool, "_TRIES", 1)
     with Pool(ClusterConfig(workers=1)) as one:
         yield one
@@ -139,45 +140,6 @@ def test_a_unit_that_always_kills_is_a_failure_after_some_tries(impatient, tmp_p
     assert "died again and again" in failure.message
     with pytest.raises(ValueError, match="died again and again"):
         list(impatient.each(deadly, [1]))
-
-
-class Notes:
-    """Dies at some units each time, and notes that it began one."""
-
-    def __init__(self, folder: Path, deadly: tuple[int, ...]):
-        self.folder, self.deadly = folder, deadly
-
-    def __call__(self, unit):
-        with (self.folder / str(unit)).open("a") as file:
-            file.write(".")
-        if unit in self.deadly:
-            time.sleep(0.5)  # what was finished before has been sent by now, so that it is not done again
-            os.kill(os.getpid(), signal.SIGKILL)
-        return unit
-
-    def begun(self, unit):
-        return len((self.folder / str(unit)).read_text())
-
-
-def test_a_unit_that_kills_its_worker_is_begun_so_often_and_nobody_else_is_charged(pools, tmp_path, monkeypatch):
-    """Unit 2 waits behind it at both deaths."""
-    monkeypatch.setattr(pool, "_TRIES", 2)
-    notes = Notes(tmp_path, (1,))
-    results = dict(pools[1].map(notes, range(4)))
-    assert {unit: results[unit] for unit in (0, 2, 3)} == {0: 0, 2: 2, 3: 3}
-    assert "died again and again, 2 times" in results[1].message
-    assert [notes.begun(unit) for unit in range(4)] == [1, 2, 1, 1]
-
-
-def test_what_waits_behind_a_deadly_unit_is_not_charged_in_order_either(pools, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "_TRIES", 2)
-    notes = Notes(tmp_path, (1,))
-    results = pools[1].each(notes, [0, 1, 2])
-    assert next(results) == 0
-    with pytest.raises(ValueError, match="died again and again, 2 times"):
-        next(results)
-    assert notes.begun(1) == 2
-    assert pools[1].on_each(notes, [3, 4]) == [3, 4]
 
 
 def test_a_worker_that_hangs_loses_its_units_to_idle_ones(pools, tmp_path, monkeypatch):
