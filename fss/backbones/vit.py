@@ -29,7 +29,7 @@ _NAMES = tuple(
         (r"embeddings\.position_embeddings$", "pos_embed"),
         (r"(?:embeddings\.register_tokens|embeddings\.distillation_token|reg_token|dist_token)$", "register_tokens"),
         (r"encoder\.layer\.(\d+)\.", r"blocks.\2."),
-        (r"attention\.attention\.(query|key|value)\.(weight|bias)$", r"attn.qkv.\3"),
+        (r"attention\.attention\.(query|key|value)\.((?:weight|bias)\w*)$", r"attn.qkv.\3"),
         (r"attention\.output\.dense\.", "attn.proj."),
         (r"layernorm_before\.", "norm1."),
         (r"layernorm_after\.", "norm2."),

@@ -101,6 +101,12 @@ def test_views_of_a_larger_storage_and_tied_weights_are_held(tmp_path):
     assert torch.equal(found["a"], whole[2:4])
 
 
+def test_torchs_own_quantised_tensors_carry_their_scale(tmp_path):
+    values = torch.tensor([0.5, -1.0, 0.25])
+    torch.save({"a": torch.quantize_per_tensor(values, 0.25, 0, torch.qint8)}, tmp_path / "weights.pth")
+    assert torch.equal(checkpoint.read(str(tmp_path / "weights.pth"))["a"], values)
+
+
 # ------------------------------------------------------------------------------------------------ shards
 
 

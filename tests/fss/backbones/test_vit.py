@@ -78,6 +78,18 @@ def test_hugging_faces_vit(tmp_path):
     assert backbone.report.unexpected == ()
 
 
+def test_scales_of_queries_keys_and_values_are_joined_like_them(tmp_path):
+    state = ViT("vit_small", native_grid=GRID).state_dict()
+    theirs = hugging_face(state, dinov2=False)
+    names = [f"encoder.layer.0.attention.attention.{part}.weight" for part in ("query", "key", "value")]
+    scales = {f"{name}_scale": torch.full((DIM,), 2.0 + number) for number, name in enumerate(names)}
+    factors = torch.cat(list(scales.values()))[:, None]
+    key = "blocks.0.attn.qkv.weight"
+    assert_same(built(tmp_path, theirs | scales), state | {key: state[key] * factors})
+    with pytest.raises(ValueError, match="weight_scale that do not fit together"):
+        built(tmp_path, theirs | {f"{name}_scale": torch.tensor(2.0) for name in names})
+
+
 def test_timms_registers_and_a_position_table_without_the_class_token(tmp_path, dino):
     timm = {("reg_token" if key == "register_tokens" else key): tensor for key, tensor in dino.items()}
     backbone = built(tmp_path, timm | {"pos_embed": dino["pos_embed"][:, 1:]})
