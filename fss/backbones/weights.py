@@ -64,12 +64,16 @@ def read_state(name: str, weights: str) -> dict[str, torch.Tensor]:
 
 
 def renamed(network: type[Network], state: State) -> Renamed:
-    """`state` with the names that `network` has for its tensors; parts of one tensor are joined."""
+    """`state` with the names that `network` has for its tensors; parts of one tensor are joined.
+
+    Raises ValueError if two tensors are the same part of one, or parts do not fit together.
+    """
     parts: dict[str, dict[int, str]] = {}
     for key in state:
         own, part = network.own_part(key)
-        taken = part in parts.get(own, ())
-        parts.setdefault(key if taken else own, {})[part] = key
+        first = parts.setdefault(own, {}).setdefault(part, key)
+        if first != key:
+            raise ValueError(f"the weights have two tensors for {own}: {first} and {key}; save one of them alone")
     origins = {own: tuple(keys[part] for part in sorted(keys)) for own, keys in parts.items()}
     return Renamed({own: _joined(own, [state[key] for key in keys]) for own, keys in origins.items()}, origins)
 
@@ -106,8 +110,7 @@ def load_state(name: str, net: Network, given: Renamed, source: str) -> LoadRepo
     _refuse_missing(name, len(wanted), report)
     matched = {key: _unscaled(source, prefix + key, tensor, given.tensors) for key, tensor in found.items()}
     fitted = net.fitted(matched)
-    _refuse_shapes(name, wanted, fitted, source)
-    net.load_state_dict(as_floats(wanted, fitted, source), strict=False)
+    net.load_state_dict(checked(name, wanted, fitted, source), strict=False)
     if report.unexpected:
         logger.warning("%s: keys that %s does not use: %s", source, name, ", ".join(report.unexpected))
     return report
@@ -122,11 +125,13 @@ def under_prefix(wanted: State, state: State, source: str) -> dict[str, torch.Te
     return {key: state[prefix + key] for key in wanted if prefix + key in state}
 
 
-def as_floats(wanted: State, state: State, source: str) -> dict[str, torch.Tensor]:
-    """`state` with floats as float32.
+def checked(name: str, wanted: State, state: State, source: str) -> dict[str, torch.Tensor]:
+    """The tensors `state` for a network `name` that has the tensors `wanted`; floats become float32.
 
-    Raises ValueError if one that `wanted` has as a float is an integer or a float of one byte, or is not finite.
+    Raises ValueError for another shape, and where `wanted` has floats, for integers, floats of one byte, and values
+    that are not finite.
     """
+    _refuse_shapes(name, wanted, state, source)
     floats = {key: tensor for key, tensor in state.items() if key in wanted and wanted[key].is_floating_point()}
     coded = [f"{k} ({t.dtype})" for k, t in floats.items() if not t.is_floating_point() or t.element_size() < 2]
     if coded:

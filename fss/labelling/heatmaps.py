@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fss.backbones.weights import as_floats, read_state, under_prefix
+from fss.backbones.weights import checked, read_state, under_prefix
 
 WEIGHTINGS = ("softmax", "inverse_distance", "paper")
 SCALES = ("each", "image")
@@ -127,7 +127,7 @@ def load(name: str, weights: str) -> Classifier:
             f"{weights}: expected the whole {name}, its classifier included, but {len(missing)} keys are missing, "
             f"first {missing[0]}; set source.classifier to the network of source.classifier_weights"
         )
-    net.load_state_dict(as_floats(net.state_dict(), own, weights), strict=False)
+    net.load_state_dict(checked(name, net.state_dict(), own, weights), strict=False)
     return Classifier(name, net)
 
 

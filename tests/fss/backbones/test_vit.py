@@ -125,6 +125,11 @@ def test_queries_keys_and_values_that_do_not_fit_together_are_refused(tmp_path):
         built(tmp_path, state)
 
 
+def test_two_tensors_of_one_name_are_refused(tmp_path, dino):
+    with pytest.raises(ValueError, match="two tensors for register_tokens: register_tokens and reg_token;"):
+        built(tmp_path, dino | {"reg_token": dino["register_tokens"]})
+
+
 @pytest.mark.parametrize(
     ("key", "shape"), [("patch_embed.proj.weight", (1, 1, 1, 99)), ("pos_embed", (1, 10, 1)), ("register_tokens", (9,))]
 )
