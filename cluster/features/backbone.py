@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from cluster.engine.files import content_hash
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints, picked
 from fss import backbones
+from fss.backbones import checkpoint
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.precision import warn_of_slow
 
@@ -66,9 +68,18 @@ def settings(config: Config) -> BackboneSettings:
     """What of the backbone shapes a stage's output; files count by their content, not their place."""
     weights = config.backbone.chosen_weights()
     if weights not in NAMED:
-        weights = f"sha256:{content_hash(weights)}"
+        weights = f"sha256:{weights_hash(weights)}"
     seed = config.seed if weights == "random" else None
     return picked(BackboneSettings, config.backbone, weights=weights, seed=seed)
+
+
+def weights_hash(path: str) -> str:
+    """Hex sha256 of a checkpoint, of one in shards over the index and every shard; ValueError if one is not there."""
+    try:
+        hashes = [content_hash(file) for file in checkpoint.files(path)]
+    except OSError as error:
+        raise ValueError(f"cannot read weights {path} ({error}); copy all its files there") from error
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def place(config: Config) -> str | None:
@@ -100,7 +111,8 @@ def problems(config: Config) -> list[str]:
             f"backbone.weights: expected {', '.join(NAMED)} or a file, there is no file {weights}; set "
             "backbone.weights=FILE"
         ]
-    return [f"backbone: {said}" for said in _unfit(given(config))]
+    unread = [] if weights in NAMED else complaints(functools.partial(weights_hash, weights))
+    return [f"backbone: {said}" for said in unread or _unfit(given(config))]
 
 
 @functools.lru_cache(maxsize=8)

@@ -90,23 +90,22 @@ def build(
     """A frozen backbone.
 
     `weights`: "random" (a function of `seed`; the global generators are not touched), "torchvision" (ImageNet,
-    downloaded), or the path or fsspec address of a .safetensors file or a state dict; the encoder is found inside the
-    checkpoints of MoCo, MoCo v3, DINO, DINOv2 and torchvision. `stride`: None is 16, or the checkpoint's patch size.
-    `padding` of convolutions: zeros, replicate or reflect.
-    Raises ValueError for unknown names, strides and paddings, unreadable weights, and weights of another network.
+    downloaded), or the path or fsspec address of a checkpoint, see `docs/backbones.md`. `stride`: None is 16, or the
+    checkpoint's patch size. `padding` of convolutions: zeros, replicate or reflect.
+    Raises ValueError for unknown names, strides and paddings, weights that cannot be read or are no finite floats, and
+    weights of another network.
     """
     from fss.backbones.backbone import Backbone
     from fss.backbones.padding import pad_with
-    from fss.backbones.weights import LoadReport, load_state, read_state
+    from fss.backbones.weights import LoadReport, load_state, read_state, renamed
 
     network = _network(name)
     if weights == "random":
         net, report = _seeded(network, name, stride, None, seed), LoadReport(source=f"random, seed {seed}")
     else:
-        read = read_state(network.torchvision_name(name), weights)
-        state = {network.own_key(key): tensor for key, tensor in read.items()}
-        net = _seeded(network, name, stride, state, seed)
-        report = load_state(name, net, state, source=weights)
+        given = renamed(network, read_state(network.torchvision_name(name), weights))
+        net = _seeded(network, name, stride, given.tensors, seed)
+        report = load_state(name, net, given, source=weights)
     pad_with(net, padding)
     return Backbone(name, net, report, padding)
 

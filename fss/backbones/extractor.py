@@ -42,9 +42,18 @@ class Extractor:
 
     @torch.inference_mode()
     def features(self, inputs: torch.Tensor) -> Features:
-        """Features of (B, 3, size, size) normalised inputs on any device: each level (B, C, h, w) float32."""
+        """Features of (B, 3, size, size) normalised inputs on any device: each level (B, C, h, w) float32.
+
+        Raises ValueError for features that are not finite: nothing that is made of them means anything.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             features = self.backbone(inputs.to(self.device))
+        wild = [level for level, values in features.items() if not values.isfinite().all()]
+        if wild:
+            raise ValueError(
+                f"backbone {self.backbone.name}: features of level {', '.join(wild)} are not finite; set"
+                " backbone.precision=fp32, or backbone.weights to another checkpoint"
+            )
         return {level: values.float() for level, values in features.items()}
 
     def stream(self, pictures: Sequence[Image.Image]) -> Iterator[Features]:

@@ -40,6 +40,13 @@ class Network(nn.Module):
         return name
 
     @classmethod
-    def own_key(cls, key: str) -> str:
-        """What this network calls the tensor `key` of a checkpoint; by default the same."""
-        return key
+    def own_part(cls, key: str) -> tuple[str, int]:
+        """What this network calls the tensor `key` of a checkpoint, and which part of its first axis that tensor is.
+
+        Keys come with whatever wraps them, and keep it. By default each is a whole tensor of the same name.
+        """
+        return key, 0
+
+    def fitted(self, state: State) -> dict[str, torch.Tensor]:
+        """The network's own tensors of a checkpoint as this network holds them; by default as they are."""
+        return dict(state)

@@ -1,6 +1,7 @@
-"""Plain vision transformers (Dosovitskiy et al. 2021) with the state-dict keys of DINO and DINOv2.
+"""Plain vision transformers (Dosovitskiy et al. 2021) with the state-dict keys of DINO, DINOv2 and timm.
 
 Patch size, size of the position table, register tokens (Darcet et al. 2024) and LayerScale are read off the checkpoint.
+Hugging Face's names are translated. A distilled token (DeiT, Touvron et al. 2021) is a register that has a position.
 """
 
 import math
@@ -18,6 +19,28 @@ NAMES = ("vit_small", "vit_base")
 
 WIDTHS = {"vit_small": (384, 6), "vit_base": (768, 12)}  # embedding dimension D, attention heads
 DEPTH = 12
+
+#: timm's and Hugging Face's names, in the order in which they are replaced, and DINO's.
+_NAMES = tuple(
+    (re.compile(rf"(^|\.){theirs}"), rf"\g<1>{ours}")
+    for theirs, ours in (
+        (r"embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+        (r"embeddings\.cls_token$", "cls_token"),
+        (r"embeddings\.position_embeddings$", "pos_embed"),
+        (r"(?:embeddings\.register_tokens|embeddings\.distillation_token|reg_token|dist_token)$", "register_tokens"),
+        (r"encoder\.layer\.(\d+)\.", r"blocks.\2."),
+        (r"attention\.attention\.(query|key|value)\.((?:weight|bias)\w*)$", r"attn.qkv.\3"),
+        (r"attention\.output\.dense\.", "attn.proj."),
+        (r"layernorm_before\.", "norm1."),
+        (r"layernorm_after\.", "norm2."),
+        (r"intermediate\.dense\.", "mlp.fc1."),
+        (r"(blocks\.\d+)\.output\.dense\.", r"\2.mlp.fc2."),
+        (r"layer_scale(\d)\.lambda1$", r"ls\2.gamma"),
+        (r"layernorm\.(weight|bias)$", r"norm.\2"),
+        (r"blocks\.\d+\.(\d+)\.", r"blocks.\2."),  # DINOv2's training: blocks.<chunk>.<block>
+    )
+)
+_THIRD = re.compile(r"\.attention\.attention\.(query|key|value)\.")
 
 
 class SelfAttention(nn.Module):
@@ -118,29 +141,42 @@ class ViT(Network):
 
         Raises ValueError if `state` is no ViT checkpoint or `stride` is given and is not its patch size.
         """
-        projection, table = _find(name, state, "patch_embed.proj.weight"), _find(name, state, "pos_embed")
-        patch, positions = projection.shape[-1], table.shape[-2] - 1
-        if math.isqrt(positions) ** 2 != positions:
-            raise ValueError(
-                f"{name}: expected a position table of 1 + n*n rows (class token, square grid), got {positions + 1}"
-            )
+        dim = WIDTHS[name][0]
+        patch = _found(name, state, "patch_embed.proj.weight", (dim, 3, None, None)).shape[-1]
+        table = _found(name, state, "pos_embed", (1, None, dim))
         if stride not in (None, patch):
             raise ValueError(
                 f"{name}: the checkpoint has patches of {patch} px, got stride {stride}: set stride to {patch}"
             )
-        registers = [tensor.shape[-2] for key, tensor in state.items() if key.endswith("register_tokens")]
+        registers = 0
+        if any(_is(key, "register_tokens") for key in state):
+            registers = _found(name, state, "register_tokens", (1, None, dim)).shape[1]
         return cls(
             name,
             patch=patch,
-            native_grid=math.isqrt(positions),
-            num_registers=registers[0] if registers else 0,
-            layer_scale=any(key.endswith("ls1.gamma") for key in state),
+            native_grid=_native(name, table.shape[1], registers),
+            num_registers=registers,
+            layer_scale=any(_is(key, "ls1.gamma") for key in state),
         )
 
     @classmethod
-    def own_key(cls, key: str) -> str:
-        """DINOv2's training checkpoints number a block as blocks.<chunk>.<block>."""
-        return re.sub(r"blocks\.\d+\.(\d+)\.", r"blocks.\1.", key)
+    def own_part(cls, key: str) -> tuple[str, int]:
+        """The names of timm and of Hugging Face, where queries, keys and values are three tensors."""
+        third = _THIRD.search(key)
+        for theirs, ours in _NAMES:
+            key = theirs.sub(ours, key)
+        return key, ("query", "key", "value").index(third[1]) if third else 0
+
+    def fitted(self, state: State) -> dict[str, torch.Tensor]:
+        """With one row of the position table for the class token: timm may have none, distilled ones have two."""
+        table, native = state["pos_embed"], self.pos_embed.shape[1] - 1
+        heads = table.shape[1] - native if table.ndim == 3 else 1
+        if heads == 0:
+            return {**state, "pos_embed": F.pad(table, (0, 0, 1, 0))}
+        if heads == 2:
+            rest, distilled = torch.cat([table[:, :1], table[:, 2:]], dim=1), table[:, 1:2]
+            return {**state, "pos_embed": rest, "register_tokens": state["register_tokens"] + distilled}
+        return dict(state)
 
     def position_table(self, h: int, w: int) -> torch.Tensor:
         """Position embeddings of the class token and an h x w grid, (1,1+hw,D); bicubic between the learned ones.
@@ -178,14 +214,32 @@ class ViT(Network):
         return features
 
 
-def _find(name: str, state: State, suffix: str) -> torch.Tensor:
-    for key, tensor in state.items():
-        if key.endswith(suffix):
-            return tensor
-    raise ValueError(
-        f"{name}: the weights have no {suffix!r}, so they are not of a DINO-like vision transformer"
-        f" (first keys: {', '.join(list(state)[:3])})"
-    )
+def _is(key: str, own: str) -> bool:
+    """Whether a key is the network's `own`, whatever wraps it."""
+    return key == own or key.endswith(f".{own}")
+
+
+def _found(name: str, state: State, own: str, shape: tuple[int | None, ...]) -> torch.Tensor:
+    """The first tensor of a name; ValueError if there is none, or one whose shape is not this (None is any size)."""
+    tensor = next((tensor for key, tensor in state.items() if _is(key, own)), None)
+    if tensor is None:
+        raise ValueError(
+            f"{name}: the weights have no {own!r}, so they are not of a DINO-like vision transformer"
+            f" (first keys: {', '.join(list(state)[:3])})"
+        )
+    if tensor.ndim != len(shape) or any(size not in (None, got) for size, got in zip(shape, tensor.shape, strict=True)):
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name}: expected {own} of shape ({expected}), got {tuple(tensor.shape)}: change the name")
+    return tensor
+
+
+def _native(name: str, rows: int, registers: int) -> int:
+    """Cells a side of a position table's grid, behind one row for the class token, none, or a distilled one too."""
+    for heads in (1, 2, 0) if registers == 1 else (1, 0):
+        side = math.isqrt(max(rows - heads, 0))
+        if side and side**2 == rows - heads:
+            return side
+    raise ValueError(f"{name}: expected a position table of 1 + n*n rows (class token, square grid), got {rows}")
 
 
 NETWORK = ViT

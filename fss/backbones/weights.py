@@ -1,57 +1,39 @@
-"""Pre-trained weights for backbones: read them safely, find the encoder in them, account for every key.
+"""Pre-trained weights for backbones: find the network in what a checkpoint holds, and account for every tensor of it.
 
-Nothing is unpickled: `.safetensors`, or a state dict that `torch.load(weights_only=True)` accepts.
+A checkpoint wraps the network's keys in names of its own (`state_dict.`, `module.`, `_orig_mod.`, `model.backbone.`).
+None of these is listed: the beginning with which most keys are the network's is taken off.
 """
 
-import io
 import logging
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from fss.backbones.network import Network
+from fss.backbones import checkpoint
+from fss.backbones.network import Network, State
 
 logger = logging.getLogger(__name__)
 
-ACCEPTED = (
-    'accepted: "random", "torchvision", or a local path or fsspec address (s3://bucket/file) of a .safetensors file '
-    "or of a state dict saved with torch.save"
+#: Of several copies that fit, the averaged one is meant (DINO's teacher, timm's EMA) ..
+_AVERAGED = re.compile(r"(^|[._])(teacher|ema)([._]|$)")
+#: .. and never these: what a teacher was made from, what the query encoder is compared with, and optimizers' moments.
+_TWIN = re.compile(r"(^|[._])(student|encoder_k|key_encoder|momentum\w*|target\w*|optim\w*|exp_avg\w*)([._]|$)")
+#: Parts of a checkpoint that a feature extractor knowingly leaves out: classifiers, projection heads, twins, queues.
+_LEFT_OUT = re.compile(
+    r"(^|\.)(fc|classifier|heads?|head_dist|dino_head|ibot_head|predictor|projector|pooler|decoder\w*|mask_token|queue\w*"
+    r"|criterion|loss\w*|scheduler\w*|lr_schedulers|callbacks)(\.|$)"
 )
-NESTS = ("state_dict", "model", "teacher")  # torch.save({"state_dict": ...}) of MoCo, MAE and DINO checkpoints
-# Where the encoder sits in a checkpoint: MoCo v1/v2, MoCo v3, DINO, wrappers of DataParallel, nothing.
-PREFIXES = (
-    "",
-    "module.encoder_q.",
-    "module.base_encoder.",
-    "module.backbone.",
-    "module.",
-    "encoder_q.",
-    "base_encoder.",
-    "backbone.",
-    "net.",
-)
-# Parts of a checkpoint that a feature extractor knowingly leaves out: classifiers, projection heads, twins, queues.
-HEADS = (
-    "fc.",
-    "classifier.",
-    "head.",
-    "heads.",
-    "dino_head.",
-    "ibot_head.",
-    "predictor.",
-    "projector.",
-    "decoder",
-    "mask_token",
-    "encoder_k.",
-    "momentum_encoder.",
-    "queue",
-)
+#: Old checkpoints lack these counters of BatchNorm, and frozen networks do not use them.
+_COUNTER = "num_batches_tracked"
+_SCALE = re.compile(r"_(scale\w*|zero_point)$")
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every key: the network's are `matched` or `missing`, the file's rest `unexpected` or `ignored`."""
+    """What became of every tensor: the file's are `matched`, `unexpected` or `ignored`; `missing` are the network's."""
 
     source: str
     matched: tuple[str, ...] = ()
@@ -65,72 +47,191 @@ class LoadReport:
         return f"{self.source}: {counts}"
 
 
+@dataclass(frozen=True)
+class Renamed:
+    """A checkpoint in a network's words, still with what wraps them; `origins` are each one's names in the file."""
+
+    tensors: dict[str, torch.Tensor]
+    origins: dict[str, tuple[str, ...]]
+
+
 def read_state(name: str, weights: str) -> dict[str, torch.Tensor]:
-    """The state dict of `weights` ("torchvision" or a path or address), floats as float32, on the CPU.
+    """All tensors of `weights` ("torchvision" or a path or address) as saved, on the CPU, see `checkpoint.read`.
 
-    Raises ValueError if the file cannot be found, holds anything but tensors, or torchvision cannot deliver.
+    Raises ValueError if the file cannot be found or is no checkpoint, or torchvision cannot deliver.
     """
-    state = (
-        _torchvision_state(name) if weights == "torchvision" else _unwrap(_decode(weights, _fetch(weights)), weights)
-    )
-    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    return _torchvision_state(name) if weights == "torchvision" else checkpoint.read(weights)
 
 
-def load_state(name: str, net: Network, state: Mapping[str, torch.Tensor], source: str) -> LoadReport:
-    """Copy `state` into `net` after taking the encoder's prefix off its keys; warn of keys that nothing uses.
+def renamed(network: type[Network], state: State) -> Renamed:
+    """`state` with the names that `network` has for its tensors; parts of one tensor are joined.
 
-    Raises ValueError if a key of `net` is missing from `state` or has another shape. BatchNorm's `num_batches_tracked`
-    may be missing: old checkpoints lack it and frozen networks do not use it.
+    Raises ValueError if two tensors are the same part of one, or parts do not fit together.
+    """
+    parts: dict[str, dict[int, str]] = {}
+    for key in state:
+        own, part = network.own_part(key)
+        first = parts.setdefault(own, {}).setdefault(part, key)
+        if first != key:
+            raise ValueError(f"the weights have two tensors for {own}: {first} and {key}; save one of them alone")
+    origins = {own: tuple(keys[part] for part in sorted(keys)) for own, keys in parts.items()}
+    return Renamed({own: _joined(own, [state[key] for key in keys]) for own, keys in origins.items()}, origins)
+
+
+def _joined(own: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    if len(parts) == 1:
+        return parts[0]
+    kinds = {(part.dtype, part.shape) for part in parts}
+    if len(kinds) != 1 or not parts[0].ndim:
+        raise ValueError(f"the weights have parts of {own} that do not fit together: {sorted(map(str, kinds))}")
+    return torch.cat(list(parts))
+
+
+def load_state(name: str, net: Network, given: Renamed, source: str) -> LoadReport:
+    """Copy a checkpoint into `net` after taking the wrapper off its keys; warn of tensors that nothing uses.
+
+    Raises ValueError if a key of `net` is missing or has another shape, is quantised without its scale or is not
+    finite, or if several networks fit. BatchNorm's `num_batches_tracked` may be missing.
     """
     wanted = net.state_dict()
-    prefix = max(PREFIXES, key=lambda p: sum(p + key in state for key in wanted))
-    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    matched = {key: own[key] for key in wanted if key in own}
-    rest = [key for key in state if not (key.startswith(prefix) and key.removeprefix(prefix) in wanted)]
-    ignored = tuple(key for key in rest if _is_head(net.left_out, key, prefix))
+    prefix = _prefix(wanted, given.tensors, source)
+    found = {key: given.tensors[prefix + key] for key in wanted if prefix + key in given.tensors}
+    scales = [f"{prefix}{key}_scale" for key in found if f"{prefix}{key}_scale" in given.tensors]
+    used = {origin for own in [*(prefix + key for key in found), *scales] for origin in given.origins[own]}
+    rest = [origin for keys in given.origins.values() for origin in keys if origin not in used]
+    ignored = {key for key in rest if _leaves_out(net.left_out, key, prefix)}
     report = LoadReport(
         source=source,
-        matched=tuple(matched),
-        missing=tuple(key for key in wanted if key not in own and not key.endswith("num_batches_tracked")),
+        matched=tuple(origin for keys in given.origins.values() for origin in keys if origin in used),
+        missing=tuple(key for key in wanted if key not in found and not key.endswith(_COUNTER)),
         unexpected=tuple(key for key in rest if key not in ignored),
-        ignored=ignored,
+        ignored=tuple(key for key in rest if key in ignored),
     )
-    _refuse_mismatch(name, wanted, matched, report)
-    net.load_state_dict(matched, strict=False)
+    _refuse_missing(name, len(wanted), report)
+    matched = {key: _unscaled(source, prefix + key, tensor, given.tensors) for key, tensor in found.items()}
+    fitted = net.fitted(matched)
+    net.load_state_dict(checked(name, wanted, fitted, source), strict=False)
     if report.unexpected:
         logger.warning("%s: keys that %s does not use: %s", source, name, ", ".join(report.unexpected))
     return report
 
 
-def _refuse_mismatch(
-    name: str, wanted: Mapping[str, torch.Tensor], matched: Mapping[str, torch.Tensor], report: LoadReport
-) -> None:
-    """Raise ValueError naming the first missing keys or the first shapes that differ."""
-    remedy = f"Is the file for another backbone than {name}? Save that network's plain state dict, or change the name."
-    if report.missing:
+def under_prefix(wanted: State, state: State, source: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint that have names of `wanted`, whatever wraps them, without what wraps them.
+
+    Raises ValueError if several different networks of these names are there and none is the one that is meant.
+    """
+    prefix = _prefix(wanted, state, source)
+    return {key: state[prefix + key] for key in wanted if prefix + key in state}
+
+
+def checked(name: str, wanted: State, state: State, source: str) -> dict[str, torch.Tensor]:
+    """The tensors `state` for a network `name` that has the tensors `wanted`; floats become float32.
+
+    Raises ValueError for another shape, and where `wanted` has floats, for integers, floats of one byte, and values
+    that are not finite.
+    """
+    _refuse_shapes(name, wanted, state, source)
+    floats = {key: tensor for key, tensor in state.items() if key in wanted and wanted[key].is_floating_point()}
+    coded = [f"{k} ({t.dtype})" for k, t in floats.items() if not t.is_floating_point() or t.element_size() < 2]
+    if coded:
         raise ValueError(
-            f"{report.source}: {len(report.missing)} of {len(wanted)} keys of {name} are missing, first"
-            f" {_first(report.missing)}; unused in the file: {_first(report.unexpected + report.ignored)}. {remedy}"
+            f"{source}: {len(coded)} tensors are quantised and their scale is not there: {_first(coded)}; save the"
+            " network in float32, float16 or bfloat16"
         )
+    whole = {key: tensor.float() for key, tensor in floats.items()}
+    wild = [key for key, tensor in whole.items() if not tensor.isfinite().all()]
+    if wild:
+        raise ValueError(
+            f"{source}: {len(wild)} tensors hold values that are not finite as float32: {_first(wild)}; the training"
+            " that made them went wrong, or the file is damaged: take another checkpoint"
+        )
+    return {**state, **whole}
+
+
+def _prefix(wanted: State, state: State, source: str) -> str:
+    """What comes before most of the network's keys; of several that all fit, the one that is meant."""
+    names = {key for key in wanted if not key.endswith(_COUNTER)}
+    hits: Counter[str] = Counter()
+    shapes: Counter[str] = Counter()
+    for key, tensor in state.items():
+        for start in [0, *(dot.end() for dot in re.finditer(r"\.", key))]:
+            if key[start:] in names:
+                hits[key[:start]] += 1
+                shapes[key[:start]] += tensor.shape == wanted[key[start:]].shape
+    if not hits:
+        return ""
+    best = max((hits[prefix], shapes[prefix], -_rank(prefix)) for prefix in hits)
+    first, *others = [prefix for prefix in hits if (hits[prefix], shapes[prefix], -_rank(prefix)) == best]
+    whole = best[0] == len(names)
+    unlike = [p for p in others if whole and not all(torch.equal(state[p + k], state[first + k]) for k in names)]
+    if unlike:
+        raise ValueError(
+            f"{source}: {1 + len(unlike)} different networks fit: {_first([first, *unlike])}; save one of them alone"
+        )
+    return first
+
+
+def _rank(prefix: str) -> int:
+    """0 for the copy that is meant, 2 for one that never is, 1 for all others."""
+    return 2 if _TWIN.search(prefix) else 0 if _AVERAGED.search(prefix) else 1
+
+
+def _unscaled(source: str, key: str, tensor: torch.Tensor, state: State) -> torch.Tensor:
+    """The tensor times its scale, if `key`_scale is there: one number, or one for each output channel.
+
+    Raises ValueError for any other way to scale.
+    """
+    scales = [other for other in state if other.startswith(f"{key}_") and _SCALE.fullmatch(other[len(key) :])]
+    if not scales:
+        return tensor
+    scale = state[scales[0]]
+    by_row = tensor.ndim > 0 and scale.shape[:1] == tensor.shape[:1] and scale.numel() == len(tensor)
+    if scales != [f"{key}_scale"] or not (scale.numel() == 1 or by_row):
+        raise ValueError(
+            f"{source}: expected {key} plain or with {key}_scale of one number or one for each of its rows, got"
+            f" {', '.join(f'{other} {tuple(state[other].shape)}' for other in scales)}; save the network in float32"
+        )
+    return tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
+
+
+def _refuse_missing(name: str, wanted: int, report: LoadReport) -> None:
+    """Raise ValueError naming the first missing keys."""
+    if not report.missing:
+        return
+    shard = re.search(r"-\d{5}-of-\d{5}", report.source)
+    remedy = "This is one of several shards: give their .index.json." if shard else _remedy(name)
+    raise ValueError(
+        f"{report.source}: {len(report.missing)} of {wanted} keys of {name} are missing, first"
+        f" {_first(report.missing)}; unused in the file: {_first(report.unexpected + report.ignored)}. {remedy}"
+    )
+
+
+def _refuse_shapes(name: str, wanted: State, state: State, source: str) -> None:
+    """Raise ValueError naming the first shapes that differ."""
     wrong = [
         f"{key} (expected {tuple(wanted[key].shape)}, got {tuple(tensor.shape)})"
-        for key, tensor in matched.items()
+        for key, tensor in state.items()
         if tensor.shape != wanted[key].shape
     ]
     if wrong:
         raise ValueError(
-            f"{report.source}: {len(wrong)} tensors have another shape than in {name}: {_first(wrong)}. {remedy}"
+            f"{source}: {len(wrong)} tensors have another shape than in {name}: {_first(wrong)}. {_remedy(name)}"
         )
+
+
+def _remedy(name: str) -> str:
+    return f"Is the file for another backbone than {name}? Save that network's plain state dict, or change the name."
 
 
 def _first(keys: tuple[str, ...] | list[str], limit: int = 4) -> str:
     return ", ".join(keys[:limit]) + (", ..." if len(keys) > limit else "") or "(none)"
 
 
-def _is_head(left_out: tuple[str, ...], key: str, prefix: str) -> bool:
-    """Whether a key belongs to what a feature extractor leaves out, with the encoder's prefix or beside the encoder."""
-    heads = HEADS + left_out
-    return key.removeprefix(prefix).startswith(heads) or key.removeprefix("module.").startswith(heads)
+def _leaves_out(left_out: tuple[str, ...], key: str, prefix: str) -> bool:
+    """Whether a key of the file belongs to what a feature extractor does without, or to a copy that is not meant."""
+    key = key.removeprefix(prefix)
+    return key.startswith(left_out) or any(words.search(key) for words in (_LEFT_OUT, _TWIN))
 
 
 def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
@@ -140,7 +241,9 @@ def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
     try:
         choice = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{name}: torchvision has no weights for this backbone; give a file. {ACCEPTED}") from error
+        raise ValueError(
+            f"{name}: torchvision has no weights for this backbone; give a file. {checkpoint.ACCEPTED}"
+        ) from error
     try:
         return dict(choice.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:
@@ -148,48 +251,3 @@ def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
             f"{name}: could not download {choice.url} ({error}). Without a network, copy the file to a disk that all"
             " machines see and set weights to its path"
         ) from error
-
-
-def _fetch(path: str) -> bytes:
-    """All bytes of a local file or fsspec address."""
-    import fsspec
-
-    try:
-        with fsspec.open(path, "rb") as stream:
-            return stream.read()
-    except (OSError, ValueError, ImportError) as error:
-        raise ValueError(f"cannot read weights {path!r} ({type(error).__name__}: {error}); {ACCEPTED}") from error
-
-
-def _decode(path: str, content: bytes) -> object:
-    """Tensors from the bytes of a file; never runs code from it."""
-    try:
-        if path.endswith(".safetensors"):
-            import safetensors.torch
-
-            return safetensors.torch.load(content)
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # each of the two readers has its own family of errors for a bad file
-        if "Weights only load failed" in str(error):  # torch's safe reader met something that is no tensor
-            raise ValueError(
-                f"weights {path!r} hold pickled Python objects besides tensors; loading them would run code from the"
-                " file, which is refused. On a machine where the file is trusted, save only its state dict again,"
-                " best with safetensors.torch.save_file"
-            ) from error
-        raise ValueError(f"weights {path!r} are damaged or no weights ({type(error).__name__}); {ACCEPTED}") from error
-
-
-def _unwrap(content: object, path: str) -> dict[str, torch.Tensor]:
-    """The flat state dict inside the usual nests; values that are not tensors are refused."""
-    for nest in NESTS:
-        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
-            content = content[nest]
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"weights {path!r}: expected a state dict, got {type(content).__name__}; {ACCEPTED}")
-    other = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
-    if other:
-        raise ValueError(
-            f"weights {path!r}: expected a state dict (names to tensors, maybe inside {', '.join(NESTS)}),"
-            f" but {_first(other)} are no tensors"
-        )
-    return dict(content)

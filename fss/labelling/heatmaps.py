@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fss.backbones.weights import read_state
+from fss.backbones.weights import checked, read_state, under_prefix
 
 WEIGHTINGS = ("softmax", "inverse_distance", "paper")
 SCALES = ("each", "image")
@@ -120,13 +120,14 @@ def load(name: str, weights: str) -> Classifier:
         net = torchvision.models.get_model(name, weights=None, num_classes=len(flat[-1]) if flat else 1000)
     if weights == "random":
         return Classifier(name, net)
-    missing = [key for key in net.state_dict() if key not in state and not key.endswith("num_batches_tracked")]
+    own = under_prefix(net.state_dict(), state, weights)
+    missing = [key for key in net.state_dict() if key not in own and not key.endswith("num_batches_tracked")]
     if missing:
         raise ValueError(
             f"{weights}: expected the whole {name}, its classifier included, but {len(missing)} keys are missing, "
             f"first {missing[0]}; set source.classifier to the network of source.classifier_weights"
         )
-    net.load_state_dict(state, strict=False)
+    net.load_state_dict(checked(name, net.state_dict(), own, weights), strict=False)
     return Classifier(name, net)
 
 

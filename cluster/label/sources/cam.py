@@ -12,8 +12,8 @@ import numpy as np
 from cluster.config import Config
 from cluster.datasets import training
 from cluster.datasets.training import TrainingImages, TrainingPlace, TrainingSettings
-from cluster.engine.files import content_hash
 from cluster.engine.settings import complaints, picked
+from cluster.features.backbone import weights_hash
 from cluster.label.sources import saliency
 from cluster.label.sources.saliency import SaliencyMeans, SaliencySettings
 from cluster.label.sources.source import LabellerInputs, SourceStage
@@ -207,7 +207,7 @@ def _shaping(config: Config, names: tuple[str, ...], others: Sequence[str]) -> C
         names=names,
         images=None,
         training=None,
-        weights=weights if weights in _NAMED else content_hash(weights),
+        weights=weights if weights in _NAMED else weights_hash(weights),
         words=Path(_words(source)).name,
         similarity=shards.sha256(cosines.round(4).tobytes()),
         left_out=tuple(known[index] for index in gone),

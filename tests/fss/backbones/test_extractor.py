@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fss import backbones
 from fss.backbones import extractor as extract
 from fss.imaging import images
 from tests.fss.conftest import noise_image
@@ -50,3 +51,11 @@ def test_devices_by_name():
     assert extract.device_by_name("cpu") == torch.device("cpu")
     assert extract.device_by_name("cuda:1") == torch.device("cuda", 1)
     assert extract.device_by_name().type in {"cpu", "cuda"}
+
+
+def test_features_that_are_not_finite_are_refused():
+    wide = extract.Extractor(backbones.build("small"), size=64)
+    images = torch.zeros(1, 3, 64, 64)
+    assert wide.features(images)["high"].isfinite().all()
+    with pytest.raises(ValueError, match=r"backbone small: features of level .*high are not finite"):
+        wide.features(images + float("nan"))

@@ -134,8 +134,117 @@ def test_damaged_files_are_refused_by_name(tmp_path, name, content):
 def test_files_of_other_things_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a state dict, got list"):
         backbones.build("resnet18", saved(tmp_path, [1, 2]))
-    with pytest.raises(ValueError, match="but epoch are no tensors"):
+    with pytest.raises(ValueError, match="expected a state dict, got dict without tensors"):
         backbones.build("resnet18", saved(tmp_path, {"epoch": 3}))
+
+
+# ------------------------------------------------------------------------------------------------ wrappers, copies
+
+
+@pytest.fixture(scope="module")
+def small_state():
+    return backbones.build("small", seed=7).net.state_dict()
+
+
+def under(prefix, state):
+    return {prefix + key: tensor for key, tensor in state.items()}
+
+
+def moved(state):
+    return {key: tensor + 1 for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["_orig_mod.", "module._orig_mod.", "model.", "model.backbone.", "encoder.", "visual.", "trunk.0.body."],
+)
+@pytest.mark.parametrize("nest", ["state_dict", "model_state_dict", "net", None])
+def test_whatever_wraps_a_network_is_taken_off(tmp_path, small_state, prefix, nest):
+    state = under(prefix, small_state)
+    content = {"epoch": 1, nest: state, "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(2)}}}]}
+    backbone = backbones.build("small", saved(tmp_path, content if nest else state))
+    assert_loaded(backbone, small_state)
+    assert backbone.report.unexpected == ()
+    assert backbone.report.ignored == (("optimizer_states.0.state.0.exp_avg",) if nest else ())
+
+
+@pytest.mark.parametrize(
+    ("meant", "other"),
+    [
+        ("teacher.backbone.", "student.module.backbone."),
+        ("state_dict.teacher_backbone.", "state_dict.student_backbone."),
+        ("model_ema.", "model."),
+        ("state_dict.module.encoder_q.", "state_dict.module.encoder_k."),
+        ("online.", "target_network."),
+        ("model.", "optimizer.exp_avg."),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_copies_the_one_that_is_meant_loads_in_any_order(tmp_path, small_state, meant, other, turned):
+    parts = [under(meant, small_state), under(other, moved(small_state))]
+    state = {key: tensor for part in (reversed(parts) if turned else parts) for key, tensor in part.items()}
+    backbone = backbones.build("small", saved(tmp_path, state))
+    assert_loaded(backbone, small_state)
+    report = backbone.report
+    assert len(report.matched) + len(report.unexpected) + len(report.ignored) == len(state)
+    assert set(report.matched) == set(under(meant, small_state))
+
+
+def test_different_copies_of_which_none_is_meant_are_refused_and_equal_ones_are_not(tmp_path, small_state):
+    equal = under("left.", small_state) | under("right.", small_state)
+    assert_loaded(backbones.build("small", saved(tmp_path, equal)), small_state)
+    unlike = under("left.", small_state) | under("right.", moved(small_state))
+    with pytest.raises(ValueError, match=r"2 different networks fit: left\., right\.; save one"):
+        backbones.build("small", saved(tmp_path, unlike))
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+def first_weight(state):
+    return next(key for key, tensor in state.items() if tensor.ndim == 4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_weights_that_are_not_finite_as_float32_are_refused_by_name(tmp_path, small_state, value):
+    key = first_weight(small_state)
+    bad = small_state[key].double()
+    bad[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=f"1 tensors hold values that are not finite as float32: {key};"):
+        backbones.build("small", saved(tmp_path, small_state | {key: bad}))
+
+
+def test_what_is_not_used_may_be_anything(tmp_path, small_state):
+    path = saved(tmp_path, small_state | {"fc.weight": torch.tensor([float("nan")])})
+    assert_loaded(backbones.build("small", path), small_state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8])
+def test_quantised_weights_without_their_scale_are_refused(tmp_path, small_state, dtype):
+    key = first_weight(small_state)
+    coded = small_state | {key: (small_state[key] * 50).to(dtype)}
+    with pytest.raises(ValueError, match=rf"1 tensors are quantised .* {key} \({dtype}\); save .* float32"):
+        backbones.build("small", saved(tmp_path, coded))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.float16])
+@pytest.mark.parametrize("by_row", [False, True])
+def test_scaled_weights_are_multiplied_by_the_scale_they_carry(tmp_path, small_state, dtype, by_row):
+    key = first_weight(small_state)
+    coded = (small_state[key] * 50).to(dtype)
+    scale = torch.linspace(0.5, 2, len(coded)) if by_row else torch.tensor(0.02)
+    path = saved(tmp_path, under("model.", small_state | {key: coded, f"{key}_scale": scale}))
+    backbone = backbones.build("small", path)
+    expected = coded.float() * (scale.view(-1, 1, 1, 1) if by_row else scale)
+    assert torch.equal(backbone.net.state_dict()[key], expected)
+    assert len(backbone.report.matched) == len(small_state) + 1
+
+
+@pytest.mark.parametrize(("suffix", "shape"), [("_scale_inv", ()), ("_scale", (3, 5)), ("_zero_point", ())])
+def test_other_ways_to_scale_are_refused(tmp_path, small_state, suffix, shape):
+    key = first_weight(small_state)
+    with pytest.raises(ValueError, match=f"got {key}{suffix} .*float32"):
+        backbones.build("small", saved(tmp_path, small_state | {key + suffix: torch.ones(shape)}))
 
 
 # ------------------------------------------------------------------------------------------------ transformers
@@ -154,7 +263,7 @@ def test_dino_teacher_loads_without_its_head(tmp_path):
     path = saved(tmp_path, {"student": {"module.x": torch.zeros(1)}, "teacher": teacher, "epoch": 99})
     backbone = backbones.build("vit_small", path)
     assert_loaded(backbone, state)
-    assert (backbone.stride, backbone.report.ignored) == (8, ("head.mlp.0.weight",))
+    assert (backbone.stride, backbone.report.ignored) == (8, ("student.module.x", "teacher.head.mlp.0.weight"))
     with pytest.raises(ValueError, match="checkpoint has patches of 8 px, got stride 16: set stride to 8"):
         backbones.build("vit_small", path, stride=16)
 
@@ -181,7 +290,9 @@ def test_other_transformers_are_refused(tmp_path):
         ViT.for_weights("vit_small", None, {"conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"1 \+ n\*n rows .* got 7"):
         ViT.for_weights(
-            "vit_small", None, {"patch_embed.proj.weight": torch.zeros(1), "pos_embed": torch.zeros(1, 7, 384)}
+            "vit_small",
+            None,
+            {"patch_embed.proj.weight": torch.zeros(384, 3, 8, 8), "pos_embed": torch.zeros(1, 7, 384)},
         )
 
 

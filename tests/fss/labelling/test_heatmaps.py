@@ -159,3 +159,19 @@ def test_weights_files_bring_their_number_of_classes(tmp_path):
         ValueError, match=r"expected the whole resnet18, its classifier included, but 2 keys .*fc\.weight"
     ):
         heatmaps.load("resnet18", str(tmp_path / "bare.pth"))
+
+
+def test_weights_files_are_unwrapped_and_checked_as_those_of_backbones(tmp_path):
+    import torchvision
+
+    state = torchvision.models.resnet18(weights=None, num_classes=7).state_dict()
+    torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, tmp_path / "wrapped.pth")
+    found = heatmaps.load("resnet18", str(tmp_path / "wrapped.pth"))
+    assert torch.equal(found.tail.weight, state["fc.weight"])
+    for name, tensor, said in (
+        ("wild", state["fc.bias"] * float("nan"), "not finite as float32: fc.bias"),
+        ("other", torch.zeros(3), r"another shape than in resnet18: fc.bias \(expected \(7,\), got \(3,\)\)"),
+    ):
+        torch.save(state | {"fc.bias": tensor}, tmp_path / f"{name}.pth")
+        with pytest.raises(ValueError, match=said):
+            heatmaps.load("resnet18", str(tmp_path / f"{name}.pth"))

@@ -1,0 +1,62 @@
+"""The backbone of a run: its weights count by the content of all their files, and are looked at before any work."""
+
+import hashlib
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from cluster.features import backbone
+from fss import backbones
+from jobs._config import load
+
+OVERRIDES = ("experiment=tiny", "backbone=small", "corpus=folder", "corpus.root=/nowhere")
+
+
+def sharded(folder, state):
+    """The path of an index of two shards of `state`."""
+    folder.mkdir()
+    places = {key: f"part-{number % 2}.safetensors" for number, key in enumerate(state)}
+    for name in set(places.values()):
+        part = {key: tensor.contiguous() for key, tensor in state.items() if places[key] == name}
+        safetensors.torch.save_file(part, folder / name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return str(folder / "model.safetensors.index.json")
+
+
+def problems(weights):
+    return backbone.problems(load([*OVERRIDES, f"backbone.weights={weights}"]))
+
+
+@pytest.fixture(scope="module")
+def state():
+    return backbones.build("small", seed=3).net.state_dict()
+
+
+def test_weights_count_by_the_content_of_every_shard(tmp_path, state):
+    first, same = sharded(tmp_path / "a", state), sharded(tmp_path / "b", state)
+    key = list(state)[-1]
+    other = sharded(tmp_path / "c", state | {key: state[key] + 1})
+    assert backbone.weights_hash(first) == backbone.weights_hash(same) != backbone.weights_hash(other)
+    plain = tmp_path / "a" / "part-0.safetensors"
+    assert backbone.weights_hash(str(plain)) == hashlib.sha256(plain.read_bytes()).hexdigest()
+
+
+def test_fitting_weights_have_no_problems(tmp_path, state):
+    assert problems(sharded(tmp_path / "a", state)) == []
+
+
+def test_a_shard_that_is_not_there_is_a_problem_before_any_work(tmp_path, state):
+    index = sharded(tmp_path / "a", state)
+    (tmp_path / "a" / "part-1.safetensors").unlink()
+    (said,) = problems(index)
+    assert "cannot read weights" in said
+    assert "part-1.safetensors" in said
+
+
+def test_weights_that_are_not_finite_are_a_problem_before_any_work(tmp_path, state):
+    key = next(iter(state))
+    torch.save(state | {key: state[key] * float("nan")}, tmp_path / "weights.pth")
+    (said,) = problems(tmp_path / "weights.pth")
+    assert f"not finite as float32: {key}" in said
