@@ -78,6 +78,7 @@ def arm(specification):
     os.environ["FSS_FAILPOINT"] = specification
 
 
+@pytest.mark.slow
 def test_workers_killed_in_the_middle_of_stages(tiny_run, configure, start, pools, tmp_path):
     """At another point in each; new workers do not inherit the failpoint."""
     run = start(configure(tmp_path))

@@ -17,6 +17,7 @@ def made(job):
     return kept(job.folder) | model
 
 
+@pytest.mark.slow
 def test_a_rank_killed_under_ray_train_changes_no_byte(tiny_run, tmp_path):
     """The last of two dies before batch 5, after the checkpoint of step 4; Ray Train starts both again."""
     cluster = dataclasses.replace(tiny_run.config.cluster, train_workers=2)
