@@ -68,7 +68,9 @@ def test_the_examples_of_help_are_right(job, tmp_path):
     """Each is read by the command itself; capitals stand for a user's own files."""
     one = command(job)
     text = one.text.replace("\\\n", " ")
-    for line in re.findall(rf"^    python -m jobs\.{job} (.*?)(?:  +#.*)?$", text, re.MULTILINE):
+    examples = re.findall(rf"^    python -m jobs\.{job} (.*?)(?:  +#.*)?$", text, re.MULTILINE)
+    assert examples
+    for line in examples:
         arguments = [re.sub(r"^model=FOLDER$", f"model={tmp_path}", one) for one in shlex.split(line)]
         one.load(arguments)
 
