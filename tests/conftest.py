@@ -30,6 +30,11 @@ def pytest_unconfigure():
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
+def pytest_make_parametrize_id(val):
+    """Bytes are named by their number: a name that holds them (a gzip's time, say) differs between two processes."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Files that need Ray come first: they take longest, and what is short evens the workers out in the end."""
