@@ -85,9 +85,8 @@ class Bench:
     def backbone(self, inputs: list[torch.Tensor]) -> None:
         """The network alone, in the stage's batches."""
         extractor = self.features.spec.load()
-        batch = self.features.batch if extractor.device.type == "cuda" else 1
-        for start in range(0, len(inputs), batch):
-            extractor.features(torch.stack(inputs[start : start + batch]))
+        for start in range(0, len(inputs), extractor.call):
+            extractor.features(torch.stack(inputs[start : start + extractor.call]))
 
     def clusters(self, number: int = 40) -> pseudo.Clusters:
         """Clusters of the shard's own rows: what they are makes no difference to the time."""
@@ -165,7 +164,7 @@ def rows(given: argparse.Namespace, backbone: str) -> Iterator[dict[str, Any]]:
         for segments in given.segments:
             unit = "pixels" if segments in ("none", "superpixel") else "segments"
             recipe = pseudo.EmbeddingOptions(segments=segments, unit=unit, granularities=GRANULARITIES)
-            features = FeaturePass(Path(folder), spec, recipe, given.batch)
+            features = FeaturePass(Path(folder), spec, recipe, given.threads)
             bench = Bench(features, samples, Unit("part-000000", file), given.threads)
             yield {"network": name, "segments": segments, "photos": len(samples)} | bench.measure(given.rounds)
 
@@ -180,11 +179,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cores", type=int, help="that a CPU's process is pinned to; as many as threads if not given")
-    parser.add_argument("--batch", type=int, default=32, help="on a GPU; on a CPU images go one by one")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(1)
     given.cores = given.cores or given.threads
     if not torch.cuda.is_available() and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
+    """`items` in order, `size` at a time, in the end perhaps fewer."""
+    feed = iter(items)
+    while batch := tuple(itertools.islice(feed, size)):
+        yield batch
 
 
 def ahead(

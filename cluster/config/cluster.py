@@ -16,11 +16,9 @@ class ClusterConfig:
     workers: int | None = key(None, at_least(1))
     """Processes for the shard stages; none = as many as fit the cluster's CPUs (and GPUs)."""
     cpus_per_worker: int = key(1, at_least(1))
-    """CPUs of each."""
+    """CPUs of each: images that it looks at at a time. They shape no byte, for each computes on one."""
     gpus_per_worker: float = key(0, FROM_ZERO)
     """GPUs of each; above 0 each training worker takes one too."""
-    images_per_batch: int = key(32, at_least(1))
-    """Images that the backbone of a worker with a GPU takes at a time; on a CPU they go one by one."""
     train_workers: int = key(1, at_least(1))
     """Processes of pre-training and meta-training."""
     cpus_per_train_worker: int = key(1, at_least(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -16,6 +17,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from cluster.config import ClusterConfig
 from cluster.engine.files import damaged_in
 from cluster.tracking import redact
+from fss.threads import one_for_sums
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +45,12 @@ class _Worker:
     """Stays alive between stages, so that backbones and features which a function caches are reused."""
 
     def __init__(self, threads: int):
-        import os
-
-        os.environ["OMP_NUM_THREADS"] = str(threads)
         redact.install()
-        import torch
-
-        torch.set_num_threads(threads)
-        try:
+        one_for_sums()
+        with contextlib.suppress(ImportError):
             import faiss
-        except ImportError:
-            pass
-        else:
-            faiss.omp_set_num_threads(threads)
+
+            faiss.omp_set_num_threads(threads)  # its labels are the same for any number, see fss.clustering.assign
 
     def run(self, function: Callable[[Any], Any], unit: Any) -> Any:
         try:

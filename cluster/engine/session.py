@@ -19,8 +19,14 @@ from cluster.config import ClusterConfig
 ROOT = Path(__file__).resolve().parents[2]
 
 #: What every process of a job gets; cluster/deploy says the same to jobs that are submitted. Torch's large pages save
-#: the CPU a sixth of MobileNetV2's time, which went into faulting activations in, 4 KiB by 4 KiB.
-VARIABLES = {"WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1", "THP_MEM_ALLOC_ENABLE": "1"}
+#: the CPU a sixth of MobileNetV2's time, which went into faulting activations in, 4 KiB by 4 KiB. Sums are computed on
+#: one thread (`fss.threads`), but in training, which says on how many.
+VARIABLES = {
+    "WDS_SECURE": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "OMP_NUM_THREADS": "1",
+}
 
 #: Besides, on one machine: nobody announces there that a node will be taken away, and the watcher costs a process.
 LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}

@@ -24,6 +24,7 @@ from cluster.engine.manifest import Manifest, point_to, read_manifest
 from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work, whole
 from cluster.tracking.redact import redacted
 from fss import shards
+from fss.threads import one_for_sums
 
 __all__ = [
     "DamagedFileError",
@@ -104,6 +105,7 @@ def execute(
     folder = work.folder
     _promise(stage, folder)
     publish.sweep(folder)
+    one_for_sums()
     start = time.monotonic()
     files, counts = stage.work(work)
     _keep_promise(stage, folder, files)

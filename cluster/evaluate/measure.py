@@ -35,7 +35,7 @@ from fss.heads.parts.head import Head
 from fss.imaging import images
 
 #: Raised when features of equal images and weights change.
-_FEATURES = 1
+_FEATURES = 2
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,12 @@ class Prepare:
     data: DataSpec
     specs: tuple[BackboneSpec, ...]
     cache: Cache
+    threads: int = 1
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is a tuple of image names. What is stored already costs nothing."""
         for spec in self.specs:
-            photos(self.data, spec, self.cache).prepare(unit.payload)
+            photos(self.data, spec, self.cache).prepare(unit.payload, self.threads)
         return Output({}, {}, {"images": len(unit.payload)})
 
 

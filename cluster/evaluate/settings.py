@@ -91,6 +91,8 @@ class EvaluateMeans:
     """Folder that all workers and runs share."""
     features_gib: float
     memory_gib: float
+    threads: int
+    """Images that a worker computes at a time."""
 
 
 def settings(config: Config) -> EvaluateSettings:
@@ -165,6 +167,7 @@ def means(config: Config) -> EvaluateMeans:
         features=Path(machines.features or Path(config.root) / "features").resolve(),
         features_gib=machines.features_gib,
         memory_gib=machines.memory_gib,
+        threads=machines.cpus_per_worker,
     )
 
 

@@ -142,7 +142,8 @@ class _Evaluation:
         if self.cache.folder is None:
             return
         specs = tuple(dict.fromkeys(entry.spec for entry in self.entries))
-        self._map("features", Prepare(self.data, specs, self.cache), image_units("features", image_names(items)))
+        function = Prepare(self.data, specs, self.cache, self.given.means.threads)
+        self._map("features", function, image_units("features", image_names(items)))
 
     def _mask_supports(self, items: Sequence[Item]) -> None:
         """Supports show masks made of names from here on, as the model's backbone and a classifier see them."""
@@ -250,4 +251,4 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-STAGE = Stage("evaluate", _inputs, settings, lambda work: _Evaluation(work).work(), means=means, check=check, version=3)
+STAGE = Stage("evaluate", _inputs, settings, lambda work: _Evaluation(work).work(), means=means, check=check, version=4)

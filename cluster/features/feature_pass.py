@@ -1,15 +1,12 @@
 """One pass over a corpus shard: decode -> network input -> backbone -> embeddings, decoding beside the network.
 
-On a CPU every image goes through the network alone: kernels, and with them the last bits, depend on the batch, and
-large batches are slower there (activations leave the cache). So neither the batch nor the number of threads shapes the
-result; on a GPU only rounding depends on the batch.
+The number of threads shapes nothing: each takes whole calls of the network (`fss.backbones.extractor`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +14,11 @@ import torch
 
 from cluster.engine.stage import File, Manifest, Unit, read_file
 from cluster.features.backbone import BackboneSpec
-from fss import shards
+from fss import shards, threads
 from fss.imaging import images
 from fss.labelling import pseudo
 from fss.labelling.sources import Block, Photo
-from fss.prefetch import ahead
+from fss.prefetch import ahead, batches
 
 
 def units(corpus: Manifest) -> list[Unit]:
@@ -31,29 +28,23 @@ def units(corpus: Manifest) -> list[Unit]:
 
 @dataclass(frozen=True)
 class FeaturePass:
-    """Embeds the images of corpus shards; `batch` is that of a GPU and shapes nothing."""
+    """Embeds the images of corpus shards in so many `threads`, which shape nothing."""
 
     corpus: Path
     spec: BackboneSpec
     recipe: pseudo.EmbeddingOptions
-    batch: int = 16
+    threads: int = 1
     features: bool = False
     """Whether blocks bring the backbone's levels beside the embeddings."""
 
     def blocks(self, file: File) -> Iterator[Block]:
-        """The images of a shard, embedded block by block; as many threads as torch has decode ahead of the network."""
+        """The images of a shard, embedded block by block: decoded ahead of the network, on a CPU several at a time."""
         samples = shards.unpack(read_file(self.corpus, file))
         extractor = self.spec.load()
-        batch = self.batch if extractor.device.type == "cuda" else 1
-        waiting: list[Photo] = []
-        with ThreadPoolExecutor(torch.get_num_threads(), "decode") as threads:
-            for photo in ahead(self._photo, samples, threads, most=2 * batch + 2):
-                waiting.append(photo)
-                if len(waiting) == batch:
-                    yield self._block(waiting)
-                    waiting = []
-        if waiting:
-            yield self._block(waiting)
+        networks = 1 if extractor.device.type == "cuda" else self.threads
+        with threads.pool(self.threads, "decode") as decoding, threads.pool(networks, "network") as computing:
+            photos = ahead(self._photo, samples, decoding, most=2 * extractor.call * networks + 2)
+            yield from ahead(self._block, batches(photos, extractor.call), computing, most=networks + 1)
 
     def _photo(self, sample: shards.Sample) -> Photo:
         key, members = sample

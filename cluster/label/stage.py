@@ -7,7 +7,6 @@ by the source, `fss.labelling.sources`) and a Parquet table of regions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from cluster.features.backbone import BackboneSettings
 from cluster.features.feature_pass import FeaturePass, units
 from cluster.label import sources
 from cluster.label.sources import LabellerInputs
-from fss import shards
+from fss import shards, threads
 from fss.imaging import images
 from fss.labelling import pseudo
 from fss.labelling.sources import Block, Labeller, Photo
@@ -41,8 +40,9 @@ class LabelShard:
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the corpus shard's `File`."""
-        with ThreadPoolExecutor(torch.get_num_threads(), "label") as threads:
-            blocks = ahead(self.label, self.features.blocks(unit.payload), threads, most=torch.get_num_threads() + 1)
+        number = self.features.threads
+        with threads.pool(number, "label") as pool:
+            blocks = ahead(self.label, self.features.blocks(unit.payload), pool, most=number + 1)
             found = [labelled for block in blocks for labelled in block]
         samples: list[shards.Sample] = [sample for sample, _ in found]
         rows = [(key, region) for (key, _), regions in found for region in regions]
@@ -96,11 +96,11 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class LabelMeans:
-    """Where the source's files and the backbone's weights are, and how many images a GPU takes at a time."""
+    """Where the source's files and the backbone's weights are, and how many images are looked at at a time."""
 
     source: Any
     weights: str | None
-    batch: int
+    threads: int
 
 
 def _settings(config: Config) -> LabelSettings:
@@ -109,14 +109,14 @@ def _settings(config: Config) -> LabelSettings:
 
 def _means(config: Config) -> LabelMeans:
     means = sources.chosen(config).means(config)
-    return LabelMeans(means, backbone.place(config), config.cluster.images_per_batch)
+    return LabelMeans(means, backbone.place(config), config.cluster.cpus_per_worker)
 
 
 def _work(work: Work[LabelSettings, LabelMeans]) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, means, corpus = work.settings, work.means, work.inputs["shard"]
     source = sources.by_name(chosen.name)
     network = backbone.spec(chosen.backbone, means.weights, work.inputs)
-    features = FeaturePass(corpus.folder, network, source.recipe(chosen.source), means.batch, source.features)
+    features = FeaturePass(corpus.folder, network, source.recipe(chosen.source), means.threads, source.features)
     labeller = source.labeller(LabellerInputs(chosen.source, means.source, work.inputs, network))
     files, counts = work.map("label", LabelShard(features, labeller), units(corpus))
     if not counts["regions"]:
@@ -137,4 +137,4 @@ def _check(config: Config) -> list[str]:
     return [*backbone.problems(config), *sources.chosen(config).check(config)]
 
 
-STAGE = Stage("label", _inputs, _settings, _work, means=_means, check=_check, version=4)
+STAGE = Stage("label", _inputs, _settings, _work, means=_means, check=_check, version=5)

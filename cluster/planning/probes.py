@@ -51,7 +51,7 @@ class TimeParts:
         samples = list(shards.unpack(read_file(self.corpus, file)))
         decoded, pictures = _timed(lambda: [images.decode(members["jpg"]) for _, members in samples])
         extractor = self.spec.load()
-        list(extractor.stream(pictures[: extractor.batch]))
+        list(extractor.stream(pictures[: extractor.call]))
         seconds, _ = _timed(_drain, extractor.stream(pictures))
         return decoded / len(samples), seconds / len(samples)
 

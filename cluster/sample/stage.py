@@ -57,10 +57,10 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class SampleMeans:
-    """Where the backbone's weights are, and how many images a GPU takes at a time."""
+    """Where the backbone's weights are, and how many images are looked at at a time."""
 
     weights: str | None
-    batch: int
+    threads: int
 
 
 def _settings(config: Config) -> SampleSettings:
@@ -80,7 +80,7 @@ def _work(work: Work[SampleSettings, SampleMeans]) -> tuple[Sequence[File], Mapp
     recipe = sources.by_name(chosen.name).recipe(chosen.source)
     recipe = replace(recipe, points_per_image=chosen.points_per_image)
     network = backbone.spec(chosen.backbone, work.means.weights, work.inputs)
-    function = SampleShard(FeaturePass(corpus.folder, network, recipe, work.means.batch), chosen.seed)
+    function = SampleShard(FeaturePass(corpus.folder, network, recipe, work.means.threads), chosen.seed)
     return work.map("sample", function, units(corpus)[: chosen.shards])
 
 
@@ -93,7 +93,7 @@ STAGE = Stage(
     lambda config: ("shard", *backbone.needed(config)),
     _settings,
     _work,
-    means=lambda config: SampleMeans(backbone.place(config), config.cluster.images_per_batch),
+    means=lambda config: SampleMeans(backbone.place(config), config.cluster.cpus_per_worker),
     check=_check,
-    version=3,
+    version=4,
 )

@@ -1,4 +1,9 @@
-"""From RGB images to dense features of the frozen backbone, in batches, on the device that is there."""
+"""From RGB images to dense features of the frozen backbone, in calls of one size, on the device that is there.
+
+Kernels, and with them the last bits, depend on the number of images of a call. So an image's features are the same
+whatever is computed beside it: a CPU takes images one by one (large batches are slower there, for activations leave the
+cache), a GPU takes `GPU_IMAGES`, and a call of fewer is filled up.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +16,30 @@ from PIL import Image
 from fss.backbones import Backbone, Features
 from fss.imaging import images
 
+#: Images of every call on a GPU.
+GPU_IMAGES = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A backbone with the side of its square input in pixels and the largest batch it is given.
+    """A backbone with the side of its square input in pixels.
 
     With `precision` bf16 the backbone computes under autocast; features are float32 all the same.
     """
 
     backbone: Backbone
     size: int
-    batch: int = 16
     precision: str = "fp32"
 
     @property
     def device(self) -> torch.device:
         """Where the backbone is."""
         return next(self.backbone.parameters()).device
+
+    @property
+    def call(self) -> int:
+        """Images that the backbone takes at a time."""
+        return GPU_IMAGES if self.device.type == "cuda" else 1
 
     @property
     def grid(self) -> int:
@@ -46,8 +58,17 @@ class Extractor:
 
         Raises ValueError for features that are not finite: nothing that is made of them means anything.
         """
+        found = [self._called(part.to(self.device)) for part in inputs.split(self.call)]
+        return {level: torch.cat([part[level] for part in found]) for level in found[0]}
+
+    def _called(self, inputs: torch.Tensor) -> Features:
+        """Features of at most `call` inputs, of one call of that size."""
+        missing = self.call - len(inputs)
+        if missing:
+            inputs = torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            features = self.backbone(inputs.to(self.device))
+            features = self.backbone(inputs)
+        features = {level: values[: self.call - missing] for level, values in features.items()}
         wild = [level for level, values in features.items() if not values.isfinite().all()]
         if wild:
             raise ValueError(
@@ -57,9 +78,9 @@ class Extractor:
         return {level: values.float() for level, values in features.items()}
 
     def stream(self, pictures: Sequence[Image.Image]) -> Iterator[Features]:
-        """Features of one image after the other, each level (C, h, w), computed in batches."""
-        for start in range(0, len(pictures), self.batch):
-            features = self(pictures[start : start + self.batch])
+        """Features of one image after the other, each level (C, h, w)."""
+        for start in range(0, len(pictures), self.call):
+            features = self(pictures[start : start + self.call])
             for index in range(len(next(iter(features.values())))):
                 yield {level: values[index] for level, values in features.items()}
 

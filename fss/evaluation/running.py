@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 
+from fss import threads
 from fss.backbones import Features
 from fss.backbones.extractor import Extractor
 from fss.datasets import Dataset
@@ -26,6 +27,7 @@ from fss.grid import cells
 from fss.heads.parts import capabilities
 from fss.heads.parts.head import Head
 from fss.imaging.images import VOID
+from fss.prefetch import ahead, batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +55,7 @@ class Photos:
     """
 
     def __init__(self, dataset: Dataset, extractor: Extractor, store: FeatureStore, memory: Memory):
-        # On a CPU kernels, and with them the last bits, depend on the batch: alone, an image has one set of features.
-        on_cpu = extractor.device.type == "cpu"
-        self.extractor = dataclasses.replace(extractor, batch=1) if on_cpu else extractor
+        self.extractor = extractor
         self.dataset, self.store, self.memory = dataset, store, memory
         self._keys: dict[str, str] = {}
         self.computed = 0
@@ -71,29 +71,36 @@ class Photos:
         """The geometry of the cells, see `fss.grid`."""
         return self.extractor.backbone.corners
 
-    def prepare(self, names: Sequence[str]) -> None:
-        """Compute and store the features of those images that the store does not hold."""
+    def prepare(self, names: Sequence[str], number: int = 1) -> None:
+        """Compute and store the features of those images that the store does not hold, in `number` threads."""
         missing = [name for name in names if self._key(name) not in self.store]
-        for start in range(0, len(missing), self.extractor.batch):
-            self._compute(missing[start : start + self.extractor.batch])
+        with threads.pool(number, "features") as pool:
+            for found in ahead(self._compute, batches(missing, self.extractor.call), pool, most=2 * number):
+                self._put(found)
 
     def features(self, name: str) -> Features:
         """Each level (C, h, w) float16 on the CPU."""
         found = self.store.get(self._key(name))
-        return self._compute([name])[0] if found is None else found
+        if found is None:
+            made = self._compute([name])
+            self._put(made)
+            found = made[name]
+        return found
 
     def _key(self, name: str) -> str:
         if name not in self._keys:
             self._keys[name] = self.dataset.key(name)
         return self._keys[name]
 
-    def _compute(self, names: Sequence[str]) -> list[Features]:
+    def _compute(self, names: Sequence[str]) -> dict[str, Features]:
         pictures = [self.dataset.image(name) for name in names]
         found = [{level: v.half().cpu() for level, v in f.items()} for f in self.extractor.stream(pictures)]
-        for name, features in zip(names, found, strict=True):
+        return dict(zip(names, found, strict=True))
+
+    def _put(self, found: Mapping[str, Features]) -> None:
+        for name, features in found.items():
             self.store.put(self._key(name), features)
-        self.computed += len(names)
-        return found
+        self.computed += len(found)
 
     def embedded(self, head: Head, name: str) -> Features:
         """What `head` makes of the image: tensors (1, ...) on the device."""

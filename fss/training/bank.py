@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import torch
@@ -23,10 +22,7 @@ class FeatureBank:
     """
 
     def __init__(self, extractor: Extractor, capacity: int):
-        # On a CPU kernels, and with them the last bits, depend on the batch: alone, an image has one set of features
-        # whoever computes it and whatever came before, so that resumed runs and any number of workers agree.
-        on_cpu = extractor.device.type == "cpu"
-        self.extractor = dataclasses.replace(extractor, batch=1) if on_cpu else extractor
+        self.extractor = extractor
         self.capacity = capacity
         self.bytes = 0
         self.hits = 0
@@ -47,7 +43,7 @@ class FeatureBank:
         return found
 
     def _compute(self, inputs: Sequence[torch.Tensor]) -> Iterator[Features]:
-        size = self.extractor.batch
+        size = self.extractor.call
         for start in range(0, len(inputs), size):
             features = self.extractor.features(torch.stack(list(inputs[start : start + size])))
             for index in range(len(next(iter(features.values())))):
@@ -56,7 +52,7 @@ class FeatureBank:
     def of_pixels(self, pixels: torch.Tensor) -> Features:
         """Features of (N, 3, S, S) normalised inputs, which are not kept: levels (N, C, h, w) float32 on the device."""
         self.misses += len(pixels)
-        parts = [self.extractor.features(part) for part in pixels.split(self.extractor.batch)]
+        parts = [self.extractor.features(part) for part in pixels.split(self.extractor.call)]
         return {level: torch.cat([part[level] for part in parts]) for level in parts[0]}
 
     def put(self, name: Hashable, features: Features) -> None:

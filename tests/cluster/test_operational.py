@@ -7,7 +7,7 @@ from tests.cluster.config.test_sweep import operational
 OTHERS = {
     "cluster.workers": 1,
     "cluster.memory_gib": 0,
-    "cluster.images_per_batch": 3,
+    "cluster.cpus_per_worker": 3,
     "train.log_every": 3,
     "train.cache_gib": 0.0005,
     "train.checkpoint_every": 3,

@@ -58,7 +58,7 @@ class MeanColours(Network):
 @pytest.fixture(scope="session")
 def extractor() -> Extractor:
     """A frozen backbone of mean colours on 65 x 65 pixels: 9 x 9 cells."""
-    return Extractor(Backbone("mean_colours", MeanColours(), LoadReport(source="fixed")), size=65, batch=3)
+    return Extractor(Backbone("mean_colours", MeanColours(), LoadReport(source="fixed")), size=65)
 
 
 def noise_image(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:

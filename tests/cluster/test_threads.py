@@ -1,0 +1,94 @@
+"""The number of a worker's CPUs changes no byte: sums are computed on one thread each, images beside each other.
+
+Each run is one process that finds as many threads as a machine with that many cores would offer it.
+"""
+
+import shutil
+
+import pytest
+import torch
+
+from cluster.engine.pool import _Worker
+from cluster.engine.run import Run
+from cluster.stages import STAGES
+from tests.places import SHARED
+
+WEIGHTS = SHARED / "weights/mobilenet_v2_imagenet1k_fp16.pth"
+REAL = SHARED / "data/voc2012"
+MADE = ("sample", "kmeans", "label", "evaluate")
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_others():
+    import faiss
+
+    before = torch.get_num_threads(), faiss.omp_get_max_threads()
+    yield
+    torch.set_num_threads(before[0])
+    faiss.omp_set_num_threads(before[1])
+
+
+class Here:
+    """A pool of one worker: this process."""
+
+    size = 1
+
+    def __init__(self, threads):
+        self.worker = _Worker(threads)
+
+    def map(self, function, units):
+        yield from ((index, self.worker.run(function, unit)) for index, unit in enumerate(units))
+
+    def each(self, function, units):
+        yield from (self.worker.run(function, unit) for unit in units)
+
+    def on_each(self, function, units):
+        return list(self.each(function, units))
+
+
+def files(config, threads):
+    """The files of each stage, made by a worker of that many CPUs."""
+    import faiss
+
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)
+    run = Run(config, STAGES)
+    run.__dict__["pool"] = Here(threads)
+    return {stage: run.ensure(stage).files for stage in ("label", "evaluate") for stage in run.order(stage)}
+
+
+def made(configure, folder, options):
+    """What 1, 2 and 4 CPUs make, and 2 without stored features."""
+    for threads, more in ((1, ()), (2, ()), (4, ()), (2, ("cluster.features_gib=0",))):
+        config = configure(folder / f"{threads}{len(more)}", f"cluster.cpus_per_worker={threads}", *options, *more)
+        yield files(config, threads)
+
+
+def assert_equal(found):
+    first, *others = found
+    assert {*MADE} <= {*first}
+    for other in others:
+        for stage in first:
+            assert other[stage] == first[stage], stage
+
+
+SMALL = ("backbone=mobilenet_v2", "model=prototype", "baselines=smoothed", "episodes=12", "shots=[1]", "fold=0")
+
+
+@pytest.mark.parametrize("source", [("source.unit=segments",), ("source.unit=pixels", "source.points_per_image=50")])
+def test_random_weights(configure, tmp_path, source):
+    options = (*SMALL, *source, "backbone.weights=random", "backbone.size=161", "backbone.stride=16")
+    assert_equal(list(made(configure, tmp_path, options)))
+
+
+@pytest.mark.slow
+def test_real_photos(configure, tmp_path):
+    if not WEIGHTS.is_file() or not REAL.is_dir():
+        pytest.skip(f"no {WEIGHTS} or no {REAL}")
+    corpus = tmp_path / "photos"
+    corpus.mkdir()
+    for path in sorted((REAL / "JPEGImages").iterdir())[:40]:
+        shutil.copy(path, corpus)
+    options = (*SMALL, f"backbone.weights={WEIGHTS}", "backbone.size=257", f"corpus.root={corpus}")
+    options += ("dataset=pascal5i", f"dataset.root={REAL}", "source.clusters=30", "episodes=40")
+    assert_equal(list(made(configure, tmp_path, options)))
