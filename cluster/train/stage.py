@@ -107,30 +107,7 @@ def job(work: TrainWork) -> training.Job:
         means=how,
         facts={"fingerprint": work.folder.name, "steps": chosen.steps, **_seen(work)},
     )
-    return training.Job(
-        name="train",
-        recipe=recipe,
-        folder=work.folder,
-        tracking=work.log.folder,
-        journal=work.log.run,
-        parent=work.log.parent,
-        identity={"run": work.folder.name},
-        steps=chosen.steps,
-        batch=chosen.batch,
-        seed=chosen.seed,
-        warmup=chosen.warmup,
-        schedule=chosen.schedule,
-        accumulate=how.accumulate,
-        clip=chosen.clip,
-        ema=chosen.ema,
-        precision=chosen.precision,
-        zero_stage=how.zero_stage,
-        log_every=how.log_every,
-        validate_every=math.ceil(chosen.steps / chosen.candidates),
-        checkpoint_every=how.checkpoint_every,
-        keep_checkpoints=how.keep_checkpoints,
-        threads=how.cluster.cpus_per_train_worker,
-    )
+    return training.Job.of("train", work, recipe, validate_every=math.ceil(chosen.steps / chosen.candidates))
 
 
 def _work(work: TrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
