@@ -19,9 +19,9 @@ class CorpusConfig:
 
     kind: str = key("folder", one_of("folder", "scenes"))
     """`folder` = the user's own, `scenes` = the embedded corpus."""
-    root: str | None = key(None, when={"kind": _FOLDER})
+    root: str | None = key(None, when={"kind": _FOLDER}, path=True)
     """Folder, tar, or pattern of tars (`*`, `{000..009}`), path or fsspec URL; a list's entries are relative to it."""
-    list: str | None = key(None, when={"kind": _FOLDER})
+    list: str | None = key(None, when={"kind": _FOLDER}, path=True)
     """Text file (one image a line), .csv or .parquet, a path or URL: entries are paths, URLs, or VOC-style names
     without folder and extension."""
     column: str | None = key(None, when={"kind": _FOLDER, "list": True})

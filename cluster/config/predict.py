@@ -13,13 +13,13 @@ from fss.keys import key, ranged
 class PredictConfig:
     """Segment the user's own images."""
 
-    model: str = MISSING
+    model: str = key(MISSING, path=True)
     """Folder of an exported model, or a run's folder, whose model is taken."""
-    support: str | list[str] = MISSING
+    support: str | list[str] = key(MISSING, path=True)
     """Image, or list of images, that shows the thing: support=[a.jpg,b.jpg]."""
-    support_mask: str | list[str] = MISSING
+    support_mask: str | list[str] = key(MISSING, path=True)
     """Its mask, or one for each support: nonzero (or 1) = the thing."""
-    query: str = MISSING
+    query: str = key(MISSING, path=True)
     """Image or folder of images to segment."""
     out: str = MISSING
     """Folder that masks and overlays are written into."""
