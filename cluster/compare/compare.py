@@ -146,7 +146,7 @@ def find(path: Path) -> Path:
             return folder.resolve()
     raise ValueError(
         f"expected an evaluation (metrics.json and episodes.parquet) in {path} or {path}/evaluate/*, found none; "
-        "python -m jobs.evaluate writes one"
+        "jobs.evaluate writes one"
     )
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,4 +250,21 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-STAGE = Stage("evaluate", _inputs, settings, lambda work: _Evaluation(work).work(), means=means, check=check, version=3)
+def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
+    drawn = settings("evaluate").drawn
+    if drawn is None:  # they are listed in a file
+        return {}
+    number = drawn.episodes * len(drawn.shots) * len(drawn.seeds)
+    return {"episodes of each fold" if drawn.fold == "all" else "episodes": number}
+
+
+STAGE = Stage(
+    "evaluate",
+    _inputs,
+    settings,
+    lambda work: _Evaluation(work).work(),
+    means=means,
+    check=check,
+    size=_size,
+    version=3,
+)

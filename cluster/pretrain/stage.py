@@ -183,4 +183,5 @@ STAGE = Stage(
     _work,
     means=_means,
     check=lambda config: check.training_workers(config.cluster),
+    size=lambda settings: {"steps": settings("pretrain").steps},
 )

@@ -62,4 +62,10 @@ def _work(work: Work[RenderSettings, None]) -> tuple[Sequence[File], Mapping[str
     return [write_file(folder, name, (folder / name).read_bytes(), n) for name, n in numbers.items()], counts
 
 
-STAGE = Stage("render", lambda config: (), _settings, _work)
+STAGE = Stage(
+    "render",
+    lambda config: (),
+    _settings,
+    _work,
+    size=lambda settings: {"images": settings("render").train + settings("render").val},
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -193,4 +193,9 @@ def _build(config: Config) -> None:
         start.fill(head, config.train.init_from, chosen.about, backbones.fingerprint(network))
 
 
-STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check)
+def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
+    chosen = settings("train")
+    return {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
+
+
+STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size)
