@@ -55,8 +55,8 @@ def prepare(config: Config) -> None:
     listed = root / chosen.list if chosen.list and (root / chosen.list).is_file() else chosen.list
     chosen = dataclasses.replace(chosen, root=str(out), list=str(listed) if listed else None)
     dataset = open_dataset(chosen.name, str(out), chosen.list, **chosen.options())
-    found, problems = counts.shown(chosen, dataset, workers)
-    print("\n".join(counts.report(chosen, dataset, found)))
+    by_image, problems = counts.shown(chosen, dataset, workers)
+    print("\n".join(counts.report(chosen, dataset, by_image)))
     if problems:
         shown = "\n  ".join(problems[:5])
         raise ValueError(f"{len(problems)} of {len(dataset.names)} images cannot be used:\n  {shown}")

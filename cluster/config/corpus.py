@@ -55,9 +55,9 @@ class CorpusConfig:
 
     def problems(self) -> _Problems:
         """What no rule of a single number says."""
-        found = []
+        wrong = []
         if self.bands is not None and not (len(self.bands) in (1, 3) and min(self.bands) >= 1):
-            found.append(f"bands: expected one or three numbers of bands from 1, as [3,2,1], got {self.bands}")
+            wrong.append(f"bands: expected one or three numbers of bands from 1, as [3,2,1], got {self.bands}")
         if self.range is not None and not (len(self.range) == 2 and self.range[0] < self.range[1]):
-            found.append(f"range: expected the numbers of black and white, as [0,4095], got {self.range}")
-        return found
+            wrong.append(f"range: expected the numbers of black and white, as [0,4095], got {self.range}")
+        return wrong

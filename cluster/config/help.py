@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import shlex
 import shutil
 import sys
 import textwrap
@@ -93,11 +94,11 @@ def answer(command: Command, arguments: Sequence[str]) -> str:
 
 
 def python() -> str:
-    """The Python that runs this, as it is called from the current folder: `.venv/bin/python` in a checkout."""
+    """The Python that runs this, as a shell in the current folder calls it: `.venv/bin/python` in a checkout."""
     own = Path(sys.executable)
     if own.is_relative_to(Path.cwd()):
-        return str(own.relative_to(Path.cwd()))
-    return "python" if shutil.which("python") == str(own) else str(own)
+        return shlex.quote(str(own.relative_to(Path.cwd())))
+    return "python" if shutil.which("python") == str(own) else shlex.quote(str(own))
 
 
 def _answer(command: Command, arguments: Sequence[str]) -> str:

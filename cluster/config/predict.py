@@ -32,15 +32,15 @@ class PredictConfig:
 
     def problems(self) -> list[str]:
         """What cannot work, one sentence each."""
-        found = []
+        wrong = []
         supports, masks = listed(self.support), listed(self.support_mask)
         if MISSING not in (*supports, *masks) and len(supports) != len(masks):
-            found.append(
+            wrong.append(
                 f"support_mask: expected one mask for each support, got {len(supports)} supports and {len(masks)} masks"
             )
         if not supports:
-            found.append("support: expected at least one image, got an empty list")
-        return found
+            wrong.append("support: expected at least one image, got an empty list")
+        return wrong
 
 
 def listed(value: str | list[str]) -> list[str]:

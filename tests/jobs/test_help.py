@@ -81,6 +81,7 @@ def test_examples_name_the_python_that_runs_as_it_is_called_from_here(tmp_path, 
         (tmp_path / ".venv/bin/python", "/usr/bin", ".venv/bin/python"),
         (tmp_path.parent / "bin/python", tmp_path.parent / "bin", "python"),
         (tmp_path.parent / "bin/python", "/usr/bin", str(tmp_path.parent / "bin/python")),
+        (tmp_path.parent / "my venv/bin/python", "/usr/bin", f"'{tmp_path.parent}/my venv/bin/python'"),
     ):
         executable.parent.mkdir(parents=True, exist_ok=True)
         executable.touch(mode=0o755)
