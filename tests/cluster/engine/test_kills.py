@@ -52,10 +52,10 @@ def overrides(photos):
 
 
 def environment(**variables):
-    """Without Ray's and our own variables, but for `variables`; the end of a training is noticed at once."""
+    """That of a user's command: of Ray's and our own variables no more than all tests need, and `variables`."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FSS_"))}
-    own = {key: os.environ[key] for key in ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_USAGE_STATS_ENABLED")}
-    return {**kept, **own, "PYTHONPATH": str(ROOT), **variables}
+    ours = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness")
+    return {**kept, **{key: os.environ[key] for key in ours}, "PYTHONPATH": str(ROOT), **variables}
 
 
 def python(*arguments, **variables):
