@@ -22,10 +22,10 @@ class CorpusConfig:
     root: str | None = key(None, when={"kind": _FOLDER})
     """Folder, tar, or pattern of tars (`*`, `{000..009}`), path or fsspec URL; a list's entries are relative to it."""
     list: str | None = key(None, when={"kind": _FOLDER})
-    """Text file (one image a line), .csv or .parquet, a path or URL: entries are paths, URLs, or VOC-style names
-    without folder and extension."""
+    """Text file (one image a line), .csv, .tsv, .jsonl or .parquet, a path or URL: entries are paths, URLs, or VOC-style
+    names without folder and extension."""
     column: str | None = key(None, when={"kind": _FOLDER, "list": True})
-    """Column of a .csv or .parquet list; none = the first of path, url, file, filename, image."""
+    """Column of a list that is a table; none = the first of path, url, file, filename, file_name, image, image_path."""
     drivers: str | None = key(None, when={"kind": _FOLDER, "list": True})
     """Drivers of fsspec that a list may name beside http(s), s3, gs, az, abfs, hf and plain paths, such as ftp,sftp."""
     longer_side: int = key(512, at_least(1))
