@@ -22,8 +22,8 @@ class CorpusConfig:
     root: str | None = key(None, when={"kind": _FOLDER})
     """Folder, tar, or pattern of tars (`*`, `{000..009}`), path or fsspec URL; a list's entries are relative to it."""
     list: str | None = key(None, when={"kind": _FOLDER})
-    """Text file (one image a line), .csv, .tsv, .jsonl or .parquet, a path or URL: entries are paths, URLs, or VOC-style
-    names without folder and extension."""
+    """Text file (one image a line), .csv, .tsv, .jsonl or .parquet, a path or URL: entries are paths, URLs, or
+    VOC-style names without folder and extension."""
     column: str | None = key(None, when={"kind": _FOLDER, "list": True})
     """Column of a list that is a table; none = the first of path, url, file, filename, file_name, image, image_path."""
     drivers: str | None = key(None, when={"kind": _FOLDER, "list": True})

@@ -31,7 +31,8 @@ class Line(NamedTuple):
 def entries(place: str, column: str | None = None) -> Iterator[Line]:
     """The entries of a list: lines of a text file, or a column of a .csv, .tsv, .jsonl or .parquet file.
 
-    Empty ones are left out. A table's columns are separated by what separates its header's: `,`, `;` or a tab. A Parquet column holds text, text as bytes, or records with a `path`, as Hugging Face's images are.
+    Empty ones are left out. A table's columns are separated by what separates its header's: `,`, `;` or a tab.
+    A Parquet column holds text, text as bytes, or records with a `path`, as Hugging Face's images are.
 
     Raises:
         ValueError: if there is no such list or column, the column holds something else, or a Parquet file is none.
