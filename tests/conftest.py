@@ -23,6 +23,7 @@ os.environ |= {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a training is noticed
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's own is 15: beside other work a worker would get a thirtieth of a core
 }
 
 
