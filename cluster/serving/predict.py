@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,12 +13,15 @@ from PIL import Image
 
 from cluster.config.predict import PredictConfig, listed
 from cluster.engine import publish
+from cluster.engine.places import own_folder
 from fss.drawing import pictures
 from fss.imaging import images, inputs
 from fss.segmenter import Segmenter, find
 
 A = TypeVar("A")
 T = TypeVar("T")
+#: What a folder of masks is made of; it is written first, and says whose folder it is.
+_MARK = "predict.json"
 
 
 def predict(config: PredictConfig) -> Iterator[str]:
@@ -26,7 +30,6 @@ def predict(config: PredictConfig) -> Iterator[str]:
     Raises:
         ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once.
     """
-    out = Path(config.out)
     problems = _Problems()
     photos = [Path(one) for one in listed(config.support)]
     supports = problems.keep(inputs.as_image, photos)
@@ -35,9 +38,11 @@ def predict(config: PredictConfig) -> Iterator[str]:
         masks = problems.keep(lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True))
     queries = [path for found in problems.keep(_queries, [Path(config.query)]) for path in found]
     models = problems.keep(find, [config.model])
-    problems.keep(lambda paths: _check_names(paths, out, config.overwrite), [queries])
+    folders = problems.keep(lambda path: own_folder(path, "out", _MARK), [config.out])
+    problems.keep(lambda out: _check_names(queries, out, config.overwrite), folders)
     problems.tell()
-    segmenter = Segmenter.load(models[0], config.device)
+    segmenter, out = Segmenter.load(models[0], config.device), folders[0]
+    publish.write_json(out / _MARK, dataclasses.asdict(config) | {"model": str(models[0].resolve())})
     yield from _left_out(Path(config.query), queries)
     done = 0
     for path in queries:

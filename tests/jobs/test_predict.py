@@ -1,5 +1,7 @@
 """Users' own images through the predict command, and the errors of the sync command."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -107,6 +109,19 @@ def test_nothing_is_overwritten_unasked(model, own):
         run(model, own)
     run(model, own, "overwrite=true")
     assert all((before[name] == mask).all() for name, mask in masks(own).items())
+
+
+def test_no_other_folder_is_written_into(model, own):
+    before = sorted(path.name for path in (own / "queries").iterdir())
+    with pytest.raises(ValueError, match=r"out: expected a new or empty folder, .*\(predict\.json\), got .*/queries"):
+        run(model, own, f"out={own}/queries", "overwrite=true")
+    assert sorted(path.name for path in (own / "queries").iterdir()) == before
+
+
+def test_a_folder_of_masks_says_what_made_them(model, own):
+    run(model, own)
+    told = json.loads((own / "out" / "predict.json").read_text())
+    assert (told["model"], told["support"], told["threshold"]) == (str(model), str(own / "a.jpg"), 0.5)
 
 
 def test_two_queries_of_one_name_are_refused(model, own):
