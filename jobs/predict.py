@@ -17,7 +17,7 @@ from jobs._config import Command, load_keys, run
 COMMAND = Command(
     "predict",
     __doc__,
-    ("model", "support", "support_mask", "query", "out", "threshold", "overwrite", "device"),
+    ("model", "support", "support_mask", "query", "out", "threshold", "bands", "range", "overwrite", "device"),
     load=functools.partial(load_keys, PredictConfig),
     schema=PredictConfig,
     kept="masks written so far are kept in {out}; the same command with overwrite=true writes them all",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fss.keys import at_least, key, one_of, ranged
@@ -55,9 +56,14 @@ class CorpusConfig:
 
     def problems(self) -> _Problems:
         """What no rule of a single number says."""
-        found = []
-        if self.bands is not None and not (len(self.bands) in (1, 3) and min(self.bands) >= 1):
-            found.append(f"bands: expected one or three numbers of bands from 1, as [3,2,1], got {self.bands}")
-        if self.range is not None and not (len(self.range) == 2 and self.range[0] < self.range[1]):
-            found.append(f"range: expected the numbers of black and white, as [0,4095], got {self.range}")
-        return found
+        return reading_problems(self.bands, self.range)
+
+
+def reading_problems(bands: Sequence[int] | None, shown: Sequence[float] | None) -> list[str]:
+    """What is wrong with the keys `bands` and `range` of whoever reads images."""
+    found = []
+    if bands is not None and not (len(bands) in (1, 3) and min(bands) >= 1):
+        found.append(f"bands: expected one or three numbers of bands from 1, as [3,2,1], got {bands}")
+    if shown is not None and not (len(shown) == 2 and shown[0] < shown[1]):
+        found.append(f"range: expected the numbers of black and white, as [0,4095], got {shown}")
+    return found

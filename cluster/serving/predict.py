@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,11 +29,13 @@ def predict(config: PredictConfig) -> Iterator[str]:
     """Segment all queries, and say a line of each; images that cannot be read are named and skipped.
 
     Raises:
-        ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once.
+        ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once; in the
+            end, if no query could be read.
     """
     problems = _Problems()
     photos = [Path(one) for one in listed(config.support)]
-    supports = problems.keep(inputs.as_image, photos)
+    read = functools.partial(inputs.as_image, reading=config.reading)
+    supports = problems.keep(read, photos)
     masks = problems.keep(_mask, map(Path, listed(config.support_mask)))
     if not problems:
         masks = problems.keep(lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True))
@@ -47,7 +50,7 @@ def predict(config: PredictConfig) -> Iterator[str]:
     done = 0
     for path in queries:
         try:
-            query = inputs.as_image(path)
+            query = read(path)
         except ValueError as error:
             yield f"skipped {error}"
             continue
@@ -57,6 +60,8 @@ def predict(config: PredictConfig) -> Iterator[str]:
         publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
         done += 1
         yield f"{path.name}: {100 * mask.mean():.1f} % of the image"
+    if not done:
+        raise ValueError(f"none of the {len(queries)} images at query={config.query} could be segmented, see above")
     yield f"predict: {done} of {len(queries)} images; {out}"
 
 
