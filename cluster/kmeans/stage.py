@@ -261,5 +261,6 @@ STAGE = Stage(
     _work,
     means=lambda config: picked(KmeansMeans, config.cluster),
     check=lambda config: sources.without_clusters(config, "kmeans"),
+    size=lambda settings: {"iterations": settings("kmeans").iterations * settings("kmeans").restarts},
     version=3,
 )

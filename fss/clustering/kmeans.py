@@ -157,8 +157,8 @@ def add(parts: Iterable[Sums]) -> Sums:
         raise ValueError("expected the sums of at least one part, got none")
     total = Sums(**{name: array.copy() for name, array in vars(first).items()})
     for part in feed:
-        for name, array in vars(part).items():
-            np.add(vars(total)[name], array, out=vars(total)[name])
+        for name, array in vars(total).items():
+            np.add(array, getattr(part, name), out=array)
     return total
 
 
