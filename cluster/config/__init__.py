@@ -58,6 +58,9 @@ class Config:
     """Folder of all runs."""
     seed: int = 0
     """Of everything that is drawn."""
+    stale: str = key("warn", one_of("warn", "remake", "error"))
+    """What to do with stages that other code made: use them and say so, make them and what was made of them again, or
+    stop."""
     corpus: CorpusConfig = key(CorpusConfig)
     backbone: BackboneConfig = key(BackboneConfig)
     source: Any = key(clusters.Keys)

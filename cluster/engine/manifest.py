@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cluster.engine import publish
 from cluster.engine.files import File, check_file
+from fss import shards
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,15 @@ class Manifest:
     inputs: Mapping[str, str]
     counts: Mapping[str, int]
     files: tuple[File, ...]
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """Code, libraries and processor, see `cluster.engine.origin`."""
+    made_of: Mapping[str, str] = field(default_factory=dict)
+    """The `content` of each input."""
+
+    @property
+    def content(self) -> str:
+        """12 hex digits over the files' names and bytes."""
+        return shards.sha256(shards.dumps([asdict(file) for file in self.files]))[:12]
 
     def named(self, suffix: str) -> list[File]:
         """The files whose names end in `suffix`, in order.
@@ -57,6 +67,8 @@ def read_manifest(path: Path) -> Manifest | None:
         inputs=value["inputs"],
         counts=value["counts"],
         files=tuple(File(**file) for file in value["files"]),
+        made_by=value.get("made_by", {}),
+        made_of=value.get("made_of", {}),
     )
 
 

@@ -32,12 +32,22 @@ def _expected(run: Run, name: str, fingerprint: str) -> str:
     manifest = read_manifest(folder / "manifest.json")
     lost = _lost(manifest) if manifest else 0
     if manifest and not lost:
-        return f"skip (done)  {_with(folder, [f'files {len(manifest.files)}', _told(manifest.counts)])}"
+        return (
+            f"{_found(run, name, manifest)}  {_with(folder, [f'files {len(manifest.files)}', _told(manifest.counts)])}"
+        )
     done = len(list((folder / ".units").glob("*.json"))) if not manifest else 0
     known = [_told(run.size(name))]
     known += [f"{lost} files are missing or cut short"] if lost else []
     known += [f"goes on after {done} units that are done"] if done else []
     return f"run          {_with(folder, known)}"
+
+
+def _found(run: Run, name: str, manifest: Manifest) -> str:
+    """What is done with a stage that is finished."""
+    if not run.doubt(name, manifest):
+        return "skip (done)"
+    does = {"warn": "skip", "remake": "run", "error": "stop"}[run.config.stale]
+    return f"{does} (done by other code)"
 
 
 def _with(folder: Path, known: Iterable[str]) -> str:

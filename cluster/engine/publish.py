@@ -31,6 +31,9 @@ from fss import seals, shards
 
 logger = logging.getLogger(__name__)
 
+#: The file by which a folder has one writer.
+LOCK = ".lock"
+
 
 def write_bytes(path: Path, data: bytes) -> dict[str, Any]:
     """Publish `data` at `path` atomically, replacing what was there; return its bytes and sha256 for a manifest."""
@@ -130,7 +133,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         ValueError: if another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    with (folder / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

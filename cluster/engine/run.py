@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import Config, plain
-from cluster.engine import check, places, publish, stage
+from cluster.engine import check, origin, places, publish, stage, stale
 from cluster.engine.files import DamagedFileError, damaged_in
 from cluster.engine.pool import Pool
 from cluster.engine.session import session
@@ -141,7 +141,11 @@ class Run:
         return self._identities[name]
 
     def ensure(self, name: str) -> Manifest:
-        """The finished stage `name`: found, or made now after the stages that it reads."""
+        """The finished stage `name`: found, or made now after the stages that it reads.
+
+        Raises:
+            StageError: if it failed, or if other code made it and the key `stale` is `error`.
+        """
         if name in self._manifests:
             return self._manifests[name]
         self.check(name)
@@ -151,7 +155,7 @@ class Run:
         settings, inputs, fingerprint = self.identity(name)
         folder = self.folder / name / fingerprint
         manifest = stage.finished(one, folder)
-        if manifest is None:
+        if manifest is None or self._refused(one, manifest.folder, manifest):
             manifest = self._make(one, folder, settings, inputs)
         else:
             logger.info("%s is done (%s), skipped", name, folder)
@@ -163,7 +167,20 @@ class Run:
         """The lock comes before the first byte that is written, into the stage's folder or its journal."""
         with publish.only_writer(folder):
             done = stage.finished(one, folder)  # by another run, just now
-            return self._make_alone(one, folder, settings, inputs) if done is None else done
+            if self._refused(one, folder, done):
+                stale.clear(folder)
+            elif done is not None:
+                return done
+            return self._make_alone(one, folder, settings, inputs)
+
+    def doubt(self, name: str, manifest: Manifest) -> str:
+        """How the finished stage `name` was made, if not by the code of today."""
+        return stale.doubt(self._stages[name], manifest.folder, manifest, {})
+
+    def _refused(self, one: Stage[Any, Any], folder: Path, manifest: Manifest | None) -> bool:
+        """Whether what is in the folder is to be made again, see `stale.refused`."""
+        inputs = {above: self._manifests[above] for above in one.inputs(self.config)}
+        return stale.refused(one, folder, manifest, inputs, self.config.stale)
 
     def _make_alone(
         self, one: Stage[Any, Any], folder: Path, settings: dict[str, Any], inputs: dict[str, str]
@@ -171,6 +188,7 @@ class Run:
         self.fresh.append(one.name)
         with self.journal(one.name) as journal:
             journal.params({**settings, "fingerprint": folder.name})
+            journal.tags(origin.origin(one.work.__module__))
             for above in inputs:
                 done = self._manifests[above]
                 journal.dataset(above, done.fingerprint, str(done.folder), context="input")

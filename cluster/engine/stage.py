@@ -3,6 +3,7 @@
 <root>/<name>/<stage>/manifest.json            a copy of the manifest of the folder finished last
 <root>/<name>/<stage>/<fingerprint>/           one folder for each configuration, never mixed
     manifest.json                              written last: a stage without it is not finished
+    .made_by.json                              the code, libraries and processor that began it
     .promised.json                             the manifest of a finished stage of which files are being made again
     .units/<unit>.json                         written after a unit's files: what a restart need not do again
     timing.json                                seconds, which no fingerprint depends on
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from cluster.config import Config
-from cluster.engine import publish
+from cluster.engine import origin, publish
 from cluster.engine.files import DamagedFileError, File, read_file, write_file
 from cluster.engine.manifest import Manifest, point_to, read_manifest
 from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work, whole
@@ -46,6 +47,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+#: Who began a stage, in its folder; and the name in `made_by` of a manifest for code that began what another ended.
+MADE_BY, OTHER = ".made_by.json", "begun by code"
 
 
 def no_means(config: Config) -> None:
@@ -121,15 +125,18 @@ def execute(
     _promise(stage, folder)
     publish.sweep(folder)
     one_for_sums()
+    made_by = _begun(stage, folder)
     start = time.monotonic()
     files, counts = stage.work(work)
-    _keep_promise(stage, folder, files)
+    _keep_promise(stage, folder, files, made_by)
     value = {
         "stage": stage.name,
         "version": stage.version,
         "fingerprint": folder.name,
         "settings": redacted(dict(settings)),
         "inputs": dict(inputs),
+        "made_by": made_by,
+        "made_of": {name: manifest.content for name, manifest in work.inputs.items()},
         "counts": dict(counts),
         "files": [vars(file) for file in files],
     }
@@ -139,6 +146,16 @@ def execute(
     manifest = read_manifest(folder / "manifest.json")
     assert manifest is not None, folder
     return manifest
+
+
+def _begun(stage: Stage[Any, Any], folder: Path) -> dict[str, str]:
+    """What makes the stage now, and which other code has begun it."""
+    now, path = origin.origin(stage.work.__module__), folder / MADE_BY
+    before = publish.read_sealed(path)
+    if before is None:
+        publish.write_sealed(path, now)
+    other = before is not None and before["code"] != now["code"]
+    return now | ({OTHER: before["code"]} if before is not None and other else {})
 
 
 def _promise(stage: Stage[Any, Any], folder: Path) -> None:
@@ -152,7 +169,7 @@ def _promise(stage: Stage[Any, Any], folder: Path) -> None:
         path.replace(folder / ".promised.json")
 
 
-def _keep_promise(stage: Stage[Any, Any], folder: Path, files: Sequence[File]) -> None:
+def _keep_promise(stage: Stage[Any, Any], folder: Path, files: Sequence[File], made_by: Mapping[str, str]) -> None:
     """Check files that were made again against the manifest from before: other stages were made of those bytes."""
     promised = read_manifest(folder / ".promised.json")
     if promised is None:
@@ -164,6 +181,14 @@ def _keep_promise(stage: Stage[Any, Any], folder: Path, files: Sequence[File]) -
         expected = before[first.path].sha256[:12] if first.path in before else "no such file"
         raise StageError(
             f"{stage.name}: {folder / first.path} was made again and came out different: the manifest promised "
-            f"{expected}, got {first.sha256[:12]}; other software or hardware than before? Delete {folder} and the "
-            "stages made of it, or choose another name="
+            f"{expected}, got {first.sha256[:12]}; {_reason(promised.made_by, made_by)}. Make it again there, or set "
+            f"another name=, or delete {folder} and the stages made of it"
         )
+
+
+def _reason(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Why bytes came out different."""
+    changed = origin.difference(before, now)
+    if changed:
+        return f"it was made by another {changed}"
+    return "code, libraries and kind of processor are those of before: look at the disk, the memory and the inputs"

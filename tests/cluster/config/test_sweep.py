@@ -28,6 +28,7 @@ OPERATIONAL = {
     "name": "where the run writes",
     "root": "where runs write",
     "out": "where results are copied to",
+    "stale": "whether what is there is used",
     "cluster.": "machines: results are the same whoever computes them",
     "tracking.": "metrics are copies",
     "plan.": "of jobs.plan, which no stage reads",

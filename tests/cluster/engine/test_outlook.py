@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.engine import publish
+from cluster.engine import origin, publish
 from cluster.engine.outlook import outlook
 from cluster.engine.run import Run
 from cluster.stages import STAGES
@@ -19,6 +19,7 @@ def finish(run, name, files):
     folder = run.folder / name / fingerprint
     written = [{"path": path, "count": 1, **publish.write_bytes(folder / path, data)} for path, data in files.items()]
     value = {"stage": name, "version": 1, "fingerprint": fingerprint, "settings": settings, "inputs": inputs}
+    value["made_by"] = {"code": origin.code(STAGES[name].work.__module__)}
     publish.write_sealed(folder / "manifest.json", value | {"counts": {"images": 24}, "files": written})
     return folder
 
@@ -71,6 +72,15 @@ def test_what_is_done_is_skipped_and_what_it_holds_is_known(run):
     assert shard == f"shard skip (done) {folder}: files 2; images 24"
     assert label.split()[1] == "run"
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("policy", "word"), [("warn", "skip"), ("remake", "run"), ("error", "stop")])
+def test_what_other_code_made_is_told(run, monkeypatch, policy, word):
+    finish(run, "shard", {"a.tar": b"1234"})
+    monkeypatch.setattr(origin, "code", lambda module: "other")
+    run.config.stale = policy
+    (told,) = lines(run, "shard")
+    assert told.startswith(f"shard {word} (done by other code) {run.folder}/shard/")
 
 
 def test_a_file_that_was_cut_short_is_made_again(run):
