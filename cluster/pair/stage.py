@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from cluster.config import Config
 from cluster.engine import publish
 from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work
-from cluster.pair.groups import Regions, ShardGroup, drawn, groups, held_out, read_regions
+from cluster.pair.groups import Regions, ShardGroup, drawn, groups, held_out, labelled, read_regions
 from fss import rng, shards
 from fss.tasks import task
 from fss.tasks.pairing.parts import pairs, usage
@@ -127,7 +127,7 @@ def _settings(config: Config) -> PairSettings:
 
 
 def _work(work: Work[PairSettings, None]) -> tuple[Sequence[File], Mapping[str, int]]:
-    chosen, corpus, labels = work.settings, work.inputs["shard"], work.inputs["label"]
+    chosen, corpus, labels = work.settings, work.inputs["shard"], labelled(work.inputs)
     function = PairGroup(corpus.folder, labels.folder, chosen.rules, chosen.rules.tasks_per_shard, chosen.seed)
     units = [
         Unit(f"{number:05d}", group) for number, group in enumerate(groups(corpus, labels, chosen.rules.group_shards))
@@ -141,4 +141,4 @@ def _work(work: Work[PairSettings, None]) -> tuple[Sequence[File], Mapping[str, 
     return files, counts | _peaks(work.folder, files)
 
 
-STAGE = Stage("pair", lambda config: ("shard", "label"), _settings, _work, version=3)
+STAGE = Stage("pair", lambda config: ("shard", config.refine.labels), _settings, _work, version=3)
