@@ -9,10 +9,12 @@ corpus.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,4 +174,8 @@ def _check(config: Config) -> list[str]:
     return ["refine: expected a way in which masks are refined, got refine.name=none; set refine=consensus"]
 
 
-STAGE = Stage("refine", lambda config: ("shard", "label"), _settings, _work, check=_check)
+def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
+    return {"groups": math.ceil(settings("shard").shards / settings("refine").group_shards)}
+
+
+STAGE = Stage("refine", lambda config: ("shard", "label"), _settings, _work, check=_check, size=_size)

@@ -53,7 +53,7 @@ def _numbered_mask(mask: np.ndarray | None, field: torch.Tensor) -> np.ndarray:
 
 def _segments(mask: np.ndarray | None, field: torch.Tensor, keys: Keys) -> np.ndarray:
     """(L, h, w) int64: numbers from 1 of the segments of which `keys.inside` lies in the mask, 0 elsewhere."""
-    if mask is None:
+    if mask is None or not keys.granularities:
         return np.zeros((len(keys.granularities), *field.shape[:2]), np.int64)
     maps = agglomerate(field[None].float(), keys.granularities)[0].numpy()
     kept = []
@@ -66,6 +66,8 @@ def _segments(mask: np.ndarray | None, field: torch.Tensor, keys: Keys) -> np.nd
 
 def _named(maps: Sequence[np.ndarray], fields: Sequence[torch.Tensor], clusters: int, seed: int) -> list[np.ndarray]:
     """The maps with the cluster, from 1, of each number's mean embedding in its place; 0 stays."""
+    if not any(each.any() for each in maps):
+        return list(maps)
     rows = [pool(field.float(), torch.from_numpy(each)).cpu().numpy() for each, field in zip(maps, fields, strict=True)]
     numbers = [[np.arange(layer.max() + 1) for layer in each] for each in maps]
     thing = np.concatenate([layer > 0 for each in numbers for layer in each])
