@@ -136,9 +136,10 @@ def _work(work: Work[PairSettings, None]) -> tuple[Sequence[File], Mapping[str, 
     ]
     files, counts = work.map("pair", function, units, items="tasks", parts="groups")
     if counts["tasks"] == counts["holdout"]:
+        clusters = "refine.clusters" if labels.stage == "refine" else "source.clusters"
         raise StageError(
             f"no tasks for training came of {counts['regions']} regions ({counts['usable']} usable); "
-            "loosen pair.min_area, pair.max_area or pair.empty_lines, lower source.clusters, or give more images"
+            f"loosen pair.min_area, pair.max_area or pair.empty_lines, lower {clusters}, or give more images"
         )
     return files, counts | _peaks(work.folder, files)
 
