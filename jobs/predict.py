@@ -5,6 +5,7 @@ r"""Segment your own images with a trained model, given one or a few images with
         query=image.jpg out=DIR
 
 For every query image it writes NAME.png (0 and 1, in the image's size) and NAME.overlay.jpg to look at.
+`out` is a folder of its own: new, empty, or one that this command wrote before, which predict.json in it says.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jobs._config import Command, load_keys, run
 COMMAND = Command(
     "predict",
     __doc__,
-    ("model", "support", "support_mask", "query", "out", "threshold", "overwrite", "device"),
+    ("model", "support", "support_mask", "query", "out", "threshold", "bands", "range", "overwrite", "device"),
     load=functools.partial(load_keys, PredictConfig),
     schema=PredictConfig,
     kept="masks written so far are kept in {out}; the same command with overwrite=true writes them all",

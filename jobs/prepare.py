@@ -60,6 +60,11 @@ def prepare(config: Config) -> None:
     if problems:
         shown = "\n  ".join(problems[:5])
         raise ValueError(f"{len(problems)} of {len(dataset.names)} images cannot be used:\n  {shown}")
+    if not any(by_image.values()):
+        raise ValueError(
+            f"expected classes on at least dataset.min_area={chosen.min_area} pixels of an image, no image of "
+            f"{chosen.root} shows one; look at its masks, or lower dataset.min_area"
+        )
 
 
 if __name__ == "__main__":

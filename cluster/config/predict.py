@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from cluster.config.corpus import reading_problems
+from fss.imaging.colour import Reading
 from fss.keys import key, ranged
 
 
@@ -25,10 +27,21 @@ class PredictConfig:
     """Folder that masks and overlays are written into."""
     threshold: float = key(0.5, ranged("a probability in (0, 1)", lambda value: 0 < value < 1))
     """Foreground probability from which a pixel belongs to the thing, in (0, 1)."""
+    bands: list[int] | None = None
+    """Bands of TIFFs of several that are shown as red, green and blue, or one as grey, counted from 1: [4,3,2]; none =
+    as the file says. Give what the model's corpus.bands was."""
+    range: list[float] | None = None
+    """Numbers that are shown black and white, [low,high], in files of more than 8 bits; none = as their numbers say.
+    Give what the model's corpus.range was."""
     overwrite: bool = False
     """Whether masks that are in `out` already are written anew; otherwise they are refused."""
     device: str = "auto"
     """Where the model runs: `cpu`, `cuda`, or `auto` = a GPU if there is one."""
+
+    @property
+    def reading(self) -> Reading:
+        """How numbers become light."""
+        return Reading(tuple(self.bands) if self.bands else None, tuple(self.range) if self.range else None)  # type: ignore[arg-type]
 
     def problems(self) -> list[str]:
         """What cannot work, one sentence each."""
@@ -40,7 +53,7 @@ class PredictConfig:
             )
         if not supports:
             wrong.append("support: expected at least one image, got an empty list")
-        return wrong
+        return [*wrong, *reading_problems(self.bands, self.range)]
 
 
 def listed(value: str | list[str]) -> list[str]:

@@ -131,7 +131,8 @@ def _coco(root: Path, out: Path, year: int | None, workers: int) -> list[str]:
         if listed.is_file() and there in (None, target):
             annotated = instances.load_instances(listed)
             tasks = [(stem, image) for stem, image in annotated.items() if files.image_file(photos, stem).is_file()]
-            said.append(_write(target, tasks, _write_coco, lambda image: (image.width, image.height), workers))
+            line = _write(target, tasks, _write_coco, lambda image: (image.width, image.height), workers)
+            said.append(line + _without_image(len(annotated) - len(tasks)))
         elif there is not None:
             said.append(f"{there}: masks are there")
         elif part.startswith("val"):
@@ -170,7 +171,11 @@ def _pascal(root: Path, out: Path, sbd: str | None, workers: int) -> list[str]:
         raise ValueError(f"expected the images of {own} in {photos}, found none; check dataset.root")
     tasks = [(stem, (source, files.image_file(photos, stem))) for stem, source in known.items()]
     line = _write(out / merged.name, tasks, _write_pascal, lambda source: files.read_size(source[1]), workers)
-    return [line + (f", {len(sources) - len(known)} without an image left out" if len(known) < len(sources) else "")]
+    return [line + _without_image(len(sources) - len(known))]
+
+
+def _without_image(number: int) -> str:
+    return f", {number} without an image left out" if number else ""
 
 
 def find_sbd(root: Path, sbd: str | None) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,37 +14,43 @@ from PIL import Image
 
 from cluster.config.predict import PredictConfig, listed
 from cluster.engine import publish
+from cluster.engine.places import own_folder
 from fss.drawing import pictures
 from fss.imaging import images, inputs
 from fss.segmenter import Segmenter, find
 
 A = TypeVar("A")
 T = TypeVar("T")
+#: What a folder of masks is made of; it is written first, and says whose folder it is.
+_MARK = "predict.json"
 
 
 def predict(config: PredictConfig) -> Iterator[str]:
     """Segment all queries, and say a line of each; images that cannot be read are named and skipped.
 
     Raises:
-        ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once.
+        ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once; in the
+            end, if no query could be read.
     """
-    out = Path(config.out)
     problems = _Problems()
     photos = [Path(one) for one in listed(config.support)]
-    supports = problems.keep(inputs.as_image, photos)
+    read = functools.partial(inputs.as_image, reading=config.reading)
+    supports = problems.keep(read, photos)
     masks = problems.keep(_mask, map(Path, listed(config.support_mask)))
     if not problems:
         masks = problems.keep(lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True))
     queries = [path for found in problems.keep(_queries, [Path(config.query)]) for path in found]
     models = problems.keep(find, [config.model])
-    problems.keep(lambda paths: _check_names(paths, out, config.overwrite), [queries])
+    folders = problems.keep(lambda path: own_folder(path, "out", _MARK), [config.out])
+    problems.keep(lambda out: _check_names(queries, out, config.overwrite), folders)
     problems.tell()
-    segmenter = Segmenter.load(models[0], config.device)
+    segmenter, out = Segmenter.load(models[0], config.device), folders[0]
+    publish.write_json(out / _MARK, dataclasses.asdict(config) | {"model": str(models[0].resolve())})
     yield from _left_out(Path(config.query), queries)
     done = 0
     for path in queries:
         try:
-            query = inputs.as_image(path)
+            query = read(path)
         except ValueError as error:
             yield f"skipped {error}"
             continue
@@ -52,6 +60,8 @@ def predict(config: PredictConfig) -> Iterator[str]:
         publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
         done += 1
         yield f"{path.name}: {100 * mask.mean():.1f} % of the image"
+    if not done:
+        raise ValueError(f"none of the {len(queries)} images at query={config.query} could be segmented, see above")
     yield f"predict: {done} of {len(queries)} images; {out}"
 
 

@@ -168,13 +168,15 @@ def open_header(data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own budget is checked below
             image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
-        raise BadImageError("too_large", str(error)) from error
+        raise BadImageError("too_large", f"more pixels than Pillow reads ({error}); cut it into pieces") from error
     except UNREADABLE as error:
         raise _foreign(data, formats) from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImageError(
-            "too_large", f"{width}x{height} is over the budget of {max_pixels} pixels (corpus.max_pixels)"
+            "too_large",
+            f"{width}x{height} is over the budget of {max_pixels} pixels; shrink it, or raise corpus.max_pixels of a "
+            "corpus",
         )
     if width == 0 or height == 0:
         raise BadImageError("unreadable", f"the header says {width}x{height}")

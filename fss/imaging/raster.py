@@ -67,14 +67,16 @@ class Raster:
         number = self.pixels.shape[2]
         if reading.bands is not None and number > 1:
             if max(reading.bands) > number:
-                raise BadImageError("bands", f"corpus.bands asks for band {max(reading.bands)}, there are {number}")
+                raise BadImageError("bands", f"bands= asks for band {max(reading.bands)}, there are {number}")
             return [band - 1 for band in reading.bands]
         if self.colour:
             return [0, 1, 2]
         bands = number - (self.alpha is not None)
         if bands > 3:
             raise BadImageError(
-                "bands", f"nothing says which of {bands} bands are red, green and blue; set corpus.bands=[3,2,1] or so"
+                "bands",
+                f"nothing says which of {bands} bands are red, green and blue; set bands=[3,2,1] or so, of a corpus "
+                "corpus.bands=",
             )
         return [0, 1, 2] if bands == 3 else [0]
 
@@ -173,7 +175,7 @@ def _check_budget(page: Any, max_pixels: int) -> None:
         raise BadImageError(
             "too_large",
             f"{width}x{height} in {samples} bands are {needed} bytes, over the budget of {max_pixels} pixels of "
-            f"{_BYTES} bytes (corpus.max_pixels)",
+            f"{_BYTES} bytes; cut it into pieces, or raise corpus.max_pixels of a corpus",
         )
     if len(page.dataoffsets) > width * height * samples:
         raise BadImageError("broken", f"{len(page.dataoffsets)} pieces of a picture of {width}x{height}")

@@ -128,9 +128,11 @@ MANY = tiff(np.stack([EVEN * np.uint16(i) for i in range(1, 14)]), photometric="
 
 
 def test_bands_without_names_are_asked_for():
-    with pytest.raises(BadImageError, match=r"bands: nothing says which of 13 bands .* set corpus\.bands=\[3,2,1\]"):
+    with pytest.raises(
+        BadImageError, match=r"bands: nothing says which of 13 bands .* set bands=\[3,2,1\] or so, of a c"
+    ):
         images.decode(MANY)
-    with pytest.raises(BadImageError, match=r"bands: corpus\.bands asks for band 14, there are 13"):
+    with pytest.raises(BadImageError, match=r"bands: bands= asks for band 14, there are 13"):
         images.decode(MANY, reading=Reading((14, 2, 1)))
     assert shown(MANY, (3, 2, 1), (0, 765))[5, 7].tolist() == [EVEN[5, 7], EVEN[5, 7] * 2 // 3, EVEN[5, 7] // 3]
     assert difference(MANY, EVEN, (1,), (0, 255)) == 0
