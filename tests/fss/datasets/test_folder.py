@@ -215,7 +215,7 @@ def test_other_numbers_than_the_one_class_are_refused(tmp_path):
     root = one_class(tmp_path)
     for name in ("a", "b"):
         place(root, f"{name}.png", WHITE // 255 * np.uint8(15))
-    refuses("a: expected class indices 0..1 and 255, got [15]; is it a mask of another data set", root)
+    refuses("a: expected class indices 0..1 and 255, got [15]; write void as 255", root)
 
 
 def test_several_classes_in_0_and_255_alone_are_refused(tmp_path):
