@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
-from cluster.config import TrackingConfig
 from cluster.tracking.redact import redact
-from cluster.tracking.shipper import tracking_place
+from cluster.tracking.shipper import default_tracking_uri
 from fss.segmenter import find
 
 _ADDRESS = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -34,7 +34,7 @@ def _download(model: str, address: re.Match[str], scratch: Path) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    uri, _ = tracking_place(TrackingConfig(), "runs")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri("runs")
     store = uri.removeprefix("sqlite:///")
     if store != uri and not Path(store).is_file():  # MLflow would make an empty one
         raise ValueError(f"{model}: expected MLflow's {store}, there is no such file; set MLFLOW_TRACKING_URI")
