@@ -20,9 +20,9 @@ class CorpusConfig:
 
     kind: str = key("folder", one_of("folder", "scenes"))
     """`folder` = the user's own, `scenes` = the embedded corpus."""
-    root: str | None = key(None, when={"kind": _FOLDER})
+    root: str | None = key(None, when={"kind": _FOLDER}, path=True)
     """Folder, tar, or pattern of tars (`*`, `{000..009}`), path or fsspec URL; a list's entries are relative to it."""
-    list: str | None = key(None, when={"kind": _FOLDER})
+    list: str | None = key(None, when={"kind": _FOLDER}, path=True)
     """Text file (one image a line), .csv, .tsv, .jsonl or .parquet, a path or URL: entries are paths, URLs, or
     VOC-style names without folder and extension."""
     column: str | None = key(None, when={"kind": _FOLDER, "list": True})
@@ -61,9 +61,9 @@ class CorpusConfig:
 
 def reading_problems(bands: Sequence[int] | None, shown: Sequence[float] | None) -> list[str]:
     """What is wrong with the keys `bands` and `range` of whoever reads images."""
-    found = []
+    wrong = []
     if bands is not None and not (len(bands) in (1, 3) and min(bands) >= 1):
-        found.append(f"bands: expected one or three numbers of bands from 1, as [3,2,1], got {bands}")
+        wrong.append(f"bands: expected one or three numbers of bands from 1, as [3,2,1], got {bands}")
     if shown is not None and not (len(shown) == 2 and shown[0] < shown[1]):
-        found.append(f"range: expected the numbers of black and white, as [0,4095], got {shown}")
-    return found
+        wrong.append(f"range: expected the numbers of black and white, as [0,4095], got {shown}")
+    return wrong

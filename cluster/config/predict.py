@@ -15,14 +15,14 @@ from fss.keys import key, ranged
 class PredictConfig:
     """Segment the user's own images."""
 
-    model: str = MISSING
+    model: str = key(MISSING, path=True)
     """Folder of an exported model, a run's folder, whose model is taken, or MLflow's models:/NAME@ALIAS or
     models:/NAME/VERSION."""
-    support: str | list[str] = MISSING
+    support: str | list[str] = key(MISSING, path=True)
     """Image, or list of images, that shows the thing: support=[a.jpg,b.jpg]."""
-    support_mask: str | list[str] = MISSING
+    support_mask: str | list[str] = key(MISSING, path=True)
     """Its mask, or one for each support: nonzero (or 1) = the thing."""
-    query: str = MISSING
+    query: str = key(MISSING, path=True)
     """Image or folder of images to segment."""
     out: str = MISSING
     """Folder that masks and overlays are written into."""
@@ -46,15 +46,15 @@ class PredictConfig:
 
     def problems(self) -> list[str]:
         """What cannot work, one sentence each."""
-        found = []
+        wrong = []
         supports, masks = listed(self.support), listed(self.support_mask)
         if MISSING not in (*supports, *masks) and len(supports) != len(masks):
-            found.append(
+            wrong.append(
                 f"support_mask: expected one mask for each support, got {len(supports)} supports and {len(masks)} masks"
             )
         if not supports:
-            found.append("support: expected at least one image, got an empty list")
-        return [*found, *reading_problems(self.bands, self.range)]
+            wrong.append("support: expected at least one image, got an empty list")
+        return [*wrong, *reading_problems(self.bands, self.range)]
 
 
 def listed(value: str | list[str]) -> list[str]:

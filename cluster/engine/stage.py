@@ -61,6 +61,11 @@ def no_problems(config: Config) -> Sequence[str]:
     return ()
 
 
+def no_size(settings: Callable[[str], Any]) -> Mapping[str, int]:
+    """Of a stage whose work alone tells how much there is to do."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Stage(Generic[SettingsT, MeansT]):
     """A named stage: which stages it reads, what shapes its output, what does not, and the work itself."""
@@ -77,6 +82,8 @@ class Stage(Generic[SettingsT, MeansT]):
     check: Callable[[Config], Sequence[str]] = no_problems
     """What is wrong with what the stage will need, a sentence each, found without doing any work: files, weights, data
     sets. It raises nothing."""
+    size: Callable[[Callable[[str], Any]], Mapping[str, int]] = no_size
+    """How much there is to do, by what it is counted in: what the settings of stages, asked for by name, tell of it."""
     damaged: Callable[[Manifest], Sequence[str]] = nothing_damaged
     """Files of the finished stage that are whole and have to be made again, for what they stand for is damaged."""
     version: int = 1

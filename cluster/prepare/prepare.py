@@ -115,9 +115,9 @@ def _link(source: Path | None, target: Path) -> None:
 
 
 def _coco(root: Path, out: Path, year: int | None, workers: int) -> list[str]:
-    found = coco.find_year(root, year)
+    chosen = coco.find_year(root, year)
     said: list[str] = []
-    for part in (f"val{found}", f"train{found}"):
+    for part in (f"val{chosen}", f"train{chosen}"):
         photos, there = coco.image_folder(root, part), coco.mask_folder(root, part)
         listed = coco.instances_file(root, part)
         target = out / "annotations" / part
@@ -186,10 +186,10 @@ def find_sbd(root: Path, sbd: str | None) -> Path | None:
     """
     bases = [Path(sbd)] if sbd else [root, *list(root.resolve().parents)[:2]]
     inner = (*_SBD, ".") if sbd else _SBD
-    found = next((b / i for b in bases for i in inner if next((b / i).glob("*.mat"), None)), None)
-    if sbd and found is None:
+    folder = next((b / i for b in bases for i in inner if next((b / i).glob("*.mat"), None)), None)
+    if sbd and folder is None:
         raise ValueError(f"expected SBD's dataset/cls/*.mat below {sbd}; check dataset.sbd")
-    return found
+    return folder
 
 
 def _write_pascal(task: tuple[Path, tuple[Path, Path]]) -> bool:

@@ -90,4 +90,11 @@ def _hash(path: Path) -> str:
     return shards.sha256(path.read_bytes()) if path.is_file() else ""
 
 
-STAGE = Stage("render", lambda config: (), _settings, _work, damaged=_damaged)
+STAGE = Stage(
+    "render",
+    lambda config: (),
+    _settings,
+    _work,
+    size=lambda settings: {"images": settings("render").train + settings("render").val},
+    damaged=_damaged,
+)

@@ -36,7 +36,7 @@ class DatasetKeys:
 
     name: str = "pascal5i"
     """A data set, by the name of its module here."""
-    root: str | None = None
+    root: str | None = key(None, path=True)
     """Folder of the data set."""
     list: str | None = None
     """Text file below root, or any path: an image a line (fss1000: a class); none = the set's own."""
