@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 When = Mapping[str, bool | tuple[Any, ...]]
-"""Values of keys beside it, all of which must be so: one of several, or True = set at all, and not to `none`, False = not
-set."""
+"""Values of keys beside it, all of which must be so: one of several, or True = set at all and not to `none`, False =
+not set."""
 
 
 @dataclass(frozen=True)
