@@ -253,9 +253,9 @@ class Journal:
         found: dict[int, dict[str, float]] = {}
         for key, value in values.items():
             there = self._points.get(key, {})
-            last = max(there, default=-1) if step is None else None
-            free = step if last is None else last + 1
-            if free not in there and (last is None or there.get(last) != value):
+            last = max(there, default=-1)
+            free = last + 1 if step is None else step
+            if free not in there and (step is not None or there.get(last) != value):
                 found.setdefault(free, {})[key] = value
         return [{"values": one, "step": free} for free, one in found.items()]
 

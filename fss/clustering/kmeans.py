@@ -158,7 +158,7 @@ def add(parts: Iterable[Sums]) -> Sums:
     total = Sums(**{name: array.copy() for name, array in vars(first).items()})
     for part in feed:
         for name, array in vars(total).items():
-            array += getattr(part, name)
+            np.add(array, getattr(part, name), out=array)
     return total
 
 

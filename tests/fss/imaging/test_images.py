@@ -124,7 +124,7 @@ def test_a_corrupt_exif_block_does_not_cost_the_picture():
         (
             b"<html>not found</html>",
             "unsupported",
-            "a web page, not an image; convert it to one of JPEG, PNG, WEBP, GIF",
+            "a web page, not an image; download the image itself",
         ),
         (b"\0" * 500, "unreadable", "not one of"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unsupported", "a PostScript document"),

@@ -52,7 +52,9 @@ def test_a_mask_of_nothing_stays_and_says_nothing_to_the_others():
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_small_groups_have_fewer_neighbours(number):
     fields, places = planted.group(number)
-    assert [planted.iou(*each) > 0.95 for each in zip(bools(refine(fields, ALL)), places, strict=True)] == number * [True]
+    assert [planted.iou(*each) > 0.95 for each in zip(bools(refine(fields, ALL)), places, strict=True)] == number * [
+        True
+    ]
 
 
 def test_an_image_is_no_neighbour_of_itself_however_many_are_equal():
