@@ -64,9 +64,7 @@ class RefineGroup:
         masks = list(self._masks(corpus, consensus.refine(kept_fields, self.keys)))
         cells = [mask.cells for mask in masks]
         found = layers.layers(cells, kept_fields, self.keys, seed=rng.mix(self.seed, "refine", unit.name))
-        labelled = iter(
-            [self._labelled(mask, maps, regions) for mask, (maps, regions) in zip(masks, found, strict=True)]
-        )
+        labelled = (self._labelled(mask, *each) for mask, each in zip(masks, found, strict=True))
         made = [output(stem(file), [next(labelled) for _ in range(file.count)]) for file in corpus]
         counts = {name: sum(one.counts[name] for one in made) for name in made[0].counts}
         return Output(
