@@ -48,6 +48,11 @@ def readouts() -> tuple[str, ...]:
     return tuple(name for name in names() if kind(name).is_readout)
 
 
+def looking_up() -> tuple[str, ...]:
+    """Heads that by default look up regions of a corpus, see `fss.heads.parts.capabilities.Recalls`."""
+    return tuple(name for name in names() if read_options(name, {})[0].looks_up_regions)
+
+
 def read_options(name: str, given: Mapping[str, Any]) -> tuple[HeadOptions, list[str]]:
     """The options of head `name`, absent ones filled in, and all that is wrong with those given; see `options.read`."""
     from fss.heads.parts import options
