@@ -49,8 +49,10 @@ def readouts() -> tuple[str, ...]:
 
 
 def looking_up() -> tuple[str, ...]:
-    """Heads that by default look up regions of a corpus, see `fss.heads.parts.capabilities.Recalls`."""
-    return tuple(name for name in names() if read_options(name, {})[0].looks_up_regions)
+    """Heads that can look up regions of a corpus, see `fss.heads.parts.capabilities`."""
+    from fss.heads.parts.capabilities import Recalls
+
+    return tuple(name for name in names() if issubclass(kind(name), Recalls))
 
 
 def read_options(name: str, given: Mapping[str, Any]) -> tuple[HeadOptions, list[str]]:
