@@ -84,7 +84,7 @@ class Config:
     """Episodes of each fold, number of shots and seed; none = the protocol's."""
     seeds: Any = None
     """Lists of episodes, by their seeds: seeds=[0,1,2]; none = the protocol's, or `seed` alone."""
-    episode_list: str | None = None
+    episode_list: str | None = key(None, path=True)
     """A list that evaluate wrote (episode_list.parquet), to be run again instead of drawing."""
     baselines: Any = None
     """Training-free models beside the model; none = the floors that a trained one has to beat."""

@@ -43,13 +43,15 @@ def entries(work: EvaluateWork) -> tuple[MeasuredModel, ...]:
     name = chosen.head.name
     if name in heads.training_free():
         return (*_free(work, spec, (), name), *_free(work, spec, (name,), None, chosen.head.options))
-    found = list(_free(work, spec, FLOORS))
+    models = list(_free(work, spec, FLOORS))
     if chosen.backbone.weights == "pretrain":
         untrained = replace(spec, weights="random", seed=chosen.seed)
-        found.insert(0, MeasuredModel(f"{heads.training_free()['prototype']}, random backbone", untrained, "prototype"))
+        models.insert(
+            0, MeasuredModel(f"{heads.training_free()['prototype']}, random backbone", untrained, "prototype")
+        )
     folder = work.inputs["train"].folder / "model"
     spec = _exported(folder) if chosen.tuned else spec
-    return (*found, *_trained(chosen, f"{name}, meta-trained", spec, folder))
+    return (*models, *_trained(chosen, f"{name}, meta-trained", spec, folder))
 
 
 def _exported(folder: Path) -> BackboneSpec:
@@ -59,10 +61,10 @@ def _exported(folder: Path) -> BackboneSpec:
     return BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
 
 
-def refuse_trained_on(found: Sequence[MeasuredModel], dataset: Dataset, items: Sequence[Item]) -> None:
+def refuse_trained_on(models: Sequence[MeasuredModel], dataset: Dataset, items: Sequence[Item]) -> None:
     """Refuse to measure any of the models on classes of these episodes that it was trained on, see `refuse_seen`."""
     tested = sorted({dataset.class_names[way.class_id - 1] for item in items for way in item.episode.ways})
-    for entry in found:
+    for entry in models:
         if entry.folder:
             refuse_seen(entry.label, segmenter.read_about(Path(entry.folder))["facts"], tested)
 
@@ -101,5 +103,5 @@ def _index(work: EvaluateWork, spec: BackboneSpec) -> str:
 def _trained(chosen: EvaluateSettings, label: str, spec: BackboneSpec, folder: Path) -> list[MeasuredModel]:
     if chosen.select == "holdout":
         return [MeasuredModel(label, spec, "trained", (), str(folder))]
-    found = enough(folder, chosen.select)
-    return [MeasuredModel(f"{label}, step {c.step}", spec, "trained", (), str(folder), str(c.path)) for c in found]
+    kept = enough(folder, chosen.select)
+    return [MeasuredModel(f"{label}, step {c.step}", spec, "trained", (), str(folder), str(c.path)) for c in kept]

@@ -137,4 +137,13 @@ def _check(config: Config) -> list[str]:
     return [*backbone.problems(config), *sources.chosen(config).check(config)]
 
 
-STAGE = Stage("label", _inputs, _settings, _work, means=_means, check=_check, version=4)
+STAGE = Stage(
+    "label",
+    _inputs,
+    _settings,
+    _work,
+    means=_means,
+    check=_check,
+    size=lambda settings: {"shards": settings("shard").shards},
+    version=4,
+)

@@ -12,9 +12,11 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -141,4 +143,8 @@ def _work(work: Work[PairSettings, None]) -> tuple[Sequence[File], Mapping[str, 
     return files, counts | _peaks(work.folder, files)
 
 
-STAGE = Stage("pair", lambda config: ("shard", "label"), _settings, _work, version=3)
+def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
+    return {"groups": math.ceil(settings("shard").shards / settings("pair").rules.group_shards)}
+
+
+STAGE = Stage("pair", lambda config: ("shard", "label"), _settings, _work, size=_size, version=3)

@@ -249,5 +249,6 @@ STAGE = Stage(
     lambda work: _Quality(work).work(),
     means=lambda config: QualityMeans(masks.place(config)),
     check=_check,
+    size=lambda settings: {"shards": len(range(settings("shard").shards)[: settings("quality").shards])},
     version=2,
 )

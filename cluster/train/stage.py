@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -107,30 +107,7 @@ def job(work: TrainWork) -> training.Job:
         means=how,
         facts={"fingerprint": work.folder.name, "steps": chosen.steps, **_seen(work)},
     )
-    return training.Job(
-        name="train",
-        recipe=recipe,
-        folder=work.folder,
-        tracking=work.log.folder,
-        journal=work.log.run,
-        parent=work.log.parent,
-        identity={"run": work.folder.name},
-        steps=chosen.steps,
-        batch=chosen.batch,
-        seed=chosen.seed,
-        warmup=chosen.warmup,
-        schedule=chosen.schedule,
-        accumulate=how.accumulate,
-        clip=chosen.clip,
-        ema=chosen.ema,
-        precision=chosen.precision,
-        zero_stage=how.zero_stage,
-        log_every=how.log_every,
-        validate_every=math.ceil(chosen.steps / chosen.candidates),
-        checkpoint_every=how.checkpoint_every,
-        keep_checkpoints=how.keep_checkpoints,
-        threads=how.cluster.cpus_per_train_worker,
-    )
+    return training.Job.of("train", work, recipe, validate_every=math.ceil(chosen.steps / chosen.candidates))
 
 
 def _work(work: TrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
@@ -216,4 +193,9 @@ def _build(config: Config) -> None:
         start.fill(head, config.train.init_from, chosen.about, backbones.fingerprint(network))
 
 
-STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check)
+def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
+    chosen = settings("train")
+    return {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
+
+
+STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size)

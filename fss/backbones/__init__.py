@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import importlib.util
 from pathlib import Path
@@ -71,14 +72,19 @@ def names() -> tuple[str, ...]:
 
 def _modules() -> dict[str, str]:
     """The module of each name, as the files of this folder say in `NAMES`; none is imported."""
-    return {name: module for module in choices.names(__name__) for name in _offered(f"{__name__}.{module}")}
+    return {name: module for module in choices.names(__name__) for name in _offered(_file(f"{__name__}.{module}"))}
 
 
-def _offered(module: str) -> tuple[str, ...]:
+def _file(module: str) -> str:
     spec = importlib.util.find_spec(module)
     assert spec is not None
     assert spec.origin is not None
-    for statement in ast.parse(Path(spec.origin).read_bytes()).body:
+    return spec.origin
+
+
+@functools.cache
+def _offered(file: str) -> tuple[str, ...]:
+    for statement in ast.parse(Path(file).read_bytes()).body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "NAMES":
             return tuple(ast.literal_eval(statement.value))
     return ()

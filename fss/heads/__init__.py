@@ -98,14 +98,15 @@ def build(name: str, options: Mapping[str, Any], channels: Mapping[str, int], *,
         torch.default_generator.manual_seed(seed)  # the CPU's alone: fork_rng keeps no other
         made: Head = head(channels, chosen)
         made.corners = corners
-        return _added(made, getattr(chosen, "residual", "none"), channels)
+        return _added(made, chosen, channels)
 
 
-def _added(head: Head, residual: str, channels: Mapping[str, int]) -> Head:
-    """`head` as it is for `residual` none, else added to that read-out."""
+def _added(head: Head, options: HeadOptions, channels: Mapping[str, int]) -> Head:
+    """`head` as it is, or, where its options name a residual, added to that read-out."""
+    from fss.heads.parts.options import LearnedOptions
     from fss.heads.parts.residual import Residual
 
-    if residual == "none":
+    if not isinstance(options, LearnedOptions) or options.residual == "none":
         return head
-    readout = build(residual, {"scale": 1.0}, channels, corners=head.corners)
-    return Residual(head, readout, lent=head.lends == residual)
+    readout = build(options.residual, {"scale": 1.0}, channels, corners=head.corners)
+    return Residual(head, readout, lent=head.lends == options.residual, by_shots=options.by_shots)

@@ -1,0 +1,105 @@
+"""The consensus: of each image, what the most similar things of the other images say is the thing.
+
+The read-out of a support is linear in the difference of its two prototypes, so that the mean of K read-outs is one
+read-out of the mean difference: a round costs an image one product and the walk, whatever K is.
+
+Letters: G images, h x w grid, D dimensions, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fss.clustering.normalised_cut import second_vector
+from fss.clustering.saliency import side
+from fss.heads.parts.walk import affinity_walk, walked
+from fss.labelling.refine import Keys
+
+#: Steps of the walk, as of the smoothed read-out.
+_STEPS = 3
+#: Differences of cosines are small; this brings the border's surroundings to probabilities that say something.
+_SCALE = 20.0
+
+
+def salient(field: torch.Tensor) -> np.ndarray:
+    """(h, w) float64, above zero on the salient side of (h, w, D) embeddings of length 1."""
+    rows = field.flatten(0, 1).float().cpu().numpy()
+    return side(second_vector(rows).reshape(field.shape[:2]))
+
+
+def refine(fields: Sequence[torch.Tensor], keys: Keys) -> list[np.ndarray | None]:
+    """Masks of a group: of each image (h, w) float32 in [0, 1], from 0.5 the thing, or None where there is none.
+
+    The order of the images makes no difference, but where two neighbours are equally similar.
+
+    Args:
+        fields: (h, w, D) embeddings of length 1 of each image, of any floating type.
+        keys: what a mask must be like, and how it is made.
+    """
+    soft = [(salient(field) > 0).astype(np.float32) for field in fields]
+    alike = np.zeros(len(fields))
+    for _ in range(keys.rounds):
+        soft, alike = consensus(fields, soft, keys.neighbours)
+    fine = np.array([fits(mask >= 0.5, keys) for mask in soft], bool)
+    if fine.any():
+        fine &= alike >= np.quantile(alike[fine], 1 - keys.keep)
+    return [mask if good else None for mask, good in zip(soft, fine, strict=True)]
+
+
+def consensus(
+    fields: Sequence[torch.Tensor], soft: Sequence[np.ndarray], neighbours: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """One round: the group's next masks, and (G,) float64 mean cosines of each thing to its neighbours.
+
+    An image without a thing, and one that is alone with its, keeps its mask, and its cosine is -1.
+    """
+    there = np.array([i for i, mask in enumerate(soft) if 0 < (mask >= 0.5).sum() < mask.size], np.int64)
+    found, alike = list(soft), np.full(len(fields), -1.0)
+    if len(there) < 2:
+        return found, alike
+    sides = np.stack([_prototypes(fields[i], soft[i] >= 0.5) for i in there])
+    cosines, partners = _neighbours(sides[:, 1], min(neighbours, len(there) - 1))
+    towards = (sides[:, 1] - sides[:, 0])[partners].mean(axis=1)
+    for i, direction in zip(there, towards, strict=True):
+        found[i] = _read(fields[i], torch.from_numpy(direction))
+    alike[there] = cosines.mean(axis=1)
+    return found, alike
+
+
+def fits(mask: np.ndarray, keys: Keys) -> bool:
+    """Whether an (h, w) bool mask holds something, and no more of the image and of its border than the keys allow."""
+    edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    return bool(0 < mask.mean() <= keys.max_area and edge.mean() <= keys.max_border)
+
+
+def _prototypes(field: torch.Tensor, mask: np.ndarray) -> np.ndarray:
+    """(2, D) float32 mean embeddings of background and thing, of length 1."""
+    inside = torch.from_numpy(mask).flatten().to(field.device)
+    rows = field.flatten(0, 1).float()
+    means = torch.stack([rows[~inside].mean(dim=0), rows[inside].mean(dim=0)])
+    return torch.nn.functional.normalize(means, dim=1).cpu().numpy()
+
+
+def _neighbours(descriptors: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and rows of the `number` rows of (n, D) that are most like each, but for itself: (n, number) each."""
+    import faiss
+
+    index = faiss.IndexFlatIP(descriptors.shape[1])
+    index.add(descriptors)
+    cosines, rows = index.search(descriptors, number + 1)
+    other = rows != np.arange(len(rows))[:, None]
+    other[other.all(axis=1), -1] = False  # a twin came first: the last one goes instead
+    return cosines[other].reshape(-1, number), rows[other].reshape(-1, number)
+
+
+def _read(field: torch.Tensor, direction: torch.Tensor) -> np.ndarray:
+    """The smoothed read-out of (h, w, D) embeddings along a (D,) difference of prototypes: (h, w) float32 in [0, 1]."""
+    rows = field.flatten(0, 1).float()
+    maps = (rows @ direction.to(rows))[None, :, None]
+    walk = affinity_walk(rows.T[None])
+    for _ in range(_STEPS):
+        maps = walked(walk, maps)
+    return torch.sigmoid(_SCALE * maps[0, :, 0]).view(field.shape[:2]).cpu().numpy()
