@@ -111,7 +111,12 @@ def bases(places):
         "list": ([*corpus, f"corpus.list={places}/list.csv"], "shard", ("seed", "corpus")),
         "rendered": (["backbone.weights=pretrain"], "evaluate", ("seed", "corpus", "pretrain")),
         "pascal": ([*corpus, "dataset=pascal5i"], "shard", ("seed",)),
-        "quality": (corpus, "quality", ("quality", "pair.min_area", "pair.max_border")),
+        "quality": (corpus, "quality", ("quality", "pair.min_area", "pair.max_border", "pair.group_shards")),
+        "index": (
+            [*corpus, "model=corpus_readout"],
+            "index",
+            ("seed", "backbone", "pair.min_area", "pair.empty_lines"),
+        ),
         "refined": ([*corpus, "refine=consensus"], "pair", ("seed", "refine", "pair")),
         "stream": ([*corpus, *fresh, "pair.similarity=sampled"], "train", ("seed", "pair", "train")),
         "views": ([*corpus, "train.views=4", "train.optimizer=sgd"], "train", ("train",)),

@@ -113,11 +113,12 @@ def test_bytes_of_a_real_run_are_predicted(trial, start, tmp_path):
     real_run = start(config)
     real_run.ensure("pair")
     assert list((tmp_path / "runs").glob(".plan-*")) == []
-    assert list(found.costs) == ["hash", "route", "build", "sample", "label", "sum", "crop", "pair"]
+    assert list(found.costs) == ["hash", "route", "build", "sample", "label", "sum", "match", "crop", "pair"]
     assert all(cost.seconds >= 0 and cost.held >= 0 for cost in found.costs.values())
     assert set(found.costs["label"].parts) == {"decode", "backbone", "segments"}
     rows = {one.step: one for one in forecast.predict(config, found, Machines(2))}
-    assert list(rows) == ["hash", "route", "build", "sample", "kmeans", "label", "sum", "crop", "pair", "train"]
+    labels = ["sample", "kmeans", "label", "sum", "match", "crop"]
+    assert list(rows) == ["hash", "route", "build", *labels, "pair", "train"]
     for step, stage, units in (
         ("build", "shard", "corpus-*"),
         ("sample", "sample", "*"),
@@ -149,7 +150,7 @@ def test_tars_lists_and_streamed_tasks_are_planned_too(trial, photos, tmp_path):
     )
     assert found.accepted > 0.8
     rows = [one.step for one in forecast.predict(config, found, Machines(2))]
-    assert rows == ["hash", "find", "route", "build", "sample", "kmeans", "label", "sum", "crop", "train"]
+    assert rows == ["hash", "find", "route", "build", "sample", "kmeans", "label", "sum", "match", "crop", "train"]
 
 
 def test_refined_masks_are_planned(trial, start):

@@ -8,6 +8,8 @@ from fss.keys import SHARE, SHARE_OR_NONE, at_least, key, one_of
 
 #: How tasks are shared out: every image the same number, or every cluster.
 BALANCES = ("images", "clusters")
+#: The rules that say which regions may be used at all.
+USABLE = ("min_area", "max_area", "max_border", "empty_lines")
 
 
 @dataclasses.dataclass
