@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 When = Mapping[str, bool | tuple[Any, ...]]
-"""Values of keys beside it, all of which must be so: one of several, or True = set at all, False = not set."""
+"""Values of keys beside it, all of which must be so: one of several, or True = set at all and not to `none`, False =
+not set."""
 
 
 @dataclass(frozen=True)
@@ -157,5 +158,5 @@ def _unmet(name: str, value: Any, wanted: bool | tuple[Any, ...]) -> Idle | None
         shown = [str(one).lower() if isinstance(one, bool) else one for one in (value, wanted[0])]
         return None if value in wanted else Idle(f"with {name}={shown[0]}", f"set {name}={shown[1]}")
     if wanted:
-        return None if value else Idle(f"without {name}", f"set {name}")
+        return None if value and value != "none" else Idle(f"without {name}", f"set {name}")
     return Idle(f"beside {name}={value}", f"leave {name} out") if value else None

@@ -16,7 +16,8 @@ class PredictConfig:
     """Segment the user's own images."""
 
     model: str = key(MISSING, path=True)
-    """Folder of an exported model, or a run's folder, whose model is taken."""
+    """Folder of an exported model, a run's folder, whose model is taken, or MLflow's models:/NAME@ALIAS or
+    models:/NAME/VERSION."""
     support: str | list[str] = key(MISSING, path=True)
     """Image, or list of images, that shows the thing: support=[a.jpg,b.jpg]."""
     support_mask: str | list[str] = key(MISSING, path=True)

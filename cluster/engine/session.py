@@ -52,13 +52,14 @@ def session(config: ClusterConfig) -> Iterator[None]:
             "worker_process_setup_hook": "cluster.engine.setup_hook.name_own_ray",
         }
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    ray.init(
-        address=chosen,
-        log_to_driver=True,
-        logging_level=logging.WARNING,
-        include_dashboard=True if chosen == "local" else None,  # Ray Train asks it which actors are alive
-        runtime_env=None if inside_job else environment,
-    )
+    with _own_sigterm():
+        ray.init(
+            address=chosen,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+            include_dashboard=True if chosen == "local" else None,  # Ray Train asks it which actors are alive
+            runtime_env=None if inside_job else environment,
+        )
     try:
         yield
     finally:

@@ -109,7 +109,7 @@ def settings(config: Config) -> EvaluateSettings:
         drawn=None if config.episode_list else _drawn(config),
         listed=shards.sha256(read(config.episode_list)) if config.episode_list else None,
         names=cam.namer_settings(config, data.classes) if chosen.supports == "names" else None,
-        head=None if trained else HeadSettings(config.model.name, dict(config.model.options)),
+        head=None if trained else HeadSettings(config.model.name, config.model.options).complete,
         backbone=None if trained else backbone.settings(config),
         tuned=not trained and bool(config.train.tune),
         exported=_exported(config) if trained else None,

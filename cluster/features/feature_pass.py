@@ -6,7 +6,7 @@ The number of threads shapes nothing: each takes whole calls of the network (`fs
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +37,13 @@ class FeaturePass:
     features: bool = False
     """Whether blocks bring the backbone's levels beside the embeddings."""
 
-    def blocks(self, file: File) -> Iterator[Block]:
-        """The images of a shard, embedded block by block: decoded ahead of the network, on a CPU several at a time."""
-        samples = shards.unpack(read_file(self.corpus, file))
+    def blocks(self, file: File, only: Collection[str] | None = None) -> Iterator[Block]:
+        """The images of a shard, embedded block by block: decoded ahead of the network, on a CPU several at a time.
+
+        Of some of them, if `only` their keys are given.
+        """
+        every = shards.unpack(read_file(self.corpus, file))
+        samples = (sample for sample in every if only is None or sample[0] in only)
         extractor = self.spec.load()
         networks = 1 if extractor.device.type == "cuda" else self.threads
         with threads.pool(self.threads, "decode") as decoding, threads.pool(networks, "network") as computing:

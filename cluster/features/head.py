@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.config import Config, baselines
 from fss import heads
 from fss.backbones import Backbone
 from fss.heads.parts.head import Head
@@ -19,6 +20,14 @@ class HeadSettings:
     options: Mapping[str, Any]
 
     @property
+    def complete(self) -> HeadSettings:
+        """The same with the options that were not given: what stages hash.
+
+        So a default that is written out is still the default, and another default is another setting.
+        """
+        return HeadSettings(self.name, dict(vars(heads.read_options(self.name, self.options)[0])))
+
+    @property
     def about(self) -> dict[str, Any]:
         """As an exported model has it."""
         return {"name": self.name, "options": dict(self.options)}
@@ -30,3 +39,11 @@ class HeadSettings:
             ValueError: for options that it does not have.
         """
         return heads.build(self.name, self.options, backbone.channels, corners=backbone.corners, seed=seed)
+
+
+def looking_up(config: Config) -> HeadSettings | None:
+    """The model, or the first of the baselines, that looks up regions of the corpus; None if none of them does."""
+    asked = [HeadSettings(config.model.name, dict(config.model.options))]
+    asked += [HeadSettings(name, {}) for name in baselines(config) or ()]
+    known = (one for one in asked if one.name in heads.names())
+    return next((one for one in known if heads.read_options(one.name, one.options)[0].looks_up_regions), None)

@@ -122,7 +122,7 @@ def settings(config: Config) -> TrainSettings:
     return picked(
         TrainSettings,
         keys,
-        head=HeadSettings(config.model.name, dict(config.model.options)),
+        head=HeadSettings(config.model.name, config.model.options).complete,
         backbone=backbone.settings(config),
         seed=config.seed if keys.seed is None else keys.seed,
         stream=_stream(config),

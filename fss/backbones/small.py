@@ -35,7 +35,8 @@ class SmallNet(Network):
     """Images (B, 3, S, S) float32, ImageNet-normalised, S a multiple of 8 -> {"low", "mid", "high"}.
 
     "low" (B, 48, S/4, S/4), "mid" (B, 96, S/8, S/8), "high" (B, 128, S/8, S/8); 1.0 million parameters, drawn from
-    `seed` alone, which is that of torch's generator if none is given. Raises ValueError on other sizes.
+    `seed`, or where none is given from the CPU's generator as every other network's; neither moves a generator. Raises
+    ValueError on other sizes.
     """
 
     stride = 8
@@ -53,7 +54,7 @@ class SmallNet(Network):
             self.high = nn.Sequential(PreactivationBlock(mid, high), PreactivationBlock(high, high, dilation=2))
             # Not affine: a level that no loss reads has then no parameter without a gradient.
             self.norms = nn.ModuleDict({name: nn.BatchNorm2d(c, affine=False) for name, c in self.channels.items()})
-            generator = torch.Generator().manual_seed(torch.initial_seed() if seed is None else seed)
+            generator = torch.default_generator if seed is None else torch.Generator().manual_seed(seed)
             for parameter in self.parameters():
                 if parameter.ndim == 4:
                     nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu", generator=generator)

@@ -119,7 +119,8 @@ def areas(dataset: Dataset, name: str) -> dict[int, int]:
     if unknown:
         raise ValueError(
             f"{name}: expected class indices 0..{len(dataset.class_names)} and {dataset.void}, got {unknown[:5]}; "
-            "is it a mask of another data set, or a colour image?"
+            "write void as 255 (65535 with more than 254 classes); numbers of objects, colours and other data sets"
+            " are no classes"
         )
     return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v not in (0, dataset.void)}
 

@@ -48,6 +48,13 @@ def readouts() -> tuple[str, ...]:
     return tuple(name for name in names() if kind(name).is_readout)
 
 
+def looking_up() -> tuple[str, ...]:
+    """Heads that can look up regions of a corpus, see `fss.heads.parts.capabilities`."""
+    from fss.heads.parts.capabilities import Recalls
+
+    return tuple(name for name in names() if issubclass(kind(name), Recalls))
+
+
 def read_options(name: str, given: Mapping[str, Any]) -> tuple[HeadOptions, list[str]]:
     """The options of head `name`, absent ones filled in, and all that is wrong with those given; see `options.read`."""
     from fss.heads.parts import options
@@ -91,14 +98,15 @@ def build(name: str, options: Mapping[str, Any], channels: Mapping[str, int], *,
         torch.default_generator.manual_seed(seed)  # the CPU's alone: fork_rng keeps no other
         made: Head = head(channels, chosen)
         made.corners = corners
-        return _added(made, getattr(chosen, "residual", "none"), channels)
+        return _added(made, chosen, channels)
 
 
-def _added(head: Head, residual: str, channels: Mapping[str, int]) -> Head:
-    """`head` as it is for `residual` none, else added to that read-out."""
+def _added(head: Head, options: HeadOptions, channels: Mapping[str, int]) -> Head:
+    """`head` as it is, or, where its options name a residual, added to that read-out."""
+    from fss.heads.parts.options import LearnedOptions
     from fss.heads.parts.residual import Residual
 
-    if residual == "none":
+    if not isinstance(options, LearnedOptions) or options.residual == "none":
         return head
-    readout = build(residual, {"scale": 1.0}, channels, corners=head.corners)
-    return Residual(head, readout, lent=head.lends == residual)
+    readout = build(options.residual, {"scale": 1.0}, channels, corners=head.corners)
+    return Residual(head, readout, lent=head.lends == options.residual, by_shots=options.by_shots)

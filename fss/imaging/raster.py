@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 import math
 import zlib
 from typing import Any
@@ -75,8 +76,8 @@ class Raster:
         if bands > 3:
             raise BadImageError(
                 "bands",
-                f"nothing says which of {bands} bands are red, green and blue; set bands=[3,2,1] or so, of a corpus "
-                "corpus.bands=",
+                f"nothing says which of {bands} bands are red, green and blue; set bands=[3,2,1] or so, in a corpus "
+                "corpus.bands",
             )
         return [0, 1, 2] if bands == 3 else [0]
 
@@ -104,10 +105,8 @@ def read(data: bytes, max_pixels: int, reading: Reading = NO_READING) -> Raster 
         return _png(data, max_pixels)
     if data[:4] not in _TIFF:
         return None
-    import tifffile  # here, as it takes a tenth of a second and few files need it
-
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
+        with _tifffile().TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages.first
             if _is_plain(page) and (reading.bands is None or page.samplesperpixel == 1):
                 return None
@@ -126,14 +125,20 @@ def size(data: bytes) -> tuple[int, int, int] | None:
     """
     if data[:4] not in _TIFF:
         return None
-    import tifffile
-
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
+        with _tifffile().TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages.first
             return page.imagewidth, page.imagelength, _orientation(page)
     except Exception as error:  # as above
         raise damaged(error) from error
+
+
+def _tifffile() -> Any:
+    """The module, imported here for it takes a tenth of a second. What it logs its errors say too."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return tifffile
 
 
 def _is_plain(page: Any) -> bool:
@@ -170,6 +175,8 @@ def _check_budget(page: Any, max_pixels: int) -> None:
     width, height, samples = page.imagewidth, page.imagelength, page.samplesperpixel
     if width < 1 or height < 1 or page.imagedepth != 1 or page.dtype is None:
         raise BadImageError("broken", f"the header says {width}x{height} and {page.bitspersample} bits")
+    if page.dtype.kind not in "buif":
+        raise BadImageError("unsupported", "complex numbers; save what is to be seen of them, as their magnitude")
     needed = width * height * samples * page.dtype.itemsize
     if width * height > max_pixels or needed > _BYTES * max_pixels:
         raise BadImageError(

@@ -123,15 +123,14 @@ def test_a_folder_of_masks_says_what_made_them(model, own):
     run(model, own)
     told = json.loads((own / "out" / "predict.json").read_text())
     assert (told["model"], told["support"], told["threshold"]) == (str(model), str(own / "a.jpg"), 0.5)
+    assert told["sha256"] == Segmenter.load(model).about["sha256"]
 
 
 def test_bands_and_range_are_read_as_the_corpus_was(model, own, capsys):
     pixels = np.random.default_rng(0).integers(0, 3000, (13, 40, 40)).astype(np.uint16)
     path = own / "sentinel.tif"
     tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="separate")
-    with pytest.raises(
-        ValueError, match=r"none of the 1 images at query=.*sentinel\.tif could be segmented, see above"
-    ):
+    with pytest.raises(ValueError, match=r"none of the 1 images at query=.*sentinel\.tif could be read, see above"):
         run(model, own, f"query={path}")
     assert "sentinel.tif: bands: nothing says which of 13 bands are red, green and blue; set bands=[3,2,1] or so" in (
         capsys.readouterr().out

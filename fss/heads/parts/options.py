@@ -45,6 +45,11 @@ class HeadOptions:
         """What holds for keys that are not `given`; by default the fields' own defaults."""
         return cls()
 
+    @property
+    def looks_up_regions(self) -> bool:
+        """Whether it needs an index of regions of the corpus (`fss.heads.parts.capabilities.Recalls`)."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedOptions(HeadOptions):
@@ -52,6 +57,8 @@ class LearnedOptions(HeadOptions):
 
     residual: str = key("none", one_of(names=_residuals))
     """A read-out that the head is added to (`fss.heads.parts.residual`), or none."""
+    by_shots: bool = key(True, when={"residual": True})
+    """Whether what the head adds to a read-out of K supports counts 1/K."""
 
     @property
     def learns_single_images(self) -> bool:

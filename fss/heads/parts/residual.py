@@ -30,12 +30,14 @@ class Residual(Head):
         head: is silenced.
         readout: without parameters, its logits cosines (`scale=1`).
         lent: `head` embeds the read-out's tensors itself, under the same names.
+        by_shots: the head's logits count 1/K beside a read-out of K supports: prototypes of several images err less,
+            and a head that learned from single supports would undo that.
 
     Raises:
         ValueError: for a head that cannot start silent.
     """
 
-    def __init__(self, head: Head, readout: Head, lent: bool = False):
+    def __init__(self, head: Head, readout: Head, lent: bool = False, by_shots: bool = False):
         super().__init__()
         if not isinstance(head, Silences):
             raise ValueError(
@@ -43,7 +45,7 @@ class Residual(Head):
                 "model.options.residual=none"
             )
         head.silence()
-        self.head, self.readout, self.corners, self.lent = head, readout, head.corners, lent
+        self.head, self.readout, self.corners, self.lent, self.by_shots = head, readout, head.corners, lent, by_shots
         self.gain = nn.Parameter(torch.tensor([_GAIN]))
         self.transformers = tuple(f"head.{name}" for name in head.transformers)  # type: ignore[misc]
         self._can_do_what(head)
@@ -73,7 +75,7 @@ class Residual(Head):
         """(B, 2, h, w) float32 logits; see `Head.match`."""
         logits = self.head.match(_part("head.", query), _part("head.", support), masks)
         query, support = (_part(self._source, tensors) for tensors in (query, support))
-        return self._added(logits, self.readout.match(query, support, masks))
+        return self._added(logits, self.readout.match(query, support, masks), masks.shape[1])
 
     def learn(
         self, query: Features, support: Features, masks: torch.Tensor
@@ -82,7 +84,7 @@ class Residual(Head):
         if type(self.head).learn is Head.learn:
             return self(query, support, masks), ()
         logits, auxiliary = self.head.learn(query, support, masks)
-        return self._added(logits, self.readout(query, support, masks)), auxiliary
+        return self._added(logits, self.readout(query, support, masks), masks.shape[1]), auxiliary
 
     def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
         """Those of the head."""
@@ -96,6 +98,7 @@ class Residual(Head):
     def _margins(self, query: Features, support: Features, masks: torch.Tensor, ways: int) -> torch.Tensor:
         """See `Ways.margins`: the head's, and the read-out's of each way alone."""
         own = margins(self.head, _part("head.", query), _part("head.", support), masks, ways)
+        own = self._share(masks.shape[1]) * own
         source = self._source
         cosines = margins(self.readout, _part(source, query), _part(source, support), masks, ways)
         return own + self.gain * self._on_grid(cosines, own)
@@ -105,11 +108,15 @@ class Residual(Head):
         """The prefix of what the read-out needs."""
         return "head." if self.lent else "readout."
 
-    def _added(self, logits: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
+    def _share(self, shots: int) -> float:
+        """What the head's logits of K supports are multiplied with."""
+        return 1 / shots if self.by_shots else 1.0
+
+    def _added(self, logits: torch.Tensor, cosines: torch.Tensor, shots: int) -> torch.Tensor:
         """Half of the read-out's margin, on the head's grid, goes to the foreground, half comes off the background."""
         cosines = self._on_grid(cosines, logits)
         half = self.gain * (cosines[:, 1] - cosines[:, 0]) / 2
-        return logits + torch.stack([-half, half], dim=1)
+        return self._share(shots) * logits + torch.stack([-half, half], dim=1)
 
     def _on_grid(self, cosines: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) cosines on the grid of the logits."""

@@ -26,7 +26,7 @@ def test_unknown_heads_are_refused_with_the_nearest():
 
 def test_all_mistakes_are_named_at_once():
     told = refused("panet", dims=3, levels=["mid", "deep"], align="much", project=1)
-    names = "residual, levels, dim, project, align"
+    names = "residual, by_shots, levels, dim, project, align"
     assert told.splitlines()[1:] == [
         f"  model.options.dims: expected one of {names}, got an unknown key; did you mean 'dim'?",
         "  model.options.project: expected true or false, got 1",
@@ -73,7 +73,7 @@ def test_every_key_has_a_default_that_can_be_and_a_meaning(name):
     source = (ROOT / f"fss/heads/{name}.py").read_text()
     own = source[source.index("class Options(") :].partition("\n\n\n")[0]
     for field in dataclasses.fields(options):
-        if field.name != "residual":
+        if field.name not in ("residual", "by_shots"):
             assert re.search(rf'^    {field.name}: [^\n]*\n    """', own, re.M), field.name
     assert heads.read_options(name, dataclasses.asdict(options))[0] == options
 
@@ -84,6 +84,8 @@ def test_keys_that_do_nothing_beside_the_others_are_known():
     assert heads.idle_options("sst", {"order": "second"}) == {}
     assert heads.idle_options("cyctr", {"self_attention": "dense"}) == {}
     assert list(heads.idle_options("cyctr", {"self_attention": "dense", "points": 4})) == ["points"]
+    assert list(heads.idle_options("cyctr", {"by_shots": True})) == ["by_shots"]
+    assert heads.idle_options("cyctr", {"by_shots": True, "residual": "smoothed"}) == {}
 
 
 def test_numbers_and_lists_become_what_the_fields_are():

@@ -99,10 +99,23 @@ def test_the_logits_are_the_heads_plus_the_gained_readouts(name, readout):
     found = module.match(focused, {k: v.unflatten(0, masks.shape[:2]) for k, v in shots.items()}, masks)
     plain = on_grid(heads.build(readout, {"scale": 1.0}, CHANNELS, corners=True)(query, support, masks), found)
     half = module.gain * (plain[:, 1] - plain[:, 0]) / 2
-    expected = module.head(query, support, masks) + torch.stack([-half, half], 1)
+    expected = module.head(query, support, masks) / 2 + torch.stack([-half, half], 1)
     assert torch.allclose(found, expected, atol=1e-5)
     assert torch.allclose(module(query, support, masks), expected, atol=1e-5)
     assert module.gain.item() != 15
+
+
+@pytest.mark.parametrize(("by_shots", "share"), [(True, 1 / 3), (False, 1.0)])
+def test_what_is_learned_counts_less_the_more_supports_there_are(by_shots, share):
+    module, (query, support, masks) = head("correlation", residual="smoothed", by_shots=by_shots), episode(shots=3)
+    train_step(module)
+    for number in (1, 3):
+        some = {level: values[:, :number] for level, values in support.items()}
+        cosines = module.readout(query, some, masks[:, :number])
+        learned = module(query, some, masks[:, :number])[:, 1] - module.gain * (cosines[:, 1] - cosines[:, 0]) / 2
+        alone = module.head(query, some, masks[:, :number])[:, 1]
+        assert alone.abs().max() > 1e-3
+        assert torch.allclose(learned, alone * (share if number == 3 else 1.0), atol=1e-5)
 
 
 def test_what_a_head_embeds_for_itself_is_lent_to_the_smoothed_readout():
