@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from cluster.config import ClusterConfig
 from cluster.engine.files import damaged_in
@@ -21,11 +22,11 @@ from fss.threads import one_for_sums
 
 logger = logging.getLogger(__name__)
 
-#: Times that a unit is handed out again when its worker could not be reached (another unit killed it, the network
-#: failed), and the seconds in between; Ray's own retries do not cover this.
-_TRIES, _PAUSE = 5, 1.0
-#: Times that Ray itself does a unit again whose worker died of it.
-_RETRIES = 3
+#: Times that Ray itself does a unit again whose worker died, and times that a unit is handed out again after that, with
+#: nothing beside it on its worker: so a unit is tried four times by its own count, and no other's death is on it.
+_RETRIES, _ROUNDS = 1, 2
+#: Seconds before that, for Ray to see what is left.
+_PAUSE = 1.0
 #: What Ray says of a unit whose worker is gone for good: the process, for want of memory, or with its machine.
 _GONE = (RayActorError, OutOfMemoryError, NodeDiedError)
 #: Seconds without any result after which idle workers take over units that others hold.
@@ -95,36 +96,25 @@ class Pool:
     def map(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """Yield (position, result) as units finish, in no order; a unit that raised yields a `Failure`.
 
-        At most two units a worker are in flight: one at work, one waiting, whatever the number of units. At the end
-        workers that have nothing left to do take over what others still hold, if no unit has finished for a while: the
-        others may be on a node that is gone and that nobody replaces. The first result counts.
+        At most two units a worker are in flight: one at work, one waiting, whatever the number of units. When a worker
+        dies of one of two, nobody knows of which: it gets them again one at a time. At the end workers that have
+        nothing left to do take over what others still hold, if no unit has finished for a while: the others may be on a
+        node that is gone and that nobody replaces. The first result counts.
         """
-        shared = ray.put(function)
-        pending: dict[ray.ObjectRef, _Flight] = {}
-        idle: list[Any] = []
-        feed = enumerate(units)
-        for actor in self._actors * 2:
-            _submit(actor, shared, feed, pending)
-        while pending:
-            done, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE if idle else _QUIET)
-            if not done:
-                _take_over(idle, shared, pending) if idle else _tell(pending)
+        flights = _Flights(ray.put(function), enumerate(units))
+        for most in (1, 2):  # one each first
+            for actor in self._actors:
+                flights.fill(actor, most)
+        while flights.pending:
+            flight, result = flights.next()
+            if flight is None:
                 continue
-            flight = pending.pop(done[0])
-            result = _result(done[0], flight.index)
-            if isinstance(result, ActorUnavailableError) and flight.tries < _TRIES:
-                time.sleep(_PAUSE)
-                again = dataclasses.replace(flight, tries=flight.tries + 1)
-                pending[flight.actor.run.remote(shared, flight.unit)] = again
+            if isinstance(result, _GONE) and flights.retried(flight):
                 continue
-            twins = [reference for reference, other in pending.items() if other.index == flight.index]
-            if isinstance(result, _GONE) and twins:
-                continue
-            for twin in twins:
-                pending.pop(twin)
+            others = flights.drop(flight.index)
             yield flight.index, _failure(flight.index, result) if isinstance(result, _GONE) else result
-            if not _submit(flight.actor, shared, feed, pending):
-                idle.append(flight.actor)
+            for actor in (flight.actor, *others):
+                flights.fill(actor)
 
     def on_each(self, function: Callable[[Any], Any], units: Sequence[Any]) -> list[Any]:
         """Run unit i on worker i modulo the size, always the same one, and return the results in order."""
@@ -150,9 +140,12 @@ class Pool:
         return self._actors[index % self.size].run.remote(shared, units[index])
 
     def _awaited(self, reference: Any, shared: Any, units: Sequence[Any], index: int) -> Any:
-        for _ in range(_TRIES):
+        """The result of a unit; where its worker died, all that was in flight there has failed, and it goes alone."""
+        for left in range(_ROUNDS, -1, -1):
+            while not ray.wait([reference], timeout=_QUIET)[0]:
+                _tell([f"part {index}"])
             result = _result(reference, index)
-            if not isinstance(result, ActorUnavailableError):
+            if not (isinstance(result, _GONE) and left):
                 break
             time.sleep(_PAUSE)
             reference = self._place(shared, units, index)
@@ -165,36 +158,95 @@ class Pool:
 
 @dataclass(frozen=True)
 class _Flight:
-    """A unit that an actor was given; `tries` before this one in which the actor could not be reached."""
+    """A unit that an actor was given."""
 
     index: int
     unit: Any
     actor: Any
-    tries: int = 0
+    deaths: int = 0
+    """Of the worker while it had this unit alone, each after all that Ray did."""
+    company: bool = False
+    """Whether another unit was in flight beside it when its worker died."""
+
+    @property
+    def name(self) -> str:
+        """Of the unit, for the log."""
+        return str(getattr(self.unit, "name", self.index))
 
 
-def _submit(actor: Any, shared: Any, feed: Iterator[tuple[int, Any]], pending: dict[Any, _Flight]) -> bool:
-    for index, unit in feed:
-        pending[actor.run.remote(shared, unit)] = _Flight(index, unit, actor)
+class _Flights:
+    """What is in flight: by reference in `pending`; by actor in `_again` what an actor gets again, one at a time."""
+
+    def __init__(self, function: Any, feed: Iterator[tuple[int, Any]]):
+        self.pending: dict[Any, _Flight] = {}
+        self._function, self._feed = function, feed
+        self._again: defaultdict[Any, deque[_Flight]] = defaultdict(deque)
+        self._idle: list[Any] = []
+
+    def fill(self, actor: Any, most: int = 2) -> None:
+        """Give the actor work: up to `most` units, or what it gets again, alone."""
+        flying = sum(flight.actor is actor for flight in self.pending.values())
+        if self._again[actor]:
+            if not flying:
+                self._submit(self._again[actor].popleft())
+            return
+        for index, unit in itertools.islice(self._feed, most - flying):
+            self._submit(_Flight(index, unit, actor))
+            flying += 1
+        if not flying and actor not in self._idle:
+            self._idle.append(actor)
+
+    def _submit(self, flight: _Flight) -> None:
+        if flight.actor in self._idle:
+            self._idle.remove(flight.actor)
+        self.pending[flight.actor.run.remote(self._function, flight.unit)] = flight
+
+    def next(self) -> tuple[_Flight | None, Any]:
+        """What has finished, and its result; None if nothing did for long, which is told or seen to."""
+        done, _ = ray.wait(list(self.pending), num_returns=1, timeout=_PATIENCE if self._idle else _QUIET)
+        if done:
+            flight = self.pending.pop(done[0])
+            return flight, _result(done[0], flight.index)
+        if self._idle:
+            self._take_over()
+        else:
+            _tell(sorted(flight.name for flight in self.pending.values()))
+        return None, None
+
+    def retried(self, flight: _Flight) -> bool:
+        """Whether a unit whose worker died is done all the same: by another worker, or again."""
+        beside = [reference for reference, other in self.pending.items() if other.actor is flight.actor]
+        for reference in beside:
+            self.pending[reference] = dataclasses.replace(self.pending[reference], company=True)
+        deaths = flight.deaths + (0 if beside or flight.company else 1)
+        held = any(other.index == flight.index for other in self.pending.values())
+        if not held and deaths >= _ROUNDS:
+            return False
+        if not held:
+            logger.warning("unit %s: its worker died; the unit is done again", flight.name)
+            self._again[flight.actor].append(dataclasses.replace(flight, deaths=deaths, company=False))
+            time.sleep(_PAUSE)
+        self.fill(flight.actor)
         return True
-    return False
+
+    def drop(self, index: int) -> list[Any]:
+        """Expect no other result of the unit; the actors that still had it."""
+        twins = [reference for reference, other in self.pending.items() if other.index == index]
+        return [self.pending.pop(reference).actor for reference in twins]
+
+    def _take_over(self) -> None:
+        """Give units in flight, each to one more worker at most, to idle workers that do not have them already."""
+        held = Counter(flight.index for flight in self.pending.values())
+        for flight in list(self.pending.values()):
+            others = [actor for actor in self._idle if actor is not flight.actor]
+            if held[flight.index] == 1 and others:
+                logger.warning("unit %s has been under way for long; another worker takes it over", flight.name)
+                self._submit(dataclasses.replace(flight, actor=others[0], deaths=0, company=False))
 
 
-def _tell(pending: Mapping[Any, _Flight]) -> None:
+def _tell(names: Sequence[str]) -> None:
     """Say which units are under way that nothing has come of for so long."""
-    names = sorted(str(getattr(flight.unit, "name", flight.index)) for flight in pending.values())
     logger.warning("nothing was finished for %g s; under way: %s", _QUIET, ", ".join(names))
-
-
-def _take_over(idle: list[Any], shared: Any, pending: dict[Any, _Flight]) -> None:
-    """Give units in flight, each to one more worker at most, to idle workers that do not have them already."""
-    held = Counter(flight.index for flight in pending.values())
-    for flight in list(pending.values()):
-        others = [actor for actor in idle if actor is not flight.actor]
-        if held[flight.index] == 1 and others:
-            idle.remove(others[0])
-            logger.warning("unit %d has been under way for long; another worker takes it over", flight.index)
-            pending[others[0].run.remote(shared, flight.unit)] = dataclasses.replace(flight, actor=others[0], tries=0)
 
 
 def _result(reference: Any, index: int) -> Any:

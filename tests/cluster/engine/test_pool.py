@@ -117,7 +117,7 @@ def test_a_worker_killed_from_outside_is_replaced(pools):
 def impatient(ray_session, monkeypatch):
     """A pool of one worker that gives a unit up after one death; starting a worker again takes seconds."""
     monkeypatch.setattr(pool, "_RETRIES", 0)
-    monkeypatch.setattr(pool, "_TRIES", 1)
+    monkeypatch.setattr(pool, "_ROUNDS", 1)
     with Pool(ClusterConfig(workers=1)) as one:
         yield one
 
@@ -140,6 +140,46 @@ def test_a_unit_that_always_kills_is_a_failure_after_some_tries(impatient, tmp_p
     assert "died again and again" in failure.message
     with pytest.raises(ValueError, match="died again and again"):
         list(impatient.each(deadly, [1]))
+
+
+class Deadly:
+    """Notes each time that it is begun; dies at some units every time."""
+
+    def __init__(self, folder: Path, units):
+        self.folder, self.units = folder, units
+
+    def __call__(self, unit):
+        with (self.folder / f"{unit}").open("a") as file:
+            file.write("x")
+        if unit in self.units:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return unit
+
+    def begun(self, unit):
+        return len((self.folder / f"{unit}").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deadly", [{0}, {3}, {1, 2}, {5}])
+def test_a_unit_is_tried_by_its_own_count(ray_session, tmp_path, deadly):
+    """Four times alone, and before that two at most with the other unit of its worker, of which either may die."""
+    function = Deadly(tmp_path, deadly)
+    with Pool(ClusterConfig(workers=1)) as one:
+        found = dict(one.map(function, range(6)))
+        assert [i for i in range(6) if isinstance(found[i], Failure)] == sorted(deadly)
+        assert all(found[i] == i for i in range(6) if i not in deadly)
+        assert all(4 <= function.begun(unit) <= 6 for unit in deadly)
+        assert one.on_each(square, range(5)) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.slow
+def test_a_unit_in_its_place_is_tried_as_often(ray_session, tmp_path):
+    function = Deadly(tmp_path, {2})
+    with Pool(ClusterConfig(workers=1)) as one:
+        with pytest.raises(ValueError, match="died again and again"):
+            one.on_each(function, range(4))
+        assert 4 <= function.begun(2) <= 6
+        assert one.on_each(square, [3]) == [9]
 
 
 def test_a_worker_that_hangs_loses_its_units_to_idle_ones(pools, tmp_path, monkeypatch):
