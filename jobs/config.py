@@ -4,7 +4,8 @@
     python -m jobs.config experiment=photos corpus.root=PHOTOS dataset.root=VOC2012 backbone.weights=FILE
 
 `skip (done)` stands at stages that are found finished, `run` at the others, each with its folder and how much there is
-to do. Then it looks at all that a run would look at before any work; the exit status is 1 if a run would be refused.
+to do. `done (by other code)` is what the code of another day made; the key `stale` says whether it is used. Then it
+looks at all that a run would look at before any work; the exit status is 1 if a run would be refused.
 """
 
 from __future__ import annotations
