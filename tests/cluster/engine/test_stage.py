@@ -205,7 +205,8 @@ def test_the_manifest_is_written_last(made, monkeypatch):
 
     monkeypatch.setattr(publish, "write_bytes", noted)
     made()
-    assert order == ["timing.json", "manifest.json", "manifest.json"]  # the last is the copy; units publish in workers
+    # The last is the copy; units publish in workers.
+    assert order == [".made_by.json", "timing.json", "manifest.json", "manifest.json"]
 
 
 def test_two_runs_on_one_folder(made):
