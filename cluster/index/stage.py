@@ -26,8 +26,9 @@ from cluster.features.backbone import BackboneSettings
 from cluster.features.feature_pass import FeaturePass
 from cluster.features.head import HeadSettings
 from cluster.label import sources
-from cluster.pair.groups import Members, ShardGroup, groups, read_regions
+from cluster.pair.groups import Members, ShardGroup, groups, labelled, read_regions
 from cluster.train.settings import Kept
+from cluster.train.tasks.mixed import names_seen
 from fss import heads, rng, segmenter
 from fss.grid import cells
 from fss.heads.parts.capabilities import Recalls
@@ -136,7 +137,7 @@ def _head(config: Config) -> HeadSettings:
 
 
 def _work(work: IndexWork) -> tuple[Sequence[File], Mapping[str, int]]:
-    chosen, corpus, labels = work.settings, work.inputs["shard"], work.inputs["label"]
+    chosen, corpus, labels = work.settings, work.inputs["shard"], labelled(work.inputs)
     most = int(heads.complete(chosen.head.name, chosen.head.options)["index_size"])
     found = _chosen(corpus, labels, chosen, most)
     spec = backbone.spec(chosen.backbone, work.means.weights, work.inputs)
@@ -187,13 +188,13 @@ def _filled(head: HeadSettings, spec: backbone.BackboneSpec, rows: np.ndarray) -
 
 def _facts(work: IndexWork) -> dict[str, Any]:
     """What the exported model says of what its regions are made of."""
-    names, kept = work.inputs["label"].settings["source"].get("names", ()), work.settings.kept
+    names, kept = names_seen(labelled(work.inputs), "index: expected in this run"), work.settings.kept
     seen = {"labelled": "names", **vars(kept), "classes": list(names)} if names and kept else {}
     return {"fingerprint": work.folder.name, **seen}
 
 
 def _inputs(config: Config) -> tuple[str, ...]:
-    return ("shard", "label", *backbone.needed(config))
+    return ("shard", config.refine.labels, *backbone.needed(config))
 
 
 def _check(config: Config) -> list[str]:
