@@ -6,7 +6,7 @@ RUNS ?= runs
 # Two processes, each with whole files: tests of one file share what is dear to make. Files are in an order of our own.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-slow lint ui clean
+.PHONY: install demo test test-slow readme lint ui clean
 
 install: .venv/ready
 
@@ -20,6 +20,10 @@ test: .venv/ready
 test-slow: .venv/ready
 	$(BIN)/python -m pytest $(PARALLEL) -m slow --timeout 1800
 
+# Everything that README.md says, the demo first.
+readme: .venv/ready
+	$(BIN)/python .ci/readme.py
+
 lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -29,10 +33,11 @@ lint: .venv/ready
 ui: .venv/ready
 	$(BIN)/python -m mlflow server --backend-store-uri "sqlite:///$(RUNS)/mlflow.db" --host 127.0.0.1 --port 5000
 
+# Of what is installed most is never imported: modules are compiled when they first are.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "expected Python 3.11 or newer, got " + sys.version.split()[0] + "; set PYTHON=")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -2,9 +2,9 @@
 
     .venv/bin/python .ci/readme.py
 
-The commands are the README's own, from its code blocks. The demo is run twice: what it prints must lie in the ranges of
-the README's table, and the second run must find everything done. `make ui` must answer. Then the commands for own
-photos are run in a folder of their own on drawn scenes, and the Python example after them.
+The commands are the README's own, from its code blocks. The demo is run from nothing: what it prints must lie in the
+ranges of the README's table, and a second run must find everything done. `make ui` must answer. Then the commands for
+own photos are run in a folder of their own on drawn scenes, and the Python example after them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def check_demo(page: list[Block], home: Path) -> None:
-    """The demo, once more, and the page of its runs."""
+    """The demo, twice, and the page of its runs."""
     demo, ui = [line for block in section(page, "Try it", "sh") for line in commands(block)]
     expected = ranges(page)
     found = printed(shell(demo, ROOT, home))

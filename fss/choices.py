@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
 from types import ModuleType
@@ -13,7 +14,12 @@ def names(package: str) -> tuple[str, ...]:
 
     Packages below it, and names that begin with _, are no choices.
     """
-    folders = importlib.import_module(package).__path__
+    return _listed(tuple(importlib.import_module(package).__path__))
+
+
+@functools.cache
+def _listed(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Looked up once: checks of a configuration ask for it hundreds of times."""
     return tuple(sorted(m.name for m in pkgutil.iter_modules(folders) if not m.ispkg and not m.name.startswith("_")))
 
 

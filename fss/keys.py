@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 When = Mapping[str, bool | tuple[Any, ...]]
-"""Values of keys beside it, all of which must be so: one of several, or True = set at all, and not to `none`, False = not
-set."""
+"""Values of keys beside it, all of which must be so: one of several, or True = set at all and not to `none`, False =
+not set."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ SHARE = ranged("a share in (0, 1]", lambda value: 0 < value <= 1)
 SHARE_OR_NONE = ranged("a share in [0, 1]", lambda value: 0 <= value <= 1)
 
 
-def key(default: Any, rule: Rule | None = None, *, when: When | None = None) -> Any:
+def key(
+    default: Any, rule: Rule | None = None, *, when: When | None = None, path: bool | tuple[str, ...] = False
+) -> Any:
     """A dataclass field of this default.
 
     Args:
@@ -69,8 +72,10 @@ def key(default: Any, rule: Rule | None = None, *, when: When | None = None) -> 
         rule: what its value, or each element of its list or tuple, may be; None (null) is always allowed where the type
             allows.
         when: under which values of the keys beside it the key does anything.
+        path: whether its value, or each element of it, is the path or URL of something to be read; or the words that
+            may stand in the place of one.
     """
-    about = {"rule": rule, "when": when or {}}
+    about = {"rule": rule, "when": when or {}, "path": path}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=about)
     if isinstance(default, type):
@@ -102,6 +107,31 @@ def nearest(value: Any, known: tuple[Any, ...]) -> str:
     """`; did you mean 'x'?` for the nearest of `known`, nothing if none is near."""
     near = difflib.get_close_matches(str(value), map(str, known), 1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def missing(keys: Any, prefix: str = "") -> list[str]:
+    """Every path that is to be read and is not there, keys of dataclasses below included; URLs are not looked for.
+
+    Nor are patterns. `prefix` stands before the names of keys in what is told.
+    """
+    found = []
+    for field in dataclasses.fields(keys):
+        name, value = f"{prefix}{field.name}", getattr(keys, field.name)
+        if dataclasses.is_dataclass(value):
+            found += missing(value, f"{name}.")
+        elif words := field.metadata.get("path"):
+            paths = value if isinstance(value, list | dict) else [value]
+            lost = [path for path in paths if path and path not in _words(words) and _lost(path)]
+            found += [f"{name}: expected a file or a folder, there is no {path}; set {name}=PATH" for path in lost]
+    return found
+
+
+def _words(path: bool | tuple[str, ...]) -> tuple[str, ...]:
+    return path if isinstance(path, tuple) else ()
+
+
+def _lost(path: str) -> bool:
+    return "://" not in path and not any(mark in path for mark in "*?[{") and not os.path.exists(path)
 
 
 class Idle(NamedTuple):

@@ -10,8 +10,9 @@ import threading
 from types import TracebackType
 from typing import NoReturn
 
-#: Seconds in which a stopped job may close what it holds (workers, journals, Ray) before it is ended all the same.
-_GRACE = 20.0
+#: Seconds in which a stopped job may close what it holds (workers, journals, Ray) before it is ended all the same; the
+#: kernel ends a local Ray with it.
+_GRACE = 4.0
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
@@ -56,7 +57,9 @@ class Stop:
             self._signal = number
             print(f"stopped by {_NAMES[signal.Signals(number)]}: {self.kept}", file=sys.stderr, flush=True)
             logging.disable()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+            sys.stdout.flush()
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             last = threading.Timer(_GRACE, _end, [number])
             last.daemon = True
             last.start()

@@ -30,9 +30,9 @@ def compare(config: CompareConfig) -> None:
     from cluster.compare import report
     from cluster.compare.compare import compare
 
-    found = compare(config)
-    print(report.plain(found))
-    print(f"\ncompare: {report.conclude(found, config)}")
+    comparison = compare(config)
+    print(report.plain(comparison))
+    print(f"\ncompare: {report.conclude(comparison, config)}")
 
 
 if __name__ == "__main__":

@@ -55,11 +55,16 @@ def prepare(config: Config) -> None:
     listed = root / chosen.list if chosen.list and (root / chosen.list).is_file() else chosen.list
     chosen = dataclasses.replace(chosen, root=str(out), list=str(listed) if listed else None)
     dataset = open_dataset(chosen.name, str(out), chosen.list, **chosen.options())
-    found, problems = counts.shown(chosen, dataset, workers)
-    print("\n".join(counts.report(chosen, dataset, found)))
+    by_image, problems = counts.shown(chosen, dataset, workers)
+    print("\n".join(counts.report(chosen, dataset, by_image)))
     if problems:
         shown = "\n  ".join(problems[:5])
         raise ValueError(f"{len(problems)} of {len(dataset.names)} images cannot be used:\n  {shown}")
+    if not any(by_image.values()):
+        raise ValueError(
+            f"expected classes on at least dataset.min_area={chosen.min_area} pixels of an image, no image of "
+            f"{chosen.root} shows one; look at its masks, or lower dataset.min_area"
+        )
 
 
 if __name__ == "__main__":

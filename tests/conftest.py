@@ -1,11 +1,14 @@
 """What all tests share: a home of their own, and one local Ray for those that need workers."""
 
+import copy
+import functools
 import logging
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.places import ROOT
@@ -23,7 +26,13 @@ os.environ |= {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a training is noticed
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's own is 15: beside other work a worker would get a thirtieth of a core
 }
+
+
+# Neither a test nor the drawing of its examples may take so long that it fails: the machine may be busy.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_unconfigure():
@@ -52,6 +61,21 @@ def _what_is_the_processs_own_is_put_back():
         os.environ.update(environment)
     os.chdir(folder)
     logging.root.setLevel(level)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _presets_are_put_together_once():
+    """Hydra takes a tenth of a second for them, and the same few choices are asked for thousands of times."""
+    from cluster.config import compose
+
+    @functools.cache
+    def composed(folder, choices):
+        return presets(dict(choices))
+
+    presets = compose.presets
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "presets", lambda choices: copy.deepcopy(composed(compose.CONF, tuple(choices.items()))))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,14 @@ def tree(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def cluster(ray_session):
+    """Workers of the Ray that is there: commands need not start one."""
+    import ray
+
+    return [f"cluster.address={ray.get_runtime_context().gcs_address}", "cluster.workers=2"]
+
+
 def run(tree, job, *arguments):
     command = [sys.executable, "-m", f"jobs.{job}", *SMALL, *arguments]
     done = subprocess.run(command, cwd=tree, env=os.environ, capture_output=True, text=True, check=False)
@@ -40,9 +48,9 @@ def run(tree, job, *arguments):
 
 
 @pytest.mark.slow
-def test_a_new_source_labels_images(tree, photos, tmp_path):
+def test_a_new_source_labels_images(tree, photos, cluster, tmp_path):
     wanted = [f"corpus.root={photos}/JPEGImages", "source=bands", "source.bands=3", f"root={tmp_path}"]
-    status, told = run(tree, "label", *wanted)
+    status, told = run(tree, "label", *wanted, *cluster)
     assert status == 0, told
     manifest = json.loads((tmp_path / "tiny/label/manifest.json").read_text())
     assert manifest["counts"]["regions"] == 3 * 36
@@ -51,7 +59,7 @@ def test_a_new_source_labels_images(tree, photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_new_data_set_is_measured_on(tree, photos, tmp_path):
+def test_a_new_data_set_is_measured_on(tree, photos, cluster, tmp_path):
     folder = tmp_path / "beside"
     folder.mkdir()
     shutil.copy(photos / "classes.json", folder)
@@ -59,7 +67,9 @@ def test_a_new_data_set_is_measured_on(tree, photos, tmp_path):
         shutil.copy(mask, folder)
         shutil.copy(photos / "JPEGImages" / f"{mask.stem}.jpg", folder)
     wanted = ["model=prototype", "dataset=beside", f"dataset.root={folder}", "dataset.parts=4", "fold=3", "shots=1"]
-    status, told = run(tree, "evaluate", *wanted, "episodes=4", f"root={tmp_path}/runs", f"out={tmp_path}/out")
+    status, told = run(
+        tree, "evaluate", *wanted, *cluster, "episodes=4", f"root={tmp_path}/runs", f"out={tmp_path}/out"
+    )
     assert status == 0, told
     figures = json.loads((tmp_path / "out/metrics.json").read_text())
     assert figures["dataset"]["name"] == "beside"

@@ -146,7 +146,7 @@ def find(path: Path) -> Path:
             return folder.resolve()
     raise ValueError(
         f"expected an evaluation (metrics.json and episodes.parquet) in {path} or {path}/evaluate/*, found none; "
-        "python -m jobs.evaluate writes one"
+        "jobs.evaluate writes one"
     )
 
 
@@ -165,24 +165,26 @@ def compare(config: CompareConfig) -> Comparison:
     }
     figures: dict[Key, Interval] = {}
     gaps: dict[Key, Difference] = {}
-    for (label, group), found in replicates.items():
-        every: list[str | int] = [*METRICS, *found.classes]
+    for (label, group), replicate in replicates.items():
+        every: list[str | int] = [*METRICS, *replicate.classes]
         for figure in every:
-            figures[label, group, figure] = bootstrap.interval(found, figure)
+            figures[label, group, figure] = bootstrap.interval(replicate, figure)
             if label != base:
-                gaps[label, group, figure] = bootstrap.difference(found, replicates[base, group], figure)
+                gaps[label, group, figure] = bootstrap.difference(replicate, replicates[base, group], figure)
     results = [
-        _result(*key, metric, found, figures[*key, metric]) for metric in METRICS for key, found in replicates.items()
+        _result(*key, metric, replicate, figures[*key, metric])
+        for metric in METRICS
+        for key, replicate in replicates.items()
     ]
     names = models[0].evaluation.figures.get("class_names", {})
     classes = {c: str(names.get(str(c), f"class {c}")) for *_, c in figures if isinstance(c, int)}
     return Comparison(models, base, config.samples, config.seed, results, figures, gaps, classes)
 
 
-def _result(label: str, group: Group, metric: str, found: Replicates, interval: Interval) -> ModelResult:
-    by_seed = list(found.by_seed(metric).values())
+def _result(label: str, group: Group, metric: str, replicates: Replicates, interval: Interval) -> ModelResult:
+    by_seed = list(replicates.by_seed(metric).values())
     spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
-    folds = list(found.by_fold(metric).values())
+    folds = list(replicates.by_fold(metric).values())
     return ModelResult(label, METRICS[metric], group[1], folds, spread, (interval.low, interval.high), group[0])
 
 
@@ -209,7 +211,7 @@ def _models(runs: Sequence[str]) -> list[Model]:
 
 def _evaluations(runs: Sequence[str]) -> list[tuple[Evaluation, str]]:
     """The evaluation of each run, and the model that is picked of it, if any; all problems at once."""
-    found, problems = [], []
+    evaluations, problems = [], []
     for run in runs:
         path, _, name = (run, "", "") if Path(run).exists() else run.partition(":")
         try:
@@ -217,7 +219,7 @@ def _evaluations(runs: Sequence[str]) -> list[tuple[Evaluation, str]]:
         except ValueError as error:
             problems.append(str(error))
             continue
-        found.append((evaluation, name))
+        evaluations.append((evaluation, name))
         if name and name not in evaluation.models:
             problems.append(
                 f"{path}: expected a model of {evaluation.models}, got {name!r}; a name with a comma needs quotes: "
@@ -225,7 +227,7 @@ def _evaluations(runs: Sequence[str]) -> list[tuple[Evaluation, str]]:
             )
     if problems:
         raise ValueError("\n  ".join(problems))
-    return found
+    return evaluations
 
 
 def _labelled(models: Sequence[Model]) -> list[Model]:
@@ -245,11 +247,11 @@ def _labelled(models: Sequence[Model]) -> list[Model]:
 def _base(models: Sequence[Model], base: str | None) -> str:
     if base is None:
         return next(model.label for model in models if model.given)
-    found = [model.label for model in models if base in (model.label, model.given)]
-    if len(found) != 1:
+    chosen = [model.label for model in models if base in (model.label, model.given)]
+    if len(chosen) != 1:
         names = ", ".join(repr(model.label) for model in models)
         raise ValueError(f"base: expected one of {names} or a run as in runs=, got {base!r}")
-    return found[0]
+    return chosen[0]
 
 
 def _check_episodes(models: Sequence[Model]) -> None:

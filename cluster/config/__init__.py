@@ -18,6 +18,7 @@ from cluster.config.plan import PlanConfig
 from cluster.config.pretrain import PretrainConfig
 from cluster.config.protocol import ProtocolConfig
 from cluster.config.quality import QualityConfig
+from cluster.config.refine import RefineConfig
 from cluster.config.tracking import TrackingConfig
 from cluster.config.train import TrainConfig
 from fss.datasets import DatasetKeys, pascal5i
@@ -36,6 +37,7 @@ __all__ = [
     "PretrainConfig",
     "ProtocolConfig",
     "QualityConfig",
+    "RefineConfig",
     "TrackingConfig",
     "TrainConfig",
     "baselines",
@@ -63,6 +65,7 @@ class Config:
     source: Any = key(clusters.Keys)
     """The `Keys` of the chosen module of `fss.labelling.sources`, a `SourceKeys`."""
     quality: QualityConfig = key(QualityConfig)
+    refine: RefineConfig = key(RefineConfig)
     pair: Rules = key(cross_image.Keys)
     """The `Keys` of the chosen module of `fss.tasks.pairing`."""
     pretrain: PretrainConfig = key(PretrainConfig)
@@ -84,7 +87,7 @@ class Config:
     """Episodes of each fold, number of shots and seed; none = the protocol's."""
     seeds: Any = None
     """Lists of episodes, by their seeds: seeds=[0,1,2]; none = the protocol's, or `seed` alone."""
-    episode_list: str | None = None
+    episode_list: str | None = key(None, path=True)
     """A list that evaluate wrote (episode_list.parquet), to be run again instead of drawing."""
     baselines: Any = None
     """Training-free models beside the model; none = the floors that a trained one has to beat."""

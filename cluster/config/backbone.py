@@ -24,7 +24,7 @@ class BackboneConfig:
 
     name: str = key("resnet50", one_of(names=_names))
     """Of `fss.backbones`; presets in conf/backbone set its size and stride too."""
-    weights: str | None = None
+    weights: str | None = key(None, path=NAMED)
     """`torchvision`, `pretrain` (this run's own pre-training stage), a path or fsspec URL, or `random`."""
     stride: int = key(16, at_least(1))
     """Pixels between the cells of its grid."""

@@ -81,23 +81,23 @@ def examined(values: Mapping[str, Any], given: Collection[str] = ()) -> tuple[Co
 def simple(kind: type[T], values: Mapping[str, Any], schema: Mapping[str, type] | None = None) -> tuple[T, list[str]]:
     """A dataclass of keys, by default where something is wrong, and what is wrong with keys by themselves."""
     reader = _Reader(kind, schema or {})
-    found = reader.read(kind, values, "")
-    return found, [*reader.problems, *keys.problems(found)]
+    config = reader.read(kind, values, "")
+    return config, [*reader.problems, *keys.problems(config)]
 
 
 def classes(values: Mapping[str, Any]) -> tuple[dict[str, type], list[str]]:
     """The class of each group under `values`, and what is wrong with the names that choose them."""
     usual, wrong = Config(), []
     groups: dict[str, type] = {field.name: type(getattr(usual, field.name)) for field in dataclasses.fields(Config)}
-    found = {group: kind for group, kind in groups.items() if dataclasses.is_dataclass(kind)}
+    schema = {group: kind for group, kind in groups.items() if dataclasses.is_dataclass(kind)}
     for group, choice in CHOICES.items():
         name = (values.get(group) or {}).get(choice.key)
         if name is not None:
             try:
-                found[group] = choice.module(str(name)).Keys
+                schema[group] = choice.module(str(name)).Keys
             except ValueError as error:
                 wrong.append(f"{group}.{choice.key}: {error}")
-    return found, wrong
+    return schema, wrong
 
 
 def every_key(schema: Mapping[str, type], root: type = Config) -> list[str]:

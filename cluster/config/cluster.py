@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from fss.keys import FROM_ZERO, at_least, key
@@ -31,3 +32,7 @@ class ClusterConfig:
     """Folder of the evaluation images' features, which all workers and runs share; none = <root>/features."""
     features_gib: float = key(32.0, FROM_ZERO)
     """Size of that folder from which on nothing more is kept there; 0 = nothing is kept on disk."""
+
+    def joined(self) -> str:
+        """The address of the Ray that a run joins; `local` where it starts one of its own."""
+        return self.address or os.environ.get("RAY_ADDRESS") or "local"

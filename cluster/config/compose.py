@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import MISSING
 
 from cluster.config import Config, build, values
+from fss.keys import missing
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -37,7 +38,8 @@ def load(arguments: Sequence[str], further: Callable[[Config], list[str]] | None
     given.put(tree, Config, {}, naming.__contains__)  # the names say which other keys there are
     given.put(tree, Config, build.classes(tree)[0], lambda key: key not in naming)
     config, wrong = build.examined(tree, given.texts)
-    given.refuse(wrong + (further(config) if further else []))
+    wrong += further(config) if further else []
+    given.refuse(wrong, config if config.cluster.joined() == "local" else None)
     return config
 
 
@@ -50,10 +52,10 @@ def load_keys(schema: type[T], arguments: Sequence[str]) -> T:
     given, tree = Arguments.read(arguments), dict[str, Any]()
     given.put(tree, schema, {})
     config, wrong = build.simple(schema, tree)
-    missing = sorted(key for key, value in vars(config).items() if value == MISSING and key not in given.texts)
-    if missing:
-        given.mistakes.append(f"expected a value for {', '.join(missing)}: give it as key=value")
-    given.refuse(wrong)
+    unset = sorted(key for key, value in vars(config).items() if value == MISSING and key not in given.texts)
+    if unset:
+        given.mistakes.append(f"expected a value for {', '.join(unset)}: give it as key=value")
+    given.refuse(wrong, config)
     return config
 
 
@@ -112,15 +114,19 @@ class Arguments:
                     self.mistakes.append(f"{key}: {error}")
                     self.unread.add(key)
 
-    def refuse(self, wrong: Iterable[str]) -> None:
+    def refuse(self, wrong: Sequence[str], config: Any) -> None:
         """Refuse all mistakes at once, `wrong` being those that values have.
 
         Beside mistakes of form these are told only of keys that were given and could be read: others may only follow
-        from a mistake.
+        from a mistake. What is inside of files is looked at later, with libraries that take seconds to import; so that
+        a user need not come twice, paths that are not there are told beside other mistakes, those of `config` if its
+        files are on this machine.
 
         Raises:
             ValueError: if there are any.
         """
+        if self.mistakes or wrong:
+            wrong = [*wrong, *(missing(config) if config else [])]
         sound = [key for key in self.texts if key not in self.unread]
         mistakes = [*self.mistakes, *(one for one in wrong if not self.mistakes or _about(one, sound))]
         if len(mistakes) > 1:

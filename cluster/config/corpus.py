@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fss.keys import at_least, key, one_of, ranged
@@ -19,13 +20,13 @@ class CorpusConfig:
 
     kind: str = key("folder", one_of("folder", "scenes"))
     """`folder` = the user's own, `scenes` = the embedded corpus."""
-    root: str | None = key(None, when={"kind": _FOLDER})
+    root: str | None = key(None, when={"kind": _FOLDER}, path=True)
     """Folder, tar, or pattern of tars (`*`, `{000..009}`), path or fsspec URL; a list's entries are relative to it."""
-    list: str | None = key(None, when={"kind": _FOLDER})
-    """Text file (one image a line), .csv or .parquet, a path or URL: entries are paths, URLs, or VOC-style names
-    without folder and extension."""
+    list: str | None = key(None, when={"kind": _FOLDER}, path=True)
+    """Text file (one image a line), .csv, .tsv, .jsonl or .parquet, a path or URL: entries are paths, URLs, or
+    VOC-style names without folder and extension."""
     column: str | None = key(None, when={"kind": _FOLDER, "list": True})
-    """Column of a .csv or .parquet list; none = the first of path, url, file, filename, image."""
+    """Column of a list that is a table; none = the first of path, url, file, filename, file_name, image, image_path."""
     drivers: str | None = key(None, when={"kind": _FOLDER, "list": True})
     """Drivers of fsspec that a list may name beside http(s), s3, gs, az, abfs, hf and plain paths, such as ftp,sftp."""
     longer_side: int = key(512, at_least(1))
@@ -55,9 +56,14 @@ class CorpusConfig:
 
     def problems(self) -> _Problems:
         """What no rule of a single number says."""
-        found = []
-        if self.bands is not None and not (len(self.bands) in (1, 3) and min(self.bands) >= 1):
-            found.append(f"bands: expected one or three numbers of bands from 1, as [3,2,1], got {self.bands}")
-        if self.range is not None and not (len(self.range) == 2 and self.range[0] < self.range[1]):
-            found.append(f"range: expected the numbers of black and white, as [0,4095], got {self.range}")
-        return found
+        return reading_problems(self.bands, self.range)
+
+
+def reading_problems(bands: Sequence[int] | None, shown: Sequence[float] | None) -> list[str]:
+    """What is wrong with the keys `bands` and `range` of whoever reads images."""
+    wrong = []
+    if bands is not None and not (len(bands) in (1, 3) and min(bands) >= 1):
+        wrong.append(f"bands: expected one or three numbers of bands from 1, as [3,2,1], got {bands}")
+    if shown is not None and not (len(shown) == 2 and shown[0] < shown[1]):
+        wrong.append(f"range: expected the numbers of black and white, as [0,4095], got {shown}")
+    return wrong

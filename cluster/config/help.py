@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import shlex
+import shutil
 import sys
 import textwrap
 import typing
@@ -83,9 +85,23 @@ def asked(arguments: Sequence[str]) -> bool:
 def answer(command: Command, arguments: Sequence[str]) -> str:
     """The help that `--help`, `--help KEY` or `--help GROUP` asks for, under the presets that are given beside it.
 
+    Its examples can be typed as they stand.
+
     Raises:
         ValueError: if there is neither such a key nor such a group.
     """
+    return _answer(command, arguments).replace("python -m jobs.", f"{python()} -m jobs.")
+
+
+def python() -> str:
+    """The Python that runs this, as a shell in the current folder calls it: `.venv/bin/python` in a checkout."""
+    own = Path(sys.executable)
+    if own.is_relative_to(Path.cwd()):
+        return shlex.quote(str(own.relative_to(Path.cwd())))
+    return "python" if shutil.which("python") == str(own) else shlex.quote(str(own))
+
+
+def _answer(command: Command, arguments: Sequence[str]) -> str:
     topic, others = _topic(arguments)
     names = groups() if command.schema is Config else {}
     tree = presets(Arguments.read(others, names).choices) if names else {}

@@ -13,7 +13,7 @@ class QualityConfig:
 
     enabled: bool = True
     """Whether jobs.pipeline makes it, after label."""
-    masks: str | None = None
+    masks: str | None = key(None, path=True)
     """Folder of class masks named as the images (PNG indices, 255 void), for this report alone; none = no figures that
     need labels. corpus.kind=scenes has its own."""
     shards: int | None = key(64, at_least(1))

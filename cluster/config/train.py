@@ -29,14 +29,14 @@ class TrainConfig:
     """Share of the labelled images that is used (tasks=labelled): 0.05, 0.1, 0.2, 1."""
     unlabelled: int = key(0, FROM_ZERO)
     """Unlabelled images beside each task, of which only a head's losses on single images learn (model=mining)."""
-    unlabelled_run: str | None = key(None, when={"unlabelled": True})
+    unlabelled_run: str | None = key(None, when={"unlabelled": True}, path=True)
     """Folder of a run whose corpus they come from; none = this run's."""
-    mix: dict[str, float] = key({})
+    mix: dict[str, float] = key({}, path=True)
     """Shares of the episodes that are tasks of other runs, in thousandths, by a run's folder (its pair stage that
     finished last) or a pair stage's: {runs/splits: 0.5}; what they leave is of `tasks`. Held-out tasks mix alike."""
     seed: int | None = None
     """Of the head's first weights, the order of tasks and their augmentation; none = the run's seed."""
-    init_from: str | None = None
+    init_from: str | None = key(None, path=True)
     """Exported model, or run's folder, whose head training starts from; steps and optimiser start anew."""
     steps: int = key(800, at_least(1))
     """Optimiser steps."""

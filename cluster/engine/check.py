@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import ClusterConfig, Config
-from cluster.engine.session import address
 
 Look = Callable[[Config], Sequence[str]]
 
 
 def on_a_cluster(config: ClusterConfig) -> bool:
     """Whether workers are on machines that the driver may not be on."""
-    return address(config) != "local"
+    return config.joined() != "local"
 
 
 def problems(config: Config, looks: Sequence[Look]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cluster.engine.manifest import Manifest, read_manifest
@@ -10,30 +10,39 @@ from cluster.engine.run import Run
 
 
 def outlook(run: Run, names: Iterable[str]) -> list[str]:
-    """A line for each of the stages: `skip (done)` or `run`, its folder, and what is known of its units.
+    """A line for each of the stages: `skip (done)` or `run`, its folder, and how much there is to do.
 
-    A stage whose settings cannot be told, because a file that shapes them is missing, says why instead.
+    A stage whose settings cannot be told, because a file that shapes them is missing, says why instead; those that
+    read it name it.
     """
-    return [f"{name:10} {_expected(run, name)}" for name in names]
+    lines, untold = [], dict[str, str]()
+    for name in names:
+        try:
+            fingerprint = run.identity(name)[2]
+        except (ValueError, OSError) as error:
+            first = untold.setdefault(str(error), name)
+            lines.append(f"{name:10} cannot be told: {error if first == name else f'see {first}'}")
+        else:
+            lines.append(f"{name:10} {_expected(run, name, fingerprint)}")
+    return lines
 
 
-def _expected(run: Run, name: str) -> str:
-    try:
-        inputs, fingerprint = run.identity(name)[1:]
-    except (ValueError, OSError) as error:
-        return f"cannot be told: {error}"
+def _expected(run: Run, name: str, fingerprint: str) -> str:
     folder = run.folder / name / fingerprint
     manifest = read_manifest(folder / "manifest.json")
     lost = _lost(manifest) if manifest else 0
     if manifest and not lost:
-        return f"skip (done)  {folder}: {_counts(manifest)}"
-    known = [f"{lost} files are missing or cut short"] if lost else []
+        return f"skip (done)  {_with(folder, [f'files {len(manifest.files)}', _told(manifest.counts)])}"
     done = len(list((folder / ".units").glob("*.json"))) if not manifest else 0
+    known = [_told(run.size(name))]
+    known += [f"{lost} files are missing or cut short"] if lost else []
     known += [f"goes on after {done} units that are done"] if done else []
-    for above, mark in inputs.items():
-        found = read_manifest(run.folder / above / mark / "manifest.json")
-        known += [f"reads {len(found.files)} files of {above}"] if found else []
-    return f"run          {folder}{': ' if known else ''}{'; '.join(known)}"
+    return f"run          {_with(folder, known)}"
+
+
+def _with(folder: Path, known: Iterable[str]) -> str:
+    told = "; ".join(filter(None, known))
+    return f"{folder}{': ' if told else ''}{told}"
 
 
 def _lost(manifest: Manifest) -> int:
@@ -41,6 +50,5 @@ def _lost(manifest: Manifest) -> int:
     return sum(not path.is_file() or path.stat().st_size != size for path, size in paths)
 
 
-def _counts(manifest: Manifest) -> str:
-    counts = ", ".join(f"{key} {value}" for key, value in manifest.counts.items())
-    return f"{len(manifest.files)} files{f'; {counts}' if counts else ''}"
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in counts.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,3 +57,28 @@ def own_folder(path: str, key: str, mark: str) -> Path:
             f"which holds {min(one.name for one in folder.iterdir())}; set another {key}="
         )
     return folder
+
+
+def own_file(path: str, key: str, mark: str) -> Path:
+    """The JSON file `key`=`path` for a result that has the key `mark`: new, or written by such a command before.
+
+    Raises:
+        ValueError: if it is a folder or somebody else's file, or `writable` refuses it.
+    """
+    file = writable(path, key)
+    if file.is_dir():
+        raise ValueError(f"{key}: expected a file, {file} is a folder; set {key}={file / 'NAME.json'}")
+    if file.exists() and not _has(file, mark):
+        raise ValueError(
+            f"{key}: expected a new file, or one that this command wrote before, got {file}, which is another; set "
+            f"another {key}="
+        )
+    return file
+
+
+def _has(file: Path, mark: str) -> bool:
+    try:
+        value = json.loads(file.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(value, dict) and mark in value

@@ -111,6 +111,10 @@ class Run:
             self._settings[name] = self._stages[name].settings(self.config)
         return self._settings[name]
 
+    def size(self, name: str) -> Mapping[str, int]:
+        """How much stage `name` has to do, as far as settings tell; see `Stage.size`."""
+        return self._stages[name].size(self.settings)
+
     def work(self, name: str, folder: Path | None = None) -> Work[Any, Any]:
         """What the work of stage `name` is given, the stages that it reads being done; its own folder is the default.
 
@@ -233,7 +237,7 @@ class Run:
             StageError: if it has not.
         """
         if name not in self._manifests:
-            raise StageError(f"stage {name} was not run; run python -m jobs.{name} with the same arguments first")
+            raise StageError(f"stage {name} was not run; run jobs.{name} with the same arguments first")
         return self._manifests[name]
 
     @staticmethod

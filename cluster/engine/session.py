@@ -26,11 +26,6 @@ VARIABLES = {"WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1", "THP_MEM_ALLOC_ENAB
 LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
-def address(config: ClusterConfig) -> str:
-    """The cluster that a run joins; `local` where it starts a Ray of its own."""
-    return config.address or os.environ.get("RAY_ADDRESS") or "local"
-
-
 @contextlib.contextmanager
 def session(config: ClusterConfig) -> Iterator[None]:
     """Connect to `config.address`, to the cluster that runs this job, or to a fresh Ray on this machine.
@@ -41,7 +36,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    chosen = address(config)
+    chosen = config.joined()
     variables = VARIABLES | {"PYTHONPATH": _python_path()}
     variables |= {key: os.environ[key] for key in ("FSS_FAILPOINT",) if key in os.environ}
     environment: dict[str, Any] = {"env_vars": variables}
@@ -51,13 +46,14 @@ def session(config: ClusterConfig) -> Iterator[None]:
             "worker_process_setup_hook": "cluster.engine.setup_hook.name_own_ray",
         }
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    ray.init(
-        address=chosen,
-        log_to_driver=True,
-        logging_level=logging.WARNING,
-        include_dashboard=True if chosen == "local" else None,  # Ray Train asks it which actors are alive
-        runtime_env=None if inside_job else environment,
-    )
+    with _own_sigterm():
+        ray.init(
+            address=chosen,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+            include_dashboard=True if chosen == "local" else None,  # Ray Train asks it which actors are alive
+            runtime_env=None if inside_job else environment,
+        )
     try:
         yield
     finally:

@@ -51,9 +51,19 @@ def no_means(config: Config) -> None:
     """Of a stage all of whose keys shape its output."""
 
 
+def nothing_damaged(manifest: Manifest) -> Sequence[str]:
+    """Of a stage whose readers check what they read."""
+    return ()
+
+
 def no_problems(config: Config) -> Sequence[str]:
     """Of a stage that needs nothing but its inputs."""
     return ()
+
+
+def no_size(settings: Callable[[str], Any]) -> Mapping[str, int]:
+    """Of a stage whose work alone tells how much there is to do."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,10 @@ class Stage(Generic[SettingsT, MeansT]):
     check: Callable[[Config], Sequence[str]] = no_problems
     """What is wrong with what the stage will need, a sentence each, found without doing any work: files, weights, data
     sets. It raises nothing."""
+    size: Callable[[Callable[[str], Any]], Mapping[str, int]] = no_size
+    """How much there is to do, by what it is counted in: what the settings of stages, asked for by name, tell of it."""
+    damaged: Callable[[Manifest], Sequence[str]] = nothing_damaged
+    """Files of the finished stage that are whole and have to be made again, for what they stand for is damaged."""
     version: int = 1
     """Raised when the code's output changes for equal settings."""
 
@@ -84,11 +98,12 @@ def fingerprint(stage: Stage[Any, Any], settings: Mapping[str, Any], inputs: Map
 def finished(stage: Stage[Any, Any], folder: Path) -> Manifest | None:
     """The manifest of `folder` if it is finished and its files are still there in full size."""
     manifest = read_manifest(folder / "manifest.json")
-    return None if manifest is None or _lost(manifest) else manifest
+    return None if manifest is None or _lost(stage, manifest) else manifest
 
 
-def _lost(manifest: Manifest) -> list[str]:
-    return [file.path for file in manifest.files if not whole(manifest.folder / file.path, file.bytes)]
+def _lost(stage: Stage[Any, Any], manifest: Manifest) -> list[str]:
+    short = [file.path for file in manifest.files if not whole(manifest.folder / file.path, file.bytes)]
+    return [*short, *(name for name in stage.damaged(manifest) if name not in short)]
 
 
 def execute(
@@ -128,8 +143,10 @@ def _promise(stage: Stage[Any, Any], folder: Path) -> None:
     """Keep the manifest of a finished stage that lost files for what is made again to be compared with."""
     path = folder / "manifest.json"
     manifest = read_manifest(path)
-    if manifest is not None and (lost := _lost(manifest)):
-        logger.warning("%s: %d files are missing or cut short (%s); making them again", stage.name, len(lost), lost[0])
+    if manifest is not None and (lost := _lost(stage, manifest)):
+        logger.warning("%s: %d files are missing or damaged (%s); making them again", stage.name, len(lost), lost[0])
+        for name in lost:
+            (folder / name).unlink(missing_ok=True)
         path.replace(folder / ".promised.json")
 
 

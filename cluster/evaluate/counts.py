@@ -45,15 +45,15 @@ def shown(config: DatasetKeys, dataset: Dataset, workers: int) -> tuple[Shown, l
     """The classes on at least dataset.min_area pixels of each image, and what is wrong with the images left out."""
     spec = (config.name, config.root, config.list, tuple(config.options().items()))
     blocks = [(spec, dataset.names[i : i + _BLOCK]) for i in range(0, len(dataset.names), _BLOCK)]
-    found: dict[str, frozenset[int]] = {}
+    classes_of: dict[str, frozenset[int]] = {}
     problems: list[str] = []
     for in_block, wrong in parallel(_areas, blocks, workers):
-        found |= {
+        classes_of |= {
             name: frozenset(c for c, pixels in by_class.items() if pixels >= config.min_area)
             for name, by_class in in_block.items()
         }
         problems += wrong
-    return found, problems
+    return classes_of, problems
 
 
 @functools.lru_cache(maxsize=1)
@@ -63,13 +63,13 @@ def _open(name: str, root: str, list_file: str | None, options: tuple[tuple[str,
 
 def _areas(task: tuple[Any, Sequence[str]]) -> tuple[dict[str, dict[int, int]], list[str]]:
     spec, names = task
-    found, problems = {}, []
+    areas_of, problems = {}, []
     for name in names:
         try:
-            found[name] = areas(_open(*spec), name)
+            areas_of[name] = areas(_open(*spec), name)
         except ValueError as error:
             problems.append(str(error))
-    return found, problems
+    return areas_of, problems
 
 
 @dataclass(frozen=True)
@@ -81,30 +81,30 @@ class Fold:
     classes: dict[int, int]
 
 
-def count(found: Shown, fold: Sequence[int]) -> Fold:
+def count(by_image: Shown, fold: Sequence[int]) -> Fold:
     """Counts of the classes `fold`."""
     wanted = frozenset(fold)
     return Fold(
-        images=sum(bool(classes & wanted) for classes in found.values()),
-        others=sum(bool(classes - wanted) for classes in found.values()),
-        classes={c: sum(c in classes for classes in found.values()) for c in fold},
+        images=sum(bool(classes & wanted) for classes in by_image.values()),
+        others=sum(bool(classes - wanted) for classes in by_image.values()),
+        classes={c: sum(c in classes for classes in by_image.values()) for c in fold},
     )
 
 
-def report(config: DatasetKeys, dataset: Dataset, found: Shown) -> Iterator[str]:
+def report(config: DatasetKeys, dataset: Dataset, by_image: Shown) -> Iterator[str]:
     """Lines for people: the counts of each fold, in both conventions for coco20i, and how they differ."""
-    yield f"{config.name}: {len(found)} images of {config.root}; a class counts from {config.min_area} pixels"
+    yield f"{config.name}: {len(by_image)} images of {config.root}; a class counts from {config.min_area} pixels"
     yield "images: with a class of the fold; pairs: (image, class); others: images with a class outside of the fold"
     conventions = {f" ({c})": coco.fold_classes(c) for c in coco.FOLDS} if config.name == "coco20i" else {}
     for title, folds in (conventions or {"": dataset.folds}).items():
         yield f"{'fold' + title:20}{'images':>8}{'pairs':>8}{'others':>8}"
         for i, fold in enumerate(folds):
-            counted = count(found, fold)
+            counted = count(by_image, fold)
             yield f"{i:<20}{counted.images:8}{sum(counted.classes.values()):8}{counted.others:8}"
             if folds == dataset.folds:
                 named = (f"{dataset.class_names[c - 1]} {n}" for c, n in counted.classes.items())
                 yield _wrapped(named)
-    yield from differences(config, dataset, found)
+    yield from differences(config, dataset, by_image)
 
 
 def _wrapped(entries: Iterable[str]) -> str:
@@ -115,10 +115,10 @@ def _wrapped(entries: Iterable[str]) -> str:
     return wrapped.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def differences(config: DatasetKeys, dataset: Dataset, found: Shown) -> Iterator[str]:
+def differences(config: DatasetKeys, dataset: Dataset, by_image: Shown) -> Iterator[str]:
     """What differs from the counts that the field knows, a line each; that nothing does; or why nobody can say."""
     empty = [
-        dataset.class_names[c - 1] for fold in dataset.folds for c, n in count(found, fold).classes.items() if not n
+        dataset.class_names[c - 1] for fold in dataset.folds for c, n in count(by_image, fold).classes.items() if not n
     ]
     if empty:
         yield f"{len(empty)} classes are on no image: {', '.join(empty[:8])}{' ...' if len(empty) > 8 else ''}"
@@ -131,7 +131,7 @@ def differences(config: DatasetKeys, dataset: Dataset, found: Shown) -> Iterator
     elif config.min_area != KNOWN_AREA:
         yield f"published counts are of dataset.min_area={KNOWN_AREA}: not compared"
     else:
-        yield from _compare(known, len(dataset.names), [count(found, fold) for fold in dataset.folds])
+        yield from _compare(known, len(dataset.names), [count(by_image, fold) for fold in dataset.folds])
 
 
 def _known(config: DatasetKeys, dataset: Dataset) -> tuple[Known, ...]:

@@ -72,13 +72,13 @@ def decode(data: bytes, dataset: Dataset) -> list[Item]:
     """
     try:
         table = pq.read_table(io.BytesIO(data))
-        found = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
+        rows = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(
             f"expected an episode list as evaluate writes it (Parquet with {', '.join(SCHEMA.names)}), got {error}"
         ) from error
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    items = _items(found)
+    items = _items(rows)
     if not items:
         raise ValueError("expected at least one episode, the list is empty")
     if about.get("sha256") not in (None, sha256(items)):
@@ -89,9 +89,9 @@ def decode(data: bytes, dataset: Dataset) -> list[Item]:
     return items
 
 
-def _items(found: Sequence[dict[str, Any]]) -> list[Item]:
+def _items(rows: Sequence[dict[str, Any]]) -> list[Item]:
     grouped: dict[tuple[int, ...], list[dict[str, Any]]] = {}
-    for row in found:
+    for row in rows:
         key = tuple(row[name] for name in ("fold", "shots", "ways", "seed", "episode"))
         grouped.setdefault(key, []).append(row)
     items = []

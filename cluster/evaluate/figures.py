@@ -40,20 +40,22 @@ def _parts(rows: pa.Table, column: str) -> Iterator[tuple[Any, pa.Table]]:
 
 
 def _figures(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
-    found = {
+    summaries = {
         (seed, fold): metrics.summarise(columns(part))
         for seed, of_seed in _parts(rows, "seed")
         for fold, part in _parts(of_seed, "fold")
     }
-    seeds, folds = sorted({s for s, _ in found}), sorted({f for _, f in found})
-    by_fold = {str(f): _named(_average([found[s, f] for s in seeds if (s, f) in found]), dataset) for f in folds}
-    by_seed = {str(s): _means([found[s, f] for f in folds if (s, f) in found]) for s in seeds}
+    seeds, folds = sorted({s for s, _ in summaries}), sorted({f for _, f in summaries})
+    by_fold = {
+        str(f): _named(_average([summaries[s, f] for s in seeds if (s, f) in summaries]), dataset) for f in folds
+    }
+    by_seed = {str(s): _means([summaries[s, f] for f in folds if (s, f) in summaries]) for s in seeds}
     replicates = bootstrap.replicate(bootstrap.Columns.of(_plain(rows, _BOOTSTRAP)))
     intervals = {name: bootstrap.interval(replicates, name) for name in ("miou", "fb_iou")}
     return {
         "folds": by_fold,
         "mean": _average(list(by_seed.values())),
-        "interval": {name: [found.low, found.high] for name, found in intervals.items()},
+        "interval": {name: [interval.low, interval.high] for name, interval in intervals.items()},
     } | ({"seeds": by_seed, "spread": _spread(list(by_seed.values()))} if len(seeds) > 1 else {})
 
 
@@ -72,10 +74,10 @@ def _means(by_fold: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return _average(chosen)
 
 
-def _average(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _average(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean of nested figures, key by key, over those that have the key; counts of episodes are added."""
-    keys = dict.fromkeys(key for figures in found for key in figures)
-    return {key: _join(key, [figures[key] for figures in found if key in figures]) for key in keys}
+    keys = dict.fromkeys(key for figures in several for key in figures)
+    return {key: _join(key, [figures[key] for figures in several if key in figures]) for key in keys}
 
 
 def _join(key: str, values: Sequence[Any]) -> Any:
@@ -135,10 +137,10 @@ def examples(rows: pa.Table) -> dict[str, dict[str, Any]]:
     last = rows.filter(pc.equal(rows["model"], rows["model"][-1].as_py()))
     for name in ("shots", "seed"):
         last = last.filter(pc.equal(last[name], pc.min(last[name])))
-    found = {}
+    by_name = {}
     for fold, part in _parts(last.filter(pc.equal(last["way"], 0)), "fold"):
         iou = part["intersection"].to_numpy() / np.maximum(part["union"].to_numpy(), 1)
         order = np.lexsort([part["episode"].to_numpy(), iou])
         for kind, place in (("worst", 0), ("median", len(order) // 2), ("best", len(order) - 1)):
-            found[f"fold{fold}-{kind}"] = part.slice(int(order[place]), 1).to_pylist()[0]
-    return found
+            by_name[f"fold{fold}-{kind}"] = part.slice(int(order[place]), 1).to_pylist()[0]
+    return by_name

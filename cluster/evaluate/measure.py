@@ -89,10 +89,10 @@ class DataSpec:
 
 @functools.lru_cache(maxsize=2)
 def _open(spec: DataSpec) -> Dataset:
-    found = open_dataset(spec.name, spec.root, spec.list_file, **dict(spec.options))
+    dataset = open_dataset(spec.name, spec.root, spec.list_file, **dict(spec.options))
     if spec.supports is None:
-        return found
-    return dataclasses.replace(found, read_support=functools.partial(_support_mask, Path(spec.supports)))
+        return dataset
+    return dataclasses.replace(dataset, read_support=functools.partial(_support_mask, Path(spec.supports)))
 
 
 def support_path(name: str, class_id: int) -> str:
@@ -137,9 +137,9 @@ class IndexImages:
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is a tuple of image names."""
-        found = {name: areas(self.data.open(), name) for name in unit.payload}
+        areas_of = {name: areas(self.data.open(), name) for name in unit.payload}
         name = f"index/{unit.name}.json"
-        return Output({name: json.dumps(found).encode()}, {name: len(found)}, {"images": len(found)})
+        return Output({name: json.dumps(areas_of).encode()}, {name: len(areas_of)}, {"images": len(areas_of)})
 
 
 @dataclass(frozen=True)
@@ -237,10 +237,10 @@ class Draw(RunBlock):
 
 
 def _rows(label: str, item: Item, result: running.EpisodeResult) -> list[dict[str, Any]]:
-    found = zip(episode_list.rows(item), result.counts, result.model_counts, strict=True)
+    counted = zip(episode_list.rows(item), result.counts, result.model_counts, strict=True)
     return [
         {"model": label, **row, **asdict(own), **{f"{MODEL}{name}": n for name, n in asdict(coarse).items()}}
-        for row, own, coarse in found
+        for row, own, coarse in counted
     ]
 
 

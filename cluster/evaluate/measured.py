@@ -34,11 +34,11 @@ def _named(key: str, side: int) -> str:
     return NAMES[name] + (f" at {side} px" if where else "")
 
 
-def pick(found: Mapping[str, Any], key: str) -> float:
+def pick(figures: Mapping[str, Any], key: str) -> float:
     """The figure of a dotted key."""
     for part in key.split("."):
-        found = found[part]
-    return float(found)  # type: ignore[arg-type]
+        figures = figures[part]
+    return float(figures)  # type: ignore[arg-type]
 
 
 def results(figures: Figures) -> list[ModelResult]:
@@ -49,15 +49,15 @@ def results(figures: Figures) -> list[ModelResult]:
             model,
             name,
             int(number),
-            [pick(fold, key) for fold in found["folds"].values()],
-            spread=pick(found["spread"], key) if "spread" in found else None,
-            interval=tuple(found["interval"][key]) if key in found["interval"] else None,
+            [pick(fold, key) for fold in of_shots["folds"].values()],
+            spread=pick(of_shots["spread"], key) if "spread" in of_shots else None,
+            interval=tuple(of_shots["interval"][key]) if key in of_shots["interval"] else None,
             ways=ways,
-            numbers=tuple(map(int, found["folds"])) if figures["dataset"]["folds"] > 1 else (),
+            numbers=tuple(map(int, of_shots["folds"])) if figures["dataset"]["folds"] > 1 else (),
         )
         for key, name in metrics(figures).items()
         for model, by_shots in figures["models"].items()
-        for number, found in by_shots.items()
+        for number, of_shots in by_shots.items()
     ]
 
 
@@ -111,7 +111,7 @@ def class_scores(figures: Figures) -> dict[str, dict[str, float]]:
 def per_class(figures: Figures) -> str:
     """IoU of each class in percent as a Markdown table, for the smallest number of shots."""
     scores = class_scores(figures)
-    classes = list(dict.fromkeys(name for found in scores.values() for name in found))
+    classes = list(dict.fromkeys(name for by_class in scores.values() for name in by_class))
     rows = [[name, *(f"{100 * s[name]:.1f}" if name in s else "–" for s in scores.values())] for name in classes]
     return markdown_lines([["IoU [%]", *scores], *rows])
 
@@ -127,9 +127,9 @@ def bars(scores: Mapping[str, Mapping[str, float]]) -> bytes:
     places = range(len(order))
     axis.barh(places, [100 * scores[main][name] for name in order], 0.7, color="#9ecae1", label=main)
     for number, model in enumerate(others):
-        found = [(place, 100 * scores[model][name]) for place, name in enumerate(order) if name in scores[model]]
+        shown = [(place, 100 * scores[model][name]) for place, name in enumerate(order) if name in scores[model]]
         axis.scatter(
-            [x for _, x in found], [y for y, _ in found], s=60, marker="|", color=f"C{number + 1}", label=model
+            [x for _, x in shown], [y for y, _ in shown], s=60, marker="|", color=f"C{number + 1}", label=model
         )
     axis.set_yticks(places, order, fontsize=8)
     axis.set_ylim(-0.7, len(order) - 0.3)
@@ -148,9 +148,9 @@ def log(journal: Journal, folder: Path, figures: Figures, gallery: Sequence[str]
     *_, last = figures["models"]
     for model, by_shots in figures["models"].items():
         suffix = "" if model == last else f"/{_short(model)}"
-        for number, found in by_shots.items():
-            values = {key.replace(".", "/"): pick(found["mean"], key) for key in metrics(figures)}
-            values["area_ratio"] = pick(found["mean"], "area_ratio")
+        for number, of_shots in by_shots.items():
+            values = {key.replace(".", "/"): pick(of_shots["mean"], key) for key in metrics(figures)}
+            values["area_ratio"] = pick(of_shots["mean"], "area_ratio")
             journal.metrics({f"evaluate/{key}_{number}shot{suffix}": value for key, value in values.items()})
     journal.params({"episodes_sha256": figures["episodes_sha256"]})
     journal.tags({"mlflow.note.content": (folder / "table.md").read_text()})

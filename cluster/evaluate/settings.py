@@ -171,24 +171,24 @@ def means(config: Config) -> EvaluateMeans:
 def check(config: Config) -> list[str]:
     """Whether the data set, the list of episodes, the word vectors and the model are there and go together."""
     data = measured.problems(config)
-    found = [*data, *(_model(config) if config.model.name == "trained" else backbone.problems(config))]
+    wrong = [*data, *(_model(config) if config.model.name == "trained" else backbone.problems(config))]
     free = config.model.name in heads.training_free()
     if free and config.select != "holdout":
-        found.append(
+        wrong.append(
             f"select={config.select}: expected a trained model, {config.model.name} has no candidates to select from; "
             "set select=holdout"
         )
     if config.select == "base_classes" and config.fold != "all" and not config.episode_list:
-        found.append("select=base_classes: expected several folds, the others' classes select; set fold=all")
+        wrong.append("select=base_classes: expected several folds, the others' classes select; set fold=all")
     if config.episode_list:
-        found += complaints(lambda: _listed(config, bool(data)))
+        wrong += complaints(lambda: _listed(config, bool(data)))
     if config.protocol.supports == "names":
-        found += cam.check_files(config)
-        if not found:
-            found += complaints(lambda: cam.namer_settings(config, measured.settings(config).classes))
-    if config.model.name == "trained" and not found and not config.episode_list:
-        found += complaints(lambda: _unseen(config))
-    return found
+        wrong += cam.check_files(config)
+        if not wrong:
+            wrong += complaints(lambda: cam.namer_settings(config, measured.settings(config).classes))
+    if config.model.name == "trained" and not wrong and not config.episode_list:
+        wrong += complaints(lambda: _unseen(config))
+    return wrong
 
 
 def _listed(config: Config, alone: bool) -> None:
@@ -214,8 +214,8 @@ def decode(content: bytes, name: str, dataset: Any) -> list[episode_list.Item]:
 
 def _model(config: Config) -> list[str]:
     """Whether the exported model is there and whole, and has candidates where one is to be selected."""
-    found = complaints(lambda: segmenter.Segmenter.load(exported(config)))
-    return found or complaints(lambda: config.select == "holdout" or enough(exported(config), config.select))
+    wrong = complaints(lambda: segmenter.Segmenter.load(exported(config)))
+    return wrong or complaints(lambda: config.select == "holdout" or enough(exported(config), config.select))
 
 
 def enough(folder: Path, select: str) -> Sequence[candidates.Candidate]:
@@ -224,13 +224,13 @@ def enough(folder: Path, select: str) -> Sequence[candidates.Candidate]:
     Raises:
         ValueError: if there are not several to select from.
     """
-    found = candidates.read(folder.parent)
-    if len(found) < 2:
+    kept = candidates.read(folder.parent)
+    if len(kept) < 2:
         raise ValueError(
-            f"select={select}: expected candidates of training beside {folder}, found {len(found)}; train with "
+            f"select={select}: expected candidates of training beside {folder}, found {len(kept)}; train with "
             "train.candidates of at least 2, or leave select=holdout"
         )
-    return found
+    return kept
 
 
 def _unseen(config: Config) -> None:

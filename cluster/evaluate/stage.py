@@ -11,7 +11,7 @@ import dataclasses
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from cluster.evaluate.settings import check, decode, means, read, settings
 from cluster.evaluate.supports import MaskSupports
 from cluster.evaluate.units import blocks, image_names, image_units, support_units
 from cluster.features import backbone
+from cluster.features.head import looking_up
 from cluster.label.sources import cam
 from cluster.train import candidates
 from fss import heads, segmenter
@@ -46,6 +47,7 @@ def _inputs(config: Config) -> tuple[str, ...]:
     own = config.model.name != "trained"
     needed = ["train"] if own and config.model.name not in heads.training_free() else []
     needed += backbone.needed(config) if own else []
+    needed += ["index"] if looking_up(config) else []
     needed += training.needed(config)
     return tuple(needed)
 
@@ -83,16 +85,16 @@ class _Evaluation:
         rows, selection = self._selected(self._table(files))
         files += self._pictures(function, rows, items, selection)
         listed = episode_list.encode(items, self.data.name, self.dataset.class_names)
-        found = self._figures(rows, items, selection)
+        results = self._figures(rows, items, selection)
         own = {
             "episode_list.parquet": listed,
             "episodes.parquet": publish.parquet(rows),
-            "metrics.json": _json(found),
-            **measured.files(found),
+            "metrics.json": _json(results),
+            **measured.files(results),
         }
         files += [write_file(self.folder, name, data) for name, data in own.items()]
         with self.given.journal() as journal:
-            measured.log(journal, self.folder, found, [f.path for f in files if f.path.startswith("gallery/")])
+            measured.log(journal, self.folder, results, [f.path for f in files if f.path.startswith("gallery/")])
         return files, counts
 
     def items(self) -> list[Item]:
@@ -119,23 +121,23 @@ class _Evaluation:
         classes, chosen = self.dataset.folds[fold], self.settings.protocol
         rules = EpisodeRules(chosen.order, ways, k, self.settings.data.min_area, chosen.tiny_queries)
         try:
-            found = pool(areas, classes, rules)
+            source = pool(areas, classes, rules)
         except ValueError as error:
             raise ValueError(f"fold {fold}: {error}") from error
-        missing = [self.dataset.class_names[c - 1] for c in classes if c not in found.supports]
+        missing = [self.dataset.class_names[c - 1] for c in classes if c not in source.supports]
         if missing:
             self.left_out.setdefault(str(k), []).extend(missing)
             logger.warning("fold %d, %d-shot: too few images of %s, left out", fold, k, ", ".join(missing))
-        return found
+        return source
 
     def _areas(self) -> dict[str, dict[int, int]]:
         """Pixels of each class in each image, in list order."""
         files, _ = self._map("index", IndexImages(self.data), image_units("index", self.dataset.names))
-        found: dict[str, dict[int, int]] = {}
+        areas: dict[str, dict[int, int]] = {}
         for file in files:
             for name, pixels in json.loads(read_file(self.folder, file)).items():
-                found[name] = {int(class_id): area for class_id, area in pixels.items()}
-        return found
+                areas[name] = {int(class_id): area for class_id, area in pixels.items()}
+        return areas
 
     def _prepare(self, items: Sequence[Item]) -> None:
         """Every image that occurs goes through the backbones once."""
@@ -175,8 +177,8 @@ class _Evaluation:
 
     def _table(self, files: Sequence[File]) -> pa.Table:
         """All rows: models in order, then fold, shots, ways, seed, episode and way."""
-        found = [io.BytesIO(read_file(self.folder, f)) for f in files if f.path.startswith("rows/")]
-        table = pa.concat_tables([pq.read_table(file) for file in found])
+        tables = [io.BytesIO(read_file(self.folder, f)) for f in files if f.path.startswith("rows/")]
+        table = pa.concat_tables([pq.read_table(file) for file in tables])
         order = {entry.label: number for number, entry in enumerate(self.entries)}
         keys = ("way", "episode", "seed", "ways", "shots", "fold")
         models_of = np.array([order[name] for name in table["model"].to_pylist()])
@@ -197,7 +199,7 @@ class _Evaluation:
         self, function: RunBlock, rows: pa.Table, items: Sequence[Item], selection: Mapping[str, Any]
     ) -> list[File]:
         """The last model's best, median and worst episode of every fold."""
-        found = {(*item[:4], item.episode.index): item for item in items}
+        by_number = {(*item[:4], item.episode.index): item for item in items}
         keys = ("fold", "shots", "ways", "seed", "episode")
         by_step = {candidates.step_of(e.weights): e for e in self.entries if e.folder and e.weights}
         steps = selection.get("steps", {})
@@ -206,7 +208,7 @@ class _Evaluation:
             return by_step.get(steps.get(f"fold {row['fold']}, {row['shots']}-shot"), self.entries[-1])
 
         chosen = tuple(
-            Picture(name, found[tuple(row[key] for key in keys)], entry(row))
+            Picture(name, by_number[tuple(row[key] for key in keys)], entry(row))
             for name, row in figures.examples(rows).items()
         )
         return self._map("gallery", Draw(**vars(function)), [Unit("gallery", chosen)], items="pictures")[0]
@@ -250,4 +252,21 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-STAGE = Stage("evaluate", _inputs, settings, lambda work: _Evaluation(work).work(), means=means, check=check, version=3)
+def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
+    drawn = settings("evaluate").drawn
+    if drawn is None:  # they are listed in a file
+        return {}
+    number = drawn.episodes * len(drawn.shots) * len(drawn.seeds)
+    return {"episodes of each fold" if drawn.fold == "all" else "episodes": number}
+
+
+STAGE = Stage(
+    "evaluate",
+    _inputs,
+    settings,
+    lambda work: _Evaluation(work).work(),
+    means=means,
+    check=check,
+    size=_size,
+    version=3,
+)

@@ -50,8 +50,8 @@ class MaskSupports:
 
     def _mask(self, dataset: Dataset, name: str, class_id: int) -> np.ndarray:
         source = measure.photos(self.data, self.spec, self.cache)
-        found = {level: value[None].to(source.device).float() for level, value in source.features(name).items()}
-        field = pseudo.tokens(found, self.levels)[0]
+        features = {level: value[None].to(source.device).float() for level, value in source.features(name).items()}
+        field = pseudo.tokens(features, self.levels)[0]
         picture = dataset.image(name)
         tensor = images.to_tensor(picture, self.spec.size)
         photo = Photo(name, tensor, picture.size[::-1], path=dataset.path(name).name)

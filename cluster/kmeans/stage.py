@@ -143,7 +143,7 @@ def _work(work: KmeansWork) -> tuple[Sequence[File], Mapping[str, int]]:
         )
     state, centre = _lloyd(work, sample, chunks(parts, CHUNK_POINTS * finest), number)
     best = state.best
-    arrays = {"centroids": best.centroids, "centre": centre.astype(np.float32)}
+    arrays = {"centroids": best.centroids, "centre": centre}
     sizes = best.counts
     if coarser:
         arrays["parents"], _ = hierarchy.ancestors(
@@ -165,10 +165,11 @@ def _work(work: KmeansWork) -> tuple[Sequence[File], Mapping[str, int]]:
 
 
 def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: int) -> tuple[LloydState, np.ndarray]:
-    """The finest level's k-means and the (D,) float64 centre of its points."""
+    """The finest level's k-means and the (D,) float32 centre of its points."""
     chosen, pool = work.settings, work.pool
     recipe = picked(kmeans.LloydOptions, chosen, clusters=chosen.levels[0], method=chosen.init)
-    centre = sum(pool.each(RowSum(sample.folder), units)) / number
+    # As whoever labels with the clusters reads it: the same embedding is the same point to both.
+    centre = np.asarray(sum(pool.each(RowSum(sample.folder), units)) / number, dtype=np.float32)
 
     def sums_of(centroids: np.ndarray) -> kmeans.Sums:
         function = PartialSums(sample.folder, centre, centroids, work.means.memory_gib)
@@ -260,5 +261,6 @@ STAGE = Stage(
     _work,
     means=lambda config: picked(KmeansMeans, config.cluster),
     check=lambda config: sources.without_clusters(config, "kmeans"),
-    version=2,
+    size=lambda settings: {"iterations": settings("kmeans").iterations * settings("kmeans").restarts},
+    version=3,
 )

@@ -153,7 +153,7 @@ class TimeSums:
 
 
 def _sums(shape: tuple[int, int]) -> kmeans.Sums:
-    return kmeans.Sums(np.zeros(shape), np.zeros(shape[0]), np.zeros(shape[0], np.int64), 0.0)
+    return kmeans.Sums(np.zeros(shape), np.zeros(shape[0]), np.zeros(shape[0], np.int64), np.zeros(shape[0]))
 
 
 def adding(pool: Pool, shape: tuple[int, int]) -> tuple[float, float]:

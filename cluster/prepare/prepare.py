@@ -115,9 +115,9 @@ def _link(source: Path | None, target: Path) -> None:
 
 
 def _coco(root: Path, out: Path, year: int | None, workers: int) -> list[str]:
-    found = coco.find_year(root, year)
+    chosen = coco.find_year(root, year)
     said: list[str] = []
-    for part in (f"val{found}", f"train{found}"):
+    for part in (f"val{chosen}", f"train{chosen}"):
         photos, there = coco.image_folder(root, part), coco.mask_folder(root, part)
         listed = coco.instances_file(root, part)
         target = out / "annotations" / part
@@ -131,7 +131,8 @@ def _coco(root: Path, out: Path, year: int | None, workers: int) -> list[str]:
         if listed.is_file() and there in (None, target):
             annotated = instances.load_instances(listed)
             tasks = [(stem, image) for stem, image in annotated.items() if files.image_file(photos, stem).is_file()]
-            said.append(_write(target, tasks, _write_coco, lambda image: (image.width, image.height), workers))
+            line = _write(target, tasks, _write_coco, lambda image: (image.width, image.height), workers)
+            said.append(line + _without_image(len(annotated) - len(tasks)))
         elif there is not None:
             said.append(f"{there}: masks are there")
         elif part.startswith("val"):
@@ -170,7 +171,11 @@ def _pascal(root: Path, out: Path, sbd: str | None, workers: int) -> list[str]:
         raise ValueError(f"expected the images of {own} in {photos}, found none; check dataset.root")
     tasks = [(stem, (source, files.image_file(photos, stem))) for stem, source in known.items()]
     line = _write(out / merged.name, tasks, _write_pascal, lambda source: files.read_size(source[1]), workers)
-    return [line + (f", {len(sources) - len(known)} without an image left out" if len(known) < len(sources) else "")]
+    return [line + _without_image(len(sources) - len(known))]
+
+
+def _without_image(number: int) -> str:
+    return f", {number} without an image left out" if number else ""
 
 
 def find_sbd(root: Path, sbd: str | None) -> Path | None:
@@ -181,10 +186,10 @@ def find_sbd(root: Path, sbd: str | None) -> Path | None:
     """
     bases = [Path(sbd)] if sbd else [root, *list(root.resolve().parents)[:2]]
     inner = (*_SBD, ".") if sbd else _SBD
-    found = next((b / i for b in bases for i in inner if next((b / i).glob("*.mat"), None)), None)
-    if sbd and found is None:
+    folder = next((b / i for b in bases for i in inner if next((b / i).glob("*.mat"), None)), None)
+    if sbd and folder is None:
         raise ValueError(f"expected SBD's dataset/cls/*.mat below {sbd}; check dataset.sbd")
-    return found
+    return folder
 
 
 def _write_pascal(task: tuple[Path, tuple[Path, Path]]) -> bool:

@@ -160,26 +160,11 @@ def _means(config: Config) -> PretrainMeans:
 
 def job(work: PretrainWork) -> training.Job:
     """The pre-training that the work is."""
-    chosen, how, corpus = work.settings, work.means, work.inputs["shard"]
+    corpus = work.inputs["shard"]
     files = tuple(file for file in corpus.named(".tar") if file.count)
-    return training.Job(
-        name="pretrain",
-        recipe=PretrainRecipe(CorpusFiles(corpus.folder, files, chosen.side), chosen),
-        folder=work.folder,
-        tracking=work.log.folder,
-        journal=work.log.run,
-        parent=work.log.parent,
-        identity={"run": work.folder.name},
-        steps=chosen.steps,
-        seed=chosen.seed,
-        batch=chosen.batch,
-        warmup=chosen.warmup,
-        ema=0.0,
-        log_every=how.log_every,
-        checkpoint_every=how.checkpoint_every,
-        keep_checkpoints=1,
-        threads=how.cluster.cpus_per_train_worker,
-    )
+    recipe = PretrainRecipe(CorpusFiles(corpus.folder, files, work.settings.side), work.settings)
+    # the objective computes in its precision by itself; the weights are stepped in float32
+    return training.Job.of("pretrain", work, recipe, precision="fp32", keep_checkpoints=1)
 
 
 def _work(work: PretrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
@@ -198,4 +183,5 @@ STAGE = Stage(
     _work,
     means=_means,
     check=lambda config: check.training_workers(config.cluster),
+    size=lambda settings: {"steps": settings("pretrain").steps},
 )

@@ -1,13 +1,19 @@
-"""render: the embedded corpus, written as a user's folder would be (corpus.kind=scenes, dataset=scenes)."""
+"""render: the embedded corpus, written as a user's folder would be (corpus.kind=scenes, dataset=scenes).
+
+Who reads the folder takes it for a user's and checks no hash. So the stage looks at all of it whenever it is asked for.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config import Config
+from cluster.engine.manifest import Manifest
 from cluster.engine.stage import File, Output, Stage, Unit, Work, write_file
+from fss import shards
 from fss.scenes import scene as scenes
 
 _UNIT = 100
@@ -15,7 +21,7 @@ _UNIT = 100
 
 @dataclass(frozen=True)
 class RenderScenes:
-    """Renders one range of scenes. Its files need no durable publishing: the record comes after them."""
+    """Renders one range of scenes. They need no durable publishing: the list of their hashes comes after them."""
 
     folder: Path
     total: int
@@ -27,7 +33,9 @@ class RenderScenes:
         """Write images and masks of the range `unit.payload` = (start, stop)."""
         start, stop = unit.payload
         scenes.write(self.folder, self.total, seed=self.seed, size=self.size, start=start, stop=stop, val=self.val)
-        return Output({}, {}, {"images": stop - start})
+        names = [name for index in range(start, stop) for name in scenes.files(index)]
+        hashes = {name: _hash(self.folder / name) for name in names}
+        return Output({f"hashes/{unit.name}.json": shards.dumps(hashes)}, {}, {"images": stop - start})
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,40 @@ def _work(work: Work[RenderSettings, None]) -> tuple[Sequence[File], Mapping[str
     ranges = [(start, min(start + _UNIT, total)) for start in range(0, total, _UNIT)]
     units = [Unit(f"{start:06d}", (start, stop)) for start, stop in ranges]
     function = RenderScenes(folder, total, chosen.val / total, chosen.seed, chosen.size)
-    _, counts = work.map("render", function, units, parts="parts")
+    lists, counts = work.map("render", function, units, parts="parts")
     numbers = {
         "classes.json": len(chosen.classes),
         "ImageSets/train.txt": chosen.train,
         "ImageSets/val.txt": chosen.val,
     }
-    return [write_file(folder, name, (folder / name).read_bytes(), n) for name, n in numbers.items()], counts
+    others = [write_file(folder, name, (folder / name).read_bytes(), n) for name, n in numbers.items()]
+    return [*others, *lists], counts
 
 
-STAGE = Stage("render", lambda config: (), _settings, _work)
+def _damaged(manifest: Manifest) -> list[str]:
+    """The lists of hashes that a scene or its mask does not agree with, or that are damaged themselves."""
+    return [file.path for file in manifest.files if not _agrees(manifest.folder, file)]
+
+
+def _agrees(folder: Path, file: File) -> bool:
+    if _hash(folder / file.path) != file.sha256:
+        return False
+    if not file.path.startswith("hashes/"):
+        return True
+    hashes = json.loads((folder / file.path).read_bytes())
+    return all(_hash(folder / name) == digest for name, digest in hashes.items())
+
+
+def _hash(path: Path) -> str:
+    """The sha256 of a file's bytes; "" if there is none."""
+    return shards.sha256(path.read_bytes()) if path.is_file() else ""
+
+
+STAGE = Stage(
+    "render",
+    lambda config: (),
+    _settings,
+    _work,
+    size=lambda settings: {"images": settings("render").train + settings("render").val},
+    damaged=_damaged,
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cluster.config import plain
+from cluster.config.help import python
 from cluster.engine import publish
 from cluster.engine.run import Run
 from cluster.engine.stage import File, Manifest, read_file
@@ -69,21 +69,17 @@ def _ui(root: str, uri: str, page: str | None = None) -> str:
         where = "" if Path(root) == Path("runs") else f" RUNS={shlex.quote(root)}"
         return f"make ui{where}   then open {page or _LOCAL}"
     if uri.startswith("sqlite"):
-        return f"{_python()} -m mlflow server --backend-store-uri {shlex.quote(uri)}   then open {page or _LOCAL}"
+        return f"{python()} -m mlflow server --backend-store-uri {shlex.quote(uri)}   then open {page or _LOCAL}"
     return page or uri
 
 
-def _python() -> str:
-    """This interpreter as its user would type it: nothing needs to be activated or on PATH."""
-    path, here = Path(sys.executable), Path.cwd()
-    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
-
-
 def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict[str, Any]:
-    found = {m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done}
+    by_stage = {
+        m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done
+    }
     model = next((str(m.folder / "model") for m in done if m.stage == "train"), None)
     total = sum(run.seconds(manifest) for manifest in done)
-    about = {"name": run.config.name, "results": figures, "stages": found, "seconds": total, "model": model}
+    about = {"name": run.config.name, "results": figures, "stages": by_stage, "seconds": total, "model": model}
     clusters = [publish.read_json(m.path("quality.json")) for m in done if m.stage == "quality"]
     return about | ({"quality": clusters[0]} if clusters else {})
 
@@ -91,8 +87,8 @@ def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict
 def _log(run: Run, figures: Mapping[str, Any], rows: list[ModelResult], page: report.Report) -> None:
     journal = run.pipeline_journal
     model = list(figures["models"])[-1]
-    for number, found in figures["models"][model].items():
-        journal.metrics({f"result/{key}_{number}shot": found["mean"][key] for key in ("miou", "fb_iou")})
+    for number, of_shots in figures["models"][model].items():
+        journal.metrics({f"result/{key}_{number}shot": of_shots["mean"][key] for key in ("miou", "fb_iou")})
     journal.tags({"mlflow.note.content": f"{means_markdown(rows)}\n\n{results_markdown(rows)}"})
     journal.artifact(run.folder / "report.html")
     journal.artifact(run.folder / "summary.json")
@@ -100,9 +96,9 @@ def _log(run: Run, figures: Mapping[str, Any], rows: list[ModelResult], page: re
 
 
 def _log_galleries(run: Run, page: report.Report) -> None:
-    """Pseudo-labels into the label stage's run, pseudo-tasks into the pair stage's; predictions go image by image."""
+    """Pseudo-labels and pseudo-tasks into the runs of the stages that made them; predictions go image by image."""
     for gallery in page.galleries:
-        stage = {"Pseudo-labels": "label", "Pseudo-tasks": "pair"}.get(gallery.title)
+        stage = {"Pseudo-labels": run.config.refine.labels, "Pseudo-tasks": "pair"}.get(gallery.title)
         if stage in run.fresh:
             tiles = [tile.image for tile in gallery.tiles]
             rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
@@ -115,7 +111,7 @@ def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: li
     model = next((m.folder / "model" for m in done if m.stage == "train"), None)
     commands = [report.NextCommand("Look at the runs in MLflow", _ui(config.root, _tracking_uri(run)))]
     if model:
-        line = f"{_python()} -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
+        line = f"{python()} -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
         commands.append(report.NextCommand("Segment your own images", line))
     notes = measured.notes_on(figures)
     return report.Report(
@@ -135,12 +131,12 @@ def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: li
 
 
 def _headlines(figures: Mapping[str, Any]) -> list[report.Headline]:
-    *floors, (model, found) = figures["models"].items()
+    *floors, (model, by_shots) = figures["models"].items()
     lines = []
-    for number, value in found.items():
+    for number, value in by_shots.items():
         note = "; ".join(f"{name}: {100 * by[number]['mean']['miou']:.1f}" for name, by in floors)
         lines.append(report.Headline(f"{100 * value['mean']['miou']:.1f}", f"{number}-shot mIoU, {model}", note))
-    first = next(iter(found.values()))
+    first = next(iter(by_shots.values()))
     lines.append(report.Headline(f"{first['mean']['area_ratio']:.2f}", "predicted / true area", "1 is right"))
     return lines
 
@@ -183,7 +179,7 @@ def _clusters(run: Run) -> report.Gallery | None:
 def _labels(run: Run) -> report.Gallery | None:
     """The first images of the first corpus shard with their label maps."""
     try:
-        corpus, labels = run.manifest("shard"), run.manifest("label")
+        corpus, labels = run.manifest("shard"), run.manifest(run.config.refine.labels)
     except ValueError:
         return None
     first = zip(
@@ -191,7 +187,7 @@ def _labels(run: Run) -> report.Gallery | None:
         shards.unpack(read_file(labels.folder, labels.named(".tar")[0])),
         strict=True,
     )
-    clusters, tiles = sources.chosen(run.config).clusters, []
+    clusters, tiles = sources.chosen(run.config).clusters and not run.config.refine.on, []
     for (_, members), (_, maps) in list(first)[:6]:
         image = images.decode(members["jpg"])
         for layer, png in maps.items():
@@ -199,7 +195,8 @@ def _labels(run: Run) -> report.Gallery | None:
             tile = pictures.label_overlay(image, tinted, void=images.VOID if clusters else 0)
             tiles.append(report.Tile(tile, f"layer {layer[0]}"))
     of = "cluster" if clusters else "label"
-    return report.Gallery("Pseudo-labels", tiles, f"One colour is one {of}, over all images.")
+    where = f"all images of a group of {run.config.pair.group_shards} shards" if run.config.refine.on else "all images"
+    return report.Gallery("Pseudo-labels", tiles, f"One colour is one {of}, over {where}.")
 
 
 def _tasks(run: Run) -> report.Gallery | None:

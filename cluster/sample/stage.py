@@ -95,5 +95,6 @@ STAGE = Stage(
     _work,
     means=lambda config: SampleMeans(backbone.place(config), config.cluster.images_per_batch),
     check=_check,
+    size=lambda settings: {"shards": len(range(settings("shard").shards)[: settings("sample").shards])},
     version=3,
 )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,47 +16,75 @@ from PIL import Image
 
 from cluster.config.predict import PredictConfig, listed
 from cluster.engine import publish
+from cluster.engine.places import own_folder
+from cluster.serving import registry
 from fss.drawing import pictures
 from fss.imaging import images, inputs
-from fss.segmenter import Segmenter, find
+from fss.segmenter import Segmenter
 
 A = TypeVar("A")
 T = TypeVar("T")
+#: What a folder of masks is made of; it is written first, and says whose folder it is.
+_MARK = "predict.json"
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a prediction needs, all of it looked at."""
+
+    segmenter: Segmenter
+    supports: Sequence[Image.Image]
+    masks: Sequence[np.ndarray]
+    queries: Sequence[Path]
+    out: Path
 
 
 def predict(config: PredictConfig) -> Iterator[str]:
     """Segment all queries, and say a line of each; images that cannot be read are named and skipped.
 
     Raises:
-        ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once.
+        ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once; in the
+            end, if no query could be read.
     """
-    out = Path(config.out)
+    given, done = _look(config), 0
+    about = dataclasses.asdict(config) | {"sha256": given.segmenter.about["sha256"]}
+    publish.write_json(given.out / _MARK, about)
+    yield from _left_out(Path(config.query), given.queries)
+    for path in given.queries:
+        try:
+            query = inputs.as_image(path, reading=config.reading)
+        except ValueError as error:
+            yield f"skipped {error}"
+            continue
+        mask = given.segmenter.segment(query, given.supports, given.masks, config.threshold)
+        publish.write_bytes(given.out / f"{path.stem}.png", images.encode_png(mask))
+        shown = Image.fromarray(pictures.overlay(query, mask))
+        publish.write_bytes(given.out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
+        done += 1
+        yield f"{path.name}: {100 * mask.mean():.1f} % of the image"
+    if not done:
+        raise ValueError(f"none of the {len(given.queries)} images at query={config.query} could be read, see above")
+    yield f"predict: {done} of {len(given.queries)} images; {given.out}"
+
+
+def _look(config: PredictConfig) -> _Given:
     problems = _Problems()
     photos = [Path(one) for one in listed(config.support)]
-    supports = problems.keep(inputs.as_image, photos)
+    supports = problems.keep(functools.partial(inputs.as_image, reading=config.reading), photos)
     masks = problems.keep(_mask, map(Path, listed(config.support_mask)))
     if not problems:
         masks = problems.keep(lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True))
     queries = [path for found in problems.keep(_queries, [Path(config.query)]) for path in found]
-    models = problems.keep(find, [config.model])
-    problems.keep(lambda paths: _check_names(paths, out, config.overwrite), [queries])
+    segmenters = problems.keep(_load, [config])
+    folders = problems.keep(lambda path: own_folder(path, "out", _MARK), [config.out])
+    problems.keep(lambda out: _check_names(queries, out, config.overwrite), folders)
     problems.tell()
-    segmenter = Segmenter.load(models[0], config.device)
-    yield from _left_out(Path(config.query), queries)
-    done = 0
-    for path in queries:
-        try:
-            query = inputs.as_image(path)
-        except ValueError as error:
-            yield f"skipped {error}"
-            continue
-        mask = segmenter.segment(query, supports, masks, config.threshold)
-        publish.write_bytes(out / f"{path.stem}.png", images.encode_png(mask))
-        shown = Image.fromarray(pictures.overlay(query, mask))
-        publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
-        done += 1
-        yield f"{path.name}: {100 * mask.mean():.1f} % of the image"
-    yield f"predict: {done} of {len(queries)} images; {out}"
+    return _Given(segmenters[0], supports, masks, queries, folders[0])
+
+
+def _load(config: PredictConfig) -> Segmenter:
+    with tempfile.TemporaryDirectory() as scratch:
+        return Segmenter.load(registry.folder(config.model, Path(scratch)), config.device)
 
 
 class _Problems(list[str]):

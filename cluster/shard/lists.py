@@ -1,18 +1,23 @@
-"""Lists of images: text, CSV and Parquet files, local or at any fsspec URL, read a line or a batch at a time."""
+"""Lists of images: text, tables and Parquet files, local or at any fsspec URL, read a line or a batch at a time."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
+from cluster.shard.places import is_image_name
+
 #: The columns that are looked for, in this order, if corpus.column does not say.
-COLUMNS = ("path", "url", "file", "filename", "image")
+COLUMNS = ("path", "url", "file", "filename", "file_name", "image", "image_path")
+#: What separates columns: the comma, the tab, and the semicolon of spreadsheets where the comma is in numbers.
+_SEPARATORS = (",", "\t", ";")
 
 
 class Line(NamedTuple):
@@ -24,8 +29,9 @@ class Line(NamedTuple):
 
 
 def entries(place: str, column: str | None = None) -> Iterator[Line]:
-    """The entries of a list: lines of a text file, or a column of a .csv or .parquet file; empty ones are left out.
+    """The entries of a list: lines of a text file, or a column of a .csv, .tsv, .jsonl or .parquet file.
 
+    Empty ones are left out. A table's columns are separated by what separates its header's: `,`, `;` or a tab.
     A Parquet column holds text, text as bytes, or records with a `path`, as Hugging Face's images are.
 
     Raises:
@@ -55,22 +61,46 @@ def _texts(file: IO[bytes]) -> Iterator[str]:
 
 
 def _csv(file: IO[bytes], place: str, column: str | None) -> Iterator[Line]:
-    rows = csv.reader(_texts(file))
-    try:
-        header = next(rows, [])
-    except csv.Error as error:
-        raise ValueError(f"expected a table with a header at corpus.list={place}, got {error}") from error
+    texts = _texts(file)
+    first = next(texts, "")
+    headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in _SEPARATORS}
+    found = next((one for one, header in headers.items() if _columns(header, column)), "")
+    separator = found or max(headers, key=lambda one: len(headers[one]))
+    header = headers[separator]
     index = header.index(_column(header, place, column))
+    rows = csv.reader(texts, delimiter=separator)
     while True:
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Line(rows.line_num, "", str(error))
+            yield Line(rows.line_num + 1, "", str(error))
             continue
         short = f"{len(row)} columns, expected {len(header)}" if 0 < len(row) <= index else ""
-        yield Line(rows.line_num, row[index] if len(row) > index else "", short)
+        yield Line(rows.line_num + 1, row[index] if len(row) > index else "", short)
+
+
+def _json(file: IO[bytes], place: str, column: str | None) -> Iterator[Line]:
+    name = ""
+    for number, text in enumerate(_texts(file), 1):
+        if not text.strip():
+            continue
+        record = _record(text)
+        if record is None:
+            yield Line(number, "", "no JSON object")
+            continue
+        name = name or _column(list(record), place, column)
+        value = record.get(name)
+        yield Line(number, value, "") if isinstance(value, str) else Line(number, "", f"{name} is no text")
+
+
+def _record(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _parquet(file: IO[bytes], place: str, column: str | None) -> Iterator[Line]:
@@ -98,14 +128,21 @@ def _refuse_other(kind: pa.DataType, name: str, place: str) -> None:
         )
 
 
-_READERS = {"csv": _csv, "parquet": _parquet}
+_READERS = {"csv": _csv, "tsv": _csv, "jsonl": _json, "ndjson": _json, "parquet": _parquet}
+
+
+def _columns(given: Sequence[str], column: str | None) -> list[str]:
+    """Those of `given` that may be meant, the likeliest first."""
+    return [name for wanted in ([column] if column else COLUMNS) for name in given if name.strip() == wanted]
 
 
 def _column(given: Sequence[str], place: str, column: str | None) -> str:
-    found = [name for wanted in ([column] if column else COLUMNS) for name in given if name.strip() == wanted]
-    if not found:
-        raise ValueError(
-            f"expected the column {column or ' or '.join(COLUMNS)} in corpus.list={place}, got {', '.join(given)}; "
-            "name the column of paths: corpus.column=NAME"
-        )
-    return found[0]
+    found = _columns(given, column)
+    if found:
+        return found[0]
+    remedy = "name the column of paths: corpus.column=NAME"
+    if any(is_image_name(name.strip()) for name in given):
+        remedy = "put the columns' names above: its first line is an image already"
+    raise ValueError(
+        f"expected the column {column or ' or '.join(COLUMNS)} in corpus.list={place}, got {', '.join(given)}; {remedy}"
+    )

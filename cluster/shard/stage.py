@@ -94,6 +94,11 @@ class ShardSettings:
     bands: tuple[int, ...] | None
     range: tuple[float, float] | None
 
+    @property
+    def shards(self) -> int:
+        """Shards that the inputs go to."""
+        return math.ceil(self.images / self.shard_size)
+
 
 @dataclasses.dataclass(frozen=True)
 class ShardMeans:
@@ -128,7 +133,7 @@ def _settings(config: Config, given: CorpusInput | None) -> ShardSettings:
 def _work(work: Work[ShardSettings, ShardMeans]) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, folder = work.settings, work.folder
     given = work.means.source or _rendered(work.inputs["render"])
-    layout = ShardLayout(math.ceil(chosen.images / chosen.shard_size), chosen.seed, chosen.near_duplicates)
+    layout = ShardLayout(chosen.shards, chosen.seed, chosen.near_duplicates)
     limits = picked(intake.Limits, chosen)
     size = chunk_size(chosen.images)
     chunks, hashed = work.map(
@@ -198,6 +203,7 @@ def stage(chosen: CorpusInput | None = None) -> Stage[ShardSettings, ShardMeans]
         work=_work,
         means=lambda config: ShardMeans(given(config)),
         check=lambda config: complaints(lambda: look(given(config))),
+        size=lambda settings: {"images": settings("shard").images, "shards": settings("shard").shards},
         version=4,
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +11,8 @@ from cluster.tracking.journal import read_events
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-#: Key, step, time and value of a metric, the value as the server keeps it.
-Point = tuple[str, int, int, float | None]
+#: Key, step, time and value of a metric.
+Point = tuple[str, int, int, float]
 
 
 def repair(client: MlflowClient, run_id: str, path: Path) -> int:
@@ -23,7 +21,7 @@ def repair(client: MlflowClient, run_id: str, path: Path) -> int:
 
     points, params = _journaled(path)
     held = {point for key in {key for key, *_ in points} for point in _held(client, run_id, key)}
-    missing = [metric for point, metric in points.items() if point not in held]
+    missing = [point for point in points if point not in held]
     there = client.get_run(run_id).data.params
     absent = {key: value for key, value in params.items() if key not in there}
     for part in slices(missing, 900, lambda item: len(item[0]) + 80):
@@ -39,26 +37,17 @@ def gaps(path: Path) -> list[int]:
     return [number for number in range(1, max(there, default=0)) if number not in there]
 
 
-def _journaled(path: Path) -> tuple[dict[Point, tuple[str, int, int, float]], dict[str, str]]:
-    points: dict[Point, tuple[str, int, int, float]] = {}
+def _journaled(path: Path) -> tuple[dict[Point, None], dict[str, str]]:
+    points: dict[Point, None] = {}
     params: dict[str, str] = {}
     for event in read_events(path)[0]:
         if event["kind"] == "metrics":
-            for name, value in event["values"].items():
-                key, step, time = clean_key(name), event["step"] or 0, event["time"]
-                points[key, step, time, _kept(value)] = (key, step, time, value)
+            found = event["values"].items()
+            points |= {(clean_key(name), event["step"], event["time"], value): None for name, value in found}
         elif event["kind"] == "params":
             params = {clean_key(name): value for name, value in event["values"].items()} | params
     return points, params
 
 
 def _held(client: MlflowClient, run_id: str, key: str) -> list[Point]:
-    found = client.get_metric_history(run_id, key)
-    return [(key, point.step, point.timestamp, _kept(point.value)) for point in found]
-
-
-def _kept(value: float) -> float | None:
-    """A value as MLflow's databases keep it: no infinities, and what is no number apart from the numbers."""
-    if math.isnan(value):
-        return None
-    return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
+    return [(key, found.step, found.timestamp, found.value) for found in client.get_metric_history(run_id, key)]

@@ -67,7 +67,7 @@ def send_scalars(client: "MlflowClient", run_id: str, events: Sequence[Event], k
     for event in events:
         values = {clean_key(key): value for key, value in event["values"].items()}
         if event["kind"] == "metrics":
-            metrics += [(key, value, event["time"], event["step"] or 0) for key, value in values.items()]
+            metrics += [(key, value, event["time"], event["step"]) for key, value in values.items()]
         elif event["kind"] == "tags":
             tags |= values
         else:

@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import socket
@@ -111,6 +112,7 @@ class Journal:
         self.sequence = 0
         self._patience = patience
         self._file: int | None = None
+        self._points: dict[str, dict[int, float]] = {}  # of each metric, by step
         self._torn = self._troubled = self._started = False
         self._synced = 0.0
         self._lock = threading.RLock()
@@ -125,15 +127,24 @@ class Journal:
         self._append("tags", values={str(key): shorten(str(value), MAX_TAG) for key, value in values.items()})
 
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Numbers named ``stage/name`` (NaN and infinities included); what is no number is left out and logged."""
+        """Numbers named ``stage/name``; what is no number is left out and logged.
+
+        A name has one value a step, the first, for a resumed run repeats steps. Without a step a value that is another
+        than the last one goes to the step after that. What is not finite becomes the tag ``not_finite.<name>``, for
+        MLflow's databases make finite numbers of infinities.
+        """
         numbers: dict[str, float] = {}
         for key, value in values.items():
             try:
                 numbers[str(key)] = float(value)
             except (TypeError, ValueError):
                 logger.warning("run %s: metric %s is no number and is left out: %.80r", self.run, key, value)
-        if numbers:
-            self._append("metrics", values=numbers, step=step)
+        finite = {key: value for key, value in numbers.items() if math.isfinite(value)}
+        if len(finite) < len(numbers):
+            where = "" if step is None else f" at step {step}"
+            self.tags({f"not_finite.{key}": f"{numbers[key]}{where}" for key in numbers if key not in finite})
+        if finite:
+            self._append("metrics", values=finite, step=step)
 
     def image(self, key: str, picture: np.ndarray | Image.Image | bytes, step: int | None = None) -> None:
         """A picture: array (H,W) or (H,W,3|4), uint8 or float in [0,1]; a PIL image; or the bytes of a PNG.
@@ -213,8 +224,9 @@ class Journal:
                         "start", {"run": self.run, "parent": self.parent, "journal": uuid.uuid4().hex, **_who()}
                     )
                     self._started = True
-                if kind != "start":
-                    self._write(kind, fields)
+                for one in self._points_of(**fields) if kind == "metrics" else [fields]:
+                    if kind != "start":
+                        self._write(kind, one)
             except OSError as error:
                 self._trouble(error)
 
@@ -227,6 +239,25 @@ class Journal:
         self._torn = bool(data) and not data.endswith(b"\n")
         events = [event for line in data.splitlines() if (event := _parse(line)) is not None]
         self.sequence = max((event["seq"] for event in events), default=0)
+        self._points = {}
+        for event in events:
+            self._note(event["kind"], event)
+
+    def _note(self, kind: str, fields: Mapping[str, Any]) -> None:
+        if kind == "metrics":
+            for key, value in fields["values"].items():
+                self._points.setdefault(key, {})[fields["step"]] = value
+
+    def _points_of(self, values: Mapping[str, float], step: int | None) -> list[dict[str, Any]]:
+        """The metrics that the journal has no value of at their step, an event for each step."""
+        found: dict[int, dict[str, float]] = {}
+        for key, value in values.items():
+            there = self._points.get(key, {})
+            last = max(there, default=-1)
+            free = last + 1 if step is None else step
+            if free not in there and (step is not None or there.get(last) != value):
+                found.setdefault(free, {})[key] = value
+        return [{"values": one, "step": free} for free, one in found.items()]
 
     def _write(self, kind: str, fields: dict[str, Any]) -> None:
         """One line with one write, so that a kill can tear only the last line."""
@@ -240,6 +271,7 @@ class Journal:
         if self._torn:
             raise OSError("the disk took a part of the line only")
         self.sequence += 1
+        self._note(kind, fields)
         self._flush()
 
     def _flush(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +23,7 @@ from cluster.engine.settings import complaints
 from cluster.engine.stage import File, Stage, Work
 from cluster.features import backbone
 from cluster.features.head import HeadSettings
-from cluster.pair.groups import groups
+from cluster.pair import groups
 from cluster.train import candidates, start
 from cluster.train.recipe import HOLDOUT, MetaRecipe
 from cluster.train.settings import TrainMeans, TrainSettings, means, settings
@@ -60,8 +60,8 @@ def _own_tasks(work: TrainWork) -> tuple[Tasks, Tasks]:
     if chosen.labelled is not None:
         return labelled.open_tasks(work, chosen.labelled, _images(work), chosen.holdout)
     if chosen.stream is not None:
-        corpus, labels, how = work.inputs["shard"], work.inputs["label"], chosen.stream
-        found = tuple(groups(corpus, labels, how.rules.group_shards))
+        corpus, labels, how = work.inputs["shard"], groups.labelled(work.inputs), chosen.stream
+        found = tuple(groups.groups(corpus, labels, how.rules.group_shards))
         return Streams(corpus.folder, labels.folder, found, how.rules, how.seed).open(work.pool)
     return written(work.inputs["pair"])
 
@@ -78,7 +78,7 @@ def _seen(work: TrainWork) -> dict[str, Any]:
 
 def _named(work: TrainWork) -> dict[str, Any]:
     """The same of the names that the source of the labels has seen."""
-    labels = work.inputs["label"] if "label" in work.inputs else work.inputs["pair"]
+    labels = work.inputs["pair"] if "pair" in work.inputs else groups.labelled(work.inputs)
     names = mixed.names_seen(labels, "train: expected in this run")
     return {"labelled": "names", **_kept(work.settings), "classes": list(names)} if names else {}
 
@@ -107,30 +107,7 @@ def job(work: TrainWork) -> training.Job:
         means=how,
         facts={"fingerprint": work.folder.name, "steps": chosen.steps, **_seen(work)},
     )
-    return training.Job(
-        name="train",
-        recipe=recipe,
-        folder=work.folder,
-        tracking=work.log.folder,
-        journal=work.log.run,
-        parent=work.log.parent,
-        identity={"run": work.folder.name},
-        steps=chosen.steps,
-        batch=chosen.batch,
-        seed=chosen.seed,
-        warmup=chosen.warmup,
-        schedule=chosen.schedule,
-        accumulate=how.accumulate,
-        clip=chosen.clip,
-        ema=chosen.ema,
-        precision=chosen.precision,
-        zero_stage=how.zero_stage,
-        log_every=how.log_every,
-        validate_every=math.ceil(chosen.steps / chosen.candidates),
-        checkpoint_every=how.checkpoint_every,
-        keep_checkpoints=how.keep_checkpoints,
-        threads=how.cluster.cpus_per_train_worker,
-    )
+    return training.Job.of("train", work, recipe, validate_every=math.ceil(chosen.steps / chosen.candidates))
 
 
 def _work(work: TrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
@@ -187,7 +164,7 @@ def _inputs(config: Config) -> tuple[str, ...]:
     elif keys.tasks == "labelled":
         tasks = images.needed(config)
     elif keys.tasks == "stream":
-        tasks = ("shard", "label")
+        tasks = ("shard", config.refine.labels)
     return tuple(dict.fromkeys((*tasks, *unlabelled.needed(config), *backbone.needed(config))))
 
 
@@ -216,4 +193,9 @@ def _build(config: Config) -> None:
         start.fill(head, config.train.init_from, chosen.about, backbones.fingerprint(network))
 
 
-STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check)
+def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
+    chosen = settings("train")
+    return {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
+
+
+STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from cluster.engine.settings import picked
+from cluster.engine.work import Work
 from cluster.training.meter import Figures
 
 
@@ -80,6 +82,24 @@ class Job:
     moments: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
     threads: int = 1
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, work: Work[Any, Any], recipe: Recipe, **others: Any) -> Job:
+        """The training that a stage's work is: what its settings and means have under our names, and `others`."""
+        return picked(
+            cls,
+            work.settings,
+            work.means,
+            name=name,
+            recipe=recipe,
+            folder=work.folder,
+            tracking=work.log.folder,
+            journal=work.log.run,
+            parent=work.log.parent,
+            identity={"run": work.folder.name},
+            threads=work.means.cluster.cpus_per_train_worker,
+            **others,
+        )
 
     def due(self, step: int, every: int) -> bool:
         """Whether what happens every so many steps (0: never), and after the last one, happens after `step`."""

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import importlib.util
 from pathlib import Path
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from fss.backbones.network import Features, Network, State
     from fss.backbones.weights import LoadReport
 
-__all__ = ["Backbone", "Features", "LoadReport", "Network", "build", "fingerprint", "names"]
+__all__ = ["Backbone", "Features", "LoadReport", "Network", "build", "corners", "fingerprint", "names"]
 
 #: Where the classes of this package are: torch, which they need, takes seconds to import and listing names does not.
 _LATER = {
@@ -71,14 +72,19 @@ def names() -> tuple[str, ...]:
 
 def _modules() -> dict[str, str]:
     """The module of each name, as the files of this folder say in `NAMES`; none is imported."""
-    return {name: module for module in choices.names(__name__) for name in _offered(f"{__name__}.{module}")}
+    return {name: module for module in choices.names(__name__) for name in _offered(_file(f"{__name__}.{module}"))}
 
 
-def _offered(module: str) -> tuple[str, ...]:
+def _file(module: str) -> str:
     spec = importlib.util.find_spec(module)
     assert spec is not None
     assert spec.origin is not None
-    for statement in ast.parse(Path(spec.origin).read_bytes()).body:
+    return spec.origin
+
+
+@functools.cache
+def _offered(file: str) -> tuple[str, ...]:
+    for statement in ast.parse(Path(file).read_bytes()).body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "NAMES":
             return tuple(ast.literal_eval(statement.value))
     return ()
@@ -108,6 +114,15 @@ def build(
         report = load_state(name, net, given, source=weights)
     pad_with(net, padding)
     return Backbone(name, net, report, padding)
+
+
+def corners(name: str) -> bool:
+    """The geometry of a backbone's grid, see `fss.grid`, without building it.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return bool(_network(name).corners)
 
 
 def _network(name: str) -> type[Network]:

@@ -83,8 +83,12 @@ def _fetch(path: str) -> bytes:
     try:
         with fsspec.open(path, "rb") as stream:
             return stream.read()
+    except IsADirectoryError as error:
+        raise ValueError(f"cannot read weights {path!r}: a folder; name the file in it, or its .index.json") from error
+    except FileNotFoundError as error:
+        raise ValueError(f"cannot read weights {path!r}: there is no such file; {ACCEPTED}") from error
     except (OSError, ValueError, ImportError) as error:
-        raise ValueError(f"cannot read weights {path!r} ({type(error).__name__}: {error}); {ACCEPTED}") from error
+        raise ValueError(f"cannot read weights {path!r} ({error}); {ACCEPTED}") from error
 
 
 def _decode(path: str, content: bytes) -> object:
@@ -103,7 +107,7 @@ def _decode(path: str, content: bytes) -> object:
                 " file, which is refused. On a machine where the file is trusted, save only its state dict again,"
                 " best with safetensors.torch.save_file"
             ) from error
-        raise ValueError(f"weights {path!r} are damaged or no weights ({type(error).__name__}); {ACCEPTED}") from error
+        raise ValueError(f"weights {path!r} are damaged ({error}); copy the file again") from error
 
 
 def _is_safetensors(content: bytes) -> bool:

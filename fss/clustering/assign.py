@@ -1,5 +1,9 @@
 """Nearest centroid of every point: FAISS on CPUs, FAISS or a blocked matrix product on GPUs.
 
+A label depends on its point and the centroids alone. Fast searches round a distance by the place that its point has in
+the call, by the call's size and by the number of threads, and so equal points can get two labels. Where the two nearest
+centroids are closer to each other than that rounding, the label is found again in float64.
+
 Letters: N points, K centroids, D dimensions.
 """
 
@@ -21,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Scores that a block of the matrix product makes: few enough that a CPU's (8 MiB) or GPU's (64 MiB) cache keeps them.
 _CPU_SCORES, _GPU_SCORES = 2**21, 2**24
+#: Points whose differences to their centroids are in memory at a time.
+_ROWS = 2**12
 #: Run in a process of its own, because a wheel of FAISS made for another CUDA aborts the process that uses it.
 _PROBE = """
 import faiss, numpy
@@ -44,8 +50,8 @@ def nearest(
         precision: `fp32` (never TF32, whatever torch is set to) or `bf16` (inputs rounded, sums in float32).
 
     Returns:
-        (N,) int64 labels, ties to the lower one, and (N,) float32 squared distances, which carry float32's rounding of
-        the points' squared length (with `bf16`, they are the distances of the rounded points to rounded centroids).
+        (N,) int64 labels, ties to the lower one, and (N,) float32 squared distances (with `bf16`, those of the rounded
+        points to rounded centroids).
 
     Raises:
         ValueError: for tensors that are not 2-D, disagree in D or device, hold NaN or infinity, or for no centroids.
@@ -63,12 +69,49 @@ def nearest(
     with _full_precision():
         for start in range(0, len(points), block):
             part = points[start : start + block].to(kind)
-            best, label = torch.add(norms, _product(part, target), alpha=-2).min(dim=1)
+            found = torch.add(norms, _product(part, target), alpha=-2)
+            best, label = found.min(dim=1)
+            near = found <= (best + _rounding(part.float(), norms.max()))[:, None]
+            label = _settled(part, target, label, near.sum(dim=1) > 1)
             labels[start : start + block] = label
-            distances[start : start + block] = best + part.float().square().sum(dim=1)
+            distances[start : start + block] = _squares(part, target, label)
     if not bool(distances.isfinite().all()):
         raise ValueError(_not_finite(int((~points.isfinite().all(dim=1)).sum()), len(points)))
-    return labels, distances.clamp_(min=0)
+    return labels, distances
+
+
+def _rounding(rows: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+    """(n,) by how much two expanded squared distances of (n, D) rows may come out wrongly apart.
+
+    `most` is the largest squared length of a centroid. Each distance is a sum of D + 2 rounded products, none larger
+    than the squared lengths together (Higham 2002, section 3.1); half an `eps` a rounding.
+    """
+    lengths = torch.linalg.vector_norm(rows, dim=1).square_() + most
+    return 2 * (rows.shape[1] + 4) * torch.finfo(rows.dtype).eps * lengths
+
+
+def _settled(points: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor, unsure: torch.Tensor) -> torch.Tensor:
+    """The labels, those of `unsure` points found again in float64; what that cannot tell apart is a tie."""
+    doubtful = unsure.nonzero()[:, 0]
+    if not len(doubtful):
+        return labels
+    labels, target = labels.clone(), centroids.double()
+    norms = target.square().sum(dim=1)
+    for chosen in doubtful.split(max(64, _CPU_SCORES // len(target))):
+        rows = points[chosen].double()
+        scores = torch.addmm(norms, rows, target.T, alpha=-2)
+        least = scores.amin(dim=1) + _rounding(rows, norms.max())
+        labels[chosen] = (scores <= least[:, None]).to(torch.uint8).argmax(dim=1)
+    return labels
+
+
+def _squares(points: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(N,) float32 squared distance of each point to the centroid of its label, the difference squared."""
+    found = torch.empty(len(points), dtype=torch.float32, device=points.device)
+    for start in range(0, len(points), _ROWS):
+        rows = slice(start, start + _ROWS)
+        found[rows] = (points[rows].float() - centroids[labels[rows]].float()).square_().sum(dim=1)
+    return found
 
 
 def _product(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
@@ -138,11 +181,16 @@ def assign(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.nd
     if index is None:
         return _assign_torch(points, centroids)
     index.add(centroids)
-    distances, labels = index.search(points, 1)
-    if not (len(labels) == 0 or (labels.min() >= 0 and np.isfinite(distances).all())):  # FAISS has no label for NaN
-        finite_rows(points)
+    found, nearest_two = index.search(points, min(2, len(centroids)))
+    if not (len(found) == 0 or (nearest_two[:, 0].min() >= 0 and np.isfinite(found[:, 0]).all())):
+        finite_rows(points)  # FAISS has no label for NaN
         raise ValueError(_not_finite(0, len(points)))
-    return labels[:, 0], np.maximum(distances[:, 0], 0)
+    rows, target = torch.from_numpy(points), torch.from_numpy(centroids)
+    labels = torch.from_numpy(np.ascontiguousarray(nearest_two[:, 0]))
+    if len(centroids) > 1:
+        apart = torch.from_numpy(found[:, 1] - found[:, 0])
+        labels = _settled(rows, target, labels, apart <= _rounding(rows, target.square().sum(dim=1).max()))
+    return labels.numpy(), _squares(rows, target, labels).numpy()
 
 
 def _faiss_index(dims: int) -> Any:

@@ -56,16 +56,16 @@ def _random(points: np.ndarray, num: int, mass: np.ndarray, generator: np.random
     usable = np.flatnonzero(mass > 0)
     if len(usable) >= num:
         chosen = np.sort(generator.choice(usable, size=num, replace=False))
-        if len(_distinct(points, chosen)) == num:
+        if len(distinct(points, chosen)) == num:
             return chosen
-    usable = _distinct(points, usable)
+    usable = distinct(points, usable)
     if len(usable) < num:
         raise ValueError(_too_few(len(usable), len(points), num))
     return np.sort(generator.choice(usable, size=num, replace=False))
 
 
-def _distinct(points: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The first of each group of equal rows among the `chosen` ones."""
+def distinct(points: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Sorted int64 numbers: the first of each group of equal rows among the `chosen` ones."""
     rows = np.ascontiguousarray(points[chosen] + 0.0)  # -0.0 becomes 0.0
     keys = rows.view(np.dtype((np.void, rows.strides[0])))[:, 0]
     return chosen[np.sort(np.unique(keys, return_index=True)[1])]
@@ -88,7 +88,7 @@ def _plus_plus(points: np.ndarray, num: int, mass: np.ndarray, generator: np.ran
         size = min(batch, num - len(chosen), possible)
         new = generator.choice(len(points), size=size, replace=False, p=chances / chances.sum())
         if size > 1:
-            new = _distinct(points, new)
+            new = distinct(points, new)
         chosen = np.concatenate([chosen, new])
 
 

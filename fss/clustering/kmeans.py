@@ -16,7 +16,7 @@ import numpy as np
 
 from fss import rng
 from fss.clustering.assign import assign, nearest
-from fss.clustering.init import initial_centroids
+from fss.clustering.init import distinct, initial_centroids
 
 __all__ = [
     "LloydOptions",
@@ -35,6 +35,8 @@ __all__ = [
 
 #: Points that are turned to float64 and added at a time: few enough for the cache.
 _BLOCK = 2048
+#: A cluster whose points lie about their mean with less than this share of their squared distances has one place only.
+_ONE_PLACE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +49,13 @@ class Sums:
     """(K,) float64; the counts where points carry no weights"""
     counts: np.ndarray
     """(K,) int64"""
-    inertia: float
-    """Weighted sum of squared distances."""
+    spread: np.ndarray
+    """(K,) float64 weighted sums of the points' squared distances to the centroid."""
+
+    @property
+    def inertia(self) -> float:
+        """Weighted sum of squared distances."""
+        return float(self.spread.sum())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +111,20 @@ def partial_sums(points: np.ndarray, centroids: np.ndarray, weights: np.ndarray 
     num = len(centroids)
     counts = np.bincount(labels, minlength=num)
     if weights is None:
-        totals = _totals(points, labels, num, None)
-        return Sums(totals, counts.astype(np.float64), counts, float(distances.sum(dtype=np.float64)))
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != labels.shape or not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError(f"expected {len(labels)} finite weights from 0, got {weights.shape}, least {weights.min():g}")
-    mass = np.bincount(labels, weights, minlength=num)
-    return Sums(_totals(points, labels, num, weights), mass, counts, float(distances.astype(np.float64) @ weights))
+        mass = counts.astype(np.float64)
+    else:
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.shape != labels.shape or not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError(
+                f"expected {len(labels)} finite weights from 0, got {weights.shape}, least {weights.min():g}"
+            )
+        mass, distances = _by_label(labels, weights, num), distances * weights
+    return Sums(_totals(points, labels, num, weights), mass, counts, _by_label(labels, distances, num))
+
+
+def _by_label(labels: np.ndarray, values: np.ndarray, num: int) -> np.ndarray:
+    """(num,) float64 sums in the order of the points; `bincount` makes integers of no points."""
+    return np.bincount(labels, values, minlength=num).astype(np.float64)
 
 
 def _totals(points: np.ndarray, labels: np.ndarray, num: int, weights: np.ndarray | None) -> np.ndarray:
@@ -141,39 +155,63 @@ def add(parts: Iterable[Sums]) -> Sums:
     first = next(feed, None)
     if first is None:
         raise ValueError("expected the sums of at least one part, got none")
-    totals, weights, counts, inertia = first.totals.copy(), first.weights.copy(), first.counts.copy(), first.inertia
+    total = Sums(**{name: array.copy() for name, array in vars(first).items()})
     for part in feed:
-        totals += part.totals
-        weights += part.weights
-        counts += part.counts
-        inertia += part.inertia
-    return Sums(totals, weights, counts, inertia)
+        for name, array in vars(total).items():
+            np.add(array, getattr(part, name), out=array)
+    return total
 
 
 def step(sums: Sums, centroids: np.ndarray, *, seed: int, spherical: bool = False) -> np.ndarray:
-    """New (K, D) float32 centroids: the means, empty clusters taking half of a large one as FAISS does.
+    """New (K, D) float32 centroids: the means, all different; clusters without points take half of a large one's.
 
-    An empty cluster copies a donor drawn with probability proportional to its points minus one, and the two move apart
-    by 1/1024 of their coordinates, so that the next assignment divides the donor's points.
+    A cluster that has no points, or the same mean as one before it, copies a donor drawn with probability proportional
+    to its points minus one, and the two move apart by 1/1024 of the points' length, so that the next assignment divides
+    the donor's points (FAISS does much the same). A donor has points of more than one place.
+
+    Only where there are too few places for so many clusters, some stay where they were.
     """
     filled = sums.weights > 0
     counts = np.where(filled, sums.counts, 0)
     means = centroids.astype(np.float64)
     means[filled] = sums.totals[filled] / sums.weights[filled, None]
+    lengths = np.sqrt(_inner(sums, centroids, means) / np.where(filled, sums.weights, 1))
     generator = rng.numpy_rng(seed, "empty clusters")
-    signs = np.where(np.arange(means.shape[1]) % 2, 1.0, -1.0) / 1024
-    for empty in np.flatnonzero(~filled):
-        spare = np.maximum(counts - 1, 0).astype(np.float64)
+    for empty in _lost(means, filled, spherical):
+        spare = np.maximum(counts - 1, 0) * (lengths > 0)
         if spare.sum() == 0:
-            break  # as many points as clusters in use: the rest stays where it is
+            break
         donor = generator.choice(len(counts), p=spare / spare.sum())
-        means[empty] = means[donor] * (1 + signs)
-        means[donor] = means[donor] * (1 - signs)
+        apart = _direction(generator, means.shape[1]) * np.hypot(np.linalg.norm(means[donor]), lengths[donor]) / 1024
+        means[empty], means[donor] = means[donor] + apart, means[donor] - apart
+        lengths[empty] = lengths[donor]
         counts[empty] = counts[donor] // 2
         counts[donor] -= counts[empty]
+    return _placed(means, spherical)
+
+
+def _inner(sums: Sums, centroids: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """(K,) weighted sums of the points' squared distances to their mean; 0 where all points have one place."""
+    moved = sums.weights * np.square(means - centroids).sum(axis=1)
+    return np.where(sums.spread - moved > _ONE_PLACE * sums.spread, sums.spread - moved, 0.0)
+
+
+def _lost(means: np.ndarray, filled: np.ndarray, spherical: bool) -> np.ndarray:
+    """The clusters that have no points, or the centroid of one before them."""
+    kept = distinct(_placed(means, spherical), np.flatnonzero(filled))
+    return np.setdiff1d(np.arange(len(means)), kept)
+
+
+def _placed(means: np.ndarray, spherical: bool) -> np.ndarray:
+    """(K, D) float32 centroids, if `spherical` of length 1."""
     if spherical:
-        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        means = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     return means.astype(np.float32)
+
+
+def _direction(generator: np.random.Generator, dims: int) -> np.ndarray:
+    drawn = generator.standard_normal(dims)
+    return np.asarray(drawn / np.linalg.norm(drawn))
 
 
 def lloyd(

@@ -36,7 +36,7 @@ class DatasetKeys:
 
     name: str = "pascal5i"
     """A data set, by the name of its module here."""
-    root: str | None = None
+    root: str | None = key(None, path=True)
     """Folder of the data set."""
     list: str | None = None
     """Text file below root, or any path: an image a line (fss1000: a class); none = the set's own."""
@@ -119,7 +119,8 @@ def areas(dataset: Dataset, name: str) -> dict[int, int]:
     if unknown:
         raise ValueError(
             f"{name}: expected class indices 0..{len(dataset.class_names)} and {dataset.void}, got {unknown[:5]}; "
-            "is it a mask of another data set, or a colour image?"
+            "write void as 255 (65535 with more than 254 classes); numbers of objects, colours and other data sets"
+            " are no classes"
         )
     return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v not in (0, dataset.void)}
 

@@ -80,13 +80,13 @@ def dataset(root: str, list_file: str | None = None, num_folds: int = 1) -> Data
 
 def _photos(below: Path) -> dict[str, Path]:
     """Images by their path without extension, sorted."""
-    found = files.images_below(below)
-    doubled = next((paths for paths in found.values() if len(paths) > 1), None)
+    by_name = files.images_below(below)
+    doubled = next((paths for paths in by_name.values() if len(paths) > 1), None)
     if doubled:
         raise ValueError(f"expected one image for each mask, got {doubled[0]} and {doubled[1].name}; rename one")
-    if not found:
+    if not by_name:
         raise ValueError(f"expected images in {below}, found none; check dataset.root")
-    return {name: paths[0] for name, paths in found.items()}
+    return {name: paths[0] for name, paths in by_name.items()}
 
 
 def _name(photos: Mapping[str, Path], line: str) -> str:
@@ -105,26 +105,26 @@ def _classes(base: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
     if path is None:
         raise ValueError(f"expected the names of the classes in {text}, one a line, or {listed}; check dataset.root")
     if path.name == "labelmap.txt":
-        found: Any = _labelmap(files.read_list(base, path.name), path)
+        content: Any = _labelmap(files.read_list(base, path.name), path)
     else:
-        found = files.read_list(base, text.name) if path == text else _json(path)
-    names = _names(found, path)
+        content = files.read_list(base, text.name) if path == text else _json(path)
+    names = _names(content, path)
     if colour_file.is_file():
         return names, _colours(_json(colour_file), names, colour_file)
-    return names, _colours(found, names, path) if isinstance(found, dict) and not _numbered(found) else {}
+    return names, _colours(content, names, path) if isinstance(content, dict) and not _numbered(content) else {}
 
 
 def _labelmap(lines: list[str], path: Path) -> dict[str, list[int]]:
     """Colours by name of CVAT's name:r,g,b:parts:actions."""
-    found = {}
+    colours = {}
     for line in lines:
         name, _, rest = line.partition(":")
         numbers = rest.partition(":")[0].split(",")
         if not line.startswith("#"):
             if not all(number.strip().isdecimal() for number in numbers):
                 raise ValueError(f"{path}: expected lines of name:r,g,b::, got {line!r}")
-            found[name] = [int(number) for number in numbers]
-    return found
+            colours[name] = [int(number) for number in numbers]
+    return colours
 
 
 def _json(path: Path) -> Any:
@@ -138,22 +138,22 @@ def _numbered(value: Mapping[str, Any]) -> bool:
     return all(key.isdecimal() for key in value)
 
 
-def _names(found: Any, path: Path) -> tuple[str, ...]:
-    if isinstance(found, dict) and found and _numbered(found):
-        order = [key for key in sorted(found, key=int) if int(key) or found[key] not in _BACKGROUND]
+def _names(names: Any, path: Path) -> tuple[str, ...]:
+    if isinstance(names, dict) and names and _numbered(names):
+        order = [key for key in sorted(names, key=int) if int(key) or names[key] not in _BACKGROUND]
         if [int(key) for key in order] != list(range(1, len(order) + 1)):
             raise ValueError(f"{path}: expected the indices 1, 2, ... of the classes, got {', '.join(order[:9])}")
-        found = [found[key] for key in order]
-    elif isinstance(found, dict):
-        found = [name for name in found if name not in ("background", "void")]
-    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
-        raise ValueError(f'{path}: expected a list of names or {{"1": name, ...}}, got {str(found)[:60]}')
-    if len(found) == 1 and "," in found[0]:
-        raise ValueError(f"{path}: expected one name of a class a line, got {found[0]!r}; write one a line")
-    found = _without_background(found, path)
-    if len(set(found)) != len(found):
-        raise ValueError(f"{path}: expected different names of classes, got {len(found) - len(set(found))} doubled")
-    return tuple(found)
+        names = [names[key] for key in order]
+    elif isinstance(names, dict):
+        names = [name for name in names if name not in ("background", "void")]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{path}: expected a list of names or {{"1": name, ...}}, got {str(names)[:60]}')
+    if len(names) == 1 and "," in names[0]:
+        raise ValueError(f"{path}: expected one name of a class a line, got {names[0]!r}; write one a line")
+    names = _without_background(names, path)
+    if len(set(names)) != len(names):
+        raise ValueError(f"{path}: expected different names of classes, got {len(names) - len(set(names))} doubled")
+    return tuple(names)
 
 
 def _without_background(names: list[str], path: Path) -> list[str]:
@@ -173,15 +173,15 @@ def _without_background(names: list[str], path: Path) -> list[str]:
 def _colours(value: Any, names: tuple[str, ...], path: Path) -> dict[str, Colour]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected {{name: [r, g, b], ...}}, got {str(value)[:60]}")
-    found: dict[str, Colour] = {}
+    colours: dict[str, Colour] = {}
     for name, colour in ({"background": BLACK} | dict(value)).items():
         numbers = list(colour) if isinstance(colour, list | tuple) else []
         if len(numbers) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in numbers):
             raise ValueError(f"{path}: expected [r, g, b] of 0..255 for {name!r}, got {colour!r}")
-        found[name] = (numbers[0], numbers[1], numbers[2])
-    missing = [name for name in names if name not in found]
+        colours[name] = (numbers[0], numbers[1], numbers[2])
+    missing = [name for name in names if name not in colours]
     if missing:
         raise ValueError(f"{path}: expected a colour for every class, {missing[0]!r} has none")
-    if len(set(found.values())) != len(found):
-        raise ValueError(f"{path}: expected different colours, also from the background's, got {found}")
-    return found
+    if len(set(colours.values())) != len(colours):
+        raise ValueError(f"{path}: expected different colours, also from the background's, got {colours}")
+    return colours

@@ -75,22 +75,22 @@ def training(root: str, images: str | None, split: str | None = None) -> Dataset
 def _alphabetical(base: Path, split: str) -> tuple[str, ...]:
     if split not in SPLITS:
         raise ValueError(f"dataset.split: expected {', '.join(SPLITS)}, got {split!r}")
-    found = sorted(p.name for p in base.iterdir() if (p / "1.jpg").is_file()) if base.is_dir() else []
-    if len(found) != sum(SPLITS.values()):
+    folders = sorted(p.name for p in base.iterdir() if (p / "1.jpg").is_file()) if base.is_dir() else []
+    if len(folders) != sum(SPLITS.values()):
         raise ValueError(
-            f"expected {sum(SPLITS.values())} class folders with 1.jpg to 10.jpg in {base}, got {len(found)}; check "
+            f"expected {sum(SPLITS.values())} class folders with 1.jpg to 10.jpg in {base}, got {len(folders)}; check "
             "dataset.root, or name the classes to take in dataset.list=FILE, one a line"
         )
     start = {"train": 0, "val": SPLITS["train"], "test": SPLITS["train"] + SPLITS["val"]}[split]
-    return tuple(found[start : start + SPLITS[split]])
+    return tuple(folders[start : start + SPLITS[split]])
 
 
 def _photos(folder: Path) -> list[tuple[str, str]]:
     """(stem, extension) of the photos with a mask, in the order of their numbers."""
-    found = {p.stem: p.suffix for p in folder.glob("*") if p.suffix.lower() in _PHOTOS and _mask_of(p).is_file()}
-    if not found:
+    suffixes = {p.stem: p.suffix for p in folder.glob("*") if p.suffix.lower() in _PHOTOS and _mask_of(p).is_file()}
+    if not suffixes:
         raise ValueError(f"expected images 1.jpg and masks 1.png in {folder}; check dataset.root and dataset.list")
-    return sorted(found.items(), key=lambda item: (int(item[0]) if item[0].isdecimal() else 10**9, item[0]))
+    return sorted(suffixes.items(), key=lambda item: (int(item[0]) if item[0].isdecimal() else 10**9, item[0]))
 
 
 def _mask_of(photo: Path) -> Path:

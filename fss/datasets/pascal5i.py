@@ -7,6 +7,7 @@ from typing import Any
 
 from fss.datasets import Dataset, DatasetKeys
 from fss.datasets.parts import voc
+from fss.keys import key
 
 PASCAL_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -20,7 +21,7 @@ class Keys(DatasetKeys):
     """PASCAL-5i: dataset.root=VOC2012."""
 
     name: str = "pascal5i"
-    sbd: str | None = None
+    sbd: str | None = key(None, path=True)
     """Folder of SBD's cls/*.mat for jobs.prepare; none = looked for below and beside root."""
 
     def options(self) -> dict[str, Any]:

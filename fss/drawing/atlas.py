@@ -50,10 +50,10 @@ def crop(image: Picture, mask: np.ndarray, size: int, margin: float = 0.12) -> n
     there = pictures.to_rgb(image)[inside]
     paper[target] = np.where(mask[inside][..., None], there, (0.55 * there + 0.45 * 225).astype(np.uint8))
     region[target] = mask[inside]
-    found = np.array(Image.fromarray(paper).resize((size, size), Image.Resampling.LANCZOS))
+    tile = np.array(Image.fromarray(paper).resize((size, size), Image.Resampling.LANCZOS))
     small = np.asarray(Image.fromarray(region).resize((size, size), Image.Resampling.NEAREST))
-    found[pictures.outline(small, 2)] = pictures.BLUE
-    return found
+    tile[pictures.outline(small, 2)] = pictures.BLUE
+    return tile
 
 
 def page(rows: Sequence[AtlasRow], *, crops: int, size: int, columns: int = 2) -> np.ndarray:

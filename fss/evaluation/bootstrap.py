@@ -8,9 +8,9 @@ Each list (one seed of one fold) is resampled on its own and keeps its length. T
 protocol, with classes of their own: pooling them would add the noise of how many episodes fall to which fold, which
 no evaluation has. Classes are not fixed, for an episode draws its class.
 
-    found = replicate(columns)                       # one model
-    interval(found), interval(found, "fb_iou"), interval(found, 7)     # mIoU, FB-IoU, IoU of class 7
-    difference(replicate(other), found)              # paired: both models see the same weights
+    model = replicate(columns)
+    interval(model), interval(model, "fb_iou"), interval(model, 7)     # mIoU, FB-IoU, IoU of class 7
+    difference(replicate(other), model)              # paired: both models see the same weights
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class Stratum:
         """(S + 1,) of ``miou``, ``fb_iou`` or a class; None if the list does not show that class."""
         if isinstance(figure, str):
             return {"miou": self.miou, "fb_iou": self.fb_iou}[figure]
-        found = np.flatnonzero(self.classes == figure)
-        return self.iou[:, found[0]] if len(found) else None
+        columns = np.flatnonzero(self.classes == figure)
+        return self.iou[:, columns[0]] if len(columns) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +132,10 @@ class Replicates:
         return self._grouped(figure, 0)
 
     def _grouped(self, figure: str, part: int) -> dict[int, float]:
-        found: dict[int, list[float]] = {}
+        groups: dict[int, list[float]] = {}
         for key, stratum in self.strata.items():
-            found.setdefault(key[part], []).append(getattr(stratum, figure)[0])
-        return {key: float(np.mean(values)) for key, values in sorted(found.items())}
+            groups.setdefault(key[part], []).append(getattr(stratum, figure)[0])
+        return {key: float(np.mean(values)) for key, values in sorted(groups.items())}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,25 +174,25 @@ def replicate(columns: Columns, samples: int = 1000, seed: int = 0) -> Replicate
     return Replicates(seed, samples, columns.keys(), strata)
 
 
-def interval(found: Replicates, figure: str | int = "miou", level: float = LEVEL) -> Interval:
+def interval(model: Replicates, figure: str | int = "miou", level: float = LEVEL) -> Interval:
     """``miou``, ``fb_iou`` or the IoU of a class, with its percentile interval at `level`."""
-    values = found.values(figure)
+    values = model.values(figure)
     return Interval(float(values[0]), *_percentiles(values[1:], level))
 
 
-def difference(found: Replicates, base: Replicates, figure: str | int = "miou", level: float = LEVEL) -> Difference:
-    """`found` less `base`, paired: in each replicate both have the same episodes with the same weights.
+def difference(model: Replicates, base: Replicates, figure: str | int = "miou", level: float = LEVEL) -> Difference:
+    """`model` less `base`, paired: in each replicate both have the same episodes with the same weights.
 
     Raises:
         ValueError: if they were not measured on the same episodes, or not resampled alike.
     """
-    if (found.seed, found.samples) != (base.seed, base.samples) or not np.array_equal(found.keys, base.keys):
+    if (model.seed, model.samples) != (base.seed, base.samples) or not np.array_equal(model.keys, base.keys):
         raise ValueError(
-            f"expected two models on the same episodes with equal samples and seed, got {found.keys.shape[1]} and "
-            f"{base.keys.shape[1]} entries, {found.samples} and {base.samples} samples, seeds {found.seed} and "
+            f"expected two models on the same episodes with equal samples and seed, got {model.keys.shape[1]} and "
+            f"{base.keys.shape[1]} entries, {model.samples} and {base.samples} samples, seeds {model.seed} and "
             f"{base.seed}; evaluate both with the same dataset.*, fold=, shots=, episodes= and seed="
         )
-    values = found.values(figure) - base.values(figure)
+    values = model.values(figure) - base.values(figure)
     drawn = values[1:][~np.isnan(values[1:])]
     return Difference(float(values[0]), *_percentiles(drawn, level), float(np.mean(drawn < 0)))
 

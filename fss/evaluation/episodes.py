@@ -77,7 +77,9 @@ def pool(areas: Areas, classes: Sequence[int], rules: EpisodeRules) -> EpisodePo
     """
     if rules.order not in ORDERS:
         raise ValueError(f"expected an order of {', '.join(ORDERS)}, got {rules.order!r}")
-    large = {c: sorted(n for n, found in areas.items() if found.get(c, 0) >= rules.min_area) for c in sorted(classes)}
+    large = {
+        c: sorted(n for n, by_class in areas.items() if by_class.get(c, 0) >= rules.min_area) for c in sorted(classes)
+    }
     needed = rules.ways * rules.shots + 1
     supports = {c: tuple(names) for c, names in large.items() if len(names) >= needed}
     if len(supports) < rules.ways:
@@ -86,10 +88,10 @@ def pool(areas: Areas, classes: Sequence[int], rules: EpisodeRules) -> EpisodePo
             f"{len(supports)}; lower shots=, ways= or dataset.min_area=, or give more images"
         )
     queries = []
-    for name, found in areas.items():
-        shown = tuple(c for c in supports if found.get(c, 0) >= rules.min_area)
+    for name, by_class in areas.items():
+        shown = tuple(c for c in supports if by_class.get(c, 0) >= rules.min_area)
         if shown:
-            queries.append((name, tuple(c for c in supports if found.get(c, 0) > 0) if rules.tiny else shown))
+            queries.append((name, tuple(c for c in supports if by_class.get(c, 0) > 0) if rules.tiny else shown))
     return EpisodePool(rules, supports, tuple(queries))
 
 

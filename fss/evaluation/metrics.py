@@ -62,10 +62,10 @@ def count(prediction: np.ndarray, truth: np.ndarray, ways: int = 1) -> list[Coun
         yes, real = (prediction == label) & valid, truth == label
         both, predicted, true = (int(a.sum()) for a in (yes & real, yes, real))
         rows.append((both, predicted + true - both, predicted, true))
-    (behind, behind_union, *_), *found = rows
+    (behind, behind_union, *_), *foreground = rows
     return [
         Counts(both, union, behind * (way == 0), behind_union * (way == 0), predicted, true)
-        for way, (both, union, predicted, true) in enumerate(found)
+        for way, (both, union, predicted, true) in enumerate(foreground)
     ]
 
 
@@ -93,13 +93,13 @@ def summarise(columns: Columns) -> dict[str, object]:
     if not len(columns["class_id"]):
         raise ValueError("expected at least one episode, got none; the fold has no class with enough images")
     classes = columns["class_id"]
-    found: dict[str, object] = _figures(columns, "")
-    found["area_ratio"] = _ratio(columns["predicted"].sum(), columns["true"].sum())
-    found["episodes"] = int((columns["way"] == 0).sum())
-    found["classes"] = {int(c): _class_figures(columns, classes == c) for c in np.unique(classes)}
+    figures: dict[str, object] = _figures(columns, "")
+    figures["area_ratio"] = _ratio(columns["predicted"].sum(), columns["true"].sum())
+    figures["episodes"] = int((columns["way"] == 0).sum())
+    figures["classes"] = {int(c): _class_figures(columns, classes == c) for c in np.unique(classes)}
     if f"{MODEL}union" in columns:
-        found["model_resolution"] = _figures(columns, MODEL)
-    return found
+        figures["model_resolution"] = _figures(columns, MODEL)
+    return figures
 
 
 def _figures(columns: Columns, prefix: str) -> dict[str, object]:

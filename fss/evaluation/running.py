@@ -79,8 +79,8 @@ class Photos:
 
     def features(self, name: str) -> Features:
         """Each level (C, h, w) float16 on the CPU."""
-        found = self.store.get(self._key(name))
-        return self._compute([name])[0] if found is None else found
+        stored = self.store.get(self._key(name))
+        return self._compute([name])[0] if stored is None else stored
 
     def _key(self, name: str) -> str:
         if name not in self._keys:
@@ -89,11 +89,11 @@ class Photos:
 
     def _compute(self, names: Sequence[str]) -> list[Features]:
         pictures = [self.dataset.image(name) for name in names]
-        found = [{level: v.half().cpu() for level, v in f.items()} for f in self.extractor.stream(pictures)]
-        for name, features in zip(names, found, strict=True):
+        computed = [{level: v.half().cpu() for level, v in f.items()} for f in self.extractor.stream(pictures)]
+        for name, features in zip(names, computed, strict=True):
             self.store.put(self._key(name), features)
         self.computed += len(names)
-        return found
+        return computed
 
     def embedded(self, head: Head, name: str) -> Features:
         """What `head` makes of the image: tensors (1, ...) on the device."""
@@ -138,10 +138,10 @@ class Photos:
 
 def labels(mask: np.ndarray, classes: Sequence[int], void: int) -> np.ndarray:
     """(H, W) uint8 labels of an episode from class indices: way i of `classes` is i + 1, void 255, all else 0."""
-    found = np.where(mask == void, np.uint8(VOID), np.uint8(0))
+    drawn = np.where(mask == void, np.uint8(VOID), np.uint8(0))
     for way, class_id in enumerate(classes):
-        found[mask == class_id] = way + 1
-    return found
+        drawn[mask == class_id] = way + 1
+    return drawn
 
 
 @torch.inference_mode()
@@ -169,8 +169,8 @@ def _margins(head: Head, photos: Photos, query: Features, block: Sequence[Episod
     """(E, N, h, w) foreground minus background logit of every way of E episodes on one query."""
     ways = [way for episode in block for way in episode.ways]
     shown = [(name, way.class_id) for way in ways for name in way.supports]
-    found = [photos.embedded(head, name) for name, _ in shown]
-    support = {k: torch.cat([f[k] for f in found]).unflatten(0, (len(ways), -1)) for k in found[0]}
+    embedded = [photos.embedded(head, name) for name, _ in shown]
+    support = {k: torch.cat([f[k] for f in embedded]).unflatten(0, (len(ways), -1)) for k in embedded[0]}
     masks = torch.stack([photos.support(*pair) for pair in shown]).unflatten(0, (len(ways), -1))
     alike = {k: v.expand(len(ways), *v.shape[1:]) for k, v in query.items()}
     return capabilities.margins(head, alike, support, masks.to(photos.device), len(ways) // len(block))

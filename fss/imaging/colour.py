@@ -127,7 +127,7 @@ def _valid(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
     """(H, W) bool: where all bands hold numbers."""
     valid = np.ones(pixels.shape, bool)
     if pixels.dtype.kind == "f":
-        valid &= np.isfinite(pixels) & (np.abs(pixels) < _ABSURD)
+        valid &= np.abs(pixels.astype(np.float64)) < _ABSURD  # and finite
     if pixels.dtype.kind in "fi":
         valid &= ~np.isin(pixels, _SENTINELS)
     if nodata is not None:

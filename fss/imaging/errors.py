@@ -18,5 +18,6 @@ class BadImageError(ValueError):
 
 
 def damaged(error: BaseException) -> BadImageError:
-    """What an error of a decoder means."""
-    return BadImageError("truncated" if "truncated" in str(error).lower() else "broken", str(error))
+    """What an error of a decoder means; some decoders say no more than a number."""
+    told = str(error) if " " in str(error) else "its pixels cannot be decoded"
+    return BadImageError("truncated" if "truncated" in told.lower() else "broken", told)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 #: Decoders that may touch untrusted bytes. EPS and friends, which start other programs, are not among them. JPEG covers
 #: MPO, which Pillow does not know as a format to open.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
+_JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
+EXTENSIONS = _JPEGS | {".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
 #: Images that nobody here decodes: counted as inputs, so that they are refused by name and not overlooked.
 UNDECODED = frozenset({".heic", ".heif", ".jxl", ".jp2", ".svg", ".eps", ".psd", ".dng", ".cr2", ".nef", ".arw"})
 _OTHERS = {
@@ -32,8 +33,12 @@ _OTHERS = {
     "a JPEG 2000 image": re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", re.DOTALL),
     "an SVG drawing": re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", re.DOTALL),
     "a PostScript document": re.compile(rb"%!PS"),
-    "a web page, not an image": re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE),
     "a Photoshop document": re.compile(rb"8BPS"),
+}
+#: What was fetched in place of an image, and what to do then.
+_STAND_INS = {
+    "a web page, not an image; download the image itself": re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE),
+    "a git-lfs pointer, not the image; run git lfs pull": re.compile(rb"version https://git-lfs"),
 }
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -168,13 +173,15 @@ def open_header(data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own budget is checked below
             image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
-        raise BadImageError("too_large", str(error)) from error
+        raise BadImageError("too_large", f"more pixels than Pillow reads ({error}); cut it into pieces") from error
     except UNREADABLE as error:
         raise _foreign(data, formats) from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImageError(
-            "too_large", f"{width}x{height} is over the budget of {max_pixels} pixels (corpus.max_pixels)"
+            "too_large",
+            f"{width}x{height} is over the budget of {max_pixels} pixels; shrink it, or raise corpus.max_pixels of a "
+            "corpus",
         )
     if width == 0 or height == 0:
         raise BadImageError("unreadable", f"the header says {width}x{height}")
@@ -182,9 +189,10 @@ def open_header(data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int
 
 
 def _foreign(data: bytes, formats: tuple[str, ...]) -> BadImageError:
-    kind = next((kind for kind, pattern in _OTHERS.items() if pattern.match(data[:256])), None)
-    if kind is not None:
-        return BadImageError("unsupported", f"{kind}; convert it to one of {', '.join(formats)}")
+    known = _STAND_INS | {f"{kind}; convert it to one of {', '.join(formats)}": one for kind, one in _OTHERS.items()}
+    told = next((words for words, pattern in known.items() if pattern.match(data[:256])), None)
+    if told is not None:
+        return BadImageError("unsupported", told)
     return BadImageError("unreadable", f"not one of {', '.join(formats)}, or its header is damaged")
 
 

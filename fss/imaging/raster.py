@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 import math
 import zlib
 from typing import Any
@@ -67,14 +68,16 @@ class Raster:
         number = self.pixels.shape[2]
         if reading.bands is not None and number > 1:
             if max(reading.bands) > number:
-                raise BadImageError("bands", f"corpus.bands asks for band {max(reading.bands)}, there are {number}")
+                raise BadImageError("bands", f"bands= asks for band {max(reading.bands)}, there are {number}")
             return [band - 1 for band in reading.bands]
         if self.colour:
             return [0, 1, 2]
         bands = number - (self.alpha is not None)
         if bands > 3:
             raise BadImageError(
-                "bands", f"nothing says which of {bands} bands are red, green and blue; set corpus.bands=[3,2,1] or so"
+                "bands",
+                f"nothing says which of {bands} bands are red, green and blue; set bands=[3,2,1] or so, in a corpus "
+                "corpus.bands",
             )
         return [0, 1, 2] if bands == 3 else [0]
 
@@ -102,10 +105,8 @@ def read(data: bytes, max_pixels: int, reading: Reading = NO_READING) -> Raster 
         return _png(data, max_pixels)
     if data[:4] not in _TIFF:
         return None
-    import tifffile  # here, as it takes a tenth of a second and few files need it
-
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
+        with _tifffile().TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages.first
             if _is_plain(page) and (reading.bands is None or page.samplesperpixel == 1):
                 return None
@@ -124,14 +125,20 @@ def size(data: bytes) -> tuple[int, int, int] | None:
     """
     if data[:4] not in _TIFF:
         return None
-    import tifffile
-
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
+        with _tifffile().TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages.first
             return page.imagewidth, page.imagelength, _orientation(page)
     except Exception as error:  # as above
         raise damaged(error) from error
+
+
+def _tifffile() -> Any:
+    """The module, imported here for it takes a tenth of a second. What it logs its errors say too."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return tifffile
 
 
 def _is_plain(page: Any) -> bool:
@@ -168,12 +175,14 @@ def _check_budget(page: Any, max_pixels: int) -> None:
     width, height, samples = page.imagewidth, page.imagelength, page.samplesperpixel
     if width < 1 or height < 1 or page.imagedepth != 1 or page.dtype is None:
         raise BadImageError("broken", f"the header says {width}x{height} and {page.bitspersample} bits")
+    if page.dtype.kind not in "buif":
+        raise BadImageError("unsupported", "complex numbers; save what is to be seen of them, as their magnitude")
     needed = width * height * samples * page.dtype.itemsize
     if width * height > max_pixels or needed > _BYTES * max_pixels:
         raise BadImageError(
             "too_large",
             f"{width}x{height} in {samples} bands are {needed} bytes, over the budget of {max_pixels} pixels of "
-            f"{_BYTES} bytes (corpus.max_pixels)",
+            f"{_BYTES} bytes; cut it into pieces, or raise corpus.max_pixels of a corpus",
         )
     if len(page.dataoffsets) > width * height * samples:
         raise BadImageError("broken", f"{len(page.dataoffsets)} pieces of a picture of {width}x{height}")

@@ -57,6 +57,11 @@ def render(seed: int, index: int, size: int = 160) -> tuple[Image.Image, np.ndar
     return Image.fromarray(_photograph(canvas, g, noise)), _mask(layers, size)
 
 
+def files(index: int) -> tuple[str, str]:
+    """Where a corpus has the image of a scene, and its mask."""
+    return f"JPEGImages/{index:06d}.jpg", f"SegmentationClass/{index:06d}.png"
+
+
 def write(
     folder: Path,
     count: int,
@@ -76,13 +81,14 @@ def write(
     stop = count if stop is None else stop
     if not 0 <= start <= stop <= count:
         raise ValueError(f"start and stop must satisfy 0 <= start <= stop <= count = {count}, got {start} and {stop}")
-    images, masks, sets = (folder / name for name in ("JPEGImages", "SegmentationClass", "ImageSets"))
-    for made in (images, masks, sets):
+    sets = folder / "ImageSets"
+    for made in (folder / "JPEGImages", folder / "SegmentationClass", sets):
         made.mkdir(parents=True, exist_ok=True)
     for index in range(start, stop):
         image, mask = render(seed, index, size)
-        image.save(images / f"{index:06d}.jpg", quality=_JPEG_QUALITY)
-        Image.fromarray(mask).save(masks / f"{index:06d}.png")
+        photo, drawn = files(index)
+        image.save(folder / photo, quality=_JPEG_QUALITY)
+        Image.fromarray(mask).save(folder / drawn)
     first_val = count - round(val * count)
     for name, stems in (("train", range(first_val)), ("val", range(first_val, count))):
         (sets / f"{name}.txt").write_text("".join(f"{stem:06d}\n" for stem in stems))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fss.keys import POSITIVE, SHARE, at_least, idle, key, one_of, problems, up_to
+from fss.keys import POSITIVE, SHARE, at_least, idle, key, missing, one_of, problems, up_to
 
 
 @dataclass
@@ -61,3 +61,30 @@ def test_keys_that_do_nothing_say_why_and_what_would_let_them_act():
     assert silent["angle"] == ("with group.kind=plain", "set group.kind=fancy")
     assert silent["fallback"] == ("beside group.size=3", "leave group.size out")
     assert idle(Keys(kind="fancy"))["colour"] == ("without size", "set size")
+
+
+@dataclass
+class Places:
+    weights: str | None = key(None, path=("random",))
+    images: list[str] = key([], path=True)
+    shares: dict[str, float] = key({}, path=True)
+    name: str = "nowhere"
+
+
+@dataclass
+class Above:
+    places: Places = key(Places)
+
+
+def test_paths_that_are_not_there_are_told_and_nothing_else_is(tmp_path):
+    here = str(tmp_path)
+    assert missing(Above()) == []
+    sound = Places("random", [here, "s3://bucket/x", f"{here}/{{0..9}}.tar", f"{here}/*.jpg"], {here: 0.5})
+    assert missing(Above(sound)) == []
+    lost = [f"{here}/{number}" for number in range(4)]
+    told = missing(Above(Places(lost[0], [here, lost[1], lost[2]], {lost[3]: 0.5})))
+    names = ("places.weights", "places.images", "places.images", "places.shares")
+    assert told == [
+        f"{name}: expected a file or a folder, there is no {path}; set {name}=PATH"
+        for name, path in zip(names, lost, strict=True)
+    ]

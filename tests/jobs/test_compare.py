@@ -165,7 +165,7 @@ def test_evaluations_are_found_or_explained(runs):
     os.utime(new / "metrics.json", (2e9, 2e9))
     (runs / "A" / "evaluate" / "zz").mkdir()
     assert find(runs / "A") == new.resolve()
-    with pytest.raises(ValueError, match=r"expected an evaluation .* found none; python -m jobs.evaluate writes one"):
+    with pytest.raises(ValueError, match=r"expected an evaluation .* found none; jobs.evaluate writes one"):
         compute(load([runs / "absent"]))
     with pytest.raises(ValueError, match="an evaluation of an older version lacks episodes_sha256; evaluate that"):
         Evaluation.read(write(runs / "old", rows("x", GOOD), sha=""))

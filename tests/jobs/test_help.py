@@ -53,7 +53,7 @@ def test_every_job_says_what_it_does_its_keys_and_presets(job):
     text = answer(one, ["--help"])
     assert one.name == job
     assert text.startswith(one.text.strip().splitlines()[0])
-    assert len(re.findall(rf"^    python -m jobs\.{job} ", text, re.MULTILINE)) >= 2, "two examples"
+    assert len(re.findall(rf"^    {re.escape(help.python())} -m jobs\.{job} ", text, re.MULTILINE)) >= 2, "two examples"
     assert len(one.keys) >= 4
     for key in one.keys:
         assert re.search(rf"^  {re.escape(key)}=", text, re.MULTILINE), key
@@ -73,6 +73,22 @@ def test_the_examples_of_help_are_right(job, tmp_path):
     for line in examples:
         arguments = [re.sub(r"^model=FOLDER$", f"model={tmp_path}", one) for one in shlex.split(line)]
         one.load(arguments)
+
+
+def test_examples_name_the_python_that_runs_as_it_is_called_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for executable, path, called in (
+        (tmp_path / ".venv/bin/python", "/usr/bin", ".venv/bin/python"),
+        (tmp_path.parent / "bin/python", tmp_path.parent / "bin", "python"),
+        (tmp_path.parent / "bin/python", "/usr/bin", str(tmp_path.parent / "bin/python")),
+        (tmp_path.parent / "my venv/bin/python", "/usr/bin", f"'{tmp_path.parent}/my venv/bin/python'"),
+    ):
+        executable.parent.mkdir(parents=True, exist_ok=True)
+        executable.touch(mode=0o755)
+        monkeypatch.setattr(sys, "executable", str(executable))
+        monkeypatch.setenv("PATH", str(path))
+        assert f"\n    {called} -m jobs.predict " in answer(PREDICT, ["--help"])
+    assert "Command: python -m" not in answer(PREPARE, ["--help", "experiment"])
 
 
 def test_a_key_with_its_meaning_default_and_choices():
@@ -108,7 +124,7 @@ def test_a_group_with_its_keys_and_presets():
     assert "  pair.nearest=0.5\n" in answer(PREPARE, ["--help", "pair"])
     text = answer(PREPARE, ["--help", "experiment"])
     assert "  tiny\n      Every stage on a handful of scenes" in text
-    assert "Command: python -m jobs.pipeline experiment=tiny" in text
+    assert f"Command: {help.python()} -m jobs.pipeline experiment=tiny" in text
 
 
 def test_help_on_what_is_not_there_names_what_is_near():

@@ -61,6 +61,23 @@ def test_contradictions_that_may_only_follow_from_a_mistake_are_not_told():
     assert "seed: expected a whole number" in text
 
 
+def test_paths_that_are_not_there_are_told_beside_mistakes_of_form(tmp_path, monkeypatch):
+    """Where workers see other files than this machine nobody can say."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    paths = ("corpus.root", "dataset.root", "backbone.weights", "train.init_from", "train.mix", "episode_list")
+    given = [f"{key}={tmp_path}/{key}" for key in paths if key != "train.mix"]
+    given += ["experiment=photos", f"train.mix={{{tmp_path}/train.mix: 0.5}}"]
+    assert load(given).corpus.root == f"{tmp_path}/corpus.root"
+    text = told(load, *given, "trian.lr=1")
+    for key in paths:
+        assert f"\n  {key}: expected a file or a folder, there is no {tmp_path}/{key}; set {key}=PATH" in text
+    assert len(text.splitlines()) == 2 + len(paths)
+    assert len(told(load, *given, "trian.lr=1", "cluster.address=auto").splitlines()) == 1
+    text = told(PREDICT.load, "modle=m", f"query={tmp_path}/gone", f"support=[{tmp_path},{tmp_path}/lost]")
+    assert f"query: expected a file or a folder, there is no {tmp_path}/gone" in text
+    assert f"support: expected a file or a folder, there is no {tmp_path}/lost" in text
+
+
 def test_a_group_of_keys_takes_no_value():
     assert told(load, "train=5") == "train: expected one of its keys and a value, such as tasks, got '5'"
     assert told(load, "seed.x=5") == "seed: expected a whole number, got {'x': '5'}"

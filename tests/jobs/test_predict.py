@@ -1,7 +1,10 @@
 """Users' own images through the predict command, and the errors of the sync command."""
 
+import json
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from fss.segmenter import Segmenter
@@ -107,6 +110,36 @@ def test_nothing_is_overwritten_unasked(model, own):
         run(model, own)
     run(model, own, "overwrite=true")
     assert all((before[name] == mask).all() for name, mask in masks(own).items())
+
+
+def test_no_other_folder_is_written_into(model, own):
+    before = sorted(path.name for path in (own / "queries").iterdir())
+    with pytest.raises(ValueError, match=r"out: expected a new or empty folder, .*\(predict\.json\), got .*/queries"):
+        run(model, own, f"out={own}/queries", "overwrite=true")
+    assert sorted(path.name for path in (own / "queries").iterdir()) == before
+
+
+def test_a_folder_of_masks_says_what_made_them(model, own):
+    run(model, own)
+    told = json.loads((own / "out" / "predict.json").read_text())
+    assert (told["model"], told["support"], told["threshold"]) == (str(model), str(own / "a.jpg"), 0.5)
+    assert told["sha256"] == Segmenter.load(model).about["sha256"]
+
+
+def test_bands_and_range_are_read_as_the_corpus_was(model, own, capsys):
+    pixels = np.random.default_rng(0).integers(0, 3000, (13, 40, 40)).astype(np.uint16)
+    path = own / "sentinel.tif"
+    tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="separate")
+    with pytest.raises(ValueError, match=r"none of the 1 images at query=.*sentinel\.tif could be read, see above"):
+        run(model, own, f"query={path}")
+    assert "sentinel.tif: bands: nothing says which of 13 bands are red, green and blue; set bands=[3,2,1] or so" in (
+        capsys.readouterr().out
+    )
+    run(model, own, f"query={path}", "bands=[4,3,2]", "range=[0,3000]")
+    shown = np.asarray(Image.open(own / "out" / "sentinel.overlay.jpg"))
+    assert shown.shape == (40, 40, 3)
+    with pytest.raises(ValueError, match=r"bands: expected one or three numbers of bands from 1, .* got \[4, 3\]"):
+        run(model, own, "bands=[4,3]")
 
 
 def test_two_queries_of_one_name_are_refused(model, own):

@@ -199,6 +199,25 @@ def test_images_that_cannot_be_used_are_named_after_the_others_are_counted(tmp_p
     assert "aeroplane 2, bicycle 0" in capsys.readouterr().out
 
 
+def test_a_set_that_shows_no_class_is_an_error(tmp_path, capsys):
+    root = write_voc(tmp_path / "VOC2012")
+    for path in (root / "SegmentationClass").iterdir():
+        Image.new("L", SIZE).save(path)
+    for path in (root / "benchmark_RELEASE" / "dataset" / "cls").iterdir():
+        path.unlink()
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("a\nb\n")
+    with pytest.raises(ValueError, match=r"expected classes on at least dataset.min_area=4 pixels of an image, no im"):
+        run("dataset=pascal5i", f"dataset.root={root}")
+    assert "20 classes are on no image" in capsys.readouterr().out
+
+
+def test_annotations_of_photos_that_are_not_there_are_counted(tmp_path, capsys):
+    write_json(tmp_path, [annotation(1, [box(0, 0, 3, 2)]), annotation(1, [box(0, 0, 4, 4)], image=43)])
+    next((tmp_path / "val2014").glob("*43.jpg")).unlink()
+    run("dataset=coco20i", f"dataset.root={tmp_path}")
+    assert "1 masks written, 0 were there, 1 without an image left out" in capsys.readouterr().out
+
+
 def test_fss1000_counts(tmp_path, capsys):
     test_fss1000.write(tmp_path, ["cup"], numbers=range(1, 11))
     test_fss1000.write(tmp_path, ["mug"], numbers=(1, 2, 3))

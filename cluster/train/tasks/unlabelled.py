@@ -124,6 +124,6 @@ def corpus_of(run: str) -> Manifest:
     if found is None:
         raise ValueError(
             f"train.unlabelled_run: expected the folder of a run with a corpus, there is no shard/manifest.json in "
-            f"{run}; run python -m jobs.shard with that name=, root= and corpus.root= first"
+            f"{run}; run jobs.shard with that name=, root= and corpus.root= first"
         )
     return found

@@ -49,8 +49,8 @@ def dataset(root: str, split: str, list_file: str | None, folds: str, year: int 
 
     def mask_file(name: str) -> Path:
         folder, _, stem = name.partition("/")
-        found = part(folder)
-        return found.masks / f"{stem}.png" if found.masks else found.instances
+        own = part(folder)
+        return own.masks / f"{stem}.png" if own.masks else own.instances
 
     return Dataset(
         names=names,
@@ -121,22 +121,22 @@ class CocoPart:
         """Stems of the images that have a mask, sorted."""
         with_mask = {p.stem for p in self.masks.glob("*.png")} if self.masks else load_instances(self.instances).keys()
         there = {p.stem for p in self.images.iterdir() if p.suffix.lower() in images.EXTENSIONS}
-        found = sorted(there & set(with_mask))
-        if not found:
+        stems = sorted(there & set(with_mask))
+        if not stems:
             raise ValueError(f"expected the images of {self.masks or self.instances} in {self.images}, found none")
-        if len(found) < len(with_mask):
-            lost = len(with_mask) - len(found)
+        if len(stems) < len(with_mask):
+            lost = len(with_mask) - len(stems)
             logger.info("%s: %d images with masks are not there, left out", self.images, lost)
-        return found
+        return stems
 
     def mask(self, stem: str) -> np.ndarray:
         """(H, W) uint8 class mask of an image."""
         if self.masks:
             return files.read_mask(self.masks / f"{stem}.png")
-        found = load_instances(self.instances).get(stem)
-        if found is None:
+        annotated = load_instances(self.instances).get(stem)
+        if annotated is None:
             raise ValueError(f"expected objects of {stem} in {self.instances}, found none; check dataset.list")
-        return draw(found)
+        return draw(annotated)
 
 
 def open_part(base: Path, part: str) -> CocoPart:

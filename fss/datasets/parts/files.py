@@ -91,10 +91,10 @@ def read_stored_size(path: Path) -> tuple[int, int, int]:
 
 def images_below(folder: Path) -> dict[str, list[Path]]:
     """The image files below `folder`, of any extension in any case, by their paths without it, sorted."""
-    found: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.EXTENSIONS and p.is_file()):
-        found.setdefault(without_suffix(path.relative_to(folder).as_posix()), []).append(path)
-    return found
+        by_stem.setdefault(without_suffix(path.relative_to(folder).as_posix()), []).append(path)
+    return by_stem
 
 
 def image_file(folder: Path, name: str) -> Path:
@@ -114,17 +114,17 @@ def masks_of(photos: Iterable[str], folder: Path) -> tuple[dict[str, Path], list
     Raises:
         ValueError: for two masks of a photo.
     """
-    known, found, lost = set(photos), dict[str, Path](), list[Path]()
+    known, by_photo, lost = set(photos), dict[str, Path](), list[Path]()
     for name, paths in images_below(folder).items():
         photo = next((one for one in _photo_names(name) if one in known), None)
         for path in paths:
             if photo is None:
                 lost.append(path)
-            elif photo in found:
-                raise ValueError(f"expected one mask of {photo}, got {found[photo]} and {path}; take one away")
+            elif photo in by_photo:
+                raise ValueError(f"expected one mask of {photo}, got {by_photo[photo]} and {path}; take one away")
             else:
-                found[photo] = path
-    return found, lost
+                by_photo[photo] = path
+    return by_photo, lost
 
 
 def _photo_names(mask: str) -> Iterator[str]:

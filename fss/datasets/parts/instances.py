@@ -45,13 +45,13 @@ class _Account:
     """What a file holds that cannot be used as it stands, by kind: the ids of its annotations."""
 
     path: Path
-    found: dict[str, list[Any]] = field(default_factory=dict)
+    ids: dict[str, list[Any]] = field(default_factory=dict)
 
     def add(self, kind: str, annotation: Mapping[str, Any]) -> None:
-        self.found.setdefault(kind, []).append(annotation.get("id"))
+        self.ids.setdefault(kind, []).append(annotation.get("id"))
 
     def tell(self, total: int) -> None:
-        for kind, ids in sorted(self.found.items()):
+        for kind, ids in sorted(self.ids.items()):
             shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
             logger.warning("%s: %d of %d annotations, %s: ids %s", self.path, len(ids), total, kind, shown)
 
@@ -111,11 +111,11 @@ def _classes(document: Mapping[str, Any], annotations: Sequence[Mapping[str, Any
             f"expected COCO's 80 categories, got {', '.join(sorted(foreign)[:5])}; a set with classes of its own "
             "is read by dataset=folder: images, masks of class indices, and classes.txt"
         )
-    found = {number: _NUMBER[names[number].strip().lower()] for number in used}
-    moved = [f"{number} {names[number]}" for number in sorted(used) if CLASS_OF.get(number) != found[number]]
+    numbers = {number: _NUMBER[names[number].strip().lower()] for number in used}
+    moved = [f"{number} {names[number]}" for number in sorted(used) if CLASS_OF.get(number) != numbers[number]]
     if moved:
         logger.warning("%s: categories have other ids than COCO's, read by name: %s", path, ", ".join(moved[:9]))
-    return found
+    return numbers
 
 
 def _images(listed: Sequence[Mapping[str, Any]], path: Path) -> tuple[dict[int, str], dict[str, tuple[int, int]]]:
@@ -167,12 +167,12 @@ def _polygons(
         account.add("a flat list of coordinates, read as one polygon", one)
         given = [given]
     # Fewer than 3 points have no area, and pycocotools would take 2 for a box.
-    found = [part for part in given if len(part) >= 6]
-    if not found:
+    drawable = [part for part in given if len(part) >= 6]
+    if not drawable:
         account.add("no polygon of three points, left out", one)
         return None
     longest = _LONGEST * (height + width)
-    for part in found:
+    for part in drawable:
         if len(part) % 2:
             raise ValueError("a polygon of an odd number of coordinates")
         if not math.isfinite(sum(part)):
@@ -181,7 +181,7 @@ def _polygons(
             raise ValueError(f"an outline of more than {longest} pixels")
         if max(map(abs, part)) > longest:
             raise ValueError("coordinates far from the image")
-    return found
+    return drawable
 
 
 def _length(part: list[float]) -> float:

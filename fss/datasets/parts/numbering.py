@@ -49,16 +49,16 @@ def by_colour(colours: Mapping[str, Colour], names: tuple[str, ...], void: int) 
     table = {int(masks.packed(np.array(colour))): index[name] for name, colour in colours.items() if name in index}
 
     def read(drawn: Drawn) -> np.ndarray:
-        found = masks.packed(masks.colours(drawn))
-        values, inverse = np.unique(found, return_inverse=True)
+        painted = masks.packed(masks.colours(drawn))
+        values, inverse = np.unique(painted, return_inverse=True)
         unknown = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in values if int(v) not in table]
         if unknown:
-            share = np.isin(found, [v for v in values if int(v) not in table]).mean()
+            share = np.isin(painted, [v for v in values if int(v) not in table]).mean()
             raise ValueError(
                 f"expected the colours of the classes, got also {unknown[:3]} in {100 * share:.2g} % of the pixels; "
                 "see colours.json; resizing and JPEG make colours in between: save masks without"
             )
-        return files.narrow(np.array([table[int(v)] for v in values])[inverse].reshape(found.shape))
+        return files.narrow(np.array([table[int(v)] for v in values])[inverse].reshape(painted.shape))
 
     return lambda path: files.by_name(path, read)
 
@@ -92,12 +92,12 @@ class Palettes:
 
 def _one(drawn: Drawn, white: bool) -> np.ndarray:
     """0, 1 and void of a mask in a set of one class; other numbers as they are."""
-    found = masks.numbers(drawn)
-    if white and (found == 1).any() and (found == VOID).any():
+    numbers = masks.numbers(drawn)
+    if white and (numbers == 1).any() and (numbers == VOID).any():
         raise ValueError(
             "expected 0 and 255 as in other masks of the set, got 1 too; use 1 and 255 (void) in all of them"
         )
-    return files.narrow(np.where(found == VOID, 1, found) if white else found)
+    return files.narrow(np.where(numbers == VOID, 1, numbers) if white else numbers)
 
 
 def _only_white(paths: Sequence[Path], read: Callable[[Drawn], np.ndarray], most: int) -> bool:
@@ -108,10 +108,10 @@ def _only_white(paths: Sequence[Path], read: Callable[[Drawn], np.ndarray], most
     white = False
     for number, path in enumerate(_order(paths)):
         with contextlib.suppress(ValueError):
-            found = files.by_name(path, read)
-            if ((found != 0) & (found != VOID)).any():
+            numbers = files.by_name(path, read)
+            if ((numbers != 0) & (numbers != VOID)).any():
                 return False
-            white = white or bool((found == VOID).any())
+            white = white or bool((numbers == VOID).any())
         if white and number >= most:
             break
     return white

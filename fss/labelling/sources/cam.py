@@ -32,18 +32,18 @@ class Keys(MapKeys):
     """Source `cam`: where a classifier sees what an image-level name means."""
 
     name: str = "cam"
-    maps: str | None = key(None, when={"gate": True})
+    maps: str | None = key(None, when={"gate": True}, path=True)
     maps_kind: str = key("saliency", one_of("saliency", "classes"), when={"gate": True, "maps": True})
-    names: str | None = None
+    names: str | None = key(None, path=True)
     """Table of image-level names, .csv or .tsv: image, names; none = the class masks of the data set's training images
     (train.images), reduced to the names of the classes that the fold does not test."""
-    words: str | None = None
+    words: str | None = key(None, path=True)
     """Word vectors of names and of the classifier's classes: .vec, .txt, fastText's .bin, .npz, .safetensors."""
     classifier: str = "vgg16"
     """An image classifier of torchvision."""
-    classifier_weights: str | None = None
+    classifier_weights: str | None = key(None, path=("torchvision", "random"))
     """The file of its weights, all layers, or torchvision, or random."""
-    classes: str | None = None
+    classes: str | None = key(None, path=True)
     """Names of its classes in its order, one a line; none = those of torchvision's ImageNet weights."""
     exclude: list[str] = key([])
     """Its classes that are called like these are not asked for."""

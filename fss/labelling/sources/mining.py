@@ -21,7 +21,7 @@ class Keys(SourceKeys):
     name: str = "mining"
     levels: list[str] = key(["mid"], one_of(*LEVELS))
     """Backbone levels whose embeddings, side by side, are looked at: those of the model."""
-    model: str | None = None
+    model: str | None = key(None, path=True)
     """Exported mining model, or run's folder, whose latent classes label the images."""
 
 

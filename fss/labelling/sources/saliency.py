@@ -30,7 +30,7 @@ SALIENT = 128
 class MapKeys(SourceKeys):
     """Where salient pixels come from."""
 
-    maps: str | None = None
+    maps: str | None = key(None, path=True)
     """Folder of maps named as the images, PNG; none = the salient side of the backbone's own normalised cut."""
     maps_kind: str = key("saliency", one_of(*KINDS), when={"maps": True})
     """What `maps` hold: `saliency` from 0 to 255, salient from 128 on, or `classes`: all but 0 and void (255)."""

@@ -1,10 +1,12 @@
 """Damage does not spread: whatever is flipped, cut or emptied of the files that a run leaves, no other changes."""
 
+import dataclasses
 import re
 import shutil
 
 import pytest
 
+from cluster.evaluate import measured
 from tests.cluster.crashes import here
 
 #: Model that is measured without training; one of the stages reads each kind of file.
@@ -13,8 +15,8 @@ MEASURED = ("model=prototype", "cluster.features_gib=1", "episodes=4", "shots=1"
 TOLD = re.compile(r"(\.lock|timing\.json|\.mlflow\.json|\.jsonl)$")
 
 
-def command(configure, root):
-    with here(configure(root, *MEASURED)) as run:
+def command(config, root):
+    with here(dataclasses.replace(config, root=str(root))) as run:
         for stage in ("pair", "evaluate"):
             run.ensure(stage)
 
@@ -46,9 +48,23 @@ def hurt(data, how):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(configure, tmp_path_factory):
+def config(configure, tmp_path_factory):
+    """Put together once, for hundreds of commands."""
+    return configure(tmp_path_factory.mktemp("none"), *MEASURED)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_bars_are_drawn():
+    """The bars of the classes take longer to draw than all the rest of a command; their file is there all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measured, "bars", lambda figures, *_: repr(figures).encode())
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory):
     root = tmp_path_factory.mktemp("undisturbed")
-    command(configure, root)
+    command(config, root)
     return root
 
 
@@ -62,7 +78,7 @@ def test_every_kind_of_file_is_there(undisturbed):
 @pytest.mark.parametrize(
     ("how", "early"), [("flipped", True), ("flipped", False), ("cut", True), ("emptied", True), ("emptied", False)]
 )
-def test_damage_does_not_spread(undisturbed, configure, tmp_path, how, early):
+def test_damage_does_not_spread(undisturbed, config, tmp_path, how, early):
     wanted = contents(undisturbed)
     spread = {}
     for one in sorted({kind(name) for name in wanted}):
@@ -75,7 +91,7 @@ def test_damage_does_not_spread(undisturbed, configure, tmp_path, how, early):
                 damaged[name] = hurt(data, how)
                 (root / name).write_bytes(damaged[name])
         try:
-            command(configure, root)
+            command(config, root)
         except ValueError as error:  # says which file it is
             if not any(name.rpartition("/")[2] in str(error) for name in damaged):
                 spread[one] = f"{type(error).__name__}: {error}"

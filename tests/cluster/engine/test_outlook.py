@@ -37,19 +37,46 @@ def test_before_anything_is_done_all_would_run(run):
     assert not run.folder.exists()
 
 
+def test_how_much_there_is_to_do_is_known_before_any_work(run):
+    told = dict(line.split(" ", 1) for line in lines(run, "shard", "sample", "kmeans", "label", "pair", "train"))
+    assert told["shard"].endswith(": images 36, shards 3")
+    for name, size in (
+        ("sample", "shards 3"),
+        ("kmeans", "iterations 5"),
+        ("label", "shards 3"),
+        ("pair", "groups 2"),
+        ("train", "steps 8, episodes 32"),
+    ):
+        assert told[name].endswith(f": {size}")
+    (evaluate,) = lines(run, "evaluate")
+    assert evaluate.endswith(": episodes 16")
+
+
+def test_some_shards_are_as_many_as_there_are_at_most(configure, tmp_path):
+    overrides = ("source.shards=2", "quality.shards=9", "fold=all", "source.restarts=3", "backbone.weights=pretrain")
+    sample, quality, kmeans, pretrain, evaluate = lines(
+        Run(configure(tmp_path, *overrides), STAGES), "sample", "quality", "kmeans", "pretrain", "evaluate"
+    )
+    assert sample.endswith(": shards 2")
+    assert quality.endswith(": shards 3")
+    assert kmeans.endswith(": iterations 15")
+    assert pretrain.endswith(": steps 6")
+    assert evaluate.endswith(": episodes of each fold 16")
+
+
 def test_what_is_done_is_skipped_and_what_it_holds_is_known(run):
     folder = finish(run, "shard", {"a.tar": b"1234", "b.tar": b"56"})
     before = sorted(folder.rglob("*"))
     shard, label = lines(run, "shard", "label")
-    assert shard == f"shard skip (done) {folder}: 2 files; images 24"
-    assert label.endswith(": reads 2 files of shard")
+    assert shard == f"shard skip (done) {folder}: files 2; images 24"
+    assert label.split()[1] == "run"
     assert sorted(folder.rglob("*")) == before
 
 
 def test_a_file_that_was_cut_short_is_made_again(run):
     folder = finish(run, "shard", {"a.tar": b"1234", "b.tar": b"56"})
     (folder / "a.tar").write_bytes(b"12")
-    assert lines(run, "shard") == [f"shard run {folder}: 1 files are missing or cut short"]
+    assert lines(run, "shard") == [f"shard run {folder}: images 36, shards 3; 1 files are missing or cut short"]
     assert (folder / "manifest.json").exists()
 
 
@@ -57,7 +84,7 @@ def test_units_that_are_done_are_counted(run):
     folder = run.folder / "label" / run.identity("label")[2]
     for name in ("00000", "00001"):
         publish.write_sealed(folder / ".units" / f"{name}.json", {"files": [], "counts": {}})
-    assert lines(run, "label") == [f"label run {folder}: goes on after 2 units that are done"]
+    assert lines(run, "label") == [f"label run {folder}: shards 3; goes on after 2 units that are done"]
 
 
 def test_a_stage_whose_settings_need_a_file_that_is_not_there_says_so(configure, tmp_path):
@@ -66,3 +93,9 @@ def test_a_stage_whose_settings_need_a_file_that_is_not_there_says_so(configure,
     assert shard.startswith("shard run ")
     assert label.startswith("label cannot be told: ")
     assert "/nowhere.pth" in label
+
+
+def test_why_is_told_once(configure, tmp_path):
+    told = lines(Run(configure(tmp_path, "corpus.root=/nowhere"), STAGES), "shard", "sample", "label")
+    assert [line.partition(" cannot be told: ")[2] for line in told][1:] == ["see shard", "see shard"]
+    assert "/nowhere" in told[0]

@@ -45,3 +45,16 @@ def test_results_go_to_a_folder_of_their_own(tmp_path):
         places.own_folder(str(tmp_path / "thesis.tex"), "out", "metrics.json")
     (tmp_path / "metrics.json").touch()
     assert places.own_folder(str(tmp_path), "out", "metrics.json") == tmp_path
+
+
+def test_a_result_in_one_file_replaces_only_its_like(tmp_path):
+    file = tmp_path / "plan.json"
+    assert places.own_file(str(file), "out", "bottleneck") == file
+    file.write_text('{"bottleneck": "label"}')
+    assert places.own_file(str(file), "out", "bottleneck") == file
+    for other in ("Dear diary", "[]", '{"name": "mine"}'):
+        file.write_text(other)
+        with pytest.raises(ValueError, match=r"out: expected a new file, .*plan\.json, which is another; set another"):
+            places.own_file(str(file), "out", "bottleneck")
+    with pytest.raises(ValueError, match=r"out: expected a file, .* is a folder; set out=.*/NAME\.json"):
+        places.own_file(str(tmp_path), "out", "bottleneck")

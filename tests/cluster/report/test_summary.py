@@ -1,8 +1,5 @@
 """The closing words of a pipeline name commands that work as they stand, in a shell where nothing is activated."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from cluster.report import summary
@@ -24,10 +21,3 @@ from cluster.tracking.shipper import default_tracking_uri
 )
 def test_how_to_open_the_tracking_page(root, uri, told):
     assert told in summary._ui(root, uri or default_tracking_uri(root))
-
-
-def test_python_is_named_so_that_a_shell_finds_it(monkeypatch):
-    monkeypatch.setattr(sys, "executable", str(Path.cwd() / ".venv" / "bin" / "python"))
-    assert summary._python() == ".venv/bin/python"
-    monkeypatch.setattr(sys, "executable", "/opt/my venv/bin/python")
-    assert summary._python() == "'/opt/my venv/bin/python'"

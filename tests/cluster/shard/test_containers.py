@@ -212,6 +212,41 @@ def test_tables_as_lists(folder, tmp_path, kind, write):
         list(CorpusInput(str(folder), str(listing), "nope").entries())
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tab.csv", "id\tfile_name\n1\ta.jpg\n2\tb, c.jpg\n"),
+        ("tab.tsv", "id\tfile_name\n1\ta.jpg\n2\tb, c.jpg\n"),
+        ("excel.csv", "\ufeffpath;size\r\na.jpg;1,5\r\nb, c.jpg;2,5\r\n"),
+        ("records.jsonl", '{"id": 1, "image_path": "a.jpg"}\n\n{"id": 2, "image_path": "b, c.jpg"}\n'),
+    ],
+)
+def test_tables_are_read_by_what_separates_their_header(folder, tmp_path, name, text):
+    (tmp_path / name).write_text(text, newline="")
+    good, rejected = taken(CorpusInput(str(folder), str(tmp_path / name)))
+    assert list(good.values()) == [b"a.jpg", b"b, c.jpg"]
+    assert not rejected
+
+
+def test_a_bad_line_of_json_is_one_rejected_input(folder, tmp_path):
+    (tmp_path / "list.jsonl").write_text('{"path": "a.jpg"}\n{"path": \n["a.jpg"]\n{"path": 3}\n')
+    good, rejected = taken(CorpusInput(str(folder), str(tmp_path / "list.jsonl")))
+    assert list(good.values()) == [b"a.jpg"]
+    assert [error for _, error in rejected] == [
+        "bad_line: 2 of the list: no JSON object",
+        "bad_line: 3 of the list: no JSON object",
+        "bad_line: 4 of the list: path is no text",
+    ]
+
+
+def test_a_table_without_a_header_is_told_apart_from_one_with_other_names(folder, tmp_path):
+    listing = tmp_path / "list.csv"
+    for text, remedy in (("a.jpg;1\n", "put the columns' names above"), ("photo;size\n", "corpus.column=NAME")):
+        listing.write_text(text)
+        with pytest.raises(ValueError, match=f"got {text.strip().replace(';', ', ')}; .*{remedy}"):
+            list(CorpusInput(str(folder), str(listing)).entries())
+
+
 def test_absolute_lists_need_no_root(folder, tmp_path):
     listing = tmp_path / "list.txt"
     listing.write_text(f"{folder}/a.jpg\nfile://{folder}/b, c.jpg\n")

@@ -16,7 +16,7 @@ def journal(folder):
     with Journal(folder, "train") as journal:
         journal.params({"lr": 0.1, "seed": 1})
         for step in range(5):
-            journal.metrics({"loss": step / 4, "odd": [float("nan"), float("inf"), -float("inf")][step % 3]}, step)
+            journal.metrics({"loss": step / 4, "odd": 1 / 3}, step)
     return journal
 
 

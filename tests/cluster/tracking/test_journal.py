@@ -36,14 +36,53 @@ def test_flatten_cuts_long_values_visibly():
 def test_events_are_numbered_and_keep_their_values(folder):
     with Journal(folder, "train", parent="demo") as journal:
         journal.params({"lr": 0.1})
-        journal.metrics({"train/loss": np.float32(0.5), "train/bad": float("nan")}, step=3)
+        journal.metrics({"train/loss": np.float32(0.5)}, step=3)
     events, _ = read_events(journal.path)
     assert [event["seq"] for event in events] == [1, 2, 3, 4]
     assert [event["kind"] for event in events] == ["start", "params", "metrics", "end"]
     assert events[0]["parent"] == "demo"
-    assert events[2]["values"]["train/loss"] == 0.5
-    assert np.isnan(events[2]["values"]["train/bad"])
+    assert events[2]["values"] == {"train/loss": 0.5}
     assert events[3]["status"] == "FINISHED"
+
+
+def points(journal):
+    """Name, step and value of all metrics, in the order of the journal."""
+    found = [event for event in read_events(journal.path)[0] if event["kind"] == "metrics"]
+    return [(name, event["step"], value) for event in found for name, value in event["values"].items()]
+
+
+def test_what_is_not_finite_is_a_tag(folder):
+    with Journal(folder, "train") as journal:
+        journal.metrics({"loss": 0.5, "norm": float("inf"), "rate": -np.inf}, step=3)
+        journal.metrics({"loss": np.float32("nan")})
+    assert points(journal) == [("loss", 3, 0.5)]
+    tags = [event["values"] for event in read_events(journal.path)[0] if event["kind"] == "tags"]
+    assert tags == [
+        {"not_finite.norm": "inf at step 3", "not_finite.rate": "-inf at step 3"},
+        {"not_finite.loss": "nan"},
+    ]
+
+
+def test_a_metric_has_one_value_a_step_however_often_a_run_is_resumed(folder):
+    """Of two values of one step and millisecond MLflow shows the larger one as the latest."""
+    with Journal(folder, "train") as journal:
+        for step, loss in ((2, 0.5), (4, 0.4), (4, 0.9)):
+            journal.metrics({"loss": loss}, step)
+        journal.metrics({"seconds": 7.0, "images": 60})
+    with Journal(folder, "train") as again:
+        for step, loss in ((4, 0.8), (6, 0.3)):
+            again.metrics({"loss": loss, "norm": 1.0}, step)
+        again.metrics({"seconds": 3.0, "images": 60})
+    assert sorted(points(journal)) == [
+        ("images", 0, 60.0),
+        ("loss", 2, 0.5),
+        ("loss", 4, 0.4),
+        ("loss", 6, 0.3),
+        ("norm", 4, 1.0),
+        ("norm", 6, 1.0),
+        ("seconds", 0, 7.0),
+        ("seconds", 1, 3.0),
+    ]
 
 
 def test_an_exception_fails_the_run_and_goes_on(folder):
@@ -146,7 +185,7 @@ def test_a_successor_waits_for_the_one_before(folder):
 
 def test_threads_share_a_journal(folder):
     journal = Journal(folder, "train")
-    threads = [threading.Thread(target=lambda: [journal.metrics({"x": 1}) for _ in range(50)]) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: [journal.tags({"x": 1}) for _ in range(50)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

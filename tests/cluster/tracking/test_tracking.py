@@ -16,7 +16,7 @@ def test_everything_lands_in_the_store(folder, root, client, tmp_path):
     with Journal(folder, "pipeline") as parent, Journal(folder, "train", parent="pipeline") as train:
         parent.tags({"mlflow.note.content": "**what**"})
         train.params({"optimizer": {"lr": 0.1}})
-        train.metrics({"train/loss": 0.7, "train/nan": float("nan")}, step=1)
+        train.metrics({"train/loss": 0.7, "train/norm": float("inf")}, step=1)
         train.metrics({"train/loss": 0.6}, step=2)
         train.image("episode", np.zeros((8, 8, 3)), step=5)
         train.artifact(report, "reports")
@@ -31,6 +31,8 @@ def test_everything_lands_in_the_store(folder, root, client, tmp_path):
     assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train/loss")] == [
         (1, 0.7), (2, 0.6),
     ]  # fmt: skip
+    assert set(run.data.metrics) == {"train/loss"}
+    assert run.data.tags["not_finite.train/norm"] == "inf at step 1"
     assert run.data.tags["mlflow.parentRunId"] == run_ids["pipeline"]
     pipeline = client.get_run(run_ids["pipeline"])
     assert pipeline.info.run_name == run.data.tags["pipeline"] == "demo", "the pipeline's own name, not its journal's"

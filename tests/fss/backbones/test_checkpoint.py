@@ -143,6 +143,16 @@ def test_a_shard_that_is_gone_or_another_is_refused_by_name(tmp_path):
         checkpoint.read(path)
 
 
+def test_a_folder_and_half_a_file_are_called_so(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read weights '.*': a folder; name the file in it, or its"):
+        checkpoint.read(str(tmp_path))
+    path = tmp_path / "half.safetensors"
+    whole = safetensors.torch.save({"c": torch.zeros(9)})
+    path.write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match=r"half.safetensors' are damaged \(.*\); copy the file again"):
+        checkpoint.read(str(path))
+
+
 @pytest.mark.parametrize("index", [{}, [], {"weight_map": []}, {"weight_map": {"a": {}}}, {"config": 1}])
 def test_json_that_is_no_index_is_refused(tmp_path, index):
     with pytest.raises(ValueError, match="expected an index of shards"):

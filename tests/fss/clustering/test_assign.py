@@ -48,6 +48,35 @@ def test_ties_go_to_the_lower_label(number):
     assert assign(rows, centroids)[0].tolist() == loop_assign(rows, centroids)[0]
 
 
+@pytest.mark.usefixtures("_backend")
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_a_label_depends_on_its_point_alone(threads):
+    """FAISS alone gives equal rows of one large call two labels, see findings/faiss_equal_rows_two_labels.sh."""
+    centroids = points(512, 384)
+    midway = (centroids[3] + centroids[7]) / 2
+    (expected, _), before = loop_assign(midway[None], centroids), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for number in (1, 19, 333, 334, 1000):
+            labels, distances = assign(np.repeat(midway[None], number, axis=0), centroids)
+            assert set(labels.tolist()) == set(expected)
+            assert len(set(distances.tolist())) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_backend")
+def test_of_equal_centroids_the_first_has_all_points():
+    """In calls of any size, of points that lie near them and far away."""
+    centroids = np.concatenate([points(300, 128)] * 2)
+    rows = np.concatenate([points(400, 128, seed=1), centroids])
+    labels = assign(rows, centroids)[0]
+    assert labels.max() < 300
+    assert labels[400:].tolist() == [*range(300)] * 2
+    for size in (1, 7, 350):
+        assert np.concatenate([assign(part, centroids)[0] for part in np.split(rows, [size])]).tolist() == [*labels]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 def test_the_torch_path_does_not_depend_on_the_block(dtype):
     rows, centroids = integers(50, 4, 0), integers(6, 4, 1)

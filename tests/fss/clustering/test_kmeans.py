@@ -1,6 +1,7 @@
 """k-means against plain loops; parts add up to the whole however the points are divided."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_a_part_without_points_adds_nothing():
     assert sums.inertia == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 60), st.integers(1, 6), st.lists(st.integers(0, 60), max_size=5), st.integers(0, 99))
 def test_parts_in_any_split_and_order_give_the_same_sums(number, clusters, cuts, seed):
     rows, centroids = integers(number, 3, seed), integers(clusters, 3, seed + 1)
@@ -55,28 +56,34 @@ def test_adding_leaves_the_parts_as_they_are():
 
 
 def test_step_takes_the_means():
-    sums = kmeans.Sums(np.array([[2.0, 4.0], [9.0, 0.0]]), np.array([2.0, 3.0]), np.array([2, 3]), 0.0)
+    sums = summed([[2, 4], [9, 0]], [2, 3])
     found = kmeans.step(sums, np.zeros((2, 2), np.float32), seed=0)
     assert found.tolist() == [[1, 2], [3, 0]]
     assert found.dtype == np.float32
 
 
+def summed(totals, counts, spread=1e9):
+    """Sums of points that lie far apart in every cluster, or `spread` of them."""
+    counts = np.asarray(counts)
+    return kmeans.Sums(np.asarray(totals, float), counts.astype(float), counts, np.broadcast_to(spread, counts.shape))
+
+
 def test_an_empty_cluster_takes_half_of_the_only_large_one():
-    """Cluster 0 is empty; of the others only cluster 1 has more than one point, so it is the donor."""
-    sums = kmeans.Sums(
-        np.array([[0.0, 0.0], [8.0, 16.0], [5.0, 5.0]]), np.array([0.0, 4.0, 1.0]), np.array([0, 4, 1]), 0.0
-    )
-    found = kmeans.step(sums, np.full((3, 2), 7, np.float32), seed=0)
-    signs = np.array([-1, 1]) / 1024
-    assert np.allclose(found[0], np.array([2, 4]) * (1 + signs))
-    assert np.allclose(found[1], np.array([2, 4]) * (1 - signs))
+    """Cluster 0 is empty; of the others only cluster 1 has more than one point, so it is the donor.
+
+    Its points' squared length is 2 * 2 + 4 * 4, its mean's, and 7, their spread about it.
+    """
+    sums = summed([[0, 0], [8, 16], [5, 5]], [0, 4, 1], np.array([0, 4 * (7 + 5**2 + 3**2), 8]))
+    found = kmeans.step(sums, np.full((3, 2), 7, np.float32), seed=0).astype(float)
+    assert np.allclose((found[0] + found[1]) / 2, [2, 4], atol=1e-6)
+    assert np.linalg.norm(found[0] - found[1]) == pytest.approx(2 * math.sqrt(27) / 1024, rel=1e-3)
     assert found[2].tolist() == [5, 5]
 
 
 def test_donors_are_drawn_by_size_and_halved_each_time():
     counts = np.array([0, 0, 0, 901, 101, 1])
-    sums = kmeans.Sums(np.arange(1.0, 7.0)[:, None] * counts[:, None], counts.astype(float), counts, 0.0)
-    first = [round(float(kmeans.step(sums, np.zeros((6, 1), np.float32), seed=s)[0, 0])) for s in range(200)]
+    sums = summed(100 * np.arange(1.0, 7.0)[:, None] * counts[:, None], counts)
+    first = [round(float(kmeans.step(sums, np.zeros((6, 1), np.float32), seed=s)[0, 0]) / 100) for s in range(200)]
     assert set(first) == {4, 5}  # the means of the two large ones, never of the cluster with a single point
     assert 165 <= first.count(4) <= 195  # expected 180
     repeat = [kmeans.step(sums, np.zeros((6, 1), np.float32), seed=1) for _ in range(2)]
@@ -84,8 +91,41 @@ def test_donors_are_drawn_by_size_and_halved_each_time():
 
 
 def test_a_cluster_stays_where_it_is_if_no_other_can_share():
-    sums = kmeans.Sums(np.array([[1.0], [0.0]]), np.array([1.0, 0.0]), np.array([1, 0]), 0.0)
-    assert kmeans.step(sums, np.array([[5], [6]], np.float32), seed=0).tolist() == [[1], [6]]
+    assert kmeans.step(summed([[1], [0]], [1, 0]), np.array([[5], [6]], np.float32), seed=0).tolist() == [[1], [6]]
+
+
+def test_a_donor_has_points_of_more_than_one_place():
+    """Cluster 0 has 90 equal points, however far its centroid was; cluster 1 has two different ones and is halved."""
+    rows = np.array([[1, 0]] * 90 + [[0, 8], [0, 9]], np.float32)
+    for far in (0, 1e-3, 2):
+        centroids = np.array([[1 + far, 0], [0, 8], [90, 90]], np.float32)
+        for seed in range(20):
+            found = kmeans.step(kmeans.partial_sums(rows, centroids), centroids, seed=seed)
+            assert found[0].tolist() == [1, 0]
+            assert np.allclose(found[1:], [0, 8.5], atol=0.02)
+            assert sorted(kmeans.assign(rows[90:], found)[0].tolist()) == [1, 2]
+
+
+def test_clusters_of_one_mean_part():
+    """{x} and {x + y, x - y} have the mean direction x: the second one leaves it."""
+    rows = np.array([[1, 0], [0.8, 0.6], [0.8, -0.6]], np.float32)
+    sums = summed([rows[0], rows[1] + rows[2]], [1, 2], np.array([0, 0.8]))
+    found = kmeans.step(sums, np.array([[1, 0], [0.8, 0]], np.float32), seed=0, spherical=True)
+    assert found[0].tolist() == [1, 0]
+    assert not np.array_equal(*found)
+
+
+@settings(max_examples=60)
+@given(st.integers(2, 11), st.integers(2, 3), st.integers(0, 9999), st.booleans(), st.integers(1, 7))
+def test_no_two_centroids_are_equal(number, dims, seed, spherical, iterations):
+    """Few places, each held by many points; directions of length 1 where centroids are."""
+    places = integers(number, dims, seed) + 0.5
+    if spherical:
+        places /= np.linalg.norm(places, axis=1, keepdims=True)
+    places = np.unique(places, axis=0)
+    rows = np.repeat(places, np.random.default_rng(seed).integers(1, 30, len(places)), axis=0)
+    found, _ = kmeans.fit(rows, len(places), seed=seed, method="random", iterations=iterations, spherical=spherical)
+    assert len(np.unique(found, axis=0)) == len(places)
 
 
 @pytest.mark.parametrize("method", ["k-means++", "random"])
@@ -123,7 +163,7 @@ def test_points_wanted_by_hand():
     assert [kmeans_init.points_wanted(k) for k in (1, 1024, 4096, 30_000)] == [65_536, 65_536, 262_144, 2**20]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(3, 40), st.integers(1, 3), st.integers(0, 99))
 def test_a_whole_weight_is_so_many_copies(number, clusters, seed):
     rows, centroids = integers(number, 3, seed), integers(clusters, 3, seed + 1)
@@ -194,8 +234,7 @@ def test_an_empty_cluster_keeps_the_iterations_going():
 
 
 def test_spherical_centroids_have_length_one():
-    sums = kmeans.Sums(np.array([[6.0, 8.0], [0.0, 2.0]]), np.array([2.0, 1.0]), np.array([2, 1]), 0.0)
-    found = kmeans.step(sums, np.zeros((2, 2), np.float32), seed=0, spherical=True)
+    found = kmeans.step(summed([[6, 8], [0, 2]], [2, 1]), np.zeros((2, 2), np.float32), seed=0, spherical=True)
     assert np.allclose(found, [[0.6, 0.8], [0, 1]])
 
 

@@ -78,7 +78,7 @@ def test_more_than_254_classes_have_void_65535(tmp_path):
     assert datasets.areas(found, "a") == {255: 1, 300: 2}
     assert found.binary_mask("a", 255).tolist() == [[0, 1, 0], [255, 255, 0]]
     write(tmp_path / "few", mask=wide)
-    refuses("a: expected class indices 0..2 and 255, got [300, 65535]; is it a mask of another", tmp_path / "few")
+    refuses("a: expected class indices 0..2 and 255, got [300, 65535]; write void as 255", tmp_path / "few")
 
 
 @pytest.mark.parametrize("form", ["classes.json", "colours.json", "classes.txt and colours.json"])
@@ -215,7 +215,7 @@ def test_other_numbers_than_the_one_class_are_refused(tmp_path):
     root = one_class(tmp_path)
     for name in ("a", "b"):
         place(root, f"{name}.png", WHITE // 255 * np.uint8(15))
-    refuses("a: expected class indices 0..1 and 255, got [15]; is it a mask of another data set", root)
+    refuses("a: expected class indices 0..1 and 255, got [15]; write void as 255", root)
 
 
 def test_several_classes_in_0_and_255_alone_are_refused(tmp_path):

@@ -89,6 +89,18 @@ def test_rejected(number, data, reason):
     assert said
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"<!DOCTYPE html><p>404", "unsupported: a web page, not an image; download the image itself"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "unsupported: a git-lfs pointer, not the image; run git lfs"),
+        (b"II*\0\0\0\0\0", "broken: its pixels cannot be decoded"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name(data, told):
+    assert fate(data)[1].startswith(told)
+
+
 WHITE = np.full_like(GRADIENT, 255)
 DEEP = (GREY.astype(np.uint16) << 8) | GREY
 ACCEPTED = [

@@ -124,7 +124,7 @@ def test_a_corrupt_exif_block_does_not_cost_the_picture():
         (
             b"<html>not found</html>",
             "unsupported",
-            "a web page, not an image; convert it to one of JPEG, PNG, WEBP, GIF",
+            "a web page, not an image; download the image itself",
         ),
         (b"\0" * 500, "unreadable", "not one of"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unsupported", "a PostScript document"),
@@ -147,7 +147,9 @@ def test_bad_files_are_refused_with_a_reason(data, reason, says):
 
 def test_the_budget_of_pixels_is_the_callers():
     assert decode(encoded(noise()), max_pixels=960).size == (40, 24)
-    with pytest.raises(BadImageError, match=r"40x24 is over the budget of 959 pixels \(corpus\.max_pixels\)"):
+    with pytest.raises(
+        BadImageError, match=r"40x24 is over the budget of 959 pixels; shrink it, or raise corpus\.max_pixels"
+    ):
         decode(encoded(noise()), max_pixels=959)
 
 
@@ -155,7 +157,7 @@ ORIGINALS = [encoded(noise(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged TIFF
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(ORIGINALS),
     st.lists(st.tuples(st.floats(0, 0.99), st.integers(0, 255)), max_size=3),

@@ -128,9 +128,11 @@ MANY = tiff(np.stack([EVEN * np.uint16(i) for i in range(1, 14)]), photometric="
 
 
 def test_bands_without_names_are_asked_for():
-    with pytest.raises(BadImageError, match=r"bands: nothing says which of 13 bands .* set corpus\.bands=\[3,2,1\]"):
+    with pytest.raises(
+        BadImageError, match=r"bands: nothing says which of 13 bands .* set bands=\[3,2,1\] or so, in a c"
+    ):
         images.decode(MANY)
-    with pytest.raises(BadImageError, match=r"bands: corpus\.bands asks for band 14, there are 13"):
+    with pytest.raises(BadImageError, match=r"bands: bands= asks for band 14, there are 13"):
         images.decode(MANY, reading=Reading((14, 2, 1)))
     assert shown(MANY, (3, 2, 1), (0, 765))[5, 7].tolist() == [EVEN[5, 7], EVEN[5, 7] * 2 // 3, EVEN[5, 7] // 3]
     assert difference(MANY, EVEN, (1,), (0, 255)) == 0
@@ -221,3 +223,18 @@ def test_deep_files_are_turned_like_others(orientation):
 def test_bytes_are_light_already():
     assert light(RAMP) is RAMP
     assert raster.read(b"", 10) is None
+
+
+def test_complex_numbers_are_refused():
+    with pytest.raises(BadImageError, match="unsupported: complex numbers; save what is to be seen"):
+        images.decode(tiff((GREY + 1j * GREY).astype(np.complex64)))
+
+
+def test_half_floats_are_shares_like_others():
+    assert difference(tiff((RAMP / 255).astype(np.float16), photometric="rgb"), RAMP) <= 1
+
+
+def test_what_a_damaged_file_makes_the_reader_log_stays_inside(caplog):
+    with pytest.raises(BadImageError):
+        images.decode(b"II*\0\0\0\0\0")
+    assert caplog.text == ""

@@ -41,6 +41,11 @@ def test_synonyms_are_quoted(tmp_path):
     assert read_names(str(tmp_path / "a.csv")) == {"a": ("sofa, couch", "dog")}
 
 
+def test_the_mark_that_spreadsheets_put_first_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "a.csv").write_text("\ufeffimage,names\na,dog\n")
+    assert read_names(str(tmp_path / "a.csv")) == {"a": ("dog",)}
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

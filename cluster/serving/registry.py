@@ -1,0 +1,62 @@
+"""Models by the names that MLflow's registry gives them: `models:/NAME/VERSION` and `models:/NAME@ALIAS`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from cluster.tracking.redact import redact
+from cluster.tracking.shipper import default_tracking_uri
+from fss.segmenter import find
+
+_ADDRESS = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+
+
+def folder(model: str, scratch: Path) -> Path:
+    """The folder of the exported model that `model` names: as `fss.segmenter.find`, or as MLflow's registry does.
+
+    A registered model is downloaded into `scratch`. MLFLOW_TRACKING_URI says where the registry is.
+
+    Raises:
+        ValueError: if there is none, or MLflow has lost its files.
+    """
+    if not model.startswith("models:"):
+        return find(model)
+    address = _ADDRESS.fullmatch(model)
+    if address is None:
+        raise ValueError(f"expected models:/NAME/VERSION or models:/NAME@ALIAS, got {model}")
+    return find(_download(model, address, scratch))
+
+
+def _download(model: str, address: re.Match[str], scratch: Path) -> Path:
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri("runs")
+    store = uri.removeprefix("sqlite:///")
+    if store != uri and not Path(store).is_file():  # MLflow would make an empty one
+        raise ValueError(f"{model}: expected MLflow's {store}, there is no such file; set MLFLOW_TRACKING_URI")
+    client, name = MlflowClient(uri), address["name"]
+    try:
+        if address["alias"]:
+            found = client.get_model_version_by_alias(name, address["alias"])
+        else:
+            found = client.get_model_version(name, address["version"])
+    except MlflowException as error:
+        raise ValueError(
+            f"{model}: MLflow at {redact(uri)} has no such model ({redact(str(error))}); set MLFLOW_TRACKING_URI to "
+            "where it was registered, or name the run's folder"
+        ) from error
+    try:
+        place = Path(download_artifacts(artifact_uri=found.source, tracking_uri=uri, dst_path=str(scratch)))
+        why = "" if any(place.rglob("*")) else "an empty folder"
+    except (MlflowException, OSError) as error:
+        why = redact(" ".join(str(error).split()))
+    if why:
+        raise ValueError(
+            f"{model}: MLflow at {redact(uri)} says that it is {found.status} and does not give its files ({why}); "
+            "`mlflow gc` removes those of deleted runs: train or register it again, or name the run's folder"
+        )
+    return place

@@ -1,0 +1,77 @@
+"""Ctrl-C and SIGTERM in the middle of a run under a Ray of its own: one line, no process left, equal bytes at last."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from jobs._config import CONF
+
+#: What a run has just written when it is stopped, the signal, and the line's name for it.
+MOMENTS = (
+    ("label/*/.units/*.json", signal.SIGTERM, "SIGTERM"),
+    ("train/*/checkpoints/step-*", signal.SIGINT, "Ctrl-C"),
+    ("train/*/checkpoints/step-*", signal.SIGTERM, "SIGTERM"),
+)
+#: What nobody is to see: Ray's and torch's stacks, Python's, and what becomes of workers that are ended.
+NOISE = ("received at time", "Traceback", "terminate called", "ray.kill")
+
+
+@pytest.fixture
+def begin(photos, tmp_path):
+    """A function -> the run of `tiny_run` as a command in a session of its own; nothing of it is left behind."""
+    jobs = []
+    settings = [
+        *("experiment=tiny", "backbone.weights=random", "corpus=folder", f"corpus.root={photos}/JPEGImages"),
+        *("corpus.shard_size=12", "tracking.enabled=false", f"dataset.root={photos}", "fold=0"),
+        *("cluster.workers=2", "train.checkpoint_every=1", f"root={tmp_path}"),
+    ]
+
+    def started():
+        with (tmp_path / "told").open("w") as told:
+            command = [sys.executable, "-m", "jobs.train", *settings]
+            job = subprocess.Popen(command, cwd=CONF.parent, stdout=told, stderr=told, start_new_session=True)
+        jobs.append(job)
+        return job
+
+    yield started
+    for job in jobs:
+        job.kill()
+        job.wait()
+
+
+def new_file(job, folder, pattern):
+    """Wait until the job has written a file that was not there before."""
+    before = set(folder.glob(pattern))
+    while not set(folder.glob(pattern)) - before:
+        assert job.poll() is None, (folder.parent / "told").read_text()[-3000:]
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_that_is_stopped_again_and_again_ends_at_the_same_bytes(begin, tiny_run, tmp_path):
+    folder = tmp_path / "tiny"
+    for pattern, number, name in MOMENTS:
+        job = begin()
+        new_file(job, folder, pattern)
+        family = psutil.Process(job.pid).children(recursive=True)
+        os.killpg(job.pid, number)  # as a terminal does; of SIGTERM, as a batch system does
+        assert job.wait() == 128 + number
+        told = (tmp_path / "told").read_text()
+        last = told.splitlines()[-1]
+        assert last == f"stopped by {name}: what is finished is kept in {folder}; the same command goes on from there"
+        assert not [noise for noise in NOISE if noise in told]
+        assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert begin().wait() == 0, (tmp_path / "told").read_text()[-3000:]
+    for stage in ("shard", "label", "pair"):
+        ours, theirs = (run / stage / tiny_run.identity(stage)[2] for run in (folder, tiny_run.folder))
+        assert (ours / "manifest.json").read_bytes() == (theirs / "manifest.json").read_bytes()
+    models = [
+        run / "train" / tiny_run.identity("train")[2] / "model/model.safetensors" for run in (folder, tiny_run.folder)
+    ]
+    assert models[0].read_bytes() == models[1].read_bytes()
