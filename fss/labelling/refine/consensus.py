@@ -18,6 +18,8 @@ from fss.clustering.saliency import otsu, side
 from fss.heads.parts.walk import affinity_walk, walked
 from fss.labelling.refine import Keys
 
+#: Share of the largest area and border that a mask may have to speak to others: what is smaller is more often a thing.
+_SPEAKS = 2 / 3
 #: Steps of the walk, as of the smoothed read-out.
 _STEPS = 3
 #: Differences of cosines are small; this brings the border's surroundings to probabilities that say something.
@@ -60,12 +62,12 @@ def consensus(
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """One round: the group's next masks, and (G,) float64 mean cosines of each thing to its neighbours.
 
-    Only masks that fit speak, but every image is asked that has a thing. One without, and one that nobody speaks to,
+    Only masks that fit with room to spare speak, but every image is asked that has a thing. One without, and one that nobody speaks to,
     keeps its mask, and its cosine is -1.
     """
     found, alike = list(soft), np.full(len(fields), -1.0)
     asked = np.array([i for i, mask in enumerate(soft) if 0 < (mask >= 0.5).sum() < mask.size], np.int64)
-    speaks = np.array([fits(soft[i] >= 0.5, keys) for i in asked], bool)
+    speaks = np.array([fits(soft[i] >= 0.5, keys, _SPEAKS) for i in asked], bool)
     if not speaks.any():
         return found, alike
     sides = np.stack([_prototypes(fields[i], soft[i] >= 0.5) for i in asked])
@@ -78,10 +80,13 @@ def consensus(
     return found, alike
 
 
-def fits(mask: np.ndarray, keys: Keys) -> bool:
-    """Whether an (h, w) bool mask holds something, and no more of the image and of its border than the keys allow."""
+def fits(mask: np.ndarray, keys: Keys, share: float = 1.0) -> bool:
+    """Whether an (h, w) bool mask holds something, and no more of the image and of its border than the keys allow.
+
+    A `share` below 1 allows that much of it.
+    """
     edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
-    return bool(0 < mask.mean() <= keys.max_area and edge.mean() <= keys.max_border)
+    return bool(0 < mask.mean() <= share * keys.max_area and edge.mean() <= share * keys.max_border)
 
 
 def _prototypes(field: torch.Tensor, mask: np.ndarray) -> np.ndarray:
