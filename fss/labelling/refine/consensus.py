@@ -62,8 +62,8 @@ def consensus(
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """One round: the group's next masks, and (G,) float64 mean cosines of each thing to its neighbours.
 
-    Only masks that fit with room to spare speak, but every image is asked that has a thing. One without, and one that nobody speaks to,
-    keeps its mask, and its cosine is -1.
+    Only masks that fit with room to spare speak, but every image is asked that has a thing. One without, and one that
+    nobody speaks to, keeps its mask, and its cosine is -1.
     """
     found, alike = list(soft), np.full(len(fields), -1.0)
     asked = np.array([i for i, mask in enumerate(soft) if 0 < (mask >= 0.5).sum() < mask.size], np.int64)
