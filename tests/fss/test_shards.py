@@ -53,13 +53,13 @@ KEYS = st.text("abz019_", min_size=1, max_size=6)
 MEMBERS = st.dictionaries(st.sampled_from(["jpg", "png", "json", "seg.png"]), st.binary(max_size=1200), min_size=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.dictionaries(KEYS, MEMBERS, max_size=4))
 def test_any_samples_come_back(samples):
     assert list(shards.unpack(shards.pack(samples.items()))) == list(samples.items())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.dictionaries(KEYS, MEMBERS, max_size=24))
 def test_the_bytes_are_tarfiles(samples):
     buffer = io.BytesIO()

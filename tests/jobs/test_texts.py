@@ -60,14 +60,14 @@ def test_images_of_predict_arrive_as_they_stand(text):
     assert {config.model, config.support, config.support_mask, config.query, config.out} == {text}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(min_size=1).filter(lambda text: text != "null"))
 def test_any_text_arrives(text):
     config = load_keys(CompareConfig, [f"runs=[{text!r}]" if text.isalnum() else "runs=a", f"base={text}"])
     assert config.base == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text(alphabet="ab1 [],:{}'\"=é", min_size=1)))
 def test_lists_of_texts_with_quotes_around_each(texts):
     """A text in quotes may hold everything but that quote before a comma, colon or bracket."""
@@ -151,7 +151,7 @@ def test_text_that_means_no_such_value_is_refused(text, kind, told):
         values.read(text, kind)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.one_of(
         st.integers(),

@@ -54,7 +54,7 @@ def lists(draw):
     return items
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(lists())
 def test_what_was_written_is_read(items):
     found = read(items)

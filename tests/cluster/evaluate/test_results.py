@@ -86,7 +86,7 @@ def test_latex_of_several_tables_is_sound():
     check_latex(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(alphabet="ab&%$#_{}~^\\<>[]*± –\n", min_size=1))
 def test_no_name_breaks_latex(name):
     check_latex(results_latex([ModelResult(name, "mIoU", 1, [0.1, 0.2]), ModelResult("other", "mIoU", 1, [0.3, None])]))

@@ -153,7 +153,7 @@ def packed(folder, numbers, parts):
     return write_file(folder, "x.rows", data)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(numbers=st.lists(st.integers(0, 99), max_size=40), parts=st.integers(1, 9))
 def test_parts_hold_their_rows_in_order(tmp_path, numbers, parts):
     file = packed(tmp_path, numbers, parts)

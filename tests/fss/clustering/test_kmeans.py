@@ -34,7 +34,7 @@ def test_a_part_without_points_adds_nothing():
     assert sums.inertia == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 60), st.integers(1, 6), st.lists(st.integers(0, 60), max_size=5), st.integers(0, 99))
 def test_parts_in_any_split_and_order_give_the_same_sums(number, clusters, cuts, seed):
     rows, centroids = integers(number, 3, seed), integers(clusters, 3, seed + 1)
@@ -115,7 +115,7 @@ def test_clusters_of_one_mean_part():
     assert not np.array_equal(*found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 11), st.integers(2, 3), st.integers(0, 9999), st.booleans(), st.integers(1, 7))
 def test_no_two_centroids_are_equal(number, dims, seed, spherical, iterations):
     """Few places, each held by many points; directions of length 1 where centroids are."""
@@ -163,7 +163,7 @@ def test_points_wanted_by_hand():
     assert [kmeans_init.points_wanted(k) for k in (1, 1024, 4096, 30_000)] == [65_536, 65_536, 262_144, 2**20]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(3, 40), st.integers(1, 3), st.integers(0, 99))
 def test_a_whole_weight_is_so_many_copies(number, clusters, seed):
     rows, centroids = integers(number, 3, seed), integers(clusters, 3, seed + 1)

@@ -113,7 +113,7 @@ def test_masks_from_the_json(tmp_path):
     assert datasets.areas(found, found.names[0]) == {1: 11, 17: 2, 40: 2, 80: 6}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(
@@ -256,7 +256,7 @@ def test_a_flat_polygon_is_read_and_named(tmp_path, caplog):
     assert "1 of 1 annotations, a flat list of coordinates, read as one polygon: ids 7" in caplog.text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.booleans(), min_size=48, max_size=48))
 def test_compressed_runs_are_those_of_pycocotools(bits):
     mask = np.array(bits, np.uint8).reshape(HEIGHT, WIDTH)

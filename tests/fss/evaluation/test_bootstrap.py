@@ -91,7 +91,7 @@ def test_by_hand():
         found.values(3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 12))
 def test_with_weights_of_one_it_is_the_metric_itself(seed, episodes, classes):
     data = random_columns(np.random.default_rng(seed), ((0, 0),), episodes, classes=classes)

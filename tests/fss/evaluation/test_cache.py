@@ -54,7 +54,7 @@ def test_a_part_of_a_batch_is_stored_alone(tmp_path):
     assert (tmp_path / "view.features").stat().st_size < 24 * 2 + 200
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_anywhere_counts_as_absent(tmp_path, share):
     store = FeatureStore(tmp_path, 10**6)
@@ -187,7 +187,7 @@ def test_what_was_dear_for_its_size_stays(monkeypatch):
     assert "huge" not in memory
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(0, 12))
 def test_values_are_right_and_bytes_below_the_bound_whatever_is_asked(keys, capacity):
     memory = Memory(1000 * capacity)

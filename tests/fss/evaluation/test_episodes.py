@@ -104,7 +104,7 @@ def test_the_default_order_draws_what_earlier_versions_drew(shots, seed, expecte
     ]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.sampled_from(ORDERS), st.integers(1, 3), st.integers(1, 4), st.booleans(), st.integers(0, 99), st.integers(0, 80)
 )

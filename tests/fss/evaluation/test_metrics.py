@@ -32,7 +32,7 @@ def labels(values: list[int]) -> st.SearchStrategy[np.ndarray]:
     return arrays(np.uint8, SHAPE, elements=st.sampled_from(values))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3), st.data())
 def test_counts_equal_a_loop_over_pixels(ways, data):
     known = list(range(ways + 1))
@@ -144,7 +144,7 @@ def test_rows_are_added_up_over_ways():
     assert found["area_ratio"] == pytest.approx(21 / 34)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 60), st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_no_bit(number, random):
     rows = [(random.randrange(5), 0, *(random.randrange(1, 999) for _ in range(12))) for _ in range(number)]

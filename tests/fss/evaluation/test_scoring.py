@@ -20,7 +20,7 @@ def noise(seed: int, *shape: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.booleans(), CELLS, CELLS, SIDES, SIDES, st.integers(0, 9))
 def test_enlarging_equals_torchs_interpolation(corners, h, w, height, width, seed):
     margins = noise(seed, 2, 3, h, w)
@@ -67,7 +67,7 @@ def test_of_several_ways_the_largest_margin_above_zero_wins():
     assert found.tolist() == [[[1, 0, 0, 2, 3, 2, 0]]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.booleans(), st.integers(1, 4), st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
 def test_labels_equal_a_choice_among_interpolated_margins(corners, ways, episodes, height, width, seed):
     margins = noise(seed, episodes, ways, 4, 6)
@@ -80,7 +80,7 @@ def test_labels_equal_a_choice_among_interpolated_margins(corners, ways, episode
     assert (found == against.argmax(axis=1))[clear].all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 3), st.integers(0, 6), st.integers(0, 6), st.data())
 def test_counts_equal_the_plain_ones(ways, height, width, data):
     known = list(range(ways + 1))

@@ -157,7 +157,7 @@ ORIGINALS = [encoded(noise(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged TIFF
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(ORIGINALS),
     st.lists(st.tuples(st.floats(0, 0.99), st.integers(0, 255)), max_size=3),

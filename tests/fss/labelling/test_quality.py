@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -46,7 +46,6 @@ def test_hungarian_accuracy_is_that_of_the_best_of_all_matchings(table):
     assert quality.agreement(table)["accuracy"] == pytest.approx(best / table.sum())
 
 
-@settings(deadline=None)  # the first example imports scikit-learn
 @given(tables)
 def test_nmi_is_scikit_learns(table):
     metrics = pytest.importorskip("sklearn.metrics")

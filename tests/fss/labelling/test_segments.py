@@ -134,7 +134,7 @@ def greedy(tokens: np.ndarray, number: int) -> np.ndarray:
     return labels
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 1000))
 def test_merging_equals_a_greedy_loop(height, width, seed):
     tokens = unit(np.random.default_rng(seed).standard_normal((height, width, 3))).astype(np.float32)

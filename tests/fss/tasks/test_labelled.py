@@ -17,7 +17,7 @@ def test_the_counts_of_the_paper():
     assert labelled.subset(NAMES, 1, 0) == NAMES
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=40, unique=True), st.floats(0.01, 1), st.floats(0.01, 1))
 def test_subsets_are_nested_and_depend_on_names_alone(names, one, other):
     small, large = sorted((one, other))

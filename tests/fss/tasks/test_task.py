@@ -75,7 +75,7 @@ def test_a_missing_member_is_named(missing):
 COUNTS = st.lists(st.integers(0, 7), min_size=1, max_size=6).filter(any).map(tuple)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(COUNTS, st.integers(0, 99))
 def test_every_task_comes_exactly_once_an_epoch(counts, seed):
     schedule, total = Schedule(counts, seed), sum(counts)

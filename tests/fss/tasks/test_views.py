@@ -108,7 +108,7 @@ def test_places_by_hand():
     assert mirrored @ [-1, 0, 1] == pytest.approx([0.5, -1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(-180, 180), st.floats(0.5, 2), st.booleans())
 def test_a_turn_keeps_distances_in_pixels(angle, aspect, flip):
     """A view of a whole image is squeezed like the image: undone, it must be a rotation."""

@@ -56,7 +56,7 @@ def test_clusters_equal_a_loop(k, rounds):
         assert set(np.flatnonzero(used[number].numpy()).tolist()) == clusters
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 3), st.integers(0, 12), st.integers(1, 70), st.integers(1, 14), st.integers(0, 4), st.integers(0, 99)
 )

@@ -170,7 +170,7 @@ def images_without(found: RegionTable, rules: Keys, query: int) -> set[str]:
     return {str(key) for key in found.key[fine]} - showing
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tables(), RULES, st.integers(0, 9))
 def test_tasks_of_any_table(found, rules, seed):
     drawn = cross_image.draw(found, rules, seed=seed)
@@ -196,7 +196,7 @@ def test_tasks_of_any_table(found, rules, seed):
     assert drawn == cross_image.draw(found, rules, seed=seed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables(), RULES, st.integers(0, 9))
 def test_held_out_queries_and_the_others_share_out_the_tasks(found, rules, seed):
     held = np.isin(found.key, ["image0", "image3"])
@@ -208,7 +208,7 @@ def test_held_out_queries_and_the_others_share_out_the_tasks(found, rules, seed)
     assert len(parts[0]) + len(parts[1]) == group.count()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tables(), RULES)
 def test_usage_adds_up(found, rules):
     drawn = cross_image.draw(found, rules, seed=0)
@@ -232,7 +232,7 @@ def test_usage_adds_up(found, rules):
     assert whole["image_uses_max"] == max((use.uses for use in by["image"]), default=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tables(), RULES, st.integers(1, 2))
 def test_a_pair_comes_no_more_often_than_allowed(found, rules, repeats):
     rules = dataclasses.replace(rules, tasks_per_image=6, repeats=repeats)
@@ -253,7 +253,7 @@ def test_repeats_by_hand():
 # Balance
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=9), st.integers(0, 99))
 def test_equal_shares(caps, total):
     shares = pairs.equal_shares(total, np.array(caps)).tolist()
