@@ -10,7 +10,7 @@ it needs nothing of the run that made it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,14 +116,16 @@ class Segmenter:
         return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)
 
     @torch.inference_mode()
-    def probabilities(self, query: Picture, supports: Sequence[Picture], masks: Sequence[Picture]) -> np.ndarray:
+    def probabilities(
+        self, query: Picture, supports: Picture | Iterable[Picture], masks: Picture | Iterable[Picture]
+    ) -> np.ndarray:
         """Probability of the foreground at every pixel of `query`, upright: (H, W) float32 in [0, 1].
 
         Images and masks are paths, bytes, Pillow images of any mode, arrays or tensors; see `fss.imaging.inputs`.
 
         Args:
             query: an image of any size.
-            supports: one or more images of any sizes.
+            supports: one or more images of any sizes; one alone needs no list.
             masks: for each support the mask of the thing in it, of its size.
 
         Raises:
@@ -140,11 +142,17 @@ class Segmenter:
     def segment(
         self,
         query: Picture,
-        supports: Sequence[Picture],
-        masks: Sequence[Picture],
+        supports: Picture | Iterable[Picture],
+        masks: Picture | Iterable[Picture],
         threshold: float = 0.5,
     ) -> np.ndarray:
-        """(H, W) uint8 mask of `query` in {0, 1}; arguments as for `probabilities`."""
+        """(H, W) uint8 mask of `query` in {0, 1}; arguments as for `probabilities`.
+
+        Raises:
+            ValueError: as `probabilities`, or for a threshold outside of (0, 1).
+        """
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold: expected a probability in (0, 1), got {threshold}")
         return (self.probabilities(query, supports, masks) > threshold).astype(np.uint8)
 
 
@@ -202,9 +210,18 @@ def _unsealed(data: bytes) -> str:
     return f"format {value.get('format')!r}, which has no seal" if old else "a damaged file"
 
 
-def _supports(supports: Sequence[Picture], masks: Sequence[Picture]) -> tuple[list[Image.Image], list[np.ndarray]]:
+def _several(pictures: Picture | Iterable[Picture]) -> list[Picture]:
+    """A list of pictures, also of one that is given alone; of an array the first axis counts them."""
+    alone = isinstance(pictures, str | Path | bytes | Image.Image)
+    return [pictures] if alone else list(pictures)  # type: ignore[list-item, arg-type]
+
+
+def _supports(
+    pictures: Picture | Iterable[Picture], drawn: Picture | Iterable[Picture]
+) -> tuple[list[Image.Image], list[np.ndarray]]:
     """RGB images, and their masks in {0, 1, 255} of their sizes."""
-    if not len(supports) or len(supports) != len(masks):
+    supports, masks = _several(pictures), _several(drawn)
+    if not supports or len(supports) != len(masks):
         raise ValueError(f"expected as many masks as supports and at least one, got {len(supports)} and {len(masks)}")
     pairs = [
         as_support(image, mask, f"support {i}") for i, (image, mask) in enumerate(zip(supports, masks, strict=True))

@@ -50,6 +50,20 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
             sys.exit(_say(_refusal(error), 1))
         except ValueError as error:
             sys.exit(_say(str(error), 1))
+        except Exception as error:
+            if not _is_rays_end(error):
+                raise
+            sys.exit(_say(f"Ray came to an end ({_first_line(error)}): {stop.kept}", 1))
+
+
+def _is_rays_end(error: Exception) -> bool:
+    """Whether Ray's own processes failed: of its errors only RayTaskError carries a fault of ours."""
+    kinds = {one.__name__ for one in type(error).__mro__ if one.__module__ == "ray.exceptions"}
+    return bool(kinds) and "RayTaskError" not in kinds
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _say(text: str, status: int) -> int:

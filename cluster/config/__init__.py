@@ -18,6 +18,7 @@ from cluster.config.plan import PlanConfig
 from cluster.config.pretrain import PretrainConfig
 from cluster.config.protocol import ProtocolConfig
 from cluster.config.quality import QualityConfig
+from cluster.config.refine import RefineConfig
 from cluster.config.tracking import TrackingConfig
 from cluster.config.train import TrainConfig
 from fss.datasets import DatasetKeys, pascal5i
@@ -36,6 +37,7 @@ __all__ = [
     "PretrainConfig",
     "ProtocolConfig",
     "QualityConfig",
+    "RefineConfig",
     "TrackingConfig",
     "TrainConfig",
     "baselines",
@@ -63,6 +65,7 @@ class Config:
     source: Any = key(clusters.Keys)
     """The `Keys` of the chosen module of `fss.labelling.sources`, a `SourceKeys`."""
     quality: QualityConfig = key(QualityConfig)
+    refine: RefineConfig = key(RefineConfig)
     pair: Rules = key(cross_image.Keys)
     """The `Keys` of the chosen module of `fss.tasks.pairing`."""
     pretrain: PretrainConfig = key(PretrainConfig)

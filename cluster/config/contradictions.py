@@ -37,13 +37,20 @@ def renders(config: Config) -> bool:
 
 
 def _idle(config: Config) -> Iterator[tuple[str, Idle]]:
-    train = config.train
     if not renders(config):
         for name in ("scenes", "scenes_val", "scene_size"):
             yield f"corpus.{name}", Idle("with corpus.kind=folder", "set corpus=scenes")
     if config.backbone.weights != "pretrain":
         for name in _fields(config.pretrain):
             yield f"pretrain.{name}", Idle("without backbone.weights=pretrain", "set backbone.weights=pretrain")
+    if not config.refine.on:
+        for name in set(_fields(config.refine)) - {"name"}:
+            yield f"refine.{name}", Idle("with refine.name=none", "set refine=consensus")
+    yield from _idle_in_training(config)
+
+
+def _idle_in_training(config: Config) -> Iterator[tuple[str, Idle]]:
+    train = config.train
     named_by_masks = config.source.name == "cam" and config.source.names is None
     if train.tasks != "labelled" and not named_by_masks:
         for name in ("images", "ratio"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from cluster.config import ClusterConfig
 from cluster.engine.files import damaged_in
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _TRIES, _PAUSE = 5, 1.0
 #: Times that Ray itself does a unit again whose worker died of it.
 _RETRIES = 3
+#: What Ray says of a unit whose worker is gone for good: the process, for want of memory, or with its machine.
+_GONE = (RayActorError, OutOfMemoryError, NodeDiedError)
 #: Seconds without any result after which idle workers take over units that others hold.
 _PATIENCE = 10.0
 #: Seconds without any result after which the log says what is under way.
@@ -121,11 +123,11 @@ class Pool:
                 pending[flight.actor.run.remote(shared, flight.unit)] = again
                 continue
             twins = [reference for reference, other in pending.items() if other.index == flight.index]
-            if isinstance(result, RayActorError) and twins:
+            if isinstance(result, _GONE) and twins:
                 continue
             for twin in twins:
                 pending.pop(twin)
-            yield flight.index, _failure(flight.index, result) if isinstance(result, RayActorError) else result
+            yield flight.index, _failure(flight.index, result) if isinstance(result, _GONE) else result
             if not _submit(flight.actor, shared, feed, pending):
                 idle.append(flight.actor)
 
@@ -159,7 +161,7 @@ class Pool:
                 break
             time.sleep(_PAUSE)
             reference = self._place(shared, units, index)
-        if isinstance(result, RayActorError):
+        if isinstance(result, _GONE):
             result = _failure(index, result)
         if isinstance(result, Failure):
             raise ValueError(result.message) from result.error
@@ -207,12 +209,18 @@ def _result(reference: Any, index: int) -> Any:
         logger.debug("unit %d failed", index, exc_info=True)
         cause = error.cause if error.cause is not None else error
         return Failure(index, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else error}", cause)
-    except RayActorError as error:
+    except _GONE as error:
         return error
 
 
-def _failure(index: int, error: RayActorError) -> Failure:
-    return Failure(index, f"the worker died again and again: {error}")
+def _failure(index: int, error: Exception) -> Failure:
+    """Ray's text is a page long; what mostly kills workers is the machine's lack of memory, which it cannot see."""
+    logger.debug("unit %d: %s", index, error)
+    return Failure(
+        index,
+        f"the worker died again and again ({type(error).__name__}), mostly of too little memory; lower cluster.workers "
+        "or see the machine's log (dmesg)",
+    )
 
 
 def _fitting(config: ClusterConfig) -> int:

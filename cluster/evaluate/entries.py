@@ -14,6 +14,7 @@ from cluster.evaluate.settings import EvaluateMeans, EvaluateSettings, enough, r
 from cluster.features import backbone
 from cluster.features.backbone import BackboneSpec
 from fss import heads, segmenter
+from fss.backbones import fingerprint
 from fss.datasets import Dataset
 
 EvaluateWork: TypeAlias = Work[EvaluateSettings, EvaluateMeans]
@@ -35,14 +36,14 @@ def entries(work: EvaluateWork) -> tuple[MeasuredModel, ...]:
     if folder is not None:
         spec = _exported(folder)
         name = segmenter.read_about(folder)["model"]["name"]
-        return (*_free(chosen, spec, FLOORS), *_trained(chosen, name, spec, folder))
+        return (*_free(work, spec, FLOORS), *_trained(chosen, name, spec, folder))
     assert chosen.backbone is not None
     assert chosen.head is not None
     spec = backbone.spec(chosen.backbone, work.means.weights, work.inputs)
     name = chosen.head.name
     if name in heads.training_free():
-        return (*_free(chosen, spec, (), name), *_free(chosen, spec, (name,), None, chosen.head.options))
-    models = list(_free(chosen, spec, FLOORS))
+        return (*_free(work, spec, (), name), *_free(work, spec, (name,), None, chosen.head.options))
+    models = list(_free(work, spec, FLOORS))
     if chosen.backbone.weights == "pretrain":
         untrained = replace(spec, weights="random", seed=chosen.seed)
         models.insert(
@@ -69,16 +70,34 @@ def refuse_trained_on(models: Sequence[MeasuredModel], dataset: Dataset, items: 
 
 
 def _free(
-    chosen: EvaluateSettings,
+    work: EvaluateWork,
     spec: BackboneSpec,
     usual: Sequence[str],
     without: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[MeasuredModel]:
-    asked = chosen.baselines if options is None else None
+    asked = work.settings.baselines if options is None else None
     for name in usual if asked is None else asked:
         if name != without:
-            yield MeasuredModel(heads.training_free()[name], spec, name, tuple((options or {}).items()))
+            own = options or {}
+            index = _index(work, spec) if heads.read_options(name, own)[0].looks_up_regions else None
+            yield MeasuredModel(heads.training_free()[name], spec, name, tuple(own.items()), index)
+
+
+def _index(work: EvaluateWork, spec: BackboneSpec) -> str:
+    """The folder of the model that the stage index exported.
+
+    Raises:
+        ValueError: if its regions were seen by another backbone than that of `spec`.
+    """
+    folder = work.inputs["index"].folder
+    theirs = segmenter.read_about(folder)["backbone"]["fingerprint"]
+    if theirs != fingerprint(spec.load().backbone):
+        raise ValueError(
+            "baselines: expected an index of regions as the measured model's backbone sees them, got one of another "
+            "backbone; set backbone= and backbone.weights= to those that the model was trained with"
+        )
+    return str(folder)
 
 
 def _trained(chosen: EvaluateSettings, label: str, spec: BackboneSpec, folder: Path) -> list[MeasuredModel]:

@@ -32,6 +32,7 @@ from cluster.evaluate.settings import check, decode, means, read, settings
 from cluster.evaluate.supports import MaskSupports
 from cluster.evaluate.units import blocks, image_names, image_units, support_units
 from cluster.features import backbone
+from cluster.features.head import looking_up
 from cluster.label.sources import cam
 from cluster.train import candidates
 from fss import heads, segmenter
@@ -46,6 +47,7 @@ def _inputs(config: Config) -> tuple[str, ...]:
     own = config.model.name != "trained"
     needed = ["train"] if own and config.model.name not in heads.training_free() else []
     needed += backbone.needed(config) if own else []
+    needed += ["index"] if looking_up(config) else []
     needed += training.needed(config)
     return tuple(needed)
 

@@ -8,7 +8,7 @@ result; on a GPU only rounding depends on the batch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +40,13 @@ class FeaturePass:
     features: bool = False
     """Whether blocks bring the backbone's levels beside the embeddings."""
 
-    def blocks(self, file: File) -> Iterator[Block]:
-        """The images of a shard, embedded block by block; as many threads as torch has decode ahead of the network."""
-        samples = shards.unpack(read_file(self.corpus, file))
+    def blocks(self, file: File, only: Collection[str] | None = None) -> Iterator[Block]:
+        """The images of a shard, embedded block by block; as many threads as torch has decode ahead of the network.
+
+        Of some of them, if `only` their keys are given.
+        """
+        every = shards.unpack(read_file(self.corpus, file))
+        samples = (sample for sample in every if only is None or sample[0] in only)
         extractor = self.spec.load()
         batch = self.batch if extractor.device.type == "cuda" else 1
         waiting: list[Photo] = []

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.config import Config, baselines
 from fss import heads
 from fss.backbones import Backbone
 from fss.heads.parts.head import Head
@@ -30,3 +31,11 @@ class HeadSettings:
             ValueError: for options that it does not have.
         """
         return heads.build(self.name, self.options, backbone.channels, corners=backbone.corners, seed=seed)
+
+
+def looking_up(config: Config) -> HeadSettings | None:
+    """The model, or the first of the baselines, that looks up regions of the corpus; None if none of them does."""
+    asked = [HeadSettings(config.model.name, dict(config.model.options))]
+    asked += [HeadSettings(name, {}) for name in baselines(config) or ()]
+    known = (one for one in asked if one.name in heads.names())
+    return next((one for one in known if heads.read_options(one.name, one.options)[0].looks_up_regions), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +33,21 @@ class ShardGroup:
     regions: tuple[File, ...]
 
 
+def labelled(inputs: Mapping[str, Manifest]) -> Manifest:
+    """Of a stage's inputs the one whose label maps are paired: refine, where masks are refined, or else label."""
+    return inputs["refine" if "refine" in inputs else "label"]
+
+
 def groups(corpus: Manifest, labels: Manifest, size: int) -> list[ShardGroup]:
     """All shards in groups of `size`, in order."""
     columns = (corpus.named(".tar"), labels.named(".tar"), labels.named(".regions.parquet"))
-    return [ShardGroup(*(tuple(c[start : start + size]) for c in columns)) for start in range(0, len(columns[0]), size)]
+    return [ShardGroup(*files) for files in in_groups(columns, size)]
+
+
+def in_groups(columns: Sequence[Sequence[File]], size: int) -> list[list[tuple[File, ...]]]:
+    """The files of all shards, a column a kind, in groups of `size` shards: of each group a tuple a kind."""
+    starts = range(0, len(columns[0]), size)
+    return [[tuple(column[start : start + size]) for column in columns] for start in starts]
 
 
 def read_regions(folder: Path, files: Sequence[File], *, descriptors: bool = True) -> pairs.RegionTable:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from cluster.config import Config
 from cluster.engine import publish
 from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work
-from cluster.pair.groups import Regions, ShardGroup, drawn, groups, held_out, read_regions
+from cluster.pair.groups import Regions, ShardGroup, drawn, groups, held_out, labelled, read_regions
 from fss import rng, shards
 from fss.tasks import task
 from fss.tasks.pairing.parts import pairs, usage
@@ -129,16 +129,17 @@ def _settings(config: Config) -> PairSettings:
 
 
 def _work(work: Work[PairSettings, None]) -> tuple[Sequence[File], Mapping[str, int]]:
-    chosen, corpus, labels = work.settings, work.inputs["shard"], work.inputs["label"]
+    chosen, corpus, labels = work.settings, work.inputs["shard"], labelled(work.inputs)
     function = PairGroup(corpus.folder, labels.folder, chosen.rules, chosen.rules.tasks_per_shard, chosen.seed)
     units = [
         Unit(f"{number:05d}", group) for number, group in enumerate(groups(corpus, labels, chosen.rules.group_shards))
     ]
     files, counts = work.map("pair", function, units, items="tasks", parts="groups")
     if counts["tasks"] == counts["holdout"]:
+        clusters = "refine.clusters" if labels.stage == "refine" else "source.clusters"
         raise StageError(
             f"no tasks for training came of {counts['regions']} regions ({counts['usable']} usable); "
-            "loosen pair.min_area, pair.max_area or pair.empty_lines, lower source.clusters, or give more images"
+            f"loosen pair.min_area, pair.max_area or pair.empty_lines, lower {clusters}, or give more images"
         )
     return files, counts | _peaks(work.folder, files)
 
@@ -147,4 +148,4 @@ def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
     return {"groups": math.ceil(settings("shard").shards / settings("pair").rules.group_shards)}
 
 
-STAGE = Stage("pair", lambda config: ("shard", "label"), _settings, _work, size=_size, version=3)
+STAGE = Stage("pair", lambda config: ("shard", config.refine.labels), _settings, _work, size=_size, version=3)

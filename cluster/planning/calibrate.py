@@ -28,6 +28,7 @@ from cluster.engine.run import Run
 from cluster.engine.stage import Stage
 from cluster.features import backbone
 from cluster.label import sources
+from cluster.label.kept import FIELDS
 from cluster.planning import probes
 from cluster.planning.plan import Cost
 from cluster.planning.probes import Passes, Steps
@@ -164,7 +165,7 @@ def planned(config: Config) -> list[str]:
     """The stages whose units are planned, in order."""
     clusters = sources.chosen(config).clusters
     quality = ["quality"] if config.quality.enabled and clusters else []
-    labels = [*(["sample"] if clusters else []), "label", *quality]
+    labels = [*(["sample"] if clusters else []), "label", *quality, *(["refine"] if config.refine.on else [])]
     return ["shard", *labels, *([] if config.train.tasks == "stream" else ["pair"])]
 
 
@@ -248,20 +249,24 @@ def _bytes_read(stage: str, run: Run) -> float:
     if stage == "shard":
         tables = [pq.read_table(corpus.folder / file.path) for file in corpus.named(".ledger.parquet")]
         return float(sum(sum(table["size"].to_pylist()) for table in tables) / corpus.counts["inputs"])
-    labels = sum(file.bytes for file in run.manifest("label").files) if stage in ("pair", "quality") else 0
-    return (sum(file.bytes for file in corpus.named(".tar")) + labels) / corpus.counts["accepted"]
+    labels = run.config.refine.labels if stage == "pair" else "label"
+    read = {"pair": (".tar", ".parquet"), "quality": (".tar", ".parquet"), "refine": (FIELDS,)}.get(stage, ())
+    more = sum(file.bytes for suffix in read for file in run.manifest(labels).named(suffix))
+    return (sum(file.bytes for file in corpus.named(".tar")) + more) / corpus.counts["accepted"]
 
 
 def _held(costs: Mapping[str, Cost], run: Run, dimensions: int) -> dict[str, Cost]:
     """The costs with what an item of a unit takes of a worker's memory, as the stages' code has it."""
-    corpus, labels = run.manifest("shard").counts["accepted"], run.manifest("label")
-    region = 6 * dimensions + _REGION
+    corpus, labels = run.manifest("shard").counts["accepted"], run.manifest(run.config.refine.labels)
+    region, kept = 6 * dimensions + _REGION, 0.0
+    if run.config.refine.on:
+        kept = sum(file.bytes for file in run.manifest("label").named(FIELDS)) / corpus
     regions = labels.counts["regions"] / corpus * region + sum(f.bytes for f in labels.named(".parquet")) / corpus
 
     def held(cost: Cost) -> float:
         if cost.stage == "shard":
             return {"hash": _ROW, "build": _ROW + 2 * cost.written}.get(cost.step, _COLUMNS)
-        return regions if cost.stage == "pair" else cost.read + 2 * cost.written
+        return {"pair": regions, "refine": kept + 2 * cost.written}.get(cost.stage, cost.read + 2 * cost.written)
 
     return {name: dataclasses.replace(cost, held=held(cost)) for name, cost in costs.items()}
 

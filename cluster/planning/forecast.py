@@ -59,7 +59,10 @@ def _steps(config: Config, measured: Measured, workers: int) -> Iterator[tuple[C
         looked = min(kept, (config.quality.shards or math.inf) * shard)
         crops = min(config.quality.clusters, config.source.clusters) * config.quality.regions
         yield _timed(costs["sum"], measured), Amount(looked, shard)
+        yield _timed(costs["match"], measured), Amount(looked, shard * config.pair.group_shards)
         yield _timed(costs["crop"], measured), Amount(crops, max(1.0, crops * shard / looked))
+    if "refine" in costs:
+        yield _timed(costs["refine"], measured), Amount(kept, shard * config.pair.group_shards)
     if "pair" in costs:
         yield _timed(costs["pair"], measured), Amount(kept, shard * config.pair.group_shards)
 

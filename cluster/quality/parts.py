@@ -17,7 +17,7 @@ from cluster.quality.masks import ClassMasks
 from fss import shards
 from fss.drawing import atlas
 from fss.imaging import images
-from fss.labelling import pseudo, quality
+from fss.labelling import partners, pseudo, quality
 from fss.tasks.pairing.parts import pairs
 from fss.tasks.pairing.parts.rules import Rules
 
@@ -117,9 +117,10 @@ class SumShard:
         sums = quality.sum_regions(
             table.key, table.label, table.area, table.border, usable, rows, nearest, self.clusters.lengths
         )
-        masks, missing = self._masks(files, table.take(usable))
+        masks, missing, fits = self._masks(files, table.take(usable))
         found = ShardFigures(sums, masks, missing, self._central(number, table, nearest))
-        return Output({f"sums/{unit.name}.json": found.encode()}, {}, {"images": files.labels.count})
+        made = {f"sums/{unit.name}.json": found.encode(), f"fits/{unit.name}.npy": _encoded(fits)}
+        return Output(made, {}, {"images": files.labels.count})
 
     def _central(
         self, shard: int, table: pairs.RegionTable, nearest: tuple[np.ndarray, np.ndarray]
@@ -130,13 +131,14 @@ class SumShard:
             found[int(table.label[row])].append(one)
         return [_nearest(regions, self.most) for regions in found]
 
-    def _masks(self, files: Labelled, usable: pairs.RegionTable) -> tuple[quality.MaskSums, int]:
-        sums, missing = quality.MaskSums(), 0
+    def _masks(self, files: Labelled, usable: pairs.RegionTable) -> tuple[quality.MaskSums, int, partners.Fits]:
+        """Sums over images with masks, how many have none, and how the usable regions fit objects."""
+        sums, missing, fits = quality.MaskSums(), 0, partners.Fits.empty(len(usable))
         if self.masks is None:
-            return sums, missing
-        allowed: dict[str, list[tuple[int, int]]] = {}
-        for key, layer, label in zip(usable.key, usable.layer, usable.label, strict=True):
-            allowed.setdefault(str(key), []).append((int(layer), int(label)))
+            return sums, missing, fits
+        allowed: dict[str, dict[tuple[int, int], int]] = {}
+        for row, (key, layer, label) in enumerate(zip(usable.key, usable.layer, usable.label, strict=True)):
+            allowed.setdefault(str(key), {})[int(layer), int(label)] = row
         for key, about, maps in _images(self.corpus, self.labels, files):
             layers = [images.decode_labels(png) for png in _layers(maps)]
             mask = self.masks.read(json.loads(about["json"])["path"], layers[0].shape)
@@ -144,7 +146,54 @@ class SumShard:
                 missing += 1
             else:
                 sums.take(layers, mask, allowed.get(key, ()))
-        return sums, missing
+                _fit(fits, layers, mask, allowed.get(key, {}))
+        return sums, missing, fits
+
+
+def _fit(
+    fits: partners.Fits, layers: Sequence[np.ndarray], mask: np.ndarray, rows: Mapping[tuple[int, int], int]
+) -> None:
+    """Write into `fits` how the regions of one image, (layer, label) -> row, fit the objects of its mask."""
+    found = [partners.fit(quality.overlap(layer, mask)) for layer in layers]
+    for (layer, label), row in rows.items():
+        fits.known[row] = True
+        fits.thing[row], fits.iou[row], fits.inside[row] = found[layer].get(label, (0, 0.0, 0.0))
+
+
+def _encoded(fits: partners.Fits) -> bytes:
+    """(R, 4) float64 columns as an .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack([*vars(fits).values()], axis=1).astype(np.float64), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _decoded(data: bytes) -> partners.Fits:
+    known, thing, iou, inside = np.load(io.BytesIO(data), allow_pickle=False).T
+    return partners.Fits(known > 0, thing.astype(np.int64), iou, inside)
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchGroup:
+    """Sums over the tasks that the usable regions of one group of shards make with their nearest partners."""
+
+    labels: Path
+    folder: Path
+    """Of the stage, where it finds how regions fit objects."""
+    rules: Rules
+
+    def __call__(self, unit: Unit) -> Output:
+        """`unit.payload` is for each shard of the group its `Labelled` and the file of its regions' fits."""
+        tables = [read_regions(self.labels, files.regions) for files, _ in unit.payload]
+        usable = [table.take(pairs.usable(table, self.rules)) for table in tables]
+        columns = {
+            name: np.concatenate([getattr(table, name) for table in usable])
+            for name in ("key", "label", "area", "border", "descriptor")
+        }
+        parts = [vars(_decoded(read_file(self.folder, file))) for _, file in unit.payload]
+        fits = partners.Fits(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        sums = partners.sum_tasks(columns, fits)
+        images_seen = sum(files.labels.count for files, _ in unit.payload)
+        return Output({f"tasks/{unit.name}.json": shards.dumps(vars(sums))}, {}, {"images": images_seen})
 
 
 @dataclasses.dataclass(frozen=True)

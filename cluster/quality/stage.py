@@ -1,8 +1,9 @@
 """quality: what clusters and regions are worth, in figures and pictures; nothing else reads it.
 
-Workers sum over the label shards, and over class masks where there are some; the driver adds, picks the most central
-regions of the largest clusters, and has them cut out of the few shards that hold them. The sums add in the order of
-the shards, so the result does not depend on the number of workers.
+Workers sum over the label shards, and over class masks where there are some, then over groups of shards, in which every
+region finds its nearest partner. The driver adds, picks the most central regions of the largest clusters, and has them
+cut out of the few shards that hold them. The sums add in the order of the shards, so the result does not depend on the
+number of workers.
 """
 
 from __future__ import annotations
@@ -25,17 +26,15 @@ from cluster.label import sources
 from cluster.label.sources.clusters import read_clusters
 from cluster.quality import masks
 from cluster.quality.masks import ClassMasks, MasksSettings, renders
-from cluster.quality.parts import CROP, Central, CropShard, Labelled, ShardFigures, SumShard
+from cluster.quality.parts import CROP, Central, CropShard, Labelled, MatchGroup, ShardFigures, SumShard
 from fss import shards
 from fss.drawing import atlas
 from fss.imaging import images
-from fss.labelling import quality
-from fss.tasks.pairing.parts.rules import Rules
+from fss.labelling import partners, quality
+from fss.tasks.pairing.parts.rules import USABLE, Rules
 
 #: Clusters on one page of the atlas, at most.
 _PAGE = 60
-#: Of pairing's rules, what makes a region usable.
-_RULES = ("min_area", "max_area", "max_border", "empty_lines")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class QualitySettings:
     clusters: int
     regions: int
     rules: Rules
-    """What makes a region usable; the others of pairing's rules are left as they are by default."""
+    """What makes a region usable, and the shards that are paired together; pairing's other rules are as by default."""
     rendered: bool
     """Whether the class masks are those of the rendered corpus."""
     masks: MasksSettings | None
@@ -78,12 +77,13 @@ class _Quality:
 
     def work(self) -> tuple[Sequence[File], Mapping[str, int]]:
         """All steps, and the stage's files."""
-        found, counts = self._sums()
+        found, counts, fits = self._sums()
+        tasks = self._tasks(fits)
         order = np.argsort(-found.regions.regions, kind="stable")[: self.settings.clusters]
         shown = [int(cluster) for cluster in order if found.regions.regions[cluster]]
         table = self._table(found)
         pages = self._pages(shown, table, self._crops(shown, found))
-        figures = self._figures(found, len(shown))
+        figures = self._figures(found, len(shown)) | {"tasks": tasks.figures()}
         files = [
             write_file(self.folder, "quality.json", json.dumps(figures, indent=2).encode()),
             write_file(self.folder, "clusters.parquet", publish.parquet(pa.Table.from_pylist(table)), len(table)),
@@ -93,11 +93,13 @@ class _Quality:
         regions = int(found.regions.regions.sum())
         return files, {**counts, "regions": regions, "clusters": len(table), "masks": found.masks.images}
 
-    def _sums(self) -> tuple[ShardFigures, Mapping[str, int]]:
+    def _sums(self) -> tuple[ShardFigures, Mapping[str, int], list[File]]:
+        """Sums, counts, and for each shard the file that says how its regions fit objects."""
         rules, most = self.settings.rules, self.settings.regions
         function = SumShard(self.corpus.folder, self.labels.folder, self.clusters, rules, self.masks, most)
         units = [Unit(f"sums-{number:06d}", (number, files)) for number, files in enumerate(self.files)]
-        parts, counts = self.given.map("quality", function, units)
+        files, counts = self.given.map("quality", function, units)
+        parts, fits = ([file for file in files if file.path.startswith(kind)] for kind in ("sums/", "fits/"))
         found = ShardFigures.decode(read_file(self.folder, parts[0]))
         for file in parts[1:]:
             found.add(ShardFigures.decode(read_file(self.folder, file)), most)
@@ -106,7 +108,17 @@ class _Quality:
                 f"expected masks with the names of the images in quality.masks={self.masks.folder}, found none for "
                 f"{found.missing} images; give the right folder, or quality.masks=null"
             )
-        return found, counts
+        return found, counts, fits
+
+    def _tasks(self, fits: Sequence[File]) -> partners.TaskSums:
+        """Sums over the tasks of all regions with their nearest partners, group by group as pairing takes them."""
+        every, size = list(zip(self.files, fits, strict=True)), self.settings.rules.group_shards
+        groups = [every[start : start + size] for start in range(0, len(every), size)]
+        function = MatchGroup(self.labels.folder, self.folder, self.settings.rules)
+        units = [Unit(f"tasks-{number:06d}", group) for number, group in enumerate(groups)]
+        parts, _ = self.given.map("partners", function, units, parts="groups")
+        found = (partners.TaskSums(**json.loads(read_file(self.folder, file))) for file in parts)
+        return sum(found, partners.TaskSums())
 
     def _crops(self, shown: Sequence[int], found: ShardFigures) -> dict[int, list[np.ndarray]]:
         """The pictures of the regions that stand for each cluster, the most central first."""
@@ -220,7 +232,7 @@ def _settings(config: Config) -> QualitySettings:
     return picked(
         QualitySettings,
         config.quality,
-        rules=Rules(**{name: getattr(config.pair, name) for name in _RULES}),
+        rules=Rules(**{name: getattr(config.pair, name) for name in (*USABLE, "group_shards")}),
         rendered=renders(config),
         masks=masks.settings(config),
     )
@@ -238,4 +250,5 @@ STAGE = Stage(
     means=lambda config: QualityMeans(masks.place(config)),
     check=_check,
     size=lambda settings: {"shards": len(range(settings("shard").shards)[: settings("quality").shards])},
+    version=2,
 )

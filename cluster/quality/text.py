@@ -30,8 +30,8 @@ def note(figures: Mapping[str, Any]) -> str:
 
 
 def tables(figures: Mapping[str, Any]) -> list[Rows]:
-    """Clusters and regions; with masks, the agreement with classes and the best regions of objects."""
-    found = [_regions(figures["regions"])]
+    """Regions and their tasks; with masks, the agreement with classes and the best regions of objects."""
+    found = [_regions(figures["regions"]), tasks(figures["tasks"])]
     if figures.get("objects"):
         found += [_objects(figures["objects"]), _classes(figures["classes"])]
     return found
@@ -48,6 +48,33 @@ def _regions(regions: Mapping[str, Any]) -> Rows:
 
 def _areas(found: Mapping[str, float]) -> list[str]:
     return [_percent(found.get(f"p{q}")) for q in (10, 50, 90)]
+
+
+def tasks(found: Mapping[str, float]) -> Rows:
+    """Usable regions and their tasks with nearest partners; what needs masks is missing without them."""
+    names = {
+        "area": "mean area [%]",
+        "border": "border [%]",
+        "tasks": "with a partner [%]",
+        "likeness": "cosine to it [%]",
+        "mutual": "mutual partners [%]",
+        "object": "IoU > .5 with an object [%]",
+        "inside": "inside one object [%]",
+        "same_class": "tasks of one class [%]",
+        "clean": "clean tasks [%]",
+    }
+    there = [key for key in names if key in found]
+    return [
+        ["usable regions", *(names[key] for key in there)],
+        [f"{found['regions']:.0f}", *(_percent(found[key]) for key in there)],
+    ]
+
+
+def lines(found: Mapping[str, float]) -> str:
+    """The same for a terminal, a figure a line."""
+    head, row = tasks(found)
+    width = max(map(len, head))
+    return "\n".join(f"{name:<{width}}  {value:>6}" for name, value in zip(head, row, strict=True))
 
 
 def _objects(objects: Mapping[str, Mapping[str, float]]) -> Rows:

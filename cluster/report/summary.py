@@ -96,9 +96,9 @@ def _log(run: Run, figures: Mapping[str, Any], rows: list[ModelResult], page: re
 
 
 def _log_galleries(run: Run, page: report.Report) -> None:
-    """Pseudo-labels into the label stage's run, pseudo-tasks into the pair stage's; predictions go image by image."""
+    """Pseudo-labels and pseudo-tasks into the runs of the stages that made them; predictions go image by image."""
     for gallery in page.galleries:
-        stage = {"Pseudo-labels": "label", "Pseudo-tasks": "pair"}.get(gallery.title)
+        stage = {"Pseudo-labels": run.config.refine.labels, "Pseudo-tasks": "pair"}.get(gallery.title)
         if stage in run.fresh:
             tiles = [tile.image for tile in gallery.tiles]
             rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
@@ -179,7 +179,7 @@ def _clusters(run: Run) -> report.Gallery | None:
 def _labels(run: Run) -> report.Gallery | None:
     """The first images of the first corpus shard with their label maps."""
     try:
-        corpus, labels = run.manifest("shard"), run.manifest("label")
+        corpus, labels = run.manifest("shard"), run.manifest(run.config.refine.labels)
     except ValueError:
         return None
     first = zip(
@@ -187,7 +187,7 @@ def _labels(run: Run) -> report.Gallery | None:
         shards.unpack(read_file(labels.folder, labels.named(".tar")[0])),
         strict=True,
     )
-    clusters, tiles = sources.chosen(run.config).clusters, []
+    clusters, tiles = sources.chosen(run.config).clusters and not run.config.refine.on, []
     for (_, members), (_, maps) in list(first)[:6]:
         image = images.decode(members["jpg"])
         for layer, png in maps.items():
@@ -195,7 +195,8 @@ def _labels(run: Run) -> report.Gallery | None:
             tile = pictures.label_overlay(image, tinted, void=images.VOID if clusters else 0)
             tiles.append(report.Tile(tile, f"layer {layer[0]}"))
     of = "cluster" if clusters else "label"
-    return report.Gallery("Pseudo-labels", tiles, f"One colour is one {of}, over all images.")
+    where = f"all images of a group of {run.config.pair.group_shards} shards" if run.config.refine.on else "all images"
+    return report.Gallery("Pseudo-labels", tiles, f"One colour is one {of}, over {where}.")
 
 
 def _tasks(run: Run) -> report.Gallery | None:

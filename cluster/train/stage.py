@@ -23,7 +23,7 @@ from cluster.engine.settings import complaints
 from cluster.engine.stage import File, Stage, Work
 from cluster.features import backbone
 from cluster.features.head import HeadSettings
-from cluster.pair.groups import groups
+from cluster.pair import groups
 from cluster.train import candidates, start
 from cluster.train.recipe import HOLDOUT, MetaRecipe
 from cluster.train.settings import TrainMeans, TrainSettings, means, settings
@@ -60,8 +60,8 @@ def _own_tasks(work: TrainWork) -> tuple[Tasks, Tasks]:
     if chosen.labelled is not None:
         return labelled.open_tasks(work, chosen.labelled, _images(work), chosen.holdout)
     if chosen.stream is not None:
-        corpus, labels, how = work.inputs["shard"], work.inputs["label"], chosen.stream
-        found = tuple(groups(corpus, labels, how.rules.group_shards))
+        corpus, labels, how = work.inputs["shard"], groups.labelled(work.inputs), chosen.stream
+        found = tuple(groups.groups(corpus, labels, how.rules.group_shards))
         return Streams(corpus.folder, labels.folder, found, how.rules, how.seed).open(work.pool)
     return written(work.inputs["pair"])
 
@@ -78,7 +78,7 @@ def _seen(work: TrainWork) -> dict[str, Any]:
 
 def _named(work: TrainWork) -> dict[str, Any]:
     """The same of the names that the source of the labels has seen."""
-    labels = work.inputs["label"] if "label" in work.inputs else work.inputs["pair"]
+    labels = work.inputs["pair"] if "pair" in work.inputs else groups.labelled(work.inputs)
     names = mixed.names_seen(labels, "train: expected in this run")
     return {"labelled": "names", **_kept(work.settings), "classes": list(names)} if names else {}
 
@@ -164,7 +164,7 @@ def _inputs(config: Config) -> tuple[str, ...]:
     elif keys.tasks == "labelled":
         tasks = images.needed(config)
     elif keys.tasks == "stream":
-        tasks = ("shard", "label")
+        tasks = ("shard", config.refine.labels)
     return tuple(dict.fromkeys((*tasks, *unlabelled.needed(config), *backbone.needed(config))))
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fss.backbones.network import Features, Network, State
     from fss.backbones.weights import LoadReport
 
-__all__ = ["Backbone", "Features", "LoadReport", "Network", "build", "fingerprint", "names"]
+__all__ = ["Backbone", "Features", "LoadReport", "Network", "build", "corners", "fingerprint", "names"]
 
 #: Where the classes of this package are: torch, which they need, takes seconds to import and listing names does not.
 _LATER = {
@@ -114,6 +114,15 @@ def build(
         report = load_state(name, net, given, source=weights)
     pad_with(net, padding)
     return Backbone(name, net, report, padding)
+
+
+def corners(name: str) -> bool:
+    """The geometry of a backbone's grid, see `fss.grid`, without building it.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return bool(_network(name).corners)
 
 
 def _network(name: str) -> type[Network]:

@@ -48,6 +48,13 @@ def readouts() -> tuple[str, ...]:
     return tuple(name for name in names() if kind(name).is_readout)
 
 
+def looking_up() -> tuple[str, ...]:
+    """Heads that can look up regions of a corpus, see `fss.heads.parts.capabilities`."""
+    from fss.heads.parts.capabilities import Recalls
+
+    return tuple(name for name in names() if issubclass(kind(name), Recalls))
+
+
 def read_options(name: str, given: Mapping[str, Any]) -> tuple[HeadOptions, list[str]]:
     """The options of head `name`, absent ones filled in, and all that is wrong with those given; see `options.read`."""
     from fss.heads.parts import options

@@ -159,6 +159,22 @@ def test_images_and_masks_come_in_any_form(model, tmp_path):
         model.segment([query], [rgb], [drawn])
 
 
+def test_one_support_needs_no_list(model, tmp_path):
+    query, photo, drawn = noise_image(0), SUPPORTS[0], Image.fromarray(MASKS[0] * 255)
+    photo.save(tmp_path / "photo.png")
+    drawn.save(tmp_path / "mask.png")
+    expected = model.segment(query, [photo], [drawn])
+    alone = [(photo, drawn), (str(tmp_path / "photo.png"), tmp_path / "mask.png"), ((p for p in [photo]), (drawn,))]
+    for support, mask in alone:
+        np.testing.assert_array_equal(model.segment(query, support, mask), expected)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 2, -0.5, float("nan")])
+def test_a_threshold_that_no_chance_can_pass_is_refused(model, threshold):
+    with pytest.raises(ValueError, match=r"threshold: expected a probability in \(0, 1\), got"):
+        model.segment(noise_image(0), SUPPORTS, MASKS, threshold)
+
+
 def test_a_turned_photo_is_answered_upright(model):
     """EXIF 6: the camera was turned; the mask was drawn on the stored pixels."""
     stored, upright = SUPPORTS[0], SUPPORTS[0].transpose(Image.Transpose.ROTATE_270)

@@ -104,6 +104,20 @@ def test_a_disk_that_takes_nothing_is_one_line(start, number):
     assert said(job) == ([told], 1)
 
 
+def test_a_ray_that_is_lost_is_one_line(start):
+    act = "from ray.exceptions import LocalRayletDiedError as lost; raise lost()"
+    assert said(start("pass", act)) == (
+        [f"error: Ray came to an end (The task's local raylet died. Check raylet.out for more information.): {KEPT}"],
+        1,
+    )
+
+
+def test_a_fault_of_a_task_is_still_shown_whole(start):
+    act = "from ray.exceptions import RayTaskError as fault; raise fault('work', 'trace', RuntimeError('our own'))"
+    lines, status = said(start("pass", act))
+    assert (lines[0], status) == ("Traceback (most recent call last):", 1)
+
+
 def test_a_fault_of_ours_is_still_shown_whole(start):
     lines, status = said(start("pass", "raise RuntimeError('our own')"))
     assert (lines[0], lines[-1], status) == ("Traceback (most recent call last):", "RuntimeError: our own", 1)

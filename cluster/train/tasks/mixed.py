@@ -109,14 +109,15 @@ def facts(mix: Mapping[str, float], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names_seen(stage: Manifest, expected: str) -> tuple[str, ...]:
-    """The image-level names that the source of these labels, or of the labels of these pairs, has seen.
+    """The image-level names that the source of these labels, or of those that these pairs were made of, has seen.
 
     Raises:
         ValueError: beginning with `expected`, if the label maps that pairs were made of are gone.
     """
     labels: Manifest | None = stage
-    if stage.stage == "pair":
-        labels = read_manifest(stage.folder.parents[1] / "label" / stage.inputs["label"] / "manifest.json")
+    while labels is not None and labels.stage != "label":
+        above = "refine" if "refine" in labels.inputs else "label"
+        labels = read_manifest(labels.folder.parents[1] / above / labels.inputs[above] / "manifest.json")
     if labels is None:
         raise ValueError(
             f"{expected}, beside its pairs, the label stage that they were made of, which says what names its source "

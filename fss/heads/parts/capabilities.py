@@ -31,6 +31,26 @@ class Fits(Protocol):
 
 
 @runtime_checkable
+class Recalls(Protocol):
+    """Looks up regions of an unlabelled corpus when it is asked, if its options say so (`looks_up_regions`).
+
+    Whoever makes the index gives the rows that `prototypes` makes of single regions to `fill`, once, as many as the
+    option `index_size` says. They are in its `state_dict`.
+    """
+
+    def prototypes(self, embedded: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, C) float32 rows of regions.
+
+        Args:
+            embedded: what `embed` made of B images.
+            masks: (B, 2, h, w) shares of what is not the region and of what is.
+        """
+
+    def fill(self, rows: np.ndarray) -> None:
+        """Set the buffers from (index_size, 2, C) rows; ValueError for another shape."""
+
+
+@runtime_checkable
 class Studies(Protocol):
     """Looks at images of training tasks before training starts."""
 

@@ -45,6 +45,11 @@ class HeadOptions:
         """What holds for keys that are not `given`; by default the fields' own defaults."""
         return cls()
 
+    @property
+    def looks_up_regions(self) -> bool:
+        """Whether it needs an index of regions of the corpus (`fss.heads.parts.capabilities.Recalls`)."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedOptions(HeadOptions):

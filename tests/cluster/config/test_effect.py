@@ -31,6 +31,14 @@ IDLE = {
         {"source": {"segments": "ncut"}},
     ),
     "source.points_per_image": (9, {}, "with source.unit=segments", {"source": {"unit": "pixels"}}),
+    "refine.rounds": (1, {}, "with refine.name=none", {"refine": {"name": "consensus"}}),
+    "refine.dims": (64, {}, "with refine.name=none", {"refine": {"name": "consensus"}}),
+    "pair.inside": (
+        0.2,
+        {"pair": {"balance": "clusters"}},
+        "with pair.balance=clusters",
+        {"pair": {"balance": "images"}},
+    ),
     "pair.split.slope": (0.2, {}, "with pair.pairing=cross_image", {"pair": {"pairing": "mask_split"}}),
     "pair.nearest": (
         0.2,

@@ -4,6 +4,7 @@ import tarfile
 
 import pytest
 
+from cluster.label.kept import DIRECTIONS, FIELDS
 from cluster.planning import calibrate, forecast, plan
 from cluster.planning.calibrate import KmeansCost, Measured
 from cluster.planning.plan import Amount, Cost, Machines
@@ -112,11 +113,12 @@ def test_bytes_of_a_real_run_are_predicted(trial, start, tmp_path):
     real_run = start(config)
     real_run.ensure("pair")
     assert list((tmp_path / "runs").glob(".plan-*")) == []
-    assert list(found.costs) == ["hash", "route", "build", "sample", "label", "sum", "crop", "pair"]
+    assert list(found.costs) == ["hash", "route", "build", "sample", "label", "sum", "match", "crop", "pair"]
     assert all(cost.seconds >= 0 and cost.held >= 0 for cost in found.costs.values())
     assert set(found.costs["label"].parts) == {"decode", "backbone", "segments"}
     rows = {one.step: one for one in forecast.predict(config, found, Machines(2))}
-    assert list(rows) == ["hash", "route", "build", "sample", "kmeans", "label", "sum", "crop", "pair", "train"]
+    labels = ["sample", "kmeans", "label", "sum", "match", "crop"]
+    assert list(rows) == ["hash", "route", "build", *labels, "pair", "train"]
     for step, stage, units in (
         ("build", "shard", "corpus-*"),
         ("sample", "sample", "*"),
@@ -148,7 +150,27 @@ def test_tars_lists_and_streamed_tasks_are_planned_too(trial, photos, tmp_path):
     )
     assert found.accepted > 0.8
     rows = [one.step for one in forecast.predict(config, found, Machines(2))]
-    assert rows == ["hash", "find", "route", "build", "sample", "kmeans", "label", "sum", "crop", "train"]
+    assert rows == ["hash", "find", "route", "build", "sample", "kmeans", "label", "sum", "match", "crop", "train"]
+
+
+def test_refined_masks_are_planned(trial, start):
+    """Label writes more for them; a worker holds the embeddings of a group, however large the corpus is."""
+    gates = ("refine.max_area=0.9", "refine.max_border=0.9", "refine.clusters=2", "pair.max_area=0.9")
+    config, found = trial("source=saliency", "refine=consensus", "train.tasks=stream", *gates)
+    rows = {one.step: one for one in forecast.predict(config, found, Machines(2))}
+    assert list(rows) == ["hash", "route", "build", "label", "refine", "train"]
+    run = start(config)
+    run.ensure("refine")
+    for step, units in (("label", "part-*"), ("refine", "*")):
+        folder = run.manifest(step).folder
+        names = [file.path for file in run.manifest(step).files if file.path != DIRECTIONS]
+        paths = [*(folder / name for name in names), *(folder / ".units").glob(units)]
+        assert rows[step].written == pytest.approx(sum(path.stat().st_size for path in paths), rel=0.15), step
+    embeddings = sum(file.bytes for file in run.manifest("label").named(FIELDS)) / 36
+    assert found.costs["refine"].held > embeddings
+    config.plan.corpus_size, before = 72e6, rows["refine"]
+    after = next(one for one in forecast.predict(config, found, Machines(2)) if one.step == "refine")
+    assert after.memory == pytest.approx(before.memory, abs=36 * found.costs["refine"].held)
 
 
 def measured(**changes):

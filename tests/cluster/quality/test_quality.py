@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import defaultdict
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from PIL import Image
 
 from cluster.engine.stage import read_file
 from cluster.label.sources.clusters import read_clusters
+from cluster.pair.groups import read_regions
 from cluster.quality import text as quality_text
 from cluster.quality.masks import ClassMasks
 from cluster.quality.parts import ShardFigures
@@ -20,6 +22,9 @@ from fss import shards
 from fss.datasets.parts import files
 from fss.imaging import images
 from fss.labelling import quality
+from fss.tasks.pairing.parts import pairs
+
+WITHOUT_MASKS = ("regions", "area", "border", "tasks", "likeness", "mutual")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +98,53 @@ def test_objects_and_classes_are_those_of_plain_loops(measured, photos):
     assert found["masks"] == {"images": 36, "missing": 0}
 
 
+def test_tasks_are_those_of_plain_loops(measured, photos):
+    """A region's partner is looked for in its group of two shards, among the usable regions of its cluster."""
+    stems = {key: json.loads(members["json"])["path"][:-4] for key, members in samples(measured.manifest("shard"))}
+    maps = dict(samples(measured.manifest("label")))
+    label = measured.manifest("label")
+    tables = [read_regions(label.folder, [file]) for file in label.named(".regions.parquet")]
+    rules, found = measured.config.pair, defaultdict(list)
+    for number in range(0, len(tables), rules.group_shards):
+        group = [
+            (table, row)
+            for table in tables[number : number + rules.group_shards]
+            for row in np.flatnonzero(pairs.usable(table, rules))
+        ]
+        for table, row in group:
+            found["area"].append(table.area[row])
+            mine = _fit(table, row, maps, photos, stems)
+            found["object"].append(mine[1] > 0.5)
+            others = [
+                (float(table.descriptor[row] @ other.descriptor[i]), _fit(other, i, maps, photos, stems))
+                for other, i in group
+                if other.key[i] != table.key[row] and other.label[i] == table.label[row]
+            ]
+            if others:
+                cosine, partner = max(others, key=lambda one: one[0])
+                same = mine[0] == partner[0] and mine[0] != 0
+                found["likeness"].append(cosine)
+                found["same_class"].append(same)
+                found["clean"].append(same and min(mine[1], partner[1]) > 0.5)
+    told = figures_of(measured)["tasks"]
+    assert told["regions"] == len(found["area"])
+    assert told["tasks"] == pytest.approx(len(found["likeness"]) / len(found["area"]))
+    assert {name: told[name] for name in found} == pytest.approx({name: np.mean(found[name]) for name in found})
+
+
+def _fit(table, row, maps, photos, stems):
+    """The class that a region fits best, and its IoU with that."""
+    mask = files.read_mask(photos / "SegmentationClass" / f"{stems[table.key[row]]}.png")
+    region = images.decode_labels(maps[table.key[row]][f"{table.layer[row]}.png"]) == table.label[row]
+    region &= mask != 255
+    ious = {
+        value: (region & (mask == value)).sum() / (region | (mask == value)).sum()
+        for value in set(np.unique(mask).tolist()) - {0, 255}
+    }
+    best = max(ious, key=ious.get, default=0)
+    return (best, ious[best]) if ious.get(best, 0) > 0 else (0, 0.0)
+
+
 def test_the_atlas_shows_the_nearest_regions_of_distinct_images(measured):
     manifest, clusters = measured.manifest("quality"), read_clusters(measured.manifest("kmeans"))
     parts = [ShardFigures.decode(path.read_bytes()) for path in sorted((manifest.folder / "sums").iterdir())]
@@ -124,8 +176,13 @@ def test_what_the_report_says(measured):
     assert "best region of each object" in page
     found = figures_of(measured)
     without = {key: found[key] for key in ("clusters", "regions")}
-    assert len(quality_text.tables(without)) == 1
+    without["tasks"] = {key: found["tasks"][key] for key in WITHOUT_MASKS}
+    assert len(quality_text.tables(without)) == 2
     assert "masks" not in quality_text.note(without)
+    lines = quality_text.lines(found["tasks"]).splitlines()
+    assert lines[0].split() == ["usable", "regions", f"{found['tasks']['regions']:.0f}"]
+    assert lines[-1].split() == ["clean", "tasks", "[%]", f"{100 * found['tasks']['clean']:.1f}"]
+    assert len(lines) == len(found["tasks"]) == len(quality_text.lines(without["tasks"]).splitlines()) + 4
 
 
 def test_the_pipeline_makes_it_after_label_unless_told_not_to(measured, configure, start, tmp_path):

@@ -11,7 +11,7 @@ from fss import heads
 from fss.backbones import Features
 from fss.grid import enlarge
 from fss.heads.parts import capabilities, losses
-from fss.heads.parts.capabilities import Fits, Studies
+from fss.heads.parts.capabilities import Fits, Recalls, Studies
 from fss.heads.umtfss import masked_average
 
 CHANNELS = {"low": 6, "mid": 8, "high": 9}
@@ -19,6 +19,7 @@ OPTIONS = {
     "prototype": {},
     "nearest": {"k": 3},
     "cluster_match": {"clusters": 2},
+    "corpus_readout": {"index_size": 8, "neighbours": 3, "corpus": 0.1},
     "correlation": {"dim": 16},
     "umtfss": {"dim": 16, "heads": 2, "foreground_prototypes": 4, "background_prototypes": 6},
     "panet": {"dim": 12},
@@ -68,6 +69,9 @@ def head(name: str, *, steps: int = 0, seed: int = 0, **options: object) -> nn.M
     module = heads.build(name, OPTIONS.get(name, {}) | options, CHANNELS, corners=True, seed=seed)
     if isinstance(module, Fits):
         module.fit(module.describe(module.embed(episode(8, seed=300)[0])).numpy(), seed=0)
+    if isinstance(module, Recalls):
+        shown, _, masks = episode(8, seed=500)
+        module.fill(module.prototypes(module.embed(shown), masks[:, 0]).numpy())
     if isinstance(module, Studies) and module.studies:
         module.study(studied(), seed=0)
     module.eval()  # no dropout: it would draw from the global generator
@@ -252,7 +256,8 @@ def test_capabilities_are_opted_into():
     """What a head does not do is no method of it, so that nobody takes it for something that it can."""
     able = {kind.__name__: [n for n in heads.names() if isinstance(head(n), kind)] for kind in CAPABILITIES}
     assert set(FREE) <= set(heads.training_free())
-    for kind, name in {"Fits": "cluster_match", "Studies": "mining", "Settles": "mining", "Ways": "pixel_meta"}.items():
+    some = {"Fits": "cluster_match", "Recalls": "corpus_readout", "Studies": "mining", "Settles": "mining"}
+    for kind, name in {**some, "Ways": "pixel_meta"}.items():
         assert name in able[kind]
         assert "correlation" not in able[kind]
     assert set(able["Silences"]) <= set(LEARNED)

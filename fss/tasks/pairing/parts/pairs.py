@@ -113,7 +113,8 @@ class Eligible:
         """The tasks to be made, as (name, query's row); of queries among the rows `queries` (R,) bool, if given.
 
         With balance=images, in table order, `tasks_per_image` of every image, each of one of its regions, drawn
-        uniformly. With balance=clusters as many in all, of every cluster an equal share as far as its regions go:
+        uniformly, or in the share `inside` from the layers above the first and else from the first, where the image has
+        both. With balance=clusters as many in all, of every cluster an equal share as far as its regions go:
         they take turns, and none is a query more than `tasks_per_image` times.
         """
         asked = np.flatnonzero(self.asked if queries is None else self.asked & queries)
@@ -130,7 +131,17 @@ class Eligible:
         for rows in parts_of(asked, self.image[asked]):
             key = str(self.table.key[rows[0]])
             for number in range(self.rules.tasks_per_image):
-                yield (key, number), int(rows[rng.mix(seed, "query", key, number) % len(rows)])
+                among = self._of_layer(rows, seed, key, number)
+                yield (key, number), int(among[rng.mix(seed, "query", key, number) % len(among)])
+
+    def _of_layer(self, rows: np.ndarray, seed: int, *name: object) -> np.ndarray:
+        """Of one image's rows those that the slot `name` may draw from."""
+        share = self.rules.inside
+        if share is None:
+            return rows
+        inside = self.table.layer[rows] > 0
+        wanted = inside == (rng.numpy_rng(seed, "inside", *name).random() < share)
+        return rows[wanted] if wanted.any() else rows
 
     def _by_cluster(self, asked: np.ndarray, seed: int) -> Iterator[tuple[tuple[object, ...], int]]:
         parts = parts_of(asked, self.cluster[asked])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from fss.keys import SHARE, at_least, key, one_of
+from fss.keys import SHARE, SHARE_OR_NONE, at_least, key, one_of
 
 #: How tasks are shared out: every image the same number, or every cluster.
 BALANCES = ("images", "clusters")
+#: The rules that say which regions may be used at all.
+USABLE = ("min_area", "max_area", "max_border", "empty_lines")
 
 
 @dataclasses.dataclass
@@ -22,6 +24,9 @@ class Rules:
     """Supports of a task."""
     balance: str = key("images", one_of(*BALANCES))
     """What gets equal shares of the tasks: `images`, each `tasks_per_image`, or `clusters`, of equally many in all."""
+    inside: float | None = key(None, SHARE_OR_NONE, when={"balance": ("images",)})
+    """Share of an image's tasks whose query is a region of a layer above the first: of refined masks those that lie
+    inside of them; none = all its regions alike."""
     min_area: float = 0.03
     """Least share of the image that a region covers."""
     max_area: float = 0.7

@@ -291,6 +291,21 @@ def test_only_the_layers_asked_for_are_used():
     assert {(p.query, *p.supports) for p in drawn} == {(1, 3), (3, 1)}
 
 
+def test_a_stated_share_of_queries_lies_above_the_first_layer():
+    """Where an image has both; an image that has one kind alone asks for that."""
+    keys = [name for name in "abcdefgh" for _ in range(4)]
+    layers = [0, 1, 1, 2] * 6 + [0] * 4 + [1] * 4
+    regions = table(keys, layer=layers)
+    rules = Keys(tasks_per_image=200, inside=0.25)
+    drawn = collections.Counter(
+        (str(regions.key[p.query]), bool(regions.layer[p.query])) for p in cross_image.draw(regions, rules, seed=2)
+    )
+    above = [drawn[name, True] / 200 for name in "abcdef"]
+    assert np.mean(above) == pytest.approx(0.25, abs=0.03)
+    assert (drawn["g", False], drawn["h", True]) == (200, 200)
+    assert cross_image.count(regions, rules, np.ones(32, bool)) == sum(drawn.values())
+
+
 def test_a_hidden_region_of_the_cluster_makes_no_distractor():
     """Image c shows the cluster in a region that is too small to be used, so only d can be a distractor."""
     regions = table(list("abccd"), [0, 0, 0, 1, 1], area=[0.2, 0.2, 0.001, 0.2, 0.2])

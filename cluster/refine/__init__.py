@@ -1,0 +1,1 @@
+"""Stage refine: label maps of whole things, from the embeddings that label kept."""

@@ -1,0 +1,134 @@
+"""The smoothed read-out with prototypes of two further kinds: of alike regions of the corpus, and of the query itself.
+
+This is ours, of no paper, and nothing is trained. One support shows one look of a thing. An index of regions of the
+unlabelled corpus knows others: those most like the support's foreground bring what they and their surroundings look
+like; without their surroundings they do harm. Then the query's own cells may join, weighted by how surely they are on
+either side, as in the self-support matching of Fan et al. (ECCV 2022), which learns it.
+
+Letters: B episodes, C channels of the tokens, N cells, R regions of the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fss.backbones import Features
+from fss.heads.parts.head import Head
+from fss.heads.parts.options import A_LEVEL, HeadOptions
+from fss.heads.parts.tokens import flat_masks, flat_tokens, unit_grid
+from fss.heads.parts.walk import affinity_walk, walked
+from fss.keys import FROM_ZERO, POSITIVE, at_least, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(HeadOptions):
+    """Of the read-out."""
+
+    levels: tuple[str, ...] = key(("mid", "high"), A_LEVEL)
+    """What the tokens are made of, side by side."""
+    steps: int = key(3, FROM_ZERO)
+    """Of the walk."""
+    index_size: int = key(4096, FROM_ZERO)
+    """Regions of the corpus that are kept at most, a uniform sample; 0 does without any."""
+    neighbours: int = key(16, at_least(1), when={"index_size": True})
+    """Regions of the index that join the prototypes: those most like the foreground."""
+    corpus: float = key(2.0, POSITIVE, when={"index_size": True})
+    """Weight of their mean, where each support has 1."""
+    own: float = key(0.0, FROM_ZERO)
+    """Weight of the prototypes of the query's own cells, likewise; 0 leaves them out."""
+    scale: float = 20.0
+    """A temperature: it does not move the border between the two sides."""
+
+    @property
+    def looks_up_regions(self) -> bool:
+        """See `HeadOptions`."""
+        return self.index_size > 0
+
+
+class CorpusReadout(Head):
+    """See the module's docstring."""
+
+    title = "corpus read-out"
+    trained = False
+
+    def __init__(self, channels: Mapping[str, int], options: Options):
+        super().__init__()
+        self.index: torch.Tensor
+        self.filled: torch.Tensor
+        self.levels, self.steps, self.scale = options.levels, options.steps, options.scale
+        self.neighbours, self.corpus, self.own = options.neighbours, options.corpus, options.own
+        dims = sum(channels[level] for level in self.levels)
+        self.register_buffer("index", torch.zeros(2, options.index_size, dims, dtype=torch.float16))
+        self.register_buffer("filled", torch.tensor(options.index_size == 0))
+
+    def embed(self, features: Features) -> Features:
+        """`tokens`: (B, C, h, w) of length 1."""
+        return {"tokens": unit_grid(features, self.levels)}
+
+    def focus(self, query: Features) -> Features:
+        """`walk`: (B, N, N), one step of the walk."""
+        return query | {"walk": affinity_walk(query["tokens"].flatten(2))}
+
+    def prototypes(self, embedded: Features, masks: torch.Tensor) -> torch.Tensor:
+        """Rows of the index: (B, 2, C) means of background and foreground, of length 1; see `Recalls`."""
+        return _sides(embedded["tokens"].flatten(2), masks.flatten(2)).float()
+
+    def fill(self, rows: np.ndarray) -> None:
+        """Set the index to (R, 2, C) rows of `prototypes`; see `Recalls`."""
+        _, size, dims = self.index.shape
+        if rows.shape != (size, 2, dims):
+            raise ValueError(
+                f"expected the prototypes of regions, {(size, 2, dims)}, got {rows.shape}; set "
+                f"model.options.index_size={len(rows)}, or make the rows of the levels {', '.join(self.levels)}"
+            )
+        self.index.copy_(torch.from_numpy(rows).swapaxes(0, 1))
+        self.filled.fill_(True)
+
+    def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
+        """(B, 2, h, w) logits; see `Head.match`.
+
+        Raises:
+            RuntimeError: before `fill`.
+        """
+        if not self.filled:
+            raise RuntimeError("expected a head whose index is filled: load the one that jobs.index exports")
+        sides = _sides(flat_tokens(support["tokens"]), flat_masks(masks))
+        shots = (masks[:, :, 1] > 0).flatten(2).any(dim=2).sum(dim=1).clamp_min(1)[:, None, None]
+        if self.index.numel():
+            sides = F.normalize(sides + self.corpus / shots * self._alike(sides[:, 1]), dim=2)
+        maps = self._read(query, sides)
+        if self.own:
+            sides = F.normalize(sides + self.own / shots * self._sure(query, maps), dim=2)
+            maps = self._read(query, sides)
+        return (self.scale * maps).unflatten(2, query["tokens"].shape[-2:])
+
+    def _alike(self, foreground: torch.Tensor) -> torch.Tensor:
+        """(B, 2, C) means of both prototypes of the regions whose foregrounds are most like (B, C)."""
+        cosines = foreground @ self.index[1].float().T
+        nearest = cosines.topk(min(self.neighbours, cosines.shape[1]), dim=1).indices
+        return self.index[:, nearest].float().mean(dim=2).swapaxes(0, 1)
+
+    def _read(self, query: Features, sides: torch.Tensor) -> torch.Tensor:
+        """(B, 2, N) cosines to (B, 2, C) prototypes, smoothed."""
+        maps = (sides @ query["tokens"].flatten(2)).transpose(1, 2)
+        for _ in range(self.steps):
+            maps = walked(query["walk"], maps)
+        return maps.transpose(1, 2)
+
+    def _sure(self, query: Features, maps: torch.Tensor) -> torch.Tensor:
+        """(B, 2, C) means of the query's cells, weighted by how far (B, 2, N) maps are on either side."""
+        margin = maps[:, 1] - maps[:, 0]
+        return _sides(query["tokens"].flatten(2), torch.stack([-margin, margin], dim=1).clamp_min(0))
+
+
+def _sides(tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(B, S, C) means, of length 1, of (B, C, N) tokens under (B, S, N) weights; zero where there is no weight."""
+    return F.normalize(weights @ tokens.transpose(1, 2), dim=2)
+
+
+HEAD = CorpusReadout
