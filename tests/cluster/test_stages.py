@@ -90,7 +90,7 @@ def test_distributed_kmeans_is_kmeans(tiny_run):
     found = read_clusters(tiny_run.manifest("kmeans"))
     points = np.concatenate(parts)
     np.testing.assert_allclose(found.centre, points.mean(axis=0, dtype=np.float64), atol=1e-6)
-    centre = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / len(points)
+    centre = np.float32(sum(part.sum(axis=0, dtype=np.float64) for part in parts) / len(points))
     rows = [pseudo.centred(part, centre) for part in parts]
     start = kmeans.initial_centroids(np.concatenate(rows), config.source.clusters, seed=config.seed)
 

@@ -22,7 +22,7 @@ def job(folder, recipe, **how):
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_infinite_gradients_stop_two_workers(tmp_path, stage):
     made = job(tmp_path, Plain(ROWS, cliff=True), steps=9, log_every=3, zero_stage=stage)
-    with pytest.raises(StageError, match=r"train: all 3 steps up to step 3 were skipped, because their gradients are not"):
+    with pytest.raises(StageError, match=r"train: all 3 steps up to step 3 were skipped, because"):
         processes.train(made, TWO)
     assert not (tmp_path / "weights.json").exists()
 
