@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from cluster.engine.stage import StageError, read_file
+from cluster.index import stage
 from cluster.pair.groups import read_regions
 from cluster.stages import STAGES
 from fss import heads, rng, shards
@@ -21,6 +22,14 @@ from tests.cluster.evaluate.results import figures
 SIZE = 7
 MODEL = ("model=corpus_readout", f"model.options.index_size={SIZE}")
 MEASURED = ("shots=1", "episodes=8", "dataset.min_area=100")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_shards_are_looked_at():
+    """However many regions the first ones have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "_LOOKED_AT", 1000)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +52,8 @@ def usable(run):
     return [(str(table.key[i]), int(table.layer[i]), int(table.label[i])) for i in rows]
 
 
-def samples(run, stage):
-    manifest = run.manifest(stage)
+def samples(run, name):
+    manifest = run.manifest(name)
     return dict(s for file in manifest.named(".tar") for s in shards.unpack(read_file(manifest.folder, file)))
 
 
