@@ -23,7 +23,7 @@ class Keys:
     neighbours: int = key(5, at_least(1))
     """Most similar regions of other images that say what belongs to a thing."""
     rounds: int = key(2, FROM_ZERO)
-    """Of the consensus; 0 = the salient sides as they are."""
+    """Of the consensus; 0 = the cores of the salient sides as they are."""
     keep: float = key(1.0, SHARE)
     """Share of a group's masks that are kept: those whose neighbours are most alike."""
     max_border: float = key(0.3, up_to(1))
