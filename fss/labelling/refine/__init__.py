@@ -33,7 +33,8 @@ class Keys:
     vote: bool = True
     """Whether superpixels of the photo vote on the mask."""
     clusters: int = key(40, at_least(1))
-    """Clusters of a group's masks, and as many of the segments inside of them."""
+    """Clusters of a group's masks, and as many of the segments inside of them; fewer where they would have no four
+    members."""
     granularities: list[int] = key([2, 3, 5], at_least(1))
     """Segments an image at each granularity, of which those inside of the mask are layers of their own; [] = masks
     alone."""
