@@ -17,7 +17,7 @@ import torch
 
 from fss import backbones, rng
 from fss.backbones.extractor import Extractor
-from fss.datasets import areas, open_dataset
+from fss.datasets import Dataset, areas, open_dataset
 from fss.evaluation import episodes, running
 from fss.evaluation.cache import FeatureStore, Memory
 from fss.evaluation.running import Photos
@@ -32,6 +32,7 @@ from fss.training.bank import FeatureBank, batch_features, inputs
 from fss.training.step import MetaModule
 
 LOSS_CELLS = 65
+_TRAIN = "ImageSets/Segmentation/train.txt"
 
 
 class Corpus:
@@ -141,8 +142,15 @@ def meta_train(corpus: Corpus, made: Sequence[task.Task], head: Head, course: Co
 class Exam:
     """The labelled images of PASCAL-5i's layout and the same episodes of every fold for whoever is measured."""
 
-    def __init__(self, root: Path, extractor: Extractor, count: int, store: FeatureStore | None = None):
-        self.dataset, self.count, self.side = open_dataset("pascal5i", str(root), None), count, extractor.size
+    def __init__(
+        self,
+        root: Path,
+        extractor: Extractor,
+        count: int,
+        store: FeatureStore | None = None,
+        names: Sequence[str] | None = None,
+    ):
+        self.dataset, self.count, self.side = _opened(root, names), count, extractor.size
         self._folder = tempfile.TemporaryDirectory()
         store = store or FeatureStore(Path(self._folder.name), 8 << 30)
         self.photos = Photos(self.dataset, extractor, store, Memory(1 << 30))
@@ -168,9 +176,16 @@ class Exam:
         return {"miou": 100 * float(np.mean(ious)), "fb_iou": 100 * float(fb_iou), "area_ratio": predicted / true}
 
 
+def _opened(root: Path, names: Sequence[str] | None) -> Dataset:
+    """The val list's images, or those of the train list that are called `names`."""
+    if names is None:
+        return open_dataset("pascal5i", str(root), None)
+    return dataclasses.replace(open_dataset("pascal5i", str(root), _TRAIN), names=tuple(names))
+
+
 def choose(root: Path, number: int, seed: int) -> list[str]:
     """Names of `number` of the train images, by a hash of their names."""
-    names = (root / "ImageSets/Segmentation/train.txt").read_text().split()
+    names = (root / _TRAIN).read_text().split()
     return sorted(names, key=lambda name: rng.mix(seed, "which", name))[:number]
 
 

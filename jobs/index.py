@@ -13,7 +13,6 @@ KEYS = (
     "root",
     "corpus.root",
     "backbone.weights",
-    "model.options",
     "pair.min_area",
     "pair.max_border",
     "cluster.workers",

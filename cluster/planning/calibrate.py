@@ -34,6 +34,7 @@ from cluster.planning.plan import Cost
 from cluster.planning.probes import Passes, Steps
 from cluster.planning.timing import Note, TimedPool, Trial
 from cluster.pretrain import stage as pretrain
+from cluster.quality import stage as quality
 from cluster.shard import stage as shard
 from cluster.shard.hashing import ShardLayout
 from cluster.shard.inputs import CorpusInput, Entry
@@ -164,9 +165,9 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
 def planned(config: Config) -> list[str]:
     """The stages whose units are planned, in order."""
     clusters = sources.chosen(config).clusters
-    quality = ["quality"] if config.quality.enabled and clusters else []
-    labels = [*(["sample"] if clusters else []), "label", *quality, *(["refine"] if config.refine.on else [])]
-    return ["shard", *labels, *([] if config.train.tasks == "stream" else ["pair"])]
+    labels = [*(["sample"] if clusters else []), "label", *(["refine"] if config.refine.on else [])]
+    reports = ["quality"] if quality.wanted(config) else []
+    return ["shard", *labels, *reports, *([] if config.train.tasks == "stream" else ["pair"])]
 
 
 def layout(config: Config, *, bucket: bool = False) -> ShardLayout:
@@ -249,7 +250,7 @@ def _bytes_read(stage: str, run: Run) -> float:
     if stage == "shard":
         tables = [pq.read_table(corpus.folder / file.path) for file in corpus.named(".ledger.parquet")]
         return float(sum(sum(table["size"].to_pylist()) for table in tables) / corpus.counts["inputs"])
-    labels = run.config.refine.labels if stage == "pair" else "label"
+    labels = "label" if stage == "refine" else run.config.refine.labels
     read = {"pair": (".tar", ".parquet"), "quality": (".tar", ".parquet"), "refine": (FIELDS,)}.get(stage, ())
     more = sum(file.bytes for suffix in read for file in run.manifest(labels).named(suffix))
     return (sum(file.bytes for file in corpus.named(".tar")) + more) / corpus.counts["accepted"]

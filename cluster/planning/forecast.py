@@ -55,16 +55,26 @@ def _steps(config: Config, measured: Measured, workers: int) -> Iterator[tuple[C
         yield _timed(costs["sample"], measured), Amount(sampled, shard)
         yield _kmeans(config, measured, sampled, workers)
     yield _timed(costs["label"], measured), Amount(kept, shard)
-    if "sum" in costs:
-        looked = min(kept, (config.quality.shards or math.inf) * shard)
-        crops = min(config.quality.clusters, config.source.clusters) * config.quality.regions
-        yield _timed(costs["sum"], measured), Amount(looked, shard)
-        yield _timed(costs["match"], measured), Amount(looked, shard * config.pair.group_shards)
-        yield _timed(costs["crop"], measured), Amount(crops, max(1.0, crops * shard / looked))
     if "refine" in costs:
         yield _timed(costs["refine"], measured), Amount(kept, shard * config.pair.group_shards)
+    yield from _quality(config, measured, kept, shard)
     if "pair" in costs:
         yield _timed(costs["pair"], measured), Amount(kept, shard * config.pair.group_shards)
+
+
+def _quality(config: Config, measured: Measured, kept: float, shard: float) -> Iterator[tuple[Cost, Amount]]:
+    """The report on regions: over some shards, whatever the corpus has."""
+    costs, chosen = measured.costs, config.quality
+    if "sum" not in costs:
+        return
+    looked = min(kept, (chosen.shards or math.inf) * shard)
+    crops = (chosen.clusters if config.refine.on else min(chosen.clusters, config.source.clusters)) * chosen.regions
+    group = shard * config.pair.group_shards
+    if "mean" in costs:
+        yield _timed(costs["mean"], measured), Amount(looked, group)
+    yield _timed(costs["sum"], measured), Amount(looked, shard)
+    yield _timed(costs["match"], measured), Amount(looked, group)
+    yield _timed(costs["crop"], measured), Amount(crops, max(1.0, crops * shard / looked))
 
 
 def _timed(cost: Cost, measured: Measured) -> Cost:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from cluster.engine.stage import File, Output, Unit, read_file
+from cluster.quality.clusters import NamedClusters
 from cluster.quality.masks import ClassMasks
 from fss import shards
 from fss.drawing import atlas
@@ -32,6 +33,10 @@ class Labelled:
     corpus: File
     labels: File
     regions: File
+    group: int = 0
+    """The group of shards that it is paired in."""
+    start: int = 0
+    """What is added to its labels, but to 0, where those of another group mean other things."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -97,12 +102,28 @@ def _nearest(regions: Sequence[Central], most: int) -> list[Central]:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeanGroup:
+    """Sums of the descriptors of each label of a group of shards, (L + 1, D) float64: L is the largest label."""
+
+    labels: Path
+
+    def __call__(self, unit: Unit) -> Output:
+        """`unit.payload` is for each shard of the group its `Labelled`."""
+        tables = [read_regions(self.labels, files.regions) for files in unit.payload]
+        labels = np.concatenate([table.label for table in tables])
+        sums = np.zeros((int(labels.max()) + 1, tables[0].descriptor.shape[1]))
+        np.add.at(sums, labels, np.concatenate([table.descriptor for table in tables]))
+        images_seen = sum(files.labels.count for files in unit.payload)
+        return Output({f"means/{unit.name}.npy": npy(sums)}, {}, {"images": images_seen})
+
+
+@dataclasses.dataclass(frozen=True)
 class SumShard:
     """Sums over the regions of one shard, and over its masks."""
 
     corpus: Path
     labels: Path
-    clusters: pseudo.Clusters
+    named: NamedClusters
     rules: Rules
     masks: ClassMasks | None
     most: int
@@ -111,11 +132,12 @@ class SumShard:
         """`unit.payload` is (number, `Labelled`)."""
         number, files = unit.payload
         table = read_regions(self.labels, files.regions)
+        table = dataclasses.replace(table, label=table.label + files.start)
         usable = pairs.usable(table, self.rules)
-        nearest = self.clusters.nearest(table.descriptor)
-        rows = pseudo.centred(table.descriptor, self.clusters.centre)
+        clusters, nearest = self.named.clusters, self.named.nearest(table)
+        rows = pseudo.centred(table.descriptor, clusters.centre)
         sums = quality.sum_regions(
-            table.key, table.label, table.area, table.border, usable, rows, nearest, self.clusters.lengths
+            table.key, table.label, table.area, table.border, usable, rows, nearest, clusters.lengths
         )
         masks, missing, fits = self._masks(files, table.take(usable))
         found = ShardFigures(sums, masks, missing, self._central(number, table, nearest))
@@ -125,7 +147,7 @@ class SumShard:
     def _central(
         self, shard: int, table: pairs.RegionTable, nearest: tuple[np.ndarray, np.ndarray]
     ) -> list[list[Central]]:
-        found: list[list[Central]] = [[] for _ in range(self.clusters.count)]
+        found: list[list[Central]] = [[] for _ in range(self.named.clusters.count)]
         for row in np.flatnonzero(nearest[0] == table.label):
             one = Central(float(nearest[1][row]), str(table.key[row]), int(table.layer[row]), shard)
             found[int(table.label[row])].append(one)
@@ -140,7 +162,7 @@ class SumShard:
         for row, (key, layer, label) in enumerate(zip(usable.key, usable.layer, usable.label, strict=True)):
             allowed.setdefault(str(key), {})[int(layer), int(label)] = row
         for key, about, maps in _images(self.corpus, self.labels, files):
-            layers = [images.decode_labels(png) for png in _layers(maps)]
+            layers = [_numbered(images.decode_labels(png), files.start) for png in _layers(maps)]
             mask = self.masks.read(json.loads(about["json"])["path"], layers[0].shape)
             if mask is None:
                 missing += 1
@@ -160,11 +182,16 @@ def _fit(
         fits.thing[row], fits.iou[row], fits.inside[row] = found[layer].get(label, (0, 0.0, 0.0))
 
 
+def npy(values: np.ndarray) -> bytes:
+    """An array as the bytes of an .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
 def _encoded(fits: partners.Fits) -> bytes:
     """(R, 4) float64 columns as an .npy file."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.stack([*vars(fits).values()], axis=1).astype(np.float64), allow_pickle=False)
-    return buffer.getvalue()
+    return npy(np.stack([*vars(fits).values()], axis=1).astype(np.float64))
 
 
 def _decoded(data: bytes) -> partners.Fits:
@@ -212,7 +239,7 @@ class CropShard:
         samples: list[shards.Sample] = []
         for key, members, maps in _images(self.corpus, self.labels, files):
             for (cluster, place), one in wanted.get(key, ()):
-                mask = images.decode_labels(maps[f"{one.layer}.png"]) == cluster
+                mask = images.decode_labels(maps[f"{one.layer}.png"]) == cluster - files.start
                 picture = atlas.crop(images.decode(members["jpg"]), mask, CROP) if mask.any() else None
                 if picture is not None:
                     samples.append((f"{cluster:06d}_{place:03d}", {"png": images.encode_png(picture)}))
@@ -236,6 +263,11 @@ def _images(corpus: Path, labels: Path, files: Labelled) -> Iterator[tuple[str, 
         if key != same:
             raise ValueError(f"expected the label map of {key} in {files.labels.path}, got that of {same}")
         yield key, members, maps
+
+
+def _numbered(labels: np.ndarray, start: int) -> np.ndarray:
+    """Labels counted from `start`; 0 stays."""
+    return np.where(labels > 0, labels.astype(np.int64) + start, 0) if start else labels
 
 
 def _layers(maps: Mapping[str, bytes]) -> list[bytes]:

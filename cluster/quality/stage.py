@@ -8,9 +8,11 @@ number of workers.
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,11 @@ from cluster.engine.settings import picked
 from cluster.engine.stage import File, Stage, Unit, Work, read_file, write_file
 from cluster.label import sources
 from cluster.label.sources.clusters import read_clusters
+from cluster.pair.groups import labelled
 from cluster.quality import masks
+from cluster.quality.clusters import NamedClusters, of_means
 from cluster.quality.masks import ClassMasks, MasksSettings, renders
-from cluster.quality.parts import CROP, Central, CropShard, Labelled, MatchGroup, ShardFigures, SumShard
+from cluster.quality.parts import CROP, Central, CropShard, Labelled, MatchGroup, MeanGroup, ShardFigures, SumShard
 from fss import shards
 from fss.drawing import atlas
 from fss.imaging import images
@@ -64,16 +68,32 @@ class _Quality:
 
     def __init__(self, given: Work[QualitySettings, QualityMeans]):
         self.given, self.folder, self.settings = given, given.folder, given.settings
-        self.corpus, self.labels = given.inputs["shard"], given.inputs["label"]
-        self.clusters = read_clusters(given.inputs["kmeans"])
+        self.corpus, self.labels = given.inputs["shard"], labelled(given.inputs)
         self.masks: ClassMasks | None = None
         if self.settings.rendered:
             self.masks = ClassMasks.rendered(given.inputs["render"])
         elif self.settings.masks is not None and given.means.masks is not None:
             self.masks = ClassMasks(given.means.masks, self.settings.masks.names)
         columns = self.corpus.named(".tar"), self.labels.named(".tar"), self.labels.named(".regions.parquet")
-        every = [Labelled(*files) for files in zip(*columns, strict=True)]
+        size = self.settings.rules.group_shards
+        every = [Labelled(*files, group=n // size) for n, files in enumerate(zip(*columns, strict=True))]
         self.files = [files for files in every if files.regions.count][: self.settings.shards]
+        self.named = self._clusters()
+
+    def _clusters(self) -> NamedClusters:
+        """What labels stand for; where masks are refined, labels of two groups are told apart."""
+        if "kmeans" in self.given.inputs:
+            return NamedClusters(read_clusters(self.given.inputs["kmeans"]))
+        groups: dict[int, list[Labelled]] = {}
+        for files in self.files:
+            groups.setdefault(files.group, []).append(files)
+        units = [Unit(f"means-{group:06d}", files) for group, files in groups.items()]
+        parts, _ = self.given.map("means", MeanGroup(self.labels.folder), units, parts="groups")
+        sums = [np.load(io.BytesIO(read_file(self.folder, file)), allow_pickle=False) for file in parts]
+        named, starts = of_means(sums, apart=self.labels.stage == "refine")
+        start = dict(zip(groups, starts, strict=True))
+        self.files = [replace(files, start=start[files.group]) for files in self.files]
+        return named
 
     def work(self) -> tuple[Sequence[File], Mapping[str, int]]:
         """All steps, and the stage's files."""
@@ -96,7 +116,7 @@ class _Quality:
     def _sums(self) -> tuple[ShardFigures, Mapping[str, int], list[File]]:
         """Sums, counts, and for each shard the file that says how its regions fit objects."""
         rules, most = self.settings.rules, self.settings.regions
-        function = SumShard(self.corpus.folder, self.labels.folder, self.clusters, rules, self.masks, most)
+        function = SumShard(self.corpus.folder, self.labels.folder, self.named, rules, self.masks, most)
         units = [Unit(f"sums-{number:06d}", (number, files)) for number, files in enumerate(self.files)]
         files, counts = self.given.map("quality", function, units)
         parts, fits = ([file for file in files if file.path.startswith(kind)] for kind in ("sums/", "fits/"))
@@ -112,8 +132,8 @@ class _Quality:
 
     def _tasks(self, fits: Sequence[File]) -> partners.TaskSums:
         """Sums over the tasks of all regions with their nearest partners, group by group as pairing takes them."""
-        every, size = list(zip(self.files, fits, strict=True)), self.settings.rules.group_shards
-        groups = [every[start : start + size] for start in range(0, len(every), size)]
+        every = zip(self.files, fits, strict=True)
+        groups = [list(group) for _, group in itertools.groupby(every, lambda one: one[0].group)]
         function = MatchGroup(self.labels.folder, self.folder, self.settings.rules)
         units = [Unit(f"tasks-{number:06d}", group) for number, group in enumerate(groups)]
         parts, _ = self.given.map("partners", function, units, parts="groups")
@@ -139,9 +159,9 @@ class _Quality:
 
     def _table(self, found: ShardFigures) -> list[dict[str, Any]]:
         """A row of figures for each cluster, in order; what needs masks is missing without them."""
-        sums, (pixels, classes) = found.regions, found.masks.table(self.clusters.count)
+        sums, (pixels, classes) = found.regions, found.masks.table(self.named.clusters.count)
         rows = []
-        for cluster, number in enumerate(sums.regions):
+        for cluster, number in list(enumerate(sums.regions))[self.named.first :]:
             row: dict[str, Any] = {
                 "cluster": cluster,
                 "regions": int(number),
@@ -161,7 +181,10 @@ class _Quality:
         self, shown: Sequence[int], table: Sequence[Mapping[str, Any]], crops: Mapping[int, list[np.ndarray]]
     ) -> dict[str, bytes]:
         """The atlas as JPEG files."""
-        rows = [atlas.AtlasRow(f"{cluster}", figures_of(table[cluster]), crops[cluster]) for cluster in shown]
+        rows = [
+            atlas.AtlasRow(f"{cluster}", figures_of(table[cluster - self.named.first]), crops[cluster])
+            for cluster in shown
+        ]
         pages, start = {}, 0
         for number, length in enumerate(atlas.paged(len(rows), _PAGE), 1):
             page = atlas.page(rows[start : start + length], crops=self.settings.regions, size=CROP)
@@ -171,15 +194,16 @@ class _Quality:
 
     def _figures(self, found: ShardFigures, shown: int) -> dict[str, Any]:
         """The content of quality.json."""
-        sums, number = found.regions, self.clusters.count
-        total = int(sums.regions.sum())
+        sums, number = found.regions, self.named.clusters.count
+        sizes = sums.regions[self.named.first :]
+        total = int(sizes.sum())
         figures: dict[str, Any] = {
             "clusters": {
-                "number": number,
+                "number": len(sizes),
                 "shown": shown,
-                "empty": int((sums.regions == 0).sum()),
-                "entropy": quality.entropy(sums.regions),
-                "largest": float(sums.regions.max() / total),
+                "empty": int((sizes == 0).sum()),
+                "entropy": quality.entropy(sizes),
+                "largest": float(sizes.max() / total),
                 "inertia": float(sums.inertia / total),
                 "explained": quality.explained(sums),
             },
@@ -238,17 +262,23 @@ def _settings(config: Config) -> QualitySettings:
     )
 
 
-def _check(config: Config) -> list[str]:
-    return [*sources.without_clusters(config, "quality"), *masks.problems(config)]
+def wanted(config: Config) -> bool:
+    """Whether the pipeline makes the report: of clusters, or of refined masks."""
+    return config.quality.enabled and (sources.chosen(config).clusters or config.refine.on)
+
+
+def _inputs(config: Config) -> tuple[str, ...]:
+    clusters = ("kmeans",) if sources.chosen(config).clusters and not config.refine.on else ()
+    return ("shard", *clusters, config.refine.labels, *(("render",) if renders(config) else ()))
 
 
 STAGE = Stage(
     "quality",
-    lambda config: ("shard", "kmeans", "label", *(("render",) if renders(config) else ())),
+    _inputs,
     _settings,
     lambda work: _Quality(work).work(),
     means=lambda config: QualityMeans(masks.place(config)),
-    check=_check,
+    check=masks.problems,
     size=lambda settings: {"shards": len(range(settings("shard").shards)[: settings("quality").shards])},
     version=2,
 )

@@ -19,6 +19,7 @@ from cluster.engine.stage import File, Manifest, read_file
 from cluster.evaluate import measured
 from cluster.evaluate.results import ModelResult, means_markdown, results_markdown, results_table
 from cluster.label import sources
+from cluster.quality import stage as quality
 from cluster.quality import text as quality_text
 from cluster.report import page as report
 from cluster.report.charts import Chart
@@ -34,13 +35,10 @@ _LOCAL = "http://127.0.0.1:5000"
 
 
 def stages(run: Run) -> list[str]:
-    """What the pipeline goes through, in order: evaluate and all it reads, and the report on clusters after label.
-
-    A source without clusters has nothing for that report.
-    """
+    """What the pipeline goes through, in order: evaluate and all it reads, and the report on what is paired."""
     names = run.order("evaluate")
-    if run.config.quality.enabled and "label" in names and sources.chosen(run.config).clusters:
-        names.insert(names.index("label") + 1, "quality")
+    if run.config.refine.labels in names and quality.wanted(run.config):
+        names.insert(names.index(run.config.refine.labels) + 1, "quality")
     return names
 
 

@@ -1,9 +1,9 @@
 """Masks of whole things, without labels: what is salient in an image, and what the most similar images agree on.
 
-A salient side is often right about where the thing is and wrong about where it ends. The things of other images that
-look most like it say it better: their read-outs are averaged, in rounds (`consensus`). What holds too much of the
-image or of its border is left out, superpixels of the photo vote on the rest (`sharpen`), and what comes of it is
-clustered like any other region, with segments inside of it as layers of their own (`layers`).
+A salient side is often right about where the thing is and wrong about where it ends. The most similar things of other
+images say it better: their read-outs are averaged, in rounds (`consensus`). What holds too much of the image or of its
+border is left out, superpixels of the photo vote on the rest (`sharpen`), and what comes of it is clustered like any
+other region, with segments inside of it as layers of their own (`layers`).
 
 All of it is of one *group* of images in memory, whose embeddings may be rounded to float16 or projected to fewer
 dimensions: only their cosines count.
@@ -35,6 +35,7 @@ class Keys:
     clusters: int = key(40, at_least(1))
     """Clusters of a group's masks, and as many of the segments inside of them."""
     granularities: list[int] = key([2, 3, 5], at_least(1))
-    """Segments an image at each granularity, of which those inside of the mask are layers of their own; none = [0]."""
+    """Segments an image at each granularity, of which those inside of the mask are layers of their own; [] = masks
+    alone."""
     inside: float = key(0.7, SHARE)
     """Least share of such a segment that lies inside of the mask."""

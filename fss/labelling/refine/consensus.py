@@ -8,26 +8,34 @@ Letters: G images, h x w grid, D dimensions, K neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from fss.clustering.normalised_cut import second_vector
-from fss.clustering.saliency import side
+from fss.clustering.saliency import otsu, side
 from fss.heads.parts.walk import affinity_walk, walked
 from fss.labelling.refine import Keys
 
+#: Share of the largest area and border that a mask may have to speak to others: what is smaller is more often a thing.
+_SPEAKS = 2 / 3
 #: Steps of the walk, as of the smoothed read-out.
 _STEPS = 3
 #: Differences of cosines are small; this brings the border's surroundings to probabilities that say something.
 _SCALE = 20.0
 
 
-def salient(field: torch.Tensor) -> np.ndarray:
-    """(h, w) float64, above zero on the salient side of (h, w, D) embeddings of length 1."""
+def salient(field: torch.Tensor, keys: Keys) -> np.ndarray:
+    """(h, w) bool: the salient side of (h, w, D) embeddings of length 1, or its core.
+
+    A side that holds too much of the image or of its border has taken in what surrounds the thing; it is divided once
+    more, and its inner part is the core.
+    """
     rows = field.flatten(0, 1).float().cpu().numpy()
-    return side(second_vector(rows).reshape(field.shape[:2]))
+    margin = side(second_vector(rows).reshape(field.shape[:2]))
+    whole = margin > 0
+    return whole if fits(whole, keys) or whole.sum() < 2 else margin > otsu(margin[whole])
 
 
 def refine(fields: Sequence[torch.Tensor], keys: Keys) -> list[np.ndarray | None]:
@@ -39,10 +47,10 @@ def refine(fields: Sequence[torch.Tensor], keys: Keys) -> list[np.ndarray | None
         fields: (h, w, D) embeddings of length 1 of each image, of any floating type.
         keys: what a mask must be like, and how it is made.
     """
-    soft = [(salient(field) > 0).astype(np.float32) for field in fields]
+    soft = [salient(field, keys).astype(np.float32) for field in fields]
     alike = np.zeros(len(fields))
     for _ in range(keys.rounds):
-        soft, alike = consensus(fields, soft, keys.neighbours)
+        soft, alike = consensus(fields, soft, keys)
     fine = np.array([fits(mask >= 0.5, keys) for mask in soft], bool)
     if fine.any():
         fine &= alike >= np.quantile(alike[fine], 1 - keys.keep)
@@ -50,29 +58,35 @@ def refine(fields: Sequence[torch.Tensor], keys: Keys) -> list[np.ndarray | None
 
 
 def consensus(
-    fields: Sequence[torch.Tensor], soft: Sequence[np.ndarray], neighbours: int
+    fields: Sequence[torch.Tensor], soft: Sequence[np.ndarray], keys: Keys
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """One round: the group's next masks, and (G,) float64 mean cosines of each thing to its neighbours.
 
-    An image without a thing, and one that is alone with its, keeps its mask, and its cosine is -1.
+    Only masks that fit with room to spare speak, but every image is asked that has a thing. One without, and one that
+    nobody speaks to, keeps its mask, and its cosine is -1.
     """
-    there = np.array([i for i, mask in enumerate(soft) if 0 < (mask >= 0.5).sum() < mask.size], np.int64)
     found, alike = list(soft), np.full(len(fields), -1.0)
-    if len(there) < 2:
+    asked = np.array([i for i, mask in enumerate(soft) if 0 < (mask >= 0.5).sum() < mask.size], np.int64)
+    speaks = np.array([fits(soft[i] >= 0.5, keys, _SPEAKS) for i in asked], bool)
+    if not speaks.any():
         return found, alike
-    sides = np.stack([_prototypes(fields[i], soft[i] >= 0.5) for i in there])
-    cosines, partners = _neighbours(sides[:, 1], min(neighbours, len(there) - 1))
-    towards = (sides[:, 1] - sides[:, 0])[partners].mean(axis=1)
-    for i, direction in zip(there, towards, strict=True):
-        found[i] = _read(fields[i], torch.from_numpy(direction))
-    alike[there] = cosines.mean(axis=1)
+    sides = np.stack([_prototypes(fields[i], soft[i] >= 0.5) for i in asked])
+    speakers = np.flatnonzero(speaks)
+    towards = sides[speakers, 1] - sides[speakers, 0]
+    for i, (cosines, rows) in zip(asked, _neighbours(sides[:, 1], speakers, keys.neighbours), strict=True):
+        if len(rows):
+            found[i] = _read(fields[i], torch.from_numpy(towards[rows].mean(axis=0)))
+            alike[i] = cosines.mean()
     return found, alike
 
 
-def fits(mask: np.ndarray, keys: Keys) -> bool:
-    """Whether an (h, w) bool mask holds something, and no more of the image and of its border than the keys allow."""
+def fits(mask: np.ndarray, keys: Keys, share: float = 1.0) -> bool:
+    """Whether an (h, w) bool mask holds something, and no more of the image and of its border than the keys allow.
+
+    A `share` below 1 allows that much of it.
+    """
     edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
-    return bool(0 < mask.mean() <= keys.max_area and edge.mean() <= keys.max_border)
+    return bool(0 < mask.mean() <= share * keys.max_area and edge.mean() <= share * keys.max_border)
 
 
 def _prototypes(field: torch.Tensor, mask: np.ndarray) -> np.ndarray:
@@ -83,23 +97,27 @@ def _prototypes(field: torch.Tensor, mask: np.ndarray) -> np.ndarray:
     return torch.nn.functional.normalize(means, dim=1).cpu().numpy()
 
 
-def _neighbours(descriptors: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and rows of the `number` rows of (n, D) that are most like each, but for itself: (n, number) each."""
+def _neighbours(descriptors: np.ndarray, speakers: np.ndarray, number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each of (n, D) descriptors the cosines and places of the `number` most similar `speakers`, but for itself."""
     import faiss
 
     index = faiss.IndexFlatIP(descriptors.shape[1])
-    index.add(descriptors)
-    cosines, rows = index.search(descriptors, number + 1)
-    other = rows != np.arange(len(rows))[:, None]
-    other[other.all(axis=1), -1] = False  # a twin came first: the last one goes instead
-    return cosines[other].reshape(-1, number), rows[other].reshape(-1, number)
+    index.add(descriptors[speakers])
+    cosines, rows = index.search(descriptors, min(number + 1, len(speakers)))
+    for own, (near, places) in enumerate(zip(cosines, rows, strict=True)):
+        other = speakers[places] != own
+        yield near[other][:number], places[other][:number]
 
 
 def _read(field: torch.Tensor, direction: torch.Tensor) -> np.ndarray:
-    """The smoothed read-out of (h, w, D) embeddings along a (D,) difference of prototypes: (h, w) float32 in [0, 1]."""
+    """The smoothed read-out of (h, w, D) embeddings along a (D,) difference of prototypes: (h, w) float32 in [0, 1].
+
+    A half is where the two sides of the image differ most (Otsu), since a read-out by other images is biased.
+    """
     rows = field.flatten(0, 1).float()
     maps = (rows @ direction.to(rows))[None, :, None]
     walk = affinity_walk(rows.T[None])
     for _ in range(_STEPS):
         maps = walked(walk, maps)
-    return torch.sigmoid(_SCALE * maps[0, :, 0]).view(field.shape[:2]).cpu().numpy()
+    margin = maps[0, :, 0].double().cpu().numpy()
+    return (1 / (1 + np.exp(-_SCALE * (margin - otsu(margin))))).astype(np.float32).reshape(field.shape[:2])

@@ -151,10 +151,20 @@ def test_what_cannot_be_split(labelled):
         labelled("pair.pairing=mask_split", "pair.split.min_area=0.6").ensure("pair")
 
 
-@pytest.mark.parametrize("stage", ["sample", "kmeans", "quality"])
+@pytest.mark.parametrize("stage", ["sample", "kmeans"])
 def test_stages_about_clusters_say_why_they_cannot_run(configure, start, tmp_path, stage):
     with pytest.raises(ValueError, match=rf"{stage}: expected a source with clusters, .*clusters, got saliency"):
         start(configure(tmp_path, "source=saliency")).ensure(stage)
+
+
+def test_regions_without_clusters_are_measured_by_their_labels(salient):
+    """The user's masks are all objects: every usable region is one, whatever there was no k-means for."""
+    run = salient
+    figures = json.loads(run.ensure("quality").path("quality.json").read_text())
+    assert run.manifest("quality").inputs.keys() == {"shard", "label"}
+    assert (figures["clusters"]["number"], figures["clusters"]["empty"]) == (1, 0)
+    assert figures["tasks"]["regions"] == run.manifest("pair").counts["usable"]
+    assert figures["tasks"]["tasks"] == 1  # everything salient is one cluster
 
 
 def test_wrong_maps(configure, start, tmp_path):

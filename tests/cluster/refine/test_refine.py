@@ -1,8 +1,11 @@
 """Masks refined in groups of shards: whoever makes them, in label's format, paired in label's stead; errors."""
 
+import io
 import json
+from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.engine.stage import StageError, read_file
@@ -145,7 +148,7 @@ def test_what_is_missing_or_damaged_is_made_again_with_the_same_bytes(refined, c
 def test_from_photos_to_a_measured_model_without_clusters(configure, start, tmp_path):
     """What is clustered for label is not looked at: source=saliency does without."""
     run = start(configure(tmp_path, "source=saliency", *LOOSE, *PAIR, "episodes=4", "shots=1", "train.steps=2"))
-    assert summary.stages(run) == ["shard", "label", "refine", "pair", "train", "evaluate"]
+    assert summary.stages(run) == ["shard", "label", "refine", "quality", "pair", "train", "evaluate"]
     measured = json.loads(run.ensure("evaluate").path("metrics.json").read_text())
     assert list(measured["models"])[-1].startswith("umtfss, meta-trained")
 
@@ -168,3 +171,24 @@ def test_gates_that_let_nothing_through(refined, configure, start):
     run = start(configure(refined.config.root, *LOOSE[:1], *LOOSE[3:], "refine.max_area=0.001"))
     with pytest.raises(StageError, match=r"refine: no mask was left of 36 images; raise refine.max_area"):
         run.ensure("refine")
+
+
+def test_the_report_on_regions_is_of_refined_masks(refined, configure, start, photos):
+    """Counted by hand: one label of two groups is two clusters, and what is nothing is none."""
+    run = start(configure(refined.config.root, *LOOSE, *PAIR, f"quality.masks={photos}/SegmentationClass"))
+    report = run.ensure("quality")
+    assert set(report.inputs) == {"shard", "refine"}
+    assert run.fresh == ["quality"]
+    named = [
+        (number // run.config.pair.group_shards, int(label))
+        for number, table in enumerate(tables(run.manifest("refine")))
+        for label in table.label
+    ]
+    rows = pq.read_table(io.BytesIO(report.path("clusters.parquet").read_bytes())).to_pylist()
+    assert sorted(row["regions"] for row in rows if row["regions"]) == sorted(Counter(named).values())
+    assert sum(row["regions"] for row in rows) == report.counts["regions"] == run.manifest("refine").counts["regions"]
+    figures = json.loads(report.path("quality.json").read_text())
+    assert figures["clusters"]["number"] == len(rows)
+    assert figures["tasks"]["regions"] == refined.manifest("pair").counts["usable"]
+    assert 0 < figures["tasks"]["object"] <= 1
+    assert report.named(".jpg")

@@ -33,7 +33,7 @@ def test_a_round_mends_a_mask_by_those_of_the_others():
     start[3] = np.float32(places[3] & (np.arange(planted.SIDE) < planted.SIDE // 2))
     start[3][:3] = 1
     assert planted.iou(start[3] > 0, places[3]) < 0.6
-    found, alike = consensus(fields, start, 5)
+    found, alike = consensus(fields, start, ALL)
     assert planted.iou(found[3] >= 0.5, places[3]) > 0.95
     assert alike.argmin() == 3
 
@@ -42,10 +42,10 @@ def test_a_mask_of_nothing_stays_and_says_nothing_to_the_others():
     fields, places = planted.group(6)
     start = [place.astype(np.float32) for place in places]
     start[0] = np.zeros_like(start[0])
-    found, alike = consensus(fields, start, 5)
+    found, alike = consensus(fields, start, ALL)
     assert not found[0].any()
     assert alike[0] == -1
-    without, _ = consensus(fields[1:], start[1:], 5)
+    without, _ = consensus(fields[1:], start[1:], ALL)
     assert all(map(np.array_equal, found[1:], without))
 
 
@@ -61,8 +61,8 @@ def test_an_image_is_no_neighbour_of_itself_however_many_are_equal():
     fields, places = planted.group(1)
     other, _ = planted.group(1, seed=1)
     twins = [fields[0]] * 4 + other
-    start = [place.astype(np.float32) for place in places * 4] + [np.float32(salient(other[0]) > 0)]
-    _, alike = consensus(twins, start, 2)
+    start = [place.astype(np.float32) for place in places * 4] + [np.float32(salient(other[0], ALL))]
+    _, alike = consensus(twins, start, dataclasses.replace(ALL, neighbours=2))
     assert np.allclose(alike[:4], 1, atol=1e-5)
     assert alike[4] < 0.9999
 
