@@ -122,8 +122,14 @@ def missing(keys: Any, prefix: str = "") -> list[str]:
         elif words := field.metadata.get("path"):
             paths = value if isinstance(value, list | dict) else [value]
             lost = [path for path in paths if path and path not in _words(words) and _lost(path)]
-            found += [f"{name}: expected a file or a folder, there is no {path}; set {name}=PATH" for path in lost]
+            found += [
+                f"{name}: expected a file or a folder, there is no {path}; {_remedy(name, path)}" for path in lost
+            ]
     return found
+
+
+def _remedy(name: str, path: str) -> str:
+    return "no shell reads ~ behind =, write $HOME" if path.startswith("~") else f"set {name}=PATH"
 
 
 def _words(path: bool | tuple[str, ...]) -> tuple[str, ...]:

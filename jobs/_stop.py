@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -10,8 +9,9 @@ import threading
 from types import TracebackType
 from typing import NoReturn
 
-#: Seconds in which a stopped job may close what it holds (workers, journals, Ray) before it is ended all the same; the
-#: kernel ends a local Ray with it.
+from cluster.engine.ending import announce, end
+
+#: Seconds in which a stopped job may close what it holds (workers, journals, Ray) before it is ended all the same.
 _GRACE = 4.0
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
@@ -20,8 +20,7 @@ class Stop:
     """A context manager around a job's work.
 
     Python writes the number of each signal into a file descriptor the moment it comes, whoever handles it: Ray puts
-    handlers of its own in place of ours, and the main thread may be deep in foreign code. A thread waits there. What
-    the ending job would still print (errors of what was cut off, stacks of C++) is no news after the line.
+    handlers of its own in place of ours, and the main thread may be deep in foreign code. A thread waits there.
     """
 
     def __init__(self) -> None:
@@ -43,7 +42,7 @@ class Stop:
         os.write(self._sink, b"\0")
         self._thread.join()
         if self._signal is not None and kind is not None:
-            _end(self._signal)
+            end(128 + self._signal)
         signal.signal(signal.SIGTERM, self._before)
         os.close(self._source)
         os.close(self._sink)
@@ -53,23 +52,13 @@ class Stop:
             if number not in _NAMES:
                 continue
             if self._signal is not None:
-                _end(number)
+                end(128 + number)
             self._signal = number
-            print(f"stopped by {_NAMES[signal.Signals(number)]}: {self.kept}", file=sys.stderr, flush=True)
-            logging.disable()
-            sys.stdout.flush()
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            last = threading.Timer(_GRACE, _end, [number])
+            announce(f"stopped by {_NAMES[signal.Signals(number)]}: {self.kept}")
+            last = threading.Timer(_GRACE, end, [128 + number])
             last.daemon = True
             last.start()
 
 
 def _terminate(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
-
-
-def _end(number: int) -> NoReturn:
-    """End without what libraries do at exit: one that was cut off may hang or abort there."""
-    sys.stdout.flush()
-    os._exit(128 + number)

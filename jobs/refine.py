@@ -1,7 +1,7 @@
 """Find masks of whole things in every group of shards, from which tasks are paired instead of label's regions.
 
     python -m jobs.refine experiment=tiny refine=consensus
-    python -m jobs.refine experiment=photos corpus.root=PHOTOS backbone.weights=FILE refine=consensus refine.rounds=1
+    python -m jobs.refine experiment=photos corpus.root=PHOTOS backbone.weights=FILE refine=consensus
 
 The stages it reads are run first if they are not done yet.
 """

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from cluster.config import ClusterConfig
+from cluster.engine.ending import watched
 
 #: Workers must import this project whatever folder they start in, and use no accelerator that nobody asked for.
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,8 @@ def session(config: ClusterConfig) -> Iterator[None]:
             runtime_env=None if inside_job else environment,
         )
     try:
-        yield
+        with watched():
+            yield
     finally:
         ray.shutdown()
 

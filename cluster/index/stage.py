@@ -138,8 +138,7 @@ def _head(config: Config) -> HeadSettings:
 
 def _work(work: IndexWork) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, corpus, labels = work.settings, work.inputs["shard"], labelled(work.inputs)
-    most = int(heads.complete(chosen.head.name, chosen.head.options)["index_size"])
-    found = _chosen(corpus, labels, chosen, most)
+    found = _chosen(corpus, labels, chosen, _most(chosen))
     spec = backbone.spec(chosen.backbone, work.means.weights, work.inputs)
     recipe = pseudo.EmbeddingOptions(segments="none", levels=("high",))
     function = IndexShard(
@@ -151,6 +150,11 @@ def _work(work: IndexWork) -> tuple[Sequence[File], Mapping[str, int]]:
     files = segmenter.export(_filled(head, spec, rows), spec.load(), head.about, _facts(work))
     written = [write_file(work.folder, name, data) for name, data in files.items()]
     return [*parts, *written], counts | {"bytes": rows.nbytes}
+
+
+def _most(chosen: IndexSettings) -> int:
+    """Regions that are wanted."""
+    return int(heads.complete(chosen.head.name, chosen.head.options)["index_size"])
 
 
 def _chosen(
@@ -212,4 +216,5 @@ STAGE = Stage(
     _work,
     means=lambda config: IndexMeans(backbone.place(config), config.cluster.images_per_batch),
     check=_check,
+    size=lambda settings: {"regions": _most(settings("index"))},
 )

@@ -76,7 +76,8 @@ class CorpusInput:
         system, folder = at(base)
         if not patterns:
             if isinstance(system, Local) and not os.path.isdir(folder):
-                raise ValueError(f"expected a folder of images at corpus.root={self.root}, there is none")
+                got = "got a file; give a list as corpus.list=" if os.path.exists(folder) else "there is none"
+                raise ValueError(f"expected a folder of images at corpus.root={self.root}, {got}")
             yield from self._images(system.walk(folder))
             return
         none = True

@@ -18,6 +18,8 @@ from cluster.shard.places import is_image_name
 COLUMNS = ("path", "url", "file", "filename", "file_name", "image", "image_path")
 #: What separates columns: the comma, the tab, and the semicolon of spreadsheets where the comma is in numbers.
 _SEPARATORS = (",", "\t", ";")
+#: What people keep lists in and nobody here reads as one.
+_NO_LISTS = ("json", "xlsx", "xls", "ods", "zip", "gz", "tar")
 
 
 class Line(NamedTuple):
@@ -38,6 +40,11 @@ def entries(place: str, column: str | None = None) -> Iterator[Line]:
         ValueError: if there is no such list or column, the column holds something else, or a Parquet file is none.
     """
     kind = place.rpartition(".")[2].lower()
+    if kind in _NO_LISTS or is_image_name(place):
+        raise ValueError(
+            f"expected a text file with one image a line, or a .{', .'.join(_READERS)} file, at corpus.list={place}, "
+            f"got .{kind}; write it as one of these"
+        )
     try:
         with fsspec.open(place, "rb") if "://" in place else open(place, "rb") as file:
             for line in _READERS.get(kind, _lines)(file, place, column):
@@ -45,6 +52,10 @@ def entries(place: str, column: str | None = None) -> Iterator[Line]:
                     yield line._replace(text=text)
     except FileNotFoundError as error:
         raise ValueError(f"expected a list of images at corpus.list={place}, there is no such file") from error
+    except IsADirectoryError as error:
+        raise ValueError(
+            f"expected a list of images at corpus.list={place}, got a folder; give corpus.root="
+        ) from error
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"expected a whole .{kind} file at corpus.list={place}, got a damaged one ({error})"

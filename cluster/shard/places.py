@@ -222,14 +222,16 @@ def at(place: str) -> tuple[Local | Remote, str]:
     """The file system of a path or URL, and the path in it.
 
     Raises:
-        ValueError: if fsspec has no driver for it, or it is not installed.
+        ValueError: if fsspec has no driver for it, or that does not start.
     """
     if not is_url(place):
         return Local(), place
     try:
         system, path = fsspec.core.url_to_fs(place)
-    except ImportError as error:
-        raise ValueError(f"{redact(place)}: {error}") from error
+    except (ImportError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{redact(place)}: {str(error).partition(chr(10))[0]}; install or set up its driver"
+        ) from error
     return (Local() if isinstance(system, LocalFileSystem) else Remote(system)), path
 
 

@@ -8,6 +8,7 @@ image goes to depends on its content and the seed alone.
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import math
 import os
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cluster.config import Config
 from cluster.engine import publish
 from cluster.engine.settings import complaints, picked
-from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit, Work
+from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit, Work, read_file
 from cluster.shard.hashing import FindNear, HashChunk, Route, ShardLayout, read_digests
 from cluster.shard.inputs import CorpusInput, LostError, fingerprint, look
 from cluster.shard.places import is_url
@@ -120,7 +122,10 @@ def source(config: Config) -> CorpusInput | None:
         raise ValueError(
             "corpus.root: expected a folder, a tar or a URL of images, got none; give it as corpus.root=FOLDER"
         )
-    root, listing = (None if not p else p if is_url(p) else os.path.abspath(p) for p in (chosen.root, chosen.list))
+    root, listing = (
+        None if not p else p if is_url(p) else os.path.abspath(os.path.expanduser(p))
+        for p in (chosen.root, chosen.list)
+    )
     drivers = tuple((chosen.drivers or "").split(","))
     return CorpusInput(root, listing, chosen.column, chosen.max_bytes, drivers)
 
@@ -154,7 +159,19 @@ def _work(work: Work[ShardSettings, ShardMeans]) -> tuple[Sequence[File], Mappin
     building = BuildShard(given, folder, tuple(routed), layout, limits)
     files, counts = work.map("shard", building, _units("corpus", layout.num_shards), items="inputs")
     _check_accounts(hashed, counts)
+    if counts["accepted"] == 0:
+        raise StageError(
+            f"none of {counts['inputs']} inputs could be used ({_reasons(folder, files)}); all of them stand in the "
+            "*.ledger.parquet files of this stage"
+        )
     return files, counts
+
+
+def _reasons(folder: Path, files: Sequence[File]) -> str:
+    """Some rejected inputs, with why."""
+    ledgers = (read_file(folder, file) for file in files if file.path.endswith(".ledger.parquet") and file.count)
+    rows = (row for data in ledgers for row in pq.read_table(io.BytesIO(data)).to_pylist())
+    return "; ".join(f"{row['path']}: {row['reason']}" for row in itertools.islice(rows, 3))
 
 
 def _rendered(render: Manifest) -> CorpusInput:
@@ -183,11 +200,6 @@ def _check_accounts(hashed: Mapping[str, int], counts: Mapping[str, int]) -> Non
     ended = counts["accepted"] + counts["rejected"] + counts["duplicate"]
     if not hashed["inputs"] == counts["inputs"] == ended:
         raise StageError(f"the ledger does not add up: {hashed['inputs']} inputs, {ended} ended ({dict(counts)})")
-    if counts["accepted"] == 0:
-        raise StageError(
-            f"none of {counts['inputs']} inputs could be used ({counts['rejected']} rejected); "
-            "the reasons stand in the *.ledger.parquet files of this stage"
-        )
 
 
 def stage(chosen: CorpusInput | None = None) -> Stage[ShardSettings, ShardMeans]:

@@ -88,3 +88,6 @@ def test_paths_that_are_not_there_are_told_and_nothing_else_is(tmp_path):
         f"{name}: expected a file or a folder, there is no {path}; set {name}=PATH"
         for name, path in zip(names, lost, strict=True)
     ]
+    assert missing(Places(images=["~/x"])) == [
+        "images: expected a file or a folder, there is no ~/x; no shell reads ~ behind =, write $HOME"
+    ]

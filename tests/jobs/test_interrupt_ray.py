@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in the middle of a run under a Ray of its own: one line, no process left, equal bytes at last."""
+"""What stops a run under a Ray of its own: one line, no process left, and at last the bytes of an undisturbed run."""
 
 import os
 import signal
@@ -52,6 +52,28 @@ def new_file(job, folder, pattern):
         time.sleep(0.01)
 
 
+def check_end(tmp_path, family, line):
+    """The line is the last one, nobody's stack is before it, and no process is left."""
+    told = (tmp_path / "told").read_text()
+    assert told.splitlines()[-1] == line
+    assert not [noise for noise in NOISE if noise in told]
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("daemon", ["raylet", "gcs_server"])
+def test_a_daemon_of_ray_that_dies_ends_the_run_with_one_line(begin, tmp_path, daemon):
+    """As the system's killer does when memory runs out."""
+    job = begin()
+    new_file(job, tmp_path / "tiny", "shard/*/.units/corpus-*.json")
+    family = psutil.Process(job.pid).children(recursive=True)
+    next(process for process in family if process.name() == daemon).kill()
+    assert job.wait() == 1
+    why = "mostly of too little memory: what is finished is kept; the same command goes on from there"
+    check_end(tmp_path, family, f"error: Ray's {daemon} died, {why}")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_that_is_stopped_again_and_again_ends_at_the_same_bytes(begin, tiny_run, tmp_path):
@@ -62,11 +84,8 @@ def test_a_run_that_is_stopped_again_and_again_ends_at_the_same_bytes(begin, tin
         family = psutil.Process(job.pid).children(recursive=True)
         os.killpg(job.pid, number)  # as a terminal does; of SIGTERM, as a batch system does
         assert job.wait() == 128 + number
-        told = (tmp_path / "told").read_text()
-        last = told.splitlines()[-1]
-        assert last == f"stopped by {name}: what is finished is kept in {folder}; the same command goes on from there"
-        assert not [noise for noise in NOISE if noise in told]
-        assert psutil.wait_procs(family, timeout=60)[1] == []
+        told = f"stopped by {name}: what is finished is kept in {folder}; the same command goes on from there"
+        check_end(tmp_path, family, told)
     assert begin().wait() == 0, (tmp_path / "told").read_text()[-3000:]
     for stage in ("shard", "label", "pair"):
         ours, theirs = (run / stage / tiny_run.identity(stage)[2] for run in (folder, tiny_run.folder))

@@ -75,10 +75,9 @@ def load_instances(path: Path) -> dict[str, Annotated]:
             shape = None if stem is None else _shape(one, *sizes[stem], account)
             if stem is not None and shape is not None:
                 objects.setdefault(stem, []).append((classes[one["category_id"]], shape))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: expected COCO's instances with images and annotations, not found: {error}"
-        ) from error
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        got = f"an entry without {error}" if isinstance(error, KeyError) else "entries of another form"
+        raise ValueError(f"{path}: expected COCO's instances with images and annotations, got {got}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     account.tell(len(annotations))

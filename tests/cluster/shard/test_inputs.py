@@ -230,3 +230,16 @@ def test_what_is_not_there_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("-")
     with pytest.raises(ValueError, match=r"expected images \(.*\.jpg.*\) in .*, found none"):
         fingerprint(CorpusInput(str(tmp_path)))
+
+
+def test_what_is_no_folder_and_no_list_is_called_so(tmp_path):
+    fill(tmp_path, "a.jpg", "list.json", "list.csv")
+    for source, told in (
+        (CorpusInput(str(tmp_path / "a.jpg")), "expected a folder of images at .*a.jpg, got a file"),
+        (CorpusInput(str(tmp_path), str(tmp_path)), "expected a list of images at .*, got a folder; give corpus.root="),
+        (CorpusInput(str(tmp_path), str(tmp_path / "a.jpg")), r"expected a text file with one .*, got \.jpg; write it"),
+        (CorpusInput(str(tmp_path), str(tmp_path / "list.json")), r"\.jsonl, .*, got \.json; write it as one of these"),
+        (CorpusInput("nosuch://bucket"), "nosuch://bucket: Protocol not known: nosuch; install or set up its driver"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            list(source.entries())

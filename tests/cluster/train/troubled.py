@@ -59,6 +59,6 @@ def kept(folder):
 
 
 def metrics(folder, job, key):
-    """Step -> value, the last one where a step was done twice."""
+    """Step -> value, the first one where a step was done twice."""
     events, _ = read_events(folder / f"{job.journal}.jsonl")
     return {e["step"]: e["values"][key] for e in events if e["kind"] == "metrics" and key in e["values"]}

@@ -321,3 +321,22 @@ def test_other_json_is_refused(tmp_path, content):
     path = write_json(tmp_path, [])
     path.write_bytes(content)
     refuses(str(path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda document: document.pop("annotations"), "an entry without 'annotations'"),
+        (lambda document: document["images"][0].pop("height"), "an entry without 'height'"),
+        (lambda document: document["images"][0].update(height=float("inf")), "entries of another form"),
+        (lambda document: document.update(images=None), "entries of another form"),
+        (lambda document: document["annotations"].insert(0, "x"), "entries of another form"),
+    ],
+)
+def test_a_json_of_another_form_is_called_so(tmp_path, damage, told):
+    path = write_json(tmp_path, [annotation(1, [box(0, 0, 2, 2)])])
+    document = json.loads(path.read_text())
+    damage(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=f"expected COCO's instances with images and annotations, got {told}$"):
+        instances.load_instances(path)

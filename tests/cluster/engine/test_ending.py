@@ -1,0 +1,70 @@
+"""A command that something outside ends: one line, silence, its status, and no process left."""
+
+import shutil
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from cluster.engine.session import ROOT
+
+#: A command with a child that is called like Ray's daemon, and one of another name.
+COMMAND = """
+import subprocess, sys, time
+from cluster.engine.ending import announce, end, watched
+daemon, other = subprocess.Popen(["{folder}/raylet", "600"]), subprocess.Popen(["{folder}/worker", "600"])
+with watched():
+    print(daemon.pid, other.pid, flush=True)
+    {act}
+"""
+TOLD = "error: Ray's raylet died, mostly of too little memory: what is finished is kept; the same command goes on from"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A function (what it does) -> the command and its two children; nothing of them outlives the test."""
+    for name in ("raylet", "worker"):
+        shutil.copy(shutil.which("sleep"), tmp_path / name)
+    begun = []
+
+    def begin(act):
+        source = COMMAND.format(folder=tmp_path, act=act)
+        command = subprocess.Popen(
+            [sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        children = [psutil.Process(int(number)) for number in command.stdout.readline().split()]
+        begun.append((command, children))
+        return command, children
+
+    yield begin
+    for command, children in begun:
+        for process in (command, *children):
+            if psutil.pid_exists(process.pid):
+                process.kill()
+        command.communicate()
+
+
+def test_a_daemon_that_dies_ends_the_command_and_its_children(start):
+    command, (daemon, other) = start("time.sleep(600)")
+    daemon.kill()
+    told = command.communicate()
+    assert (command.returncode, told[0]) == (1, "")
+    assert told[1].startswith(TOLD)
+    assert told[1].count("\n") == 1
+    other.wait(60)
+    assert not other.is_running()
+
+
+def test_daemons_that_live_change_nothing(start):
+    command, _ = start("time.sleep(1)")
+    assert command.wait() == 0
+
+
+def test_who_comes_first_says_why_and_the_rest_is_silence(start):
+    command, children = start(
+        "print(announce('stopped by me'), announce('and by me'), flush=True); sys.stderr.write('noise'); end(143)"
+    )
+    assert command.communicate() == ("", "stopped by me\n")
+    assert command.returncode == 143
+    assert psutil.wait_procs(children, timeout=60)[1] == []
