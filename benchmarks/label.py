@@ -9,6 +9,7 @@ three take turns and medians are compared; the roof is the slower of the first t
 pinned to as many cores, all of it shares them, so no overlap can hide work: `of cores` compares with what these cores
 can do, their number / (CPU seconds of all steps one after the other). On a busy machine take one thread (two that wait
 for each other are slowed by whatever else runs) and look at `by CPU`, the roof's CPU seconds over the label stage's.
+`refined` are the CPU seconds of label, when it keeps embeddings, and of refine on them, over those of label alone.
 With a GPU in sight the backbone runs there; hide it (CUDA_VISIBLE_DEVICES=) to measure the CPU.
 """
 
@@ -33,12 +34,16 @@ import torch
 from cluster.engine.stage import Unit, write_file
 from cluster.features.backbone import BackboneSpec
 from cluster.features.feature_pass import FeaturePass
+from cluster.label import kept
 from cluster.label import stage as label
+from cluster.label.files import encoded
+from cluster.refine.stage import RefineGroup
 from cluster.sample import stage as sample
 from fss import shards
 from fss.clustering import kmeans
 from fss.imaging import images
 from fss.labelling import pseudo
+from fss.labelling.refine import Keys
 from fss.labelling.sources import Photo
 from fss.labelling.sources.clusters import ClusterLabeller
 
@@ -75,6 +80,8 @@ class Bench:
     samples: list[shards.Sample]
     unit: Unit
     threads: int
+    dims: int = 256
+    """Of the embeddings that are kept for refine."""
 
     def decode(self) -> list[Photo]:
         """JPEG bytes to network inputs, by threads; superpixels are not part of it."""
@@ -100,16 +107,33 @@ class Bench:
         clusters = self.clusters()
         stage = label.LabelShard(self.features, ClusterLabeller(clusters, self.features.recipe))
         inputs = [photo.tensor for photo in self.decode()]
-        times: dict[str, list[tuple[float, float]]] = {"decode": [], "backbone": [], "label": []}
+        times: dict[str, list[tuple[float, float]]] = {"decode": [], "backbone": [], "label": [], "refined": []}
+        refined = self.refined(stage)
         for _ in range(rounds):
             times["decode"].append(seconds(self.decode))
             times["backbone"].append(seconds(lambda: self.backbone(inputs)))
             times["label"].append(seconds(lambda: stage(self.unit)))
+            times["refined"].append(seconds(refined))
         found = {}
         for name, each in times.items():
             wall, busy = (1e3 * statistics.median(column) / len(inputs) for column in zip(*each, strict=True))
             found |= {name: wall, f"{name}_cpu": busy}
         return found | self.steps(clusters)
+
+    def refined(self, stage: label.LabelShard) -> Callable[[], Any]:
+        """Label, which keeps embeddings, and refine on them; along which directions was found before."""
+        (found,) = kept.SeekDirections(self.features, self.dims)(self.unit).files.values()
+        along, folder = kept.decoded(found), self.features.corpus
+        keeping = dataclasses.replace(stage, along=along)
+        group = RefineGroup(folder, folder, Keys(), 0, self.features.spec.load().backbone.corners, along)
+
+        def work() -> None:
+            files = keeping(self.unit).files
+            (name,) = (name for name in files if name.endswith(kept.FIELDS))
+            written = write_file(folder, name, files[name], len(self.samples))
+            group(Unit("00000", ((self.unit.payload,), (written,))))
+
+        return work
 
     @torch.inference_mode()
     def steps(self, clusters: pseudo.Clusters) -> dict[str, float]:
@@ -131,7 +155,7 @@ class Bench:
             pseudo.regions(cells, field[0])
             watch("regions")
             maps = pseudo.enlarge(layers, picture.size[::-1], recipe, corners)
-            label.encoded(Photo("", features["high"], picture.size[::-1]), maps)
+            encoded("", maps)
             watch("maps")
         return {name: 1e3 * total / len(self.samples) for name, total in spent.items()}
 
@@ -205,16 +229,19 @@ def _ratios(row: dict[str, Any], cores: int) -> dict[str, Any]:
         "label_of_roof": row[roof] / row["label"],
         "label_of_roof_cpu": row[f"{roof}_cpu"] / row["label_cpu"],
         "label_of_cores": together / cores / row["label"],
+        "refined_of_label_cpu": row["refined_cpu"] / row["label_cpu"],
     }
 
 
 def _print(row: dict[str, Any], header: bool) -> None:
     if header:
-        print("images/s:               segments      decode backbone   label  roof     label/roof  of cores    by CPU")
+        columns = "decode backbone   label  roof     label/roof  of cores    by CPU   refined"
+        print(f"images/s:               segments      {columns}")
     rates = " ".join(f"{1e3 / row[name]:>8.1f}" for name in ("decode", "backbone", "label"))
     print(
         f"{row['network']:>16} {row['segments']:>15}    {rates}  {row['roof']:<8}"
-        f" {row['label_of_roof']:>9.2f} {row['label_of_cores']:>9.2f} {row['label_of_roof_cpu']:>9.2f}",
+        f" {row['label_of_roof']:>9.2f} {row['label_of_cores']:>9.2f} {row['label_of_roof_cpu']:>9.2f}"
+        f" {row['refined_of_label_cpu']:>9.2f}",
         flush=True,
     )
 

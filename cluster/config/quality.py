@@ -12,7 +12,7 @@ class QualityConfig:
     """The report on clusters and regions, and their atlas; nothing is trained on what it finds."""
 
     enabled: bool = True
-    """Whether jobs.pipeline makes it, after label."""
+    """Whether jobs.pipeline makes it, of clusters or of refined masks; jobs.quality does of any source's labels."""
     masks: str | None = key(None, path=True)
     """Folder of class masks named as the images (PNG indices, 255 void), for this report alone; none = no figures that
     need labels. corpus.kind=scenes has its own."""

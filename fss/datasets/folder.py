@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 #: What tools write in front of the classes: labelme's and others' name of index 0, and labelme's of -1.
 _IGNORED = ("__ignore__",)
 _BACKGROUND = ("_background_", "__background__", "background")
+#: A line of classes.txt that names an index too.
+_NUMBERED = re.compile(r"(\d+)\s*[:;,=\s]\s*(\S.*)")
 
 
 @dataclass
@@ -35,9 +38,10 @@ def dataset(root: str, list_file: str | None = None, num_folds: int = 1) -> Data
 
     `list_file` defaults to every image that has a mask. A mask holds indices (grey, palette or 16-bit PNG): 0 is
     background, 255 void (65535 with more than 254 classes); see `numbering.reader` for sets of one class. The classes
-    are named by classes.txt (one a line, the first is 1; a background in front is left out), classes.json (a list,
-    {"1": name, ...}, or {name: [r, g, b], ...}) or CVAT's labelmap.txt (name:r,g,b::). With colours, there or in
-    colours.json ({name: [r, g, b], ...}, also of "background", else black, and "void"), masks are read by them.
+    are named by classes.txt (one a line, the first is 1, or an index before each; a background in front is left out),
+    classes.json (a list, {"1": name, ...}, or {name: [r, g, b], ...}) or CVAT's labelmap.txt (name:r,g,b::). With
+    colours, there or in colours.json ({name: [r, g, b], ...}, also of "background", else black, and "void"), masks are
+    read by them.
 
     Raises:
         ValueError: if something is missing, doubled or malformed.
@@ -107,11 +111,17 @@ def _classes(base: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
     if path.name == "labelmap.txt":
         content: Any = _labelmap(files.read_list(base, path.name), path)
     else:
-        content = files.read_list(base, text.name) if path == text else _json(path)
+        content = _by_number(files.read_list(base, text.name)) if path == text else _json(path)
     names = _names(content, path)
     if colour_file.is_file():
         return names, _colours(_json(colour_file), names, colour_file)
     return names, _colours(content, names, path) if isinstance(content, dict) and not _numbered(content) else {}
+
+
+def _by_number(lines: list[str]) -> list[str] | dict[str, str]:
+    """The lines, or names by index where each line gives one: `1 cat`, `1: cat` or `1,cat`."""
+    numbered = [_NUMBERED.fullmatch(line) for line in lines]
+    return {found[1]: found[2] for found in numbered if found} if all(numbered) else lines
 
 
 def _labelmap(lines: list[str], path: Path) -> dict[str, list[int]]:
@@ -148,7 +158,7 @@ def _names(names: Any, path: Path) -> tuple[str, ...]:
         names = [name for name in names if name not in ("background", "void")]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f'{path}: expected a list of names or {{"1": name, ...}}, got {str(names)[:60]}')
-    if len(names) == 1 and "," in names[0]:
+    if len(names) == 1 and any(mark in names[0] for mark in ",;\t"):
         raise ValueError(f"{path}: expected one name of a class a line, got {names[0]!r}; write one a line")
     names = _without_background(names, path)
     if len(set(names)) != len(names):

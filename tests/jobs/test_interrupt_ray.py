@@ -11,12 +11,13 @@ import pytest
 
 from jobs._config import CONF
 
-#: What a run has just written when it is stopped, the signal, and the line's name for it.
+LABELS, STEPS = "label/*/.units/*.json", "train/*/checkpoints/step-*"
+#: What a run has just written when it is stopped, and by which signal; training, which is short, is stopped once.
 MOMENTS = (
-    ("label/*/.units/*.json", signal.SIGTERM, "SIGTERM"),
-    ("train/*/checkpoints/step-*", signal.SIGINT, "Ctrl-C"),
-    ("train/*/checkpoints/step-*", signal.SIGTERM, "SIGTERM"),
+    ((LABELS, signal.SIGTERM), (STEPS, signal.SIGINT)),
+    ((LABELS, signal.SIGINT), (STEPS, signal.SIGTERM)),
 )
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 #: What nobody is to see: Ray's and torch's stacks, Python's, and what becomes of workers that are ended.
 NOISE = ("received at time", "Traceback", "terminate called", "ray.kill")
 
@@ -28,7 +29,7 @@ def begin(photos, tmp_path):
     settings = [
         *("experiment=tiny", "backbone.weights=random", "corpus=folder", f"corpus.root={photos}/JPEGImages"),
         *("corpus.shard_size=12", "tracking.enabled=false", f"dataset.root={photos}", "fold=0"),
-        *("cluster.workers=2", "train.checkpoint_every=1", f"root={tmp_path}"),
+        *("cluster.workers=2", f"root={tmp_path}"),
     ]
 
     def started():
@@ -76,15 +77,16 @@ def test_a_daemon_of_ray_that_dies_ends_the_run_with_one_line(begin, tmp_path, d
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_that_is_stopped_again_and_again_ends_at_the_same_bytes(begin, tiny_run, tmp_path):
+@pytest.mark.parametrize("moments", MOMENTS)
+def test_a_run_that_is_stopped_again_and_again_ends_at_the_same_bytes(begin, tiny_run, tmp_path, moments):
     folder = tmp_path / "tiny"
-    for pattern, number, name in MOMENTS:
+    for pattern, number in moments:
         job = begin()
         new_file(job, folder, pattern)
         family = psutil.Process(job.pid).children(recursive=True)
         os.killpg(job.pid, number)  # as a terminal does; of SIGTERM, as a batch system does
         assert job.wait() == 128 + number
-        told = f"stopped by {name}: what is finished is kept in {folder}; the same command goes on from there"
+        told = f"stopped by {NAMES[number]}: what is finished is kept in {folder}; the same command goes on from there"
         check_end(tmp_path, family, told)
     assert begin().wait() == 0, (tmp_path / "told").read_text()[-3000:]
     for stage in ("shard", "label", "pair"):

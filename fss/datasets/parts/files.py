@@ -201,7 +201,7 @@ def read_list(base: Path, list_file: str) -> list[str]:
         )
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if not lines:
-        raise ValueError(f"expected image names in {path}, one a line, got an empty file")
+        raise ValueError(f"expected names in {path}, one a line, got an empty file")
     return lines
 
 

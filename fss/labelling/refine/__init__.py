@@ -23,7 +23,7 @@ class Keys:
     neighbours: int = key(5, at_least(1))
     """Most similar regions of other images that say what belongs to a thing."""
     rounds: int = key(2, FROM_ZERO)
-    """Of the consensus; 0 = the salient sides as they are."""
+    """Of the consensus; 0 = the cores of the salient sides as they are."""
     keep: float = key(1.0, SHARE)
     """Share of a group's masks that are kept: those whose neighbours are most alike."""
     max_border: float = key(0.3, up_to(1))
@@ -33,7 +33,8 @@ class Keys:
     vote: bool = True
     """Whether superpixels of the photo vote on the mask."""
     clusters: int = key(40, at_least(1))
-    """Clusters of a group's masks, and as many of the segments inside of them."""
+    """Clusters of a group's masks, and as many of the segments inside of them; fewer where they would have no four
+    members."""
     granularities: list[int] = key([2, 3, 5], at_least(1))
     """Segments an image at each granularity, of which those inside of the mask are layers of their own; [] = masks
     alone."""

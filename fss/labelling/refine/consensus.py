@@ -26,16 +26,16 @@ _STEPS = 3
 _SCALE = 20.0
 
 
-def salient(field: torch.Tensor, keys: Keys) -> np.ndarray:
-    """(h, w) bool: the salient side of (h, w, D) embeddings of length 1, or its core.
+def salient(field: torch.Tensor) -> np.ndarray:
+    """(h, w) bool: the core of the salient side of (h, w, D) embeddings of length 1.
 
-    A side that holds too much of the image or of its border has taken in what surrounds the thing; it is divided once
-    more, and its inner part is the core.
+    The side takes in much of what surrounds the thing. Divided once more, its inner part is the core: often too little,
+    which other images mend better than too much.
     """
     rows = field.flatten(0, 1).float().cpu().numpy()
     margin = side(second_vector(rows).reshape(field.shape[:2]))
     whole = margin > 0
-    return whole if fits(whole, keys) or whole.sum() < 2 else margin > otsu(margin[whole])
+    return whole if whole.sum() < 2 else margin > otsu(margin[whole])
 
 
 def refine(fields: Sequence[torch.Tensor], keys: Keys) -> list[np.ndarray | None]:
@@ -47,7 +47,7 @@ def refine(fields: Sequence[torch.Tensor], keys: Keys) -> list[np.ndarray | None
         fields: (h, w, D) embeddings of length 1 of each image, of any floating type.
         keys: what a mask must be like, and how it is made.
     """
-    soft = [salient(field, keys).astype(np.float32) for field in fields]
+    soft = [salient(field).astype(np.float32) for field in fields]
     alike = np.zeros(len(fields))
     for _ in range(keys.rounds):
         soft, alike = consensus(fields, soft, keys)

@@ -22,6 +22,8 @@ Maps = tuple[np.ndarray, list[Region]]
 
 #: Of k-means, at most.
 _ITERATIONS = 30
+#: Members that a cluster has on average, at least: one alone makes no task.
+_MEMBERS = 4
 
 
 def layers(masks: Sequence[np.ndarray | None], fields: Sequence[torch.Tensor], keys: Keys, *, seed: int) -> list[Maps]:
@@ -78,10 +80,10 @@ def _named(maps: Sequence[np.ndarray], fields: Sequence[torch.Tensor], clusters:
 
 
 def _clusters(rows: np.ndarray, number: int, seed: int) -> np.ndarray:
-    """Clusters 0..number-1, or fewer where there are fewer different rows, of (R, D) embeddings: (R,) int64."""
+    """Clusters 0..number-1, or fewer where there are few different rows, of (R, D) embeddings: (R,) int64."""
     if not len(rows):
         return np.zeros(0, np.int64)
     points = centred(rows, rows.mean(axis=0, dtype=np.float64).astype(np.float32))
-    number = min(number, len(np.unique(points, axis=0)))
+    number = min(number, max(len(np.unique(points, axis=0)) // _MEMBERS, 1))
     centroids, _ = kmeans.fit(points, number, seed=seed, iterations=_ITERATIONS, spherical=True)
     return kmeans.assign(points, centroids)[0]

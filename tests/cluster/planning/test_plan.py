@@ -158,7 +158,7 @@ def test_refined_masks_are_planned(trial, start):
     gates = ("refine.max_area=0.9", "refine.max_border=0.9", "refine.clusters=2", "pair.max_area=0.9")
     config, found = trial("source=saliency", "refine=consensus", "train.tasks=stream", *gates)
     rows = {one.step: one for one in forecast.predict(config, found, Machines(2))}
-    assert list(rows) == ["hash", "route", "build", "label", "refine", "train"]
+    assert list(rows) == ["hash", "route", "build", "label", "refine", "mean", "sum", "match", "crop", "train"]
     run = start(config)
     run.ensure("refine")
     for step, units in (("label", "part-*"), ("refine", "*")):

@@ -279,6 +279,8 @@ def test_a_mask_on_the_stored_pixels_of_a_turned_photo(tmp_path):
     [
         ("classes.txt", "_background_\ncat\ndog\n"),
         ("classes.txt", "__ignore__\n_background_\ncat\ndog\n"),
+        ("classes.txt", "0: background\n1: cat\n2: dog\n"),
+        ("classes.txt", "1 cat\n2\tdog\n"),
         ("classes.json", '["background", "cat", "dog"]'),
         ("classes.json", '{"0": "background", "1": "cat", "2": "dog"}'),
     ],
@@ -289,6 +291,21 @@ def test_a_background_in_front_of_the_classes_is_index_0(tmp_path, name, text):
     found = open_dataset("folder", str(root))
     assert found.class_names == ("cat", "dog")
     assert datasets.areas(found, "a") == {1: 1, 2: 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("0 cat\n1 dog\n", r"expected the indices 1, 2, \.\.\. of the classes, got 0, 1"),
+        ("cat;dog\n", "expected one name of a class a line, got 'cat;dog'"),
+        ("\n", "expected names in .*, one a line, got an empty file"),
+    ],
+)
+def test_classes_that_are_listed_in_another_way_are_refused(tmp_path, text, told):
+    root = write(tmp_path, classes=None)
+    (root / "classes.txt").write_text(text)
+    with pytest.raises(ValueError, match=told):
+        open_dataset("folder", str(root))
 
 
 def test_the_labelmap_of_cvat(tmp_path):

@@ -15,7 +15,7 @@ from fss.evaluation.episodes import Episode, EpisodeRules, Way, draw, pool
 from fss.evaluation.metrics import Counts
 from fss.evaluation.running import Photos
 from fss.grid import cells
-from fss.heads.parts.capabilities import Fits, Ways
+from fss.heads.parts.capabilities import Fits, Recalls, Ways
 from fss.heads.parts.head import Head
 from tests.fss.conftest import noise_image
 
@@ -26,6 +26,7 @@ OPTIONS = {
     "umtfss": {"residual": "smoothed", "dim": 16, "heads": 2, "foreground_prototypes": 4, "background_prototypes": 6},
     "pfenet": {"dim": 16},
     "cyctr": {"dim": 16, "heads": 2, "foreground_tokens": 20, "background_tokens": 20},
+    "corpus_readout": {"index_size": 5, "neighbours": 2},
 }
 GIGABYTE = 10**9
 
@@ -57,7 +58,10 @@ def episodes(ways: int, shots: int, count: int = 8, seed: int = 0) -> list[Episo
 
 def build(extractor, name: str) -> Head:
     backbone = extractor.backbone
-    return heads.build(name, OPTIONS.get(name, {}), backbone.channels, corners=backbone.corners).eval()
+    head = heads.build(name, OPTIONS.get(name, {}), backbone.channels, corners=backbone.corners).eval()
+    if isinstance(head, Recalls):
+        head.fill(np.random.default_rng(0).normal(size=head.index.swapaxes(0, 1).shape))
+    return head
 
 
 def open_photos(extractor, dataset, folder=None, memory=GIGABYTE) -> Photos:

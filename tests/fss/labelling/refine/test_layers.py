@@ -57,8 +57,8 @@ def test_without_granularities_there_are_only_masks():
     assert all(maps.shape[0] == 1 and [r.layer for r in regions] == [0] for maps, regions in found)
 
 
-def test_it_is_a_function_of_the_seed_and_clusters_are_no_more_than_masks():
-    fields, places = planted.group(5)
+def test_it_is_a_function_of_the_seed_and_clusters_have_several_members():
+    fields, places = planted.group(9)
     first, second = (layers(places, fields, Keys(clusters=40), seed=7) for _ in range(2))
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
-    assert max(int(maps[0].max()) for maps, _ in first) <= 5
+    assert max(int(maps[0].max()) for maps, _ in first) == 2
