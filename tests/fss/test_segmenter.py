@@ -12,11 +12,16 @@ from PIL import Image
 
 from fss import backbones, heads, seals, segmenter
 from fss.backbones.extractor import Extractor
-from fss.heads.parts.capabilities import Fits
+from fss.heads.parts.capabilities import Fits, Recalls
 from fss.segmenter import Segmenter
 from tests.fss.conftest import noise_image
 
-OPTIONS = {"correlation": {"dim": 16}, "umtfss": {"dim": 16, "heads": 2}, "cluster_match": {"clusters": 1}}
+OPTIONS = {
+    "correlation": {"dim": 16},
+    "umtfss": {"dim": 16, "heads": 2},
+    "cluster_match": {"clusters": 1},
+    "corpus_readout": {"index_size": 5},
+}
 SUPPORTS = [noise_image(1, (50, 40)), noise_image(2, (30, 60))]
 MASKS = [np.zeros((40, 50), np.uint8), np.zeros((60, 30), np.uint8)]
 MASKS[0][10:30, 5:30] = 1
@@ -32,6 +37,8 @@ def write(folder, name: str = "correlation", **more: object):
     head = heads.build(name, options, backbone.channels, corners=backbone.corners, seed=1).eval()
     if isinstance(head, Fits):
         head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
+    if isinstance(head, Recalls):
+        head.fill(np.random.default_rng(0).normal(size=head.index.swapaxes(0, 1).shape))
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in head.parameters():
