@@ -264,7 +264,7 @@ def alternatives(places):
         "pretrain.size": (72,),
         "pair.repeats": (3,),
         "model.path": (f"{places}/second",),
-        "model.options": ({"dim": 8},),
+        "model.options": ({"dim": 8, "levels": ["mid"]},),  # each head takes what it has
         "train.images": (f"{places}/trained.txt",),
         "train.unlabelled_run": (f"{places}/run-second",),
         "train.mix": ({f"{places}/run-first": 0.5},),
