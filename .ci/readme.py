@@ -134,7 +134,8 @@ def manifests() -> Mapping[Path, int]:
 
 def environment(home: Path) -> dict[str, str]:
     """All that a command finds in its environment."""
-    return {"HOME": str(home), "PATH": SYSTEM}
+    # Ray's workers step back for all other work if they are not told otherwise, and tests may run beside this.
+    return {"HOME": str(home), "PATH": SYSTEM, "RAY_worker_niceness": "0"}
 
 
 def shell(command: str, where: Path, home: Path) -> str:
