@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from cluster.config import Config
 from cluster.engine import publish
-from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work
+from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work, read_file
 from cluster.pair.groups import Regions, ShardGroup, drawn, groups, held_out, labelled, read_regions
 from fss import rng, shards
 from fss.tasks import task
@@ -111,8 +111,9 @@ def _usage_table(found: Sequence[usage.Use]) -> bytes:
 
 
 def _peaks(folder: Path, files: Sequence[File]) -> dict[str, int]:
-    found = [pq.read_schema(folder / file.path).metadata[b"peaks"] for file in files if file.path.startswith("usage-")]
-    return usage.Peaks.merged([usage.Peaks(**json.loads(text)) for text in found])
+    tables = [read_file(folder, file) for file in files if file.path.startswith("usage-")]
+    texts = [pq.read_schema(pa.BufferReader(table)).metadata[b"peaks"] for table in tables]
+    return usage.Peaks.merged([usage.Peaks(**json.loads(text)) for text in texts])
 
 
 @dataclass(frozen=True)

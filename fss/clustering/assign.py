@@ -9,6 +9,7 @@ Letters: N points, K centroids, D dimensions.
 
 from __future__ import annotations
 
+import warnings
 import contextlib
 import functools
 import importlib.util
@@ -185,12 +186,18 @@ def assign(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.nd
     if not (len(found) == 0 or (nearest_two[:, 0].min() >= 0 and np.isfinite(found[:, 0]).all())):
         finite_rows(points)  # FAISS has no label for NaN
         raise ValueError(_not_finite(0, len(points)))
-    rows, target = torch.from_numpy(points), torch.from_numpy(centroids)
+    rows, target = _read_only(points), _read_only(centroids)
     labels = torch.from_numpy(np.ascontiguousarray(nearest_two[:, 0]))
     if len(centroids) > 1:
         apart = torch.from_numpy(found[:, 1] - found[:, 0])
         labels = _settled(rows, target, labels, apart <= _rounding(rows, target.square().sum(dim=1).max()))
     return labels.numpy(), _squares(rows, target, labels).numpy()
+
+
+def _read_only(array: np.ndarray) -> torch.Tensor:
+    """The same memory as a tensor that nobody writes to: arrays that come from Ray's store cannot be written."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return torch.from_numpy(array)
 
 
 def _faiss_index(dims: int) -> Any:

@@ -1,6 +1,7 @@
 """What stops a run under a Ray of its own: one line, no process left, and at last the bytes of an undisturbed run."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,9 +56,11 @@ def new_file(job, folder, pattern):
 
 def check_end(tmp_path, family, line):
     """The line is the last one, nobody's stack is before it, and no process is left."""
-    told = (tmp_path / "told").read_text()
-    assert told.splitlines()[-1] == line
-    assert not [noise for noise in NOISE if noise in told]
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told[-1] == line
+    # On a busy machine Ray's own controller complains, with a stack, that it is slow: lines of its processes do not count.
+    own = [each for each in told if not re.match(r"(\x1b\[\d+m)?\(\w+ pid=", each)]
+    assert not [each for each in own if any(noise in each for noise in NOISE)]
     assert psutil.wait_procs(family, timeout=60)[1] == []
 
 

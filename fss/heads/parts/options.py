@@ -57,8 +57,8 @@ class LearnedOptions(HeadOptions):
 
     residual: str = key("none", one_of(names=_residuals))
     """A read-out that the head is added to (`fss.heads.parts.residual`), or none."""
-    by_shots: bool = key(True, when={"residual": True})
-    """Whether what the head adds to a read-out of K supports counts 1/K."""
+    by_shots: bool = key(False, when={"residual": True})
+    """Whether what the head adds to a read-out of K supports counts 1/K: for read-outs that are good by themselves."""
 
     @property
     def learns_single_images(self) -> bool:
