@@ -9,13 +9,13 @@ Letters: N points, K centroids, D dimensions.
 
 from __future__ import annotations
 
-import warnings
 import contextlib
 import functools
 import importlib.util
 import logging
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 

@@ -58,7 +58,7 @@ def check_end(tmp_path, family, line):
     """The line is the last one, nobody's stack is before it, and no process is left."""
     told = (tmp_path / "told").read_text().splitlines()
     assert told[-1] == line
-    # On a busy machine Ray's own controller complains, with a stack, that it is slow: lines of its processes do not count.
+    # On a busy machine Ray's controller complains, with a stack, that it is slow: lines of its processes do not count.
     own = [each for each in told if not re.match(r"(\x1b\[\d+m)?\(\w+ pid=", each)]
     assert not [each for each in own if any(noise in each for noise in NOISE)]
     assert psutil.wait_procs(family, timeout=60)[1] == []
