@@ -99,7 +99,7 @@ def test_the_logits_are_the_heads_plus_the_gained_readouts(name, readout):
     found = module.match(focused, {k: v.unflatten(0, masks.shape[:2]) for k, v in shots.items()}, masks)
     plain = on_grid(heads.build(readout, {"scale": 1.0}, CHANNELS, corners=True)(query, support, masks), found)
     half = module.gain * (plain[:, 1] - plain[:, 0]) / 2
-    expected = module.head(query, support, masks) / 2 + torch.stack([-half, half], 1)
+    expected = module.head(query, support, masks) + torch.stack([-half, half], 1)
     assert torch.allclose(found, expected, atol=1e-5)
     assert torch.allclose(module(query, support, masks), expected, atol=1e-5)
     assert module.gain.item() != 15
