@@ -17,8 +17,9 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
+# One after the other: each starts a Ray or two of its own, which time out when they start beside each other.
 test-slow: .venv/ready
-	$(BIN)/python -m pytest $(PARALLEL) -m slow --timeout 1800
+	$(BIN)/python -m pytest -m slow --timeout 1800
 
 # Everything that README.md says, the demo first.
 readme: .venv/ready
