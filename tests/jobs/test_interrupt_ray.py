@@ -88,7 +88,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_at_the_same_bytes(begin, tin
         new_file(job, folder, pattern)
         family = psutil.Process(job.pid).children(recursive=True)
         os.killpg(job.pid, number)  # as a terminal does; of SIGTERM, as a batch system does
-        # The signal reaches the raylet too; if that is gone first, Ray's library ends the command with 1 in its own way.
+        # The signal reaches the raylet too; if that is gone first, Ray's library ends the command with 1.
         assert job.wait() in (1, 128 + number)
         told = f"stopped by {NAMES[number]}: what is finished is kept in {folder}; the same command goes on from there"
         check_end(tmp_path, family, told)
