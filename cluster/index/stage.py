@@ -43,7 +43,7 @@ from fss.tasks.pairing.parts.rules import USABLE, Rules
 _LOOKED_AT = 16
 
 
-class Place(NamedTuple):
+class RegionName(NamedTuple):
     """Where a region is."""
 
     key: str
@@ -61,11 +61,11 @@ class IndexShard:
 
     @torch.inference_mode()
     def __call__(self, unit: Unit) -> Output:
-        """`unit.payload` is a `ShardGroup` of one shard and the `Place`s in it."""
+        """`unit.payload` is a `ShardGroup` of one shard and the `RegionName`s in it."""
         files, places = unit.payload
         network = self.features.spec.load()
         head = self.head.build(network.backbone).eval().to(network.device)
-        by_image: dict[str, list[Place]] = defaultdict(list)
+        by_image: dict[str, list[RegionName]] = defaultdict(list)
         for place in places:
             by_image[place.key].append(place)
         maps = Members(self.labels, files.labels)
@@ -77,7 +77,9 @@ class IndexShard:
         return Output({name: buffer.getvalue()}, {name: len(places)}, {"images": len(by_image), "regions": len(places)})
 
 
-def _rows(head: Head, block: Block, by_image: Mapping[str, Sequence[Place]], maps: Members) -> Iterator[np.ndarray]:
+def _rows(
+    head: Head, block: Block, by_image: Mapping[str, Sequence[RegionName]], maps: Members
+) -> Iterator[np.ndarray]:
     """(n, 2, C) float16 prototypes of the chosen regions of each image of a block."""
     assert isinstance(head, Recalls)
     assert block.features is not None
@@ -89,7 +91,7 @@ def _rows(head: Head, block: Block, by_image: Mapping[str, Sequence[Place]], map
         yield head.prototypes(own, masks.to(block.fields.device)).half().cpu().numpy()
 
 
-def _mask(maps: Members, place: Place) -> np.ndarray:
+def _mask(maps: Members, place: RegionName) -> np.ndarray:
     """The (H, W) mask of a region, 1 inside."""
     return (images.decode_labels(maps[f"{place.key}.{place.layer}.png"]) == place.label).astype(np.uint8)
 
@@ -159,9 +161,9 @@ def _most(chosen: IndexSettings) -> int:
 
 def _chosen(
     corpus: Manifest, labels: Manifest, chosen: IndexSettings, most: int
-) -> dict[str, tuple[ShardGroup, list[Place]]]:
+) -> dict[str, tuple[ShardGroup, list[RegionName]]]:
     """By the name of a unit its shard and the chosen regions in it: of all usable ones those of the smallest hashes."""
-    best: list[tuple[int, int, Place]] = []
+    best: list[tuple[int, int, RegionName]] = []
     looked_at, every = 0, groups(corpus, labels, 1)
     for number, files in enumerate(every):
         if looked_at >= _LOOKED_AT * most:
@@ -169,7 +171,7 @@ def _chosen(
         looked_at += files.regions[0].count
         table = read_regions(labels.folder, files.regions, descriptors=False)
         table = table.take(pairs.usable(table, chosen.rules))
-        places = map(Place, map(str, table.key), map(int, table.layer), map(int, table.label))
+        places = map(RegionName, map(str, table.key), map(int, table.layer), map(int, table.label))
         hashed = ((rng.mix(chosen.seed, "index", *place), number, place) for place in places)
         best = heapq.nsmallest(most, (*best, *hashed))
     if not best:
@@ -177,7 +179,7 @@ def _chosen(
             "index: expected usable regions, found none in the label maps; loosen pair.min_area, pair.max_area or "
             "pair.max_border, or give more images"
         )
-    found: dict[str, tuple[ShardGroup, list[Place]]] = {}
+    found: dict[str, tuple[ShardGroup, list[RegionName]]] = {}
     for _, number, place in sorted(best, key=lambda one: one[1:]):
         found.setdefault(f"part-{number:06d}", (every[number], []))[1].append(place)
     return found

@@ -153,9 +153,9 @@ class SumShard:
             found[int(table.label[row])].append(one)
         return [_nearest(regions, self.most) for regions in found]
 
-    def _masks(self, files: Labelled, usable: pairs.RegionTable) -> tuple[quality.MaskSums, int, partners.Fits]:
+    def _masks(self, files: Labelled, usable: pairs.RegionTable) -> tuple[quality.MaskSums, int, partners.ObjectFits]:
         """Sums over images with masks, how many have none, and how the usable regions fit objects."""
-        sums, missing, fits = quality.MaskSums(), 0, partners.Fits.empty(len(usable))
+        sums, missing, fits = quality.MaskSums(), 0, partners.ObjectFits.empty(len(usable))
         if self.masks is None:
             return sums, missing, fits
         allowed: dict[str, dict[tuple[int, int], int]] = {}
@@ -173,7 +173,7 @@ class SumShard:
 
 
 def _fit(
-    fits: partners.Fits, layers: Sequence[np.ndarray], mask: np.ndarray, rows: Mapping[tuple[int, int], int]
+    fits: partners.ObjectFits, layers: Sequence[np.ndarray], mask: np.ndarray, rows: Mapping[tuple[int, int], int]
 ) -> None:
     """Write into `fits` how the regions of one image, (layer, label) -> row, fit the objects of its mask."""
     found = [partners.fit(quality.overlap(layer, mask)) for layer in layers]
@@ -189,14 +189,14 @@ def npy(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _encoded(fits: partners.Fits) -> bytes:
+def _encoded(fits: partners.ObjectFits) -> bytes:
     """(R, 4) float64 columns as an .npy file."""
     return npy(np.stack([*vars(fits).values()], axis=1).astype(np.float64))
 
 
-def _decoded(data: bytes) -> partners.Fits:
+def _decoded(data: bytes) -> partners.ObjectFits:
     known, thing, iou, inside = np.load(io.BytesIO(data), allow_pickle=False).T
-    return partners.Fits(known > 0, thing.astype(np.int64), iou, inside)
+    return partners.ObjectFits(known > 0, thing.astype(np.int64), iou, inside)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +217,7 @@ class MatchGroup:
             for name in ("key", "label", "area", "border", "descriptor")
         }
         parts = [vars(_decoded(read_file(self.folder, file))) for _, file in unit.payload]
-        fits = partners.Fits(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        fits = partners.ObjectFits(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
         sums = partners.sum_tasks(columns, fits)
         images_seen = sum(files.labels.count for files, _ in unit.payload)
         return Output({f"tasks/{unit.name}.json": shards.dumps(vars(sums))}, {}, {"images": images_seen})

@@ -18,21 +18,16 @@ import torch
 import torch.nn.functional as F
 
 from fss.backbones import Features
-from fss.heads.parts.head import Head
-from fss.heads.parts.options import A_LEVEL, HeadOptions
-from fss.heads.parts.tokens import flat_masks, flat_tokens, unit_grid
-from fss.heads.parts.walk import affinity_walk, walked
+from fss.heads import smoothed
+from fss.heads.parts import tokens
+from fss.heads.parts.walk import walked
 from fss.keys import FROM_ZERO, POSITIVE, at_least, key
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(HeadOptions):
-    """Of the read-out."""
+class Options(smoothed.Options):
+    """Those of the smoothed read-out, and of what joins its prototypes."""
 
-    levels: tuple[str, ...] = key(("mid", "high"), A_LEVEL)
-    """What the tokens are made of, side by side."""
-    steps: int = key(3, FROM_ZERO)
-    """Of the walk."""
     index_size: int = key(4096, FROM_ZERO)
     """Regions of the corpus that are kept at most, a uniform sample; 0 does without any."""
     neighbours: int = key(16, at_least(1), when={"index_size": True})
@@ -41,8 +36,6 @@ class Options(HeadOptions):
     """Weight of their mean, where each support has 1."""
     own: float = key(0.0, FROM_ZERO)
     """Weight of the prototypes of the query's own cells, likewise; 0 leaves them out."""
-    scale: float = 20.0
-    """A temperature: it does not move the border between the two sides."""
 
     @property
     def looks_up_regions(self) -> bool:
@@ -50,33 +43,24 @@ class Options(HeadOptions):
         return self.index_size > 0
 
 
-class CorpusReadout(Head):
+class CorpusReadout(smoothed.SmoothedReadout):
     """See the module's docstring."""
 
     title = "corpus read-out"
-    trained = False
+    is_readout = False  # a head that is added to it would need its index
 
     def __init__(self, channels: Mapping[str, int], options: Options):
-        super().__init__()
+        super().__init__(channels, options)
         self.index: torch.Tensor
         self.filled: torch.Tensor
-        self.levels, self.steps, self.scale = options.levels, options.steps, options.scale
         self.neighbours, self.corpus, self.own = options.neighbours, options.corpus, options.own
         dims = sum(channels[level] for level in self.levels)
         self.register_buffer("index", torch.zeros(2, options.index_size, dims, dtype=torch.float16))
         self.register_buffer("filled", torch.tensor(options.index_size == 0))
 
-    def embed(self, features: Features) -> Features:
-        """`tokens`: (B, C, h, w) of length 1."""
-        return {"tokens": unit_grid(features, self.levels)}
-
-    def focus(self, query: Features) -> Features:
-        """`walk`: (B, N, N), one step of the walk."""
-        return query | {"walk": affinity_walk(query["tokens"].flatten(2))}
-
     def prototypes(self, embedded: Features, masks: torch.Tensor) -> torch.Tensor:
         """Rows of the index: (B, 2, C) means of background and foreground, of length 1; see `Recalls`."""
-        return _sides(embedded["tokens"].flatten(2), masks.flatten(2)).float()
+        return tokens.prototypes(embedded["tokens"].flatten(2), masks.flatten(2)).float()
 
     def fill(self, rows: np.ndarray) -> None:
         """Set the index to (R, 2, C) rows of `prototypes`; see `Recalls`."""
@@ -97,7 +81,7 @@ class CorpusReadout(Head):
         """
         if not self.filled:
             raise RuntimeError("expected a head whose index is filled: load the one that jobs.index exports")
-        sides = _sides(flat_tokens(support["tokens"]), flat_masks(masks))
+        sides = tokens.prototypes(tokens.flat_tokens(support["tokens"]), tokens.flat_masks(masks))
         shots = (masks[:, :, 1] > 0).flatten(2).any(dim=2).sum(dim=1).clamp_min(1)[:, None, None]
         if self.index.numel():
             sides = F.normalize(sides + self.corpus / shots * self._alike(sides[:, 1]), dim=2)
@@ -116,19 +100,12 @@ class CorpusReadout(Head):
     def _read(self, query: Features, sides: torch.Tensor) -> torch.Tensor:
         """(B, 2, N) cosines to (B, 2, C) prototypes, smoothed."""
         maps = (sides @ query["tokens"].flatten(2)).transpose(1, 2)
-        for _ in range(self.steps):
-            maps = walked(query["walk"], maps)
-        return maps.transpose(1, 2)
+        return walked(query["walk"], maps, self.steps).transpose(1, 2)
 
     def _sure(self, query: Features, maps: torch.Tensor) -> torch.Tensor:
         """(B, 2, C) means of the query's cells, weighted by how far (B, 2, N) maps are on either side."""
         margin = maps[:, 1] - maps[:, 0]
-        return _sides(query["tokens"].flatten(2), torch.stack([-margin, margin], dim=1).clamp_min(0))
-
-
-def _sides(tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """(B, S, C) means, of length 1, of (B, C, N) tokens under (B, S, N) weights; zero where there is no weight."""
-    return F.normalize(weights @ tokens.transpose(1, 2), dim=2)
+        return tokens.prototypes(query["tokens"].flatten(2), torch.stack([-margin, margin], dim=1).clamp_min(0))
 
 
 HEAD = CorpusReadout

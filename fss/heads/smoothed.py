@@ -54,9 +54,7 @@ class SmoothedReadout(Head):
         tokens = query["tokens"]
         cosines = prototype_cosines(tokens.flatten(2), flat_tokens(support["tokens"]), flat_masks(masks))
         maps = (self.scale * cosines).transpose(1, 2)
-        for _ in range(self.steps):
-            maps = walked(query["walk"], maps)
-        return maps.transpose(1, 2).unflatten(2, tokens.shape[-2:])
+        return walked(query["walk"], maps, self.steps).transpose(1, 2).unflatten(2, tokens.shape[-2:])
 
 
 HEAD = SmoothedReadout

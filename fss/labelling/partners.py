@@ -22,7 +22,7 @@ _ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
-class Fits:
+class ObjectFits:
     """How R regions fit the objects of their images, column by column."""
 
     known: np.ndarray
@@ -35,7 +35,7 @@ class Fits:
     """(R,) float64 largest share of the region that lies inside one object."""
 
     @classmethod
-    def empty(cls, number: int) -> Fits:
+    def empty(cls, number: int) -> ObjectFits:
         """Of regions whose images have no masks."""
         return cls(np.zeros(number, bool), np.zeros(number, np.int64), np.zeros(number), np.zeros(number))
 
@@ -126,7 +126,7 @@ class TaskSums:
         return found | masks | {"same_class": self.same / tasks, "clean": self.clean / tasks}
 
 
-def sum_tasks(columns: Mapping[str, np.ndarray], fits: Fits) -> TaskSums:
+def sum_tasks(columns: Mapping[str, np.ndarray], fits: ObjectFits) -> TaskSums:
     """Sums over R usable regions of a group of images.
 
     Args:

@@ -27,9 +27,7 @@ def correlation_maps(q: torch.Tensor, s: torch.Tensor, weights: torch.Tensor, wa
     near_background = _nearest(cosine, background > 0.5, to_background)
     contrasts = torch.stack([to_foreground - to_background, near_foreground - near_background], dim=2)
     once = walked(walk, contrasts)
-    thrice = once
-    for _ in range(_STEPS - 1):
-        thrice = walked(walk, thrice)
+    thrice = walked(walk, once, _STEPS - 1)
     smoothed = [contrasts[..., 0], once[..., 0], thrice[..., 0], thrice[..., 1]]
     plain = [to_foreground, to_background, near_foreground, near_background]
     return torch.stack([*plain, *(_CONTRAST * m for m in smoothed)], dim=1)

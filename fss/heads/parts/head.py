@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ class Auxiliary(NamedTuple):
     loss: Loss | None = None
 
 
-class Head(nn.Module):
+class Head(nn.Module, abc.ABC):
     """Base of all heads. `forward` is `match` of what `embed` (and, for the query, `focus`) made of each image.
 
     The division is what makes evaluation fast: an image stands in many episodes, so `embed` and `focus` are computed
@@ -62,6 +63,7 @@ class Head(nn.Module):
         """What it computes besides of the query alone, from the query's embedding; the default adds nothing."""
         return query
 
+    @abc.abstractmethod
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits, background first; on a finer grid of the same geometry if the head decodes.
 
@@ -70,7 +72,6 @@ class Head(nn.Module):
             support: tensors (B, K, ...) that `embed` returned.
             masks: (B, K, 2, h, w) shares of background and foreground, see `fss.heads`.
         """
-        raise NotImplementedError
 
     def learn(
         self, query: Features, support: Features, masks: torch.Tensor

@@ -56,10 +56,14 @@ def members(share: torch.Tensor) -> torch.Tensor:
     return (share > 0) & ((share >= 0.5) | (share >= share.amax(dim=1, keepdim=True)))
 
 
+def prototypes(tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(B, S, C) means, of length 1, of (B, C, M) tokens under (B, S, M) weights; zero where there is no weight."""
+    return F.normalize(torch.einsum("bcm,bpm->bpc", tokens, weights), dim=2)
+
+
 def prototype_cosines(query: torch.Tensor, support: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Cosines of (B, C, N) query tokens to the background's and foreground's mean support token: (B, 2, N).
 
     Means are over (B, C, M) support tokens weighted by (B, 2, M) shares, over all shots together.
     """
-    prototypes = F.normalize(torch.einsum("bcm,bpm->bpc", support, weights), dim=2)
-    return torch.einsum("bcn,bpc->bpn", query, prototypes)
+    return torch.einsum("bcn,bpc->bpn", query, prototypes(support, weights))

@@ -14,11 +14,15 @@ def affinity_walk(tokens: torch.Tensor) -> torch.Tensor:
     return affinity / affinity.sum(dim=2, keepdim=True)
 
 
-def walked(walk: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """(B, N, P) maps after one step of the (B, N, N) walk.
+def walked(walk: torch.Tensor, maps: torch.Tensor, steps: int = 1) -> torch.Tensor:
+    """(B, N, P) maps after `steps` steps of the (B, N, N) walk."""
+    for _ in range(steps):
+        maps = _step(walk, maps)
+    return maps
 
-    Where the walk is that of one query, expanded to B episodes, one product serves all: the walk is read once.
-    """
+
+def _step(walk: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """One step. Where the walk is that of one query, expanded to B episodes, one product serves all."""
     if len(walk) > 1 and walk.stride(0) == 0:
         together = walk[0] @ maps.transpose(0, 1).flatten(1)
         return together.unflatten(1, (len(maps), -1)).transpose(0, 1)

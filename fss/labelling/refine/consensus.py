@@ -116,8 +116,6 @@ def _read(field: torch.Tensor, direction: torch.Tensor) -> np.ndarray:
     """
     rows = field.flatten(0, 1).float()
     maps = (rows @ direction.to(rows))[None, :, None]
-    walk = affinity_walk(rows.T[None])
-    for _ in range(_STEPS):
-        maps = walked(walk, maps)
+    maps = walked(affinity_walk(rows.T[None]), maps, _STEPS)
     margin = maps[0, :, 0].double().cpu().numpy()
     return (1 / (1 + np.exp(-_SCALE * (margin - otsu(margin))))).astype(np.float32).reshape(field.shape[:2])

@@ -15,20 +15,9 @@ from cluster.training import loop
 from cluster.training.gradients import Gradients
 from cluster.training.job import Job
 from fss.training.optimizers import Mixed
+from tests.cluster.training.plain import Cliff
 
 WAYS = [("fp32", stage) for stage in range(4)] + [("bf16", stage) for stage in (1, 2, 3)]
-
-
-class Cliff(torch.autograd.Function):
-    """The identity, whose slope is infinite."""
-
-    @staticmethod
-    def forward(_, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(_, grad):
-        return grad * float("inf")
 
 
 class Net(nn.Module):

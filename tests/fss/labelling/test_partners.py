@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fss.labelling import partners
-from fss.labelling.partners import Fits, TaskSums
+from fss.labelling.partners import ObjectFits, TaskSums
 from fss.labelling.quality import overlap
 
 #: Label 1 is an object of class 5 but for a pixel, label 2 is half of class 7, label 3 hardly so, label 4 is void.
@@ -59,7 +59,7 @@ def test_partners_do_not_depend_on_how_many_rows_are_looked_at_together(monkeypa
 
 
 def test_figures_without_masks():
-    assert partners.sum_tasks(COLUMNS, Fits.empty(6)).figures() == pytest.approx(
+    assert partners.sum_tasks(COLUMNS, ObjectFits.empty(6)).figures() == pytest.approx(
         {
             "regions": 6,
             "area": 0.35,
@@ -73,7 +73,7 @@ def test_figures_without_masks():
 
 def test_figures_of_masks():
     """Tasks 0-2, 1-2, 2-1 of one class, of which the first is clean on one side only; 3-4 not; image e has no mask."""
-    fits = Fits(
+    fits = ObjectFits(
         known=np.array([True] * 5 + [False]),
         thing=np.array([8, 8, 8, 8, 3, 0]),
         iou=np.array([0.5, 0.6, 0.9, 0.9, 0.9, 0.0]),  # exactly 0.5 is not above
@@ -86,18 +86,18 @@ def test_figures_of_masks():
 
 
 def test_two_regions_without_any_object_are_of_no_class():
-    fits = Fits(np.ones(6, bool), np.zeros(6, np.int64), np.zeros(6), np.zeros(6))
+    fits = ObjectFits(np.ones(6, bool), np.zeros(6, np.int64), np.zeros(6), np.zeros(6))
     found = partners.sum_tasks(COLUMNS, fits).figures()
     assert found["same_class"] == found["clean"] == found["object"] == 0
 
 
 def test_sums_of_groups_add():
     """Groups that share neither image nor cluster have the sums of both together."""
-    fits = Fits(np.ones(6, bool), np.array([8, 8, 8, 3, 3, 1]), np.full(6, 0.7), np.full(6, 0.7))
+    fits = ObjectFits(np.ones(6, bool), np.array([8, 8, 8, 3, 3, 1]), np.full(6, 0.7), np.full(6, 0.7))
 
     def part(chosen):
         taken = {name: values[chosen] for name, values in COLUMNS.items()}
-        return partners.sum_tasks(taken, Fits(*(values[chosen] for values in vars(fits).values())))
+        return partners.sum_tasks(taken, ObjectFits(*(values[chosen] for values in vars(fits).values())))
 
     added = part(slice(0, 3)) + part(slice(3, None)) + TaskSums()
     assert added.figures() == pytest.approx(partners.sum_tasks(COLUMNS, fits).figures())
