@@ -123,7 +123,7 @@ class Bench:
     def refined(self, stage: label.LabelShard) -> Callable[[], Any]:
         """Label, which keeps embeddings, and refine on them; along which directions was found before."""
         (found,) = kept.SeekDirections(self.features, self.dims)(self.unit).files.values()
-        along, folder = kept.decoded(found), self.features.corpus
+        along, folder = np.load(io.BytesIO(found), allow_pickle=False), self.features.corpus
         keeping = dataclasses.replace(stage, along=along)
         group = RefineGroup(folder, folder, Keys(), 0, self.features.spec.load().backbone.corners, along)
 

@@ -30,9 +30,12 @@ os.environ |= {
 }
 
 
-# Neither a test nor the drawing of its examples may take so long that it fails: the machine may be busy.
-hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("patient")
+# The same examples in every run, so that a change is judged by what it changes; nothing fails for being slow, neither a
+# test nor the drawing of its examples, since the machine may be busy.
+hypothesis.settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_unconfigure():

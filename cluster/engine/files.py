@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
+import numpy as np
 
 from cluster.engine import publish
 from fss import shards
@@ -84,6 +86,12 @@ def read_file(folder: Path, file: File) -> bytes:
         raise DamagedFileError(folder, file, -1, "") from None
     _compare(folder, file, len(data), shards.sha256(data))
     return data
+
+
+def read_array(folder: Path, file: File) -> np.ndarray:
+    """The array of a stage's .npy file; raises as `read_file`."""
+    values: np.ndarray = np.load(io.BytesIO(read_file(folder, file)), allow_pickle=False)
+    return values
 
 
 def check_file(folder: Path, file: File) -> Path:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -93,6 +94,13 @@ def parquet(table: pa.Table) -> bytes:
     """`table` as a Parquet file's bytes; equal tables make equal bytes."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def npy(values: np.ndarray) -> bytes:
+    """An array as the bytes of an .npy file, which `cluster.engine.files.read_array` reads."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
     return buffer.getvalue()
 
 

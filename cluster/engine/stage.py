@@ -20,7 +20,7 @@ from typing import Any, Generic
 
 from cluster.config import Config
 from cluster.engine import origin, publish
-from cluster.engine.files import DamagedFileError, File, read_file, write_file
+from cluster.engine.files import DamagedFileError, File, read_array, read_file, write_file
 from cluster.engine.manifest import Manifest, point_to, read_manifest
 from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work, whole
 from cluster.tracking.redact import redacted
@@ -41,6 +41,7 @@ __all__ = [
     "fingerprint",
     "finished",
     "point_to",
+    "read_array",
     "read_file",
     "read_manifest",
     "write_file",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -172,10 +171,8 @@ class Describe:
         head, source = self.entry.load(), photos(self.data, self.entry.spec, self.cache)
         assert isinstance(head, Fits)
         rows = torch.cat([head.describe(source.embedded(head, name)) for name in unit.payload])
-        buffer = io.BytesIO()
-        np.save(buffer, rows.float().cpu().numpy(), allow_pickle=False)
         name = f"described/{unit.name}.npy"
-        return Output({name: buffer.getvalue()}, {name: len(rows)}, {"images": len(rows)})
+        return Output({name: publish.npy(rows.float().cpu().numpy())}, {name: len(rows)}, {"images": len(rows)})
 
 
 @dataclass(frozen=True)

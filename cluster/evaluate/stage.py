@@ -23,7 +23,7 @@ from safetensors.torch import save
 from cluster.config import Config
 from cluster.datasets import training
 from cluster.engine import publish
-from cluster.engine.stage import File, Stage, Unit, read_file, write_file
+from cluster.engine.stage import File, Stage, Unit, read_array, read_file, write_file
 from cluster.evaluate import episode_list, figures, measured, supports
 from cluster.evaluate.entries import EvaluateWork, data_spec, entries, refuse_trained_on
 from cluster.evaluate.episode_list import Item
@@ -164,7 +164,7 @@ class _Evaluation:
             return entry
         units = image_units(f"describe-{slug(entry.label)}", self.dataset.names)
         files, _ = self._map("describe", Describe(self.data, entry, self.cache), units)
-        rows = [np.load(io.BytesIO(read_file(self.folder, file)), allow_pickle=False) for file in files]
+        rows = [read_array(self.folder, file) for file in files]
         head.fit(np.concatenate(rows), self.settings.seed)
         weights = save({name: value.cpu().contiguous() for name, value in head.state_dict().items()})
         path = self.folder / f"fitted/{slug(entry.label)}.safetensors"

@@ -9,7 +9,6 @@ corpus, so the cost of an index does not grow with the corpus.
 from __future__ import annotations
 
 import heapq
-import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,18 @@ import numpy as np
 import torch
 
 from cluster.config import Config
-from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit, Work, read_file, write_file
+from cluster.engine import publish
+from cluster.engine.stage import (
+    File,
+    Manifest,
+    Output,
+    Stage,
+    StageError,
+    Unit,
+    Work,
+    read_array,
+    write_file,
+)
 from cluster.features import backbone
 from cluster.features.backbone import BackboneSettings
 from cluster.features.feature_pass import FeaturePass
@@ -71,10 +81,9 @@ class IndexShard:
         maps = Members(self.labels, files.labels)
         blocks = self.features.blocks(files.corpus[0], by_image)
         rows = [row for block in blocks for row in _rows(head, block, by_image, maps)]
-        buffer = io.BytesIO()
-        np.save(buffer, np.concatenate(rows), allow_pickle=False)
         name = f"prototypes/{unit.name}.npy"
-        return Output({name: buffer.getvalue()}, {name: len(places)}, {"images": len(by_image), "regions": len(places)})
+        counts = {"images": len(by_image), "regions": len(places)}
+        return Output({name: publish.npy(np.concatenate(rows))}, {name: len(places)}, counts)
 
 
 def _rows(
@@ -147,7 +156,7 @@ def _work(work: IndexWork) -> tuple[Sequence[File], Mapping[str, int]]:
         FeaturePass(corpus.folder, spec, recipe, work.means.threads, features=True), labels.folder, chosen.head
     )
     parts, counts = work.map("index", function, [Unit(name, payload) for name, payload in found.items()])
-    rows = np.concatenate([np.load(io.BytesIO(read_file(work.folder, file)), allow_pickle=False) for file in parts])
+    rows = np.concatenate([read_array(work.folder, file) for file in parts])
     head = replace(chosen.head, options={**chosen.head.options, "index_size": len(rows)})
     files = segmenter.export(_filled(head, spec, rows), spec.load(), head.about, _facts(work))
     written = [write_file(work.folder, name, data) for name, data in files.items()]

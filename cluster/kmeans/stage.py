@@ -8,7 +8,6 @@ again, it ends with the same bytes.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ import safetensors.numpy
 from cluster.engine import publish
 from cluster.engine.progress import Progress
 from cluster.engine.settings import picked
-from cluster.engine.stage import File, Manifest, Stage, Work, read_file, write_file
+from cluster.engine.stage import File, Manifest, Stage, Work, read_array, write_file
 from cluster.label import sources
 from fss import seals
 from fss.clustering import hierarchy, kmeans
@@ -48,7 +47,7 @@ class RowSum:
 
     def __call__(self, chunk: Chunk) -> np.ndarray:
         """(D,) float64 sum of the chunk's rows."""
-        return sum(_read(self.sample, file).sum(axis=0, dtype=np.float64) for file in chunk)
+        return sum(read_array(self.sample, file).sum(axis=0, dtype=np.float64) for file in chunk)
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class PartialSums:
         key = (self.sample, file)
         if key in _kept:
             return _kept[key]
-        points = pseudo.centred(_read(self.sample, file), self.centre)
+        points = pseudo.centred(read_array(self.sample, file), self.centre)
         if sum(kept.nbytes for kept in _kept.values()) + points.nbytes <= self.memory * 2**30:
             _kept[key] = points
         return points
@@ -81,11 +80,6 @@ _kept: dict[tuple[Path, File], np.ndarray] = {}
 
 def _forget(_: Any) -> None:
     _kept.clear()
-
-
-def _read(sample: Path, file: File) -> np.ndarray:
-    """The (n, D) float32 embeddings of one file."""
-    return np.load(io.BytesIO(read_file(sample, file)), allow_pickle=False)
 
 
 def chunks(parts: Sequence[File], points: int) -> list[Chunk]:
@@ -208,7 +202,7 @@ def _first_points(sample: Path, units: Sequence[Chunk], clusters: int) -> np.nda
     wanted = kmeans_init.points_wanted(clusters)
     found: list[np.ndarray] = []
     for file in (file for chunk in units for file in chunk):
-        found.append(_read(sample, file)[: wanted - sum(map(len, found))])
+        found.append(read_array(sample, file)[: wanted - sum(map(len, found))])
         if sum(map(len, found)) >= wanted:
             break
     return np.concatenate(found)

@@ -5,7 +5,6 @@ Which dimensions is found first, on some images of one shard, which is a uniform
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster.engine.stage import File, Output, Unit, Work, read_file
+from cluster.engine import publish
+from cluster.engine.stage import File, Output, Unit, Work, read_array
 from cluster.features.feature_pass import FeaturePass
 from fss.labelling import fields
 
@@ -35,7 +35,7 @@ class SeekDirections:
         each = (field for block in self.features.blocks(unit.payload) for field in block.fields.flatten(1, 2).cpu())
         rows = [_some(field.numpy()) for field in itertools.islice(each, _IMAGES)]
         found = fields.directions(np.concatenate(rows), self.dims)
-        return Output({DIRECTIONS: encoded(found)}, counts={"images": len(rows)})
+        return Output({DIRECTIONS: publish.npy(found)}, counts={"images": len(rows)})
 
 
 def _some(rows: np.ndarray) -> np.ndarray:
@@ -48,23 +48,10 @@ def directions(
     """The file of the directions that embeddings of these shards are kept along, and what is in it."""
     first = next((unit.payload for unit in files if unit.payload.count), files[0].payload)
     found, _ = work.map("directions", SeekDirections(features, dims), [Unit("directions", first)], parts="samples")
-    return found, decoded(read_file(work.folder, found[0]))
+    return found, read_array(work.folder, found[0])
 
 
 def beside(made: Output, stem: str, kept: Sequence[np.ndarray]) -> Output:
     """What label made of a shard with the (h, w, k) int8 embeddings of its images, one array (N, h, w, k)."""
     name, values = f"{stem}{FIELDS}", np.stack(kept) if kept else np.zeros((0, 1, 1, 1), np.int8)
-    return replace(made, files={**made.files, name: encoded(values)}, samples={**made.samples, name: len(values)})
-
-
-def encoded(values: np.ndarray) -> bytes:
-    """An array as the bytes of a .npy file."""
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def decoded(data: bytes) -> np.ndarray:
-    """What `encoded` wrote."""
-    values: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    return values
+    return replace(made, files={**made.files, name: publish.npy(values)}, samples={**made.samples, name: len(values)})

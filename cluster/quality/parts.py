@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from cluster.engine.stage import File, Output, Unit, read_file
+from cluster.engine import publish
+from cluster.engine.stage import File, Output, Unit, read_array, read_file
+from cluster.pair.groups import read_regions
 from cluster.quality.clusters import NamedClusters
 from cluster.quality.masks import ClassMasks
 from fss import shards
@@ -109,12 +109,11 @@ class MeanGroup:
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is for each shard of the group its `Labelled`."""
-        tables = [read_regions(self.labels, files.regions) for files in unit.payload]
-        labels = np.concatenate([table.label for table in tables])
-        sums = np.zeros((int(labels.max()) + 1, tables[0].descriptor.shape[1]))
-        np.add.at(sums, labels, np.concatenate([table.descriptor for table in tables]))
+        table = read_regions(self.labels, [files.regions for files in unit.payload])
+        sums = np.zeros((int(table.label.max()) + 1, table.descriptor.shape[1]))
+        np.add.at(sums, table.label, table.descriptor)
         images_seen = sum(files.labels.count for files in unit.payload)
-        return Output({f"means/{unit.name}.npy": npy(sums)}, {}, {"images": images_seen})
+        return Output({f"means/{unit.name}.npy": publish.npy(sums)}, {}, {"images": images_seen})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +130,7 @@ class SumShard:
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is (number, `Labelled`)."""
         number, files = unit.payload
-        table = read_regions(self.labels, files.regions)
+        table = read_regions(self.labels, [files.regions])
         table = dataclasses.replace(table, label=table.label + files.start)
         usable = pairs.usable(table, self.rules)
         clusters, nearest = self.named.clusters, self.named.nearest(table)
@@ -182,20 +181,13 @@ def _fit(
         fits.thing[row], fits.iou[row], fits.inside[row] = found[layer].get(label, (0, 0.0, 0.0))
 
 
-def npy(values: np.ndarray) -> bytes:
-    """An array as the bytes of an .npy file."""
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    return buffer.getvalue()
-
-
 def _encoded(fits: partners.ObjectFits) -> bytes:
     """(R, 4) float64 columns as an .npy file."""
-    return npy(np.stack([*vars(fits).values()], axis=1).astype(np.float64))
+    return publish.npy(np.stack([*vars(fits).values()], axis=1).astype(np.float64))
 
 
-def _decoded(data: bytes) -> partners.ObjectFits:
-    known, thing, iou, inside = np.load(io.BytesIO(data), allow_pickle=False).T
+def _decoded(columns: np.ndarray) -> partners.ObjectFits:
+    known, thing, iou, inside = columns.T
     return partners.ObjectFits(known > 0, thing.astype(np.int64), iou, inside)
 
 
@@ -210,15 +202,10 @@ class MatchGroup:
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is for each shard of the group its `Labelled` and the file of its regions' fits."""
-        tables = [read_regions(self.labels, files.regions) for files, _ in unit.payload]
-        usable = [table.take(pairs.usable(table, self.rules)) for table in tables]
-        columns = {
-            name: np.concatenate([getattr(table, name) for table in usable])
-            for name in ("key", "label", "area", "border", "descriptor")
-        }
-        parts = [vars(_decoded(read_file(self.folder, file))) for _, file in unit.payload]
-        fits = partners.ObjectFits(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-        sums = partners.sum_tasks(columns, fits)
+        table = read_regions(self.labels, [files.regions for files, _ in unit.payload])
+        usable = table.take(pairs.usable(table, self.rules))
+        fits = _decoded(np.concatenate([read_array(self.folder, file) for _, file in unit.payload]))
+        sums = partners.sum_tasks(vars(usable), fits)
         images_seen = sum(files.labels.count for files, _ in unit.payload)
         return Output({f"tasks/{unit.name}.json": shards.dumps(vars(sums))}, {}, {"images": images_seen})
 
@@ -245,15 +232,6 @@ class CropShard:
                     samples.append((f"{cluster:06d}_{place:03d}", {"png": images.encode_png(picture)}))
         name = f"crops/{unit.name}.tar"
         return Output({name: shards.pack(samples)}, {name: len(samples)}, {"crops": len(samples)})
-
-
-def read_regions(folder: Path, file: File) -> pairs.RegionTable:
-    """One shard's regions, their descriptors as float32."""
-    table = pq.read_table(io.BytesIO(read_file(folder, file)))
-    names = [field.name for field in dataclasses.fields(pairs.RegionTable) if field.name != "descriptor"]
-    columns = {name: table[name].to_numpy() for name in names}
-    descriptors = table["descriptor"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return pairs.RegionTable(**columns, descriptor=descriptors.reshape(len(table), -1))
 
 
 def _images(corpus: Path, labels: Path, files: Labelled) -> Iterator[tuple[str, dict[str, bytes], dict[str, bytes]]]:

@@ -8,7 +8,6 @@ number of workers.
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from PIL import Image
 from cluster.config import Config
 from cluster.engine import publish
 from cluster.engine.settings import picked
-from cluster.engine.stage import File, Stage, Unit, Work, read_file, write_file
+from cluster.engine.stage import File, Stage, Unit, Work, read_array, read_file, write_file
 from cluster.label import sources
 from cluster.label.sources.clusters import read_clusters
 from cluster.pair.groups import labelled
@@ -89,7 +88,7 @@ class _Quality:
             groups.setdefault(files.group, []).append(files)
         units = [Unit(f"means-{group:06d}", files) for group, files in groups.items()]
         parts, _ = self.given.map("means", MeanGroup(self.labels.folder), units, parts="groups")
-        sums = [np.load(io.BytesIO(read_file(self.folder, file)), allow_pickle=False) for file in parts]
+        sums = [read_array(self.folder, file) for file in parts]
         named, starts = of_means(sums, apart=self.labels.stage == "refine")
         start = dict(zip(groups, starts, strict=True))
         self.files = [replace(files, start=start[files.group]) for files in self.files]

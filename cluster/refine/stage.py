@@ -20,7 +20,7 @@ import torch
 
 from cluster.config import Config
 from cluster.engine.settings import picked
-from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit, Work, read_file
+from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit, Work, read_array, read_file
 from cluster.label import kept
 from cluster.label.files import Labelled, encoded, output
 from cluster.pair.groups import in_groups
@@ -60,7 +60,7 @@ class RefineGroup:
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is (corpus files, files of embeddings)."""
         corpus, embeddings = unit.payload
-        kept_fields = Fields([kept.decoded(read_file(self.labels, file)) for file in embeddings])
+        kept_fields = Fields([read_array(self.labels, file) for file in embeddings])
         masks = list(self._masks(corpus, consensus.refine(kept_fields, self.keys)))
         cells = [mask.cells for mask in masks]
         found = layers.layers(cells, kept_fields, self.keys, seed=rng.mix(self.seed, "refine", unit.name))
@@ -161,7 +161,7 @@ def _work(work: Work[RefineSettings, RefineMeans]) -> tuple[Sequence[File], Mapp
         keys=chosen.keys,
         seed=chosen.seed,
         corners=backbones.corners(labels.settings["backbone"]["name"]),
-        along=kept.decoded(labels.path(kept.DIRECTIONS).read_bytes()),
+        along=read_array(labels.folder, *labels.named(kept.DIRECTIONS)),
         threads=work.means.threads,
     )
     files, counts = work.map("refine", function, groups(corpus, labels, chosen.group_shards), parts="groups")

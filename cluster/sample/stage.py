@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cluster.config import Config
+from cluster.engine import publish
 from cluster.engine.stage import File, Output, Stage, Unit, Work
 from cluster.features import backbone
 from cluster.features.backbone import BackboneSettings
@@ -30,11 +30,10 @@ class SampleShard:
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the corpus shard's `File`."""
         rows = [row for block in self.features.blocks(unit.payload) for row in self._rows(block)]
-        buffer = io.BytesIO()
-        np.save(buffer, np.concatenate(rows) if rows else np.zeros((0, 1), np.float32), allow_pickle=False)
+        embeddings = np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
         name = f"{unit.name}.npy"
         points = sum(len(r) for r in rows)
-        return Output({name: buffer.getvalue()}, {name: points}, {"images": len(rows), "points": points})
+        return Output({name: publish.npy(embeddings)}, {name: points}, {"images": len(rows), "points": points})
 
     def _rows(self, block: Block) -> list[np.ndarray]:
         generators = [rng.numpy_rng(self.seed, "sample", photo.key) for photo in block.photos]
