@@ -19,9 +19,12 @@ class Scripted(Head):
         super().__init__()
         self.logits = nn.Parameter(logits)
 
+    def match(self, query, support, masks):
+        return self.logits
+
     def forward(self, query, support, masks):
         self.given = (query, support, masks)
-        return self.logits
+        return self.match(query, support, masks)
 
 
 def test_the_loss_is_taken_of_the_enlarged_logits():
