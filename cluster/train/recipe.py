@@ -188,13 +188,13 @@ def _meta(module: nn.Module) -> MetaModule:
     return module
 
 
-def select(found: Sequence[Candidate], by: str) -> tuple[Candidate, str]:
+def select(kept: Sequence[Candidate], by: str) -> tuple[Candidate, str]:
     """The candidate to export, and how it was selected in the end: `holdout` or `last`.
 
     By `holdout` it is the one of the best IoU on held-out pseudo-tasks, the earliest of equals; where nothing was held
     out, or no figure is a number, the last one.
     """
-    measured = [one for one in found if math.isfinite(one.figures.get(HOLDOUT, math.nan))]
+    measured = [one for one in kept if math.isfinite(one.figures.get(HOLDOUT, math.nan))]
     if by == "holdout" and measured:
         return max(measured, key=lambda one: (one.figures[HOLDOUT], -one.step)), "holdout"
-    return max(found, key=lambda one: one.step), "last"
+    return max(kept, key=lambda one: one.step), "last"
