@@ -79,7 +79,7 @@ class PairGroup:
                 files[name] = functools.partial(_pack, source, part, start)
                 samples[name] = len(part)
         every = made["tasks"] + made["holdout"]
-        used = usage.count(table, every)
+        used = usage.used(table, every)
         files[f"usage-{unit.name}.parquet"] = functools.partial(_usage_table, used)
         samples[f"usage-{unit.name}.parquet"] = len(used)
         counts = {"images": source.pictures.count("jpg"), "regions": len(table), "usable": self._usable(table)}

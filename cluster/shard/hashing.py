@@ -101,7 +101,7 @@ class HashChunk:
 
     def _phash(self, data: bytes) -> int | None:
         try:
-            return hashes.phash(intake.check(data, self.limits, hashes.SIDE)[0].image)
+            return hashes.phash(intake.accept(data, self.limits, hashes.SIDE)[0].image)
         except BadImageError:
             return None  # it will be rejected, and must not stand for others
 

@@ -154,7 +154,7 @@ class MetaRecipe:
         logits = _meta(module).head(*_meta(module).features(query, support), masks)
         module.train()
         pixels = batch_pixels(batch, self.bank.extractor.size, torch.device("cpu"))
-        return examples.draw(pixels, masks, truth, logits, self.bank.extractor.backbone.corners)
+        return examples.picture(pixels, masks, truth, logits, self.bank.extractor.backbone.corners)
 
     def _held(self, count: int) -> tuple[task.Batch, tuple[Any, ...]]:
         """The first `count` held-out tasks, as they are stored and as the module takes them."""

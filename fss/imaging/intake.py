@@ -80,7 +80,7 @@ def shown(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def check(data: bytes, limits: Limits, longer_side: int, skim: bool = False) -> tuple[images.Decoded, bytes | None]:
+def accept(data: bytes, limits: Limits, longer_side: int, skim: bool = False) -> tuple[images.Decoded, bytes | None]:
     """The image of `data`, if the corpus takes it, and a JPEG's bytes without metadata (None where it has odd ones).
 
     A JPEG may come decoded at a fraction of its size, see `images.inspect` on `longer_side` and `skim`.
@@ -167,7 +167,7 @@ def _take(
 
 def _normal(data: bytes, limits: Limits) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
     """The JPEG that is stored, its (width, height), and that of the upright original."""
-    decoded, bare = check(data, limits, limits.longer_side, skim=True)
+    decoded, bare = accept(data, limits, limits.longer_side, skim=True)
     size = decoded.width, decoded.height
     if decoded.as_stored and max(size) <= limits.longer_side:
         if bare is not None:

@@ -30,7 +30,7 @@ class Use:
         return self.tasks + self.supports + self.distractors
 
 
-def count(table: RegionTable, pairings: Sequence[Pairing]) -> list[Use]:
+def used(table: RegionTable, pairings: Sequence[Pairing]) -> list[Use]:
     """What the pairings over `table` use: images, clusters, then pairs of query and support, each sorted by name."""
     roles = [
         Counter(str(table.key[p.query]) for p in pairings),
