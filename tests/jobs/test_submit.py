@@ -24,7 +24,7 @@ from cluster.engine.session import ROOT
 from cluster.engine.stage import read_manifest
 from cluster.tracking.shipper import default_tracking_uri
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 RAY = str(Path(sys.executable).parent / "ray")
 SMALL = (

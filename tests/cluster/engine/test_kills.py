@@ -86,7 +86,7 @@ def arm(specification):
 @pytest.mark.slow
 def test_workers_killed_in_the_middle_of_stages(tiny_run, configure, start, pools, tmp_path):
     """At another point in each; new workers do not inherit the failpoint."""
-    run = start(configure(tmp_path))
+    run = start(configure(tmp_path), pools[2])
     try:
         for stage, failpoint in WORKERS.items():
             marker = tmp_path / f"killed-{stage}"
