@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from cluster.config import ClusterConfig
+from cluster.engine.ending import ends
 from cluster.engine.files import damaged_in
 from cluster.tracking import redact
 from fss.threads import one_for_sums
@@ -90,6 +91,8 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if ends():  # with the command, whose Ray may be gone
+            return
         for actor in self._actors:
             ray.kill(actor)
 
