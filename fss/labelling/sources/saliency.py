@@ -86,9 +86,9 @@ class MapReader:
         from fss.labelling import pseudo
 
         values = files.mask_named_as(self.folder, photo.path, photo.size, "source.maps")
-        found = np.zeros(photo.size, bool) if values is None else salient(values, self.kind)
-        cells = grid.sample_labels(found.astype(np.int64), (field.shape[0], field.shape[1]), corners)
-        return found[None].astype(np.uint16), pseudo.regions(cells[None], field, first=1)
+        mask = np.zeros(photo.size, bool) if values is None else salient(values, self.kind)
+        cells = grid.sample_labels(mask.astype(np.int64), (field.shape[0], field.shape[1]), corners)
+        return mask[None].astype(np.uint16), pseudo.regions(cells[None], field, first=1)
 
 
 def salient(values: np.ndarray, kind: str) -> np.ndarray:
