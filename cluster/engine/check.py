@@ -19,18 +19,18 @@ def on_a_cluster(config: ClusterConfig) -> bool:
 
 def problems(config: Config, looks: Sequence[Look]) -> list[str]:
     """What is wrong with where the run writes, with the workers that it asks for, and with what `looks` look at."""
-    found = [*_root(config), *workers(config.cluster)]
+    wrong = [*_root(config), *workers(config.cluster)]
     for look in looks:
-        found += look(config)
-    return list(dict.fromkeys(found))
+        wrong += look(config)
+    return list(dict.fromkeys(wrong))
 
 
 def remotely(config: Config, looks: Sequence[Look]) -> list[str]:
     """`problems` as a worker sees them."""
     import ray
 
-    found: list[str] = ray.get(ray.remote(num_cpus=1)(problems).remote(config, looks))
-    return found
+    wrong: list[str] = ray.get(ray.remote(num_cpus=1)(problems).remote(config, looks))
+    return wrong
 
 
 def _root(config: Config) -> list[str]:

@@ -46,10 +46,10 @@ class DamagedFileError(ValueError):
 
     def __init__(self, folder: Path, file: File, size: int, got: str):
         self.folder, self.file, self.size, self.got = folder, file, size, got
-        found = f"{size} bytes with {got[:12]}" if size >= 0 else "no file"
+        seen = f"{size} bytes with {got[:12]}" if size >= 0 else "no file"
         super().__init__(
             f"{folder / file.path} is damaged: expected {file.bytes} bytes with sha256 {file.sha256[:12]}, "
-            f"got {found}; delete it and run its stage again"
+            f"got {seen}; delete it and run its stage again"
         )
 
     @property
@@ -140,4 +140,5 @@ def listing(folder: Path, extensions: Collection[str]) -> str:
     that is replaced by another of exactly the same size goes unnoticed.
     """
     below = (path for path in folder.rglob("*") if path.suffix.lower() in extensions)
-    return shards.sha256(shards.dumps(sorted((str(path.relative_to(folder)), path.stat().st_size) for path in below)))
+    sizes = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in below)
+    return shards.sha256(shards.dumps(sizes))

@@ -169,7 +169,7 @@ def _write_coco(task: tuple[Path, instances.Annotated]) -> bool:
     path, image = task
     if _is_mask(path, (image.width, image.height)):
         return False
-    publish.write_bytes(path, images.encode_png(instances.draw(image)))
+    publish.write_bytes(path, images.encode_png(instances.paint(image)))
     return True
 
 

@@ -81,7 +81,7 @@ def problems(config: Config) -> list[str]:
 def class_names(folder: Path) -> tuple[str, ...]:
     """Names from classes.json beside the folder (a list, class 1 first), or VOC's where the folder has VOC's name."""
     listed = folder.parent / "classes.json"
-    found: Any = json.loads(listed.read_text()) if listed.is_file() else None
-    if isinstance(found, list):
-        return ("background", *map(str, found))
+    names: Any = json.loads(listed.read_text()) if listed.is_file() else None
+    if isinstance(names, list):
+        return ("background", *map(str, names))
     return ("background", *pascal5i.PASCAL_CLASSES) if folder.name in voc.MASK_FOLDERS else ()

@@ -41,22 +41,22 @@ def _download(model: str, address: re.Match[str], scratch: Path) -> Path:
     client, name = MlflowClient(uri), address["name"]
     try:
         if address["alias"]:
-            found = client.get_model_version_by_alias(name, address["alias"])
+            version = client.get_model_version_by_alias(name, address["alias"])
         else:
-            found = client.get_model_version(name, address["version"])
+            version = client.get_model_version(name, address["version"])
     except MlflowException as error:
         raise ValueError(
             f"{model}: MLflow at {redact(uri)} has no such model ({redact(str(error))}); set MLFLOW_TRACKING_URI to "
             "where it was registered, or name the run's folder"
         ) from error
     try:
-        place = Path(download_artifacts(artifact_uri=found.source, tracking_uri=uri, dst_path=str(scratch)))
+        place = Path(download_artifacts(artifact_uri=version.source, tracking_uri=uri, dst_path=str(scratch)))
         why = "" if any(place.rglob("*")) else "an empty folder"
     except (MlflowException, OSError) as error:
         why = redact(" ".join(str(error).split()))
     if why:
         raise ValueError(
-            f"{model}: MLflow at {redact(uri)} says that it is {found.status} and does not give its files ({why}); "
+            f"{model}: MLflow at {redact(uri)} says that it is {version.status} and does not give its files ({why}); "
             "`mlflow gc` removes those of deleted runs: train or register it again, or name the run's folder"
         )
     return place

@@ -92,9 +92,9 @@ class MapReader:
         from fss import grid
         from fss.labelling import pseudo
 
-        found = self._salient(photo)
-        cells = grid.sample_labels(found.astype(np.int64), (field.shape[0], field.shape[1]), corners)
-        return found[None].astype(np.uint16), pseudo.regions(cells[None], field, first=1)
+        mask = self._salient(photo)
+        cells = grid.sample_labels(mask.astype(np.int64), (field.shape[0], field.shape[1]), corners)
+        return mask[None].astype(np.uint16), pseudo.regions(cells[None], field, first=1)
 
     def _salient(self, photo: Photo) -> np.ndarray:
         """(H, W) bool: the brighter half of a map (saliency), or every class, not 0 and not void (classes)."""
