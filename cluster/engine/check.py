@@ -20,18 +20,18 @@ def on_a_cluster(config: ClusterConfig) -> bool:
 
 def problems(config: Config, looks: Sequence[Look]) -> list[str]:
     """What is wrong with where the run writes, and with what `looks` look at."""
-    found = _root(config)
+    wrong = _root(config)
     for look in looks:
-        found += look(config)
-    return list(dict.fromkeys(found))
+        wrong += look(config)
+    return list(dict.fromkeys(wrong))
 
 
 def on_machines(config: Config, looks: Sequence[Look], training: bool) -> list[str]:
     """All that is wrong on a cluster; `looks` are left out where no machine is there to look, and none may come."""
-    found = machines(config.cluster, training)
-    if found and not room.room(config.cluster).fits({"CPU": 1.0}):
-        return found
-    return [*found, *remotely(config, looks)]
+    wrong = machines(config.cluster, training)
+    if wrong and not room.room(config.cluster).fits({"CPU": 1.0}):
+        return wrong
+    return [*wrong, *remotely(config, looks)]
 
 
 def remotely(config: Config, looks: Sequence[Look]) -> list[str]:
@@ -39,8 +39,8 @@ def remotely(config: Config, looks: Sequence[Look]) -> list[str]:
     import ray
 
     asked = ray.remote(num_cpus=1)(problems).remote(config, looks)
-    found: list[str] = ray.get(list(room.awaited([asked], lambda: "a CPU, to look at what workers will need")))[0]
-    return found
+    wrong: list[str] = ray.get(list(room.awaited([asked], lambda: "a CPU, to look at what workers will need")))[0]
+    return wrong
 
 
 def unseen(mark: Mark) -> list[str]:
@@ -73,9 +73,9 @@ def machines(config: ClusterConfig, training: bool) -> list[str]:
     The other workers of the shard stages may wait until there is room; training only starts with all of its own.
     """
     there = room.room(config)
-    found = room.lacking(1, room.worker(config), "worker", "cluster.cpus_per_worker or cluster.gpus_per_worker", there)
+    wrong = room.lacking(1, room.worker(config), "worker", "cluster.cpus_per_worker or cluster.gpus_per_worker", there)
     if training:
         keys = "cluster.train_workers, cluster.cpus_per_train_worker or cluster.train_gpus"
         each = room.training_worker(config)
-        found += room.lacking(config.train_workers, each, "training workers", keys, there)
-    return found
+        wrong += room.lacking(config.train_workers, each, "training workers", keys, there)
+    return wrong

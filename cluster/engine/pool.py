@@ -16,6 +16,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTa
 
 from cluster.config import ClusterConfig
 from cluster.engine import room
+from cluster.engine.ending import ends
 from cluster.engine.seen import Mark
 from cluster.engine.workers import Workers
 
@@ -61,7 +62,8 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._workers.end()
+        if not ends():  # with the command, whose Ray may be gone
+            self._workers.end()
 
     def rest(self) -> None:
         """Between stages, end workers that hold GPUs, or machines that would go; they come again with the next unit."""

@@ -220,7 +220,7 @@ class Run:
             try:
                 return stage.execute(one, self.work(one.name), settings, inputs)
             except Exception as error:
-                damaged = {found.path: found for found in damaged_in(error)}
+                damaged = {damage.path: damage for damage in damaged_in(error)}
                 if not damaged:
                     raise
                 again = self._doubt(damaged, error)
@@ -237,26 +237,26 @@ class Run:
         A stage redoes the units whose files are not there; its work goes on with what it has already done.
         """
         stages = {}
-        for path, found in damaged.items():
+        for path, damage in damaged.items():
             if path in self._doubted:
-                raise StageError(f"{found}; it was made again once already: check the disk and the memory") from error
-            if found.folder.parent.parent != self.folder or found.folder.parent.name not in self._stages:
+                raise StageError(f"{damage}; it was made again once already: check the disk and the memory") from error
+            if damage.folder.parent.parent != self.folder or damage.folder.parent.name not in self._stages:
                 raise error
             self._doubted.add(path)
-            stages[found.folder.parent.name] = True
-            if found.still():
-                logger.warning("%s; deleted, its stage makes it again", found)
+            stages[damage.folder.parent.name] = True
+            if damage.still():
+                logger.warning("%s; deleted, its stage makes it again", damage)
                 path.unlink(missing_ok=True)
             else:
-                logger.warning("%s; but now it is whole, so it is read again", found)
+                logger.warning("%s; but now it is whole, so it is read again", damage)
         return [name for name in self._stages if name in stages]
 
     def order(self, name: str) -> list[str]:
         """Stage `name` and all that it reads, directly or not, each after its own inputs."""
-        found: dict[str, None] = {}
+        order: dict[str, None] = {}
         for above in self._stages[name].inputs(self.config):
-            found |= dict.fromkeys(self.order(above))
-        return [*found, name]
+            order |= dict.fromkeys(self.order(above))
+        return [*order, name]
 
     def manifest(self, name: str) -> Manifest:
         """The manifest of a stage that this run has been through.

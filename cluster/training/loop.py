@@ -229,10 +229,10 @@ class Loop:
             checkpoint.write(folder, self.step, state, self.identity, self.job.keep_checkpoints)
 
     def _resume(self) -> int:
-        found = checkpoint.newest(self.job.folder / "checkpoints", self.identity)
-        if found is None:
+        newest = checkpoint.newest(self.job.folder / "checkpoints", self.identity)
+        if newest is None:
             return 0
-        step, state = found
+        step, state = newest
         checkpoint.restore(self.engine, state, self.job.moments, step)
         prefix = "average/"
         self.average.load({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
