@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from cluster.config import Config
 from cluster.config.train import own_units
 from cluster.datasets import training as images
-from cluster.engine import check, publish
+from cluster.engine import publish
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints
 from cluster.engine.stage import File, Stage, Work
@@ -169,11 +169,11 @@ def _inputs(config: Config) -> tuple[str, ...]:
 
 
 def _check(config: Config) -> list[str]:
-    """Whether there is something to train, its files are there and fit, and the workers can ever start."""
+    """Whether there is something to train, and whether its files are there and fit."""
     if config.model.name in (*heads.training_free(), "trained"):
         return [f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate"]
     keys, weights = config.train, backbone.problems(config)
-    wrong = [*weights, *check.training_workers(config.cluster)]
+    wrong = list(weights)
     if keys.tasks == "labelled":
         wrong += images.problems(config)
     wrong += complaints(lambda: mixed.settings(keys.mix), lambda: unlabelled.settings(config))
@@ -198,4 +198,4 @@ def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
     return {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
 
-STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size)
+STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size, starts_training=True)

@@ -63,7 +63,7 @@ WORKERS = {
 class Here:
     """A pool that is this process."""
 
-    size = 1
+    size = present = 1
 
     def map(self, function, units):
         for index, unit in enumerate(units):
@@ -74,6 +74,12 @@ class Here:
 
     def on_each(self, function, units):
         return [function(unit) for unit in units]
+
+    def on_all(self, function):
+        function(None)
+
+    def rest(self):
+        pass
 
 
 def here(config):
