@@ -3,8 +3,8 @@
     segmenter = Segmenter.load("runs/demo/train/.../model")
     mask = segmenter.segment(query, supports=[image], masks=[mask])
 
-The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head) and `backbone.safetensors`;
-it needs nothing of the run that made it.
+The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head), `backbone.safetensors` and
+README.md, the model's card; it needs nothing of the run that made it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, heads, seals, shards
+from fss import backbones, card, heads, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.grid import cells, enlarge
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture, as_image, as_support
 from fss.training.bank import stack, stack_shots
 
+#: Of model.json. It grows when an older reader would misread what is written; facts and other additions leave it. A
+#: model of an older format is read down to `_OLDEST`, and refused by its number below it.
 FORMAT = 2
+_OLDEST = 2
 _FILES = ("model.safetensors", "backbone.safetensors")
+#: What `export` makes, in this order; a model is run by the weights and model.json.
+FILES = (*_FILES, card.NAME, "model.json")
 _BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
 def export(
     head: nn.Module, extractor: Extractor, model: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """The files of an exported model, by name; `model.json` is last and vouches for the others.
+    """The files of an exported model, by name; `model.json` is last and vouches for the weights.
 
     Args:
         head: with its final weights.
@@ -62,7 +67,8 @@ def export(
         "facts": dict(facts),
     }
     sealed = seals.sealed(about)
-    return files | {"model.json": (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()}
+    written = (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()
+    return files | {card.NAME: card.text(about).encode(), "model.json": written}
 
 
 def weights_bytes(module: nn.Module, tuned: Mapping[str, torch.Tensor] | None = None) -> bytes:
@@ -196,8 +202,11 @@ def read_about(folder: Path) -> dict[str, Any]:
     about = seals.unsealed(data)
     if about is None:
         raise ValueError(f"{path}: expected a sealed model.json, got {_unsealed(data)}; export the model again")
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {about.get('format')!r}; export it with this version")
+    found = about.get("format")
+    if not isinstance(found, int) or not _OLDEST <= found <= FORMAT:
+        newer = isinstance(found, int) and found > FORMAT
+        remedy = "install a newer version of this library" if newer else "export the model again"
+        raise ValueError(f"{path}: expected format {FORMAT}, got {found!r}; {remedy}")
     return about
 
 
