@@ -50,8 +50,8 @@ def pytest_make_parametrize_id(val):
 
 @functools.cache
 def _needs_ray(path):
-    """Whether a file of tests asks for the Ray that all share, or says that it starts one of its own."""
-    return re.search(r"\b(ray_session|pools|mark\.ray)\b", (ROOT / path).read_text()) is not None
+    """Whether a file of tests asks for the Ray that all share, or starts one of its own."""
+    return re.search(r"\b(ray_session|pools|import rays|mark\.ray)\b", (ROOT / path).read_text()) is not None
 
 
 @pytest.hookimpl(trylast=True)

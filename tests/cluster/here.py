@@ -15,7 +15,7 @@ from cluster.stages import STAGES
 class Here:
     """A pool of this process alone."""
 
-    size = 1
+    size = present = 1
 
     def map(self, function, units):
         function = cloudpickle.loads(cloudpickle.dumps(function))
@@ -30,6 +30,12 @@ class Here:
 
     def on_each(self, function, units):
         return list(self.each(function, units))
+
+    def on_all(self, function):
+        self.on_each(function, [None])
+
+    def rest(self):
+        pass
 
 
 def _done(function, index, unit):
