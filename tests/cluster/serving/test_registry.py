@@ -8,6 +8,7 @@ import pytest
 
 from cluster.serving import registry
 from tests.cluster.store import FILES, registered, ship
+from tests.fss.test_segmenter import write
 
 
 @pytest.fixture
@@ -24,6 +25,16 @@ def test_a_registered_model_is_found_by_version_and_alias(uri, folder, root, mod
         assert {path.name for path in found.iterdir()} == FILES
         assert tmp_path in found.parents
     assert registry.folder(str(model), tmp_path) == model
+
+
+def test_mlflow_itself_loads_a_registered_model(uri, folder, root, tmp_path):
+    import mlflow
+
+    write(tmp_path / "model")
+    registered(folder, tmp_path / "model", "whole")
+    ship(folder, root)
+    loaded = mlflow.pyfunc.load_model("models:/whole@champion")
+    assert loaded.predict(loaded.input_example)[0].keys() == {"mask"}
 
 
 @pytest.mark.parametrize(
