@@ -56,10 +56,10 @@ def enlarge_labels(labels: np.ndarray, size: tuple[int, int], corners: bool) -> 
     corner = (four == low)[:, :, left]
     upper, lower = (corner[i] * (1 - across) + corner[i + 1] * across for i in (0, 2))
     share = upper[top] + (lower - upper)[top] * down[:, None]
-    found = np.where(share >= 0.5 - _TIE, low[top][:, left], high[top][:, left])
+    enlarged = np.where(share >= 0.5 - _TIE, low[top][:, left], high[top][:, left])
     rows, columns = np.nonzero(((four != low) & (four != high)).any(axis=0)[top][:, left])
-    found[rows, columns] = _strongest(four[:, top[rows], left[columns]], down[rows], across[columns])
-    return found
+    enlarged[rows, columns] = _strongest(four[:, top[rows], left[columns]], down[rows], across[columns])
+    return enlarged
 
 
 def _strongest(four: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
