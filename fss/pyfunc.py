@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from fss.imaging import images
 
 if TYPE_CHECKING:
     from fss.segmenter import Segmenter
+    from fss.thing import Thing
 
 _EXAMPLE, _SERVING = "input_example.json", "serving_input_example.json"
 #: What makes a folder MLflow's beside the model itself.
@@ -92,14 +93,19 @@ class Served:
             ValueError: for what is no image, or masks that do not fit.
         """
         threshold = (params or {}).get("threshold", _THRESHOLD)
-        return [self._answer(row, threshold) for row in model_input.to_dict("records")]
+        things: dict[tuple[tuple[str, ...], ...], Thing] = {}
+        answers = []
+        for row in model_input.to_dict("records"):
+            shown = tuple(tuple(row[name]) for name in ("supports", "masks"))
+            if shown not in things:  # rows that show the same are made ready once
+                things[shown] = self._thing(*shown)
+            mask = things[shown].segment(_bytes(row["query"], "query"), threshold)
+            answers.append({"mask": _text(images.encode_png(mask))})
+        return answers
 
-    def _answer(self, row: Mapping[str, Any], threshold: float) -> dict[str, str]:
-        supports, masks = (
-            [_bytes(text, f"{name}[{i}]") for i, text in enumerate(row[name])] for name in ("supports", "masks")
-        )
-        mask = self.segmenter.segment(_bytes(row["query"], "query"), supports, masks, threshold)
-        return {"mask": _text(images.encode_png(mask))}
+    def _thing(self, supports: Sequence[str], masks: Sequence[str]) -> Thing:
+        shown = [_bytes(text, f"supports[{i}]") for i, text in enumerate(supports)]
+        return self.segmenter.prepare(shown, [_bytes(text, f"masks[{i}]") for i, text in enumerate(masks)])
 
 
 def _load_pyfunc(path: str) -> Served:

@@ -81,3 +81,13 @@ def test_its_server_takes_the_example_as_json(folder):
     answer = scoring_server.invocations(body, "application/json", mlflow.pyfunc.load_model(str(folder)), None)
     assert answer.status == 200
     assert masks(json.loads(answer.response)["predictions"])[0].shape == (32, 32)
+
+
+def test_rows_that_show_the_same_make_it_ready_once(loaded, monkeypatch):
+    import pandas
+
+    made, real = [], Segmenter.prepare
+    monkeypatch.setattr(Segmenter, "prepare", lambda self, *shown: made.append(shown) or real(self, *shown))
+    rows = [row(noise_image(0), 1), row(noise_image(5), 1), row(noise_image(5), 2)]
+    assert len(loaded.predict(pandas.DataFrame(rows))) == 3
+    assert [len(supports) for supports, _ in made] == [1, 2]
