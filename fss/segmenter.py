@@ -5,7 +5,8 @@
     masks = [answer.mask() for answer in thing.stream(queries)]
 
 The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head), `backbone.safetensors` and
-README.md, the model's card; it needs nothing of the run that made it.
+README.md, the model's card, and what makes it a model of MLflow (`fss.pyfunc`); it needs nothing of the run that made
+it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, card, heads, seals, shards
+from fss import backbones, card, heads, pyfunc, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture
@@ -35,7 +36,7 @@ FORMAT = 2
 _OLDEST = 2
 _FILES = ("model.safetensors", "backbone.safetensors")
 #: What `export` makes, in this order; a model is run by the weights and model.json.
-FILES = (*_FILES, card.NAME, "model.json")
+FILES = (*_FILES, card.NAME, *pyfunc.FILES, "model.json")
 _BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
@@ -68,7 +69,7 @@ def export(
     }
     sealed = seals.sealed(about)
     written = (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()
-    return files | {card.NAME: card.text(about).encode(), "model.json": written}
+    return files | {card.NAME: card.text(about).encode()} | pyfunc.files() | {"model.json": written}
 
 
 def weights_bytes(module: nn.Module, tuned: Mapping[str, torch.Tensor] | None = None) -> bytes:
