@@ -27,6 +27,7 @@ from fss import backbones, heads, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture
+from fss.presence import Presence
 from fss.thing import Thing
 
 FORMAT = 2
@@ -35,7 +36,11 @@ _BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
 def export(
-    head: nn.Module, extractor: Extractor, model: Mapping[str, Any], facts: Mapping[str, Any]
+    head: nn.Module,
+    extractor: Extractor,
+    model: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    presence: Presence | None = None,
 ) -> dict[str, bytes]:
     """The files of an exported model, by name; `model.json` is last and vouches for the others.
 
@@ -45,6 +50,7 @@ def export(
         model: {"name": ..., "options": {...}}, as `fss.heads.build` takes them; absent options are filled in, so
             that later defaults change no exported model.
         facts: whatever is worth knowing later (run, steps, fingerprints), JSON values.
+        presence: how the chance that an image holds the thing is told from an answer of this head.
     """
     backbone = extractor.backbone
     files = dict(zip(_FILES, (weights_bytes(head), weights_bytes(backbone)), strict=True))
@@ -60,6 +66,7 @@ def export(
         },
         "sha256": {name: shards.sha256(data) for name, data in files.items()},
         "facts": dict(facts),
+        "presence": None if presence is None else presence.about,
     }
     sealed = seals.sealed(about)
     return files | {"model.json": (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()}
@@ -130,7 +137,8 @@ class Segmenter:
         shown, drawn = _several(supports), _several(masks)
         if not shown or len(shown) != len(drawn):
             raise ValueError(f"expected as many masks as supports and at least one, got {len(shown)} and {len(drawn)}")
-        return Thing.of(self.head, self.extractor, list(zip(shown, drawn, strict=True)))
+        calibration = Presence.read(self.about.get("presence"))
+        return Thing.of(self.head, self.extractor, list(zip(shown, drawn, strict=True)), calibration)
 
     def probabilities(
         self, query: Picture, supports: Picture | Iterable[Picture], masks: Picture | Iterable[Picture]
@@ -211,6 +219,6 @@ def _unsealed(data: bytes) -> str:
 
 
 def _several(pictures: Picture | Iterable[Picture]) -> list[Picture]:
-    """A list of pictures, also of one that is given alone; of an array the first axis counts them."""
-    alone = isinstance(pictures, str | Path | bytes | Image.Image)
+    """A list of pictures, also of one that is given alone; of an array of three axes or more the first counts them."""
+    alone = isinstance(pictures, str | Path | bytes | Image.Image) or getattr(pictures, "ndim", 3) == 2
     return [pictures] if alone else list(pictures)  # type: ignore[list-item, arg-type]
