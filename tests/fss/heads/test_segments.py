@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from fss import heads
-from fss.heads.segments import agglomerate, averages
+from fss.heads.parts.agglomeration import agglomerate
+from fss.heads.segments import averages
 from tests.fss.heads.test_heads import CHANNELS, episode
 
 
@@ -42,8 +43,8 @@ def test_plain_and_empty_tokens_have_segments():
 
 
 def test_averages_by_hand():
-    found = averages(np.array([1, 0, 1])) @ torch.tensor([2.0, 7.0, 4.0])
-    assert found.tolist() == [3, 7, 3]
+    found = averages(torch.tensor([[1, 0, 1]])) @ torch.tensor([2.0, 7.0, 4.0])
+    assert found.tolist() == [[3, 7, 3]]
 
 
 def test_without_segments_and_seeds_it_is_the_smoothed_readout():
