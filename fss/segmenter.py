@@ -132,7 +132,7 @@ class Segmenter:
             ValueError: if numbers or sizes do not fit, something is no image or mask, or no mask shows any foreground.
         """
         asked, (shown, drawn) = as_image(query, "query"), _supports(supports, masks)
-        features = list(self.extractor.stream([asked, *shown]))
+        features = list(self.extractor.stream([asked, *shown], self.head.sees_colour))
         device, corners = self.extractor.device, self.extractor.backbone.corners
         side = features[0]["high"].shape[-1]
         shares = torch.stack([cells(mask, side, corners) for mask in drawn])[None].to(device)

@@ -10,7 +10,7 @@ Source: Hu et al., "FoRIS: Progressive Foreground Refinement for Training-Free I
 3. It falls where these cues disagree, and follows the side that segments by tokens alone are on (Eqs. 14 to 17).
 
 The gate of Eq. 5 is not here, for it has no effect: it scales each token by a positive number, and what takes the
-scaled tokens looks at their cosines. What departs is told in `docs/methods/anchors.md`.
+scaled tokens looks at their cosines. What departs is told in `docs/methods/foris.md`.
 
 Letters: B episodes, K shots, V kinds of tokens, C channels, N cells of the query, M of a support, S segments.
 """

@@ -7,7 +7,7 @@ foreground. A segment belongs to the answer if its likeness to the foreground, t
 of its cells that are candidates, is large enough. Segments and their likeness to the seed are those of tokens as they
 are, all that looks across images is free of position (`fss.heads.parts.anchor`).
 
-What departs is told in `docs/methods/anchors.md`: cells have shares of a mask, and there is no CRF.
+What departs is told in `docs/methods/insid3.md`: cells have shares of a mask, and there is no CRF.
 
 Letters: B episodes, C channels, N cells, S segments.
 """
@@ -97,7 +97,7 @@ class Insid3(Anchor):
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Which cells of the (C, N) tokens of a query are like the thing and have the nearest cell of the supports in it."""
+    """Which cells, of (C, N) tokens of a query, are like the thing and nearest to a cell of the supports that shows it."""
 
     query: torch.Tensor
     supports: list[tuple[torch.Tensor, torch.Tensor]]

@@ -51,7 +51,7 @@ class Anchor(Head):
         self.register_buffer("known", torch.tensor(number == 0))
 
     def see_blank(self, features: Features) -> None:
-        """Learn the directions of position from the features of one empty image; see `Debiases`."""
+        """Learn the directions of position from the features of one empty image; see `SeesBlank`."""
         tokens = unit_grid(features, self.levels)[0].flatten(1)
         found = torch.linalg.svd(tokens - tokens.mean(dim=1, keepdim=True), full_matrices=False).U
         number = min(self.position.shape[1], found.shape[1])

@@ -43,6 +43,8 @@ class Head(nn.Module, abc.ABC):
     trained: ClassVar[bool] = True
     #: Its logits are cosines times its option `scale`: heads that learn can be added to it.
     is_readout: ClassVar[bool] = False
+    #: It looks at level `colour` besides, (B, 3, h, w) in [0, 1] on the grid of `high`; see `Extractor.colours`.
+    sees_colour: ClassVar[bool] = False
     #: It takes a gradient inside of its forward pass, which torch.compile does not follow.
     inner_gradient: ClassVar[bool] = False
     #: Names of the submodules that are transformers: `train.optimizer=mixed` gives them AdamW, the rest SGD.
