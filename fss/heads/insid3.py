@@ -97,7 +97,7 @@ class Insid3(Anchor):
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Which cells, of (C, N) tokens of a query, are like the thing and nearest to a cell of the supports that shows it."""
+    """Which cells of the (C, N) tokens of a query are like the thing, and nearest to one of a support that shows it."""
 
     query: torch.Tensor
     supports: list[tuple[torch.Tensor, torch.Tensor]]
