@@ -39,6 +39,7 @@ class Anchor(Head):
     """Base of the anchors: what they embed, and how they come to know what position looks like."""
 
     trained = False
+    no_graph = "merges segments of each query one by one, with SciPy"
 
     def __init__(self, channels: Mapping[str, int], options: AnchorOptions):
         super().__init__()
