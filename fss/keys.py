@@ -112,7 +112,7 @@ def nearest(value: Any, known: tuple[Any, ...]) -> str:
 def missing(keys: Any, prefix: str = "") -> list[str]:
     """Every path that is to be read and is not there, keys of dataclasses below included; URLs are not looked for.
 
-    Nor are patterns. `prefix` stands before the names of keys in what is told.
+    Nor are patterns, nor models of MLflow's registry. `prefix` stands before the names of keys in what is told.
     """
     lines = []
     for field in dataclasses.fields(keys):
@@ -137,7 +137,8 @@ def _words(path: bool | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _lost(path: str) -> bool:
-    return "://" not in path and not any(mark in path for mark in "*?[{") and not os.path.exists(path)
+    elsewhere = "://" in path or path.startswith("models:/")
+    return not (elsewhere or any(mark in path for mark in "*?[{") or os.path.exists(path))
 
 
 class Idle(NamedTuple):

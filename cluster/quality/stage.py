@@ -72,7 +72,7 @@ class _Quality:
         if self.settings.rendered:
             self.masks = ClassMasks.rendered(given.inputs["render"])
         elif self.settings.masks is not None and given.means.masks is not None:
-            self.masks = ClassMasks(given.means.masks, self.settings.masks.names)
+            self.masks = ClassMasks(given.means.masks, self.settings.masks.sha256, self.settings.masks.names)
         columns = self.corpus.named(".tar"), self.labels.named(".tar"), self.labels.named(".regions.parquet")
         size = self.settings.rules.group_shards
         every = [Labelled(*files, group=n // size) for n, files in enumerate(zip(*columns, strict=True))]

@@ -120,13 +120,20 @@ def binary(drawn: Drawn) -> np.ndarray:
 
 
 def bright(drawn: Drawn) -> np.ndarray:
-    """(H, W) uint8: 1 in the brighter half of a mask that is black and white by definition, or for 1 of 0 and 1.
+    """(H, W) uint8: 1 in the brighter half of what is black to white by definition: from half of white on.
+
+    White is 1 where nothing is above it (0 and 1, or shares), else 255, or 65535 where numbers are deep.
 
     Raises:
-        ValueError: as `colours`.
+        ValueError: for numbers that are no brightness.
     """
-    grey = colours(drawn).max(axis=2)
-    return (grey == 1 if grey.max() <= 1 else grey >= 128).astype(np.uint8)
+    values = drawn.values.astype(np.uint8) if drawn.values.dtype == bool else drawn.values
+    grey = values if values.ndim == 2 and drawn.palette is None else _painted(drawn).max(axis=2)
+    low, high = float(grey.min(initial=0)), float(grey.max(initial=0))
+    if not (low >= 0 and high <= np.iinfo(np.uint16).max):
+        raise drawn.refused("numbers from black to white", f"{low:g}..{high:g}", "rescale them to 0..255")
+    white = next(each for each in (1, 255, 65535) if high <= each)
+    return np.asarray(grey >= white / 2).astype(np.uint8)
 
 
 def numbers(drawn: Drawn) -> np.ndarray:
@@ -168,9 +175,13 @@ def colours(drawn: Drawn) -> np.ndarray:
     Raises:
         ValueError: for formats that change colours, and deep numbers.
     """
-    values = drawn.values
     if drawn.lossy:
         raise drawn.refused("colours of classes", "a format that changes them a little", "save the mask as PNG")
+    return _painted(drawn)
+
+
+def _painted(drawn: Drawn) -> np.ndarray:
+    values = drawn.values
     if drawn.palette is not None:
         table = np.zeros((256, 3), np.uint8)
         table[list(drawn.palette)] = list(drawn.palette.values())

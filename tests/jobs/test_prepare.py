@@ -159,6 +159,23 @@ def test_out_becomes_a_root_and_the_input_stays_as_it_is(tmp_path, capsys, name)
     run(f"dataset={name}", f"dataset.root={out}")
 
 
+def test_out_is_a_folder_of_its_own(tmp_path):
+    root, out = write_voc(tmp_path / "in"), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").touch()
+    arguments = "dataset=pascal5i", f"out={out}"
+    with pytest.raises(ValueError, match=r"expected a new or empty folder, .*\(prepare\.json\).* thesis\.tex; set"):
+        run(*arguments, f"dataset.root={root}")
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    (out / "thesis.tex").unlink()
+    with pytest.raises(ValueError, match="expected VOC's images in"):
+        run(*arguments, f"dataset.root={tmp_path}")
+    run(*arguments, f"dataset.root={root}")
+    other = write_voc(tmp_path / "other")
+    with pytest.raises(ValueError, match=rf"expected a folder made of .*/other'}}, {out} was made of .*/in'}}; set"):
+        run(*arguments, f"dataset.root={other}")
+
+
 def test_missing_or_damaged_inputs_are_refused(tmp_path):
     def refuses(text, *arguments):
         with pytest.raises(ValueError, match=text):

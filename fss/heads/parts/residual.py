@@ -51,6 +51,7 @@ class Residual(Head):
         self.by_shots, self.otsu = by_shots, otsu
         self.gain = nn.Parameter(torch.tensor([_GAIN]))
         self.transformers = tuple(f"head.{name}" for name in head.transformers)  # type: ignore[misc]
+        self.no_graph = head.no_graph or readout.no_graph  # type: ignore[misc]
         self._can_do_what(head)
 
     def _can_do_what(self, head: Head) -> None:
