@@ -74,7 +74,7 @@ def _look(config: PredictConfig) -> _Given:
     masks = problems.keep(_mask, map(Path, listed(config.support_mask)))
     if not problems:
         masks = problems.keep(lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True))
-    queries = [path for found in problems.keep(_queries, [Path(config.query)]) for path in found]
+    queries = [path for paths in problems.keep(_queries, [Path(config.query)]) for path in paths]
     segmenters = problems.keep(_load, [config])
     folders = problems.keep(lambda path: own_folder(path, "out", _MARK), [config.out])
     problems.keep(lambda out: _check_names(queries, out, config.overwrite), folders)
@@ -92,13 +92,13 @@ class _Problems(list[str]):
 
     def keep(self, read: Callable[[A], T], items: Iterable[A]) -> list[T]:
         """What `read` makes of each item; an item at which it raises a ValueError is kept as a problem."""
-        found = []
+        kept = []
         for item in items:
             try:
-                found.append(read(item))
+                kept.append(read(item))
             except ValueError as error:
                 self.append(str(error))
-        return found
+        return kept
 
     def tell(self) -> None:
         """Raise all that was kept as one ValueError."""
@@ -117,10 +117,10 @@ def _check_names(queries: Sequence[Path], out: Path, overwrite: bool) -> None:
 
 
 def _mask(path: Path) -> np.ndarray:
-    found = inputs.as_mask(path)
-    if not (found == 1).any():
+    mask = inputs.as_mask(path)
+    if not (mask == 1).any():
         raise ValueError(f"{path}: expected a mask that shows the thing, got only background; paint it with 1 or 255")
-    return found
+    return mask
 
 
 def _queries(path: Path) -> list[Path]:
@@ -128,15 +128,15 @@ def _queries(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     known = images.EXTENSIONS | images.UNDECODED
-    found = sorted(p for p in path.glob("*") if p.suffix.lower() in known and p.is_file()) if path.is_dir() else []
-    if not found:
+    queries = sorted(p for p in path.glob("*") if p.suffix.lower() in known and p.is_file()) if path.is_dir() else []
+    if not queries:
         raise ValueError(f"expected an image or a folder of images at query={path}, found none")
-    return found
+    return queries
 
 
 def _left_out(folder: Path, queries: Sequence[Path]) -> Iterator[str]:
     """A line for what else lies in a folder of queries."""
-    found = sorted(set(folder.iterdir()) - set(queries)) if folder.is_dir() else []
-    if found:
-        names = ", ".join(f"{one.name}/" if one.is_dir() else one.name for one in found[:5])
-        yield f"left out, no images by their names: {names}" + (f" and {len(found) - 5} more" if found[5:] else "")
+    others = sorted(set(folder.iterdir()) - set(queries)) if folder.is_dir() else []
+    if others:
+        names = ", ".join(f"{one.name}/" if one.is_dir() else one.name for one in others[:5])
+        yield f"left out, no images by their names: {names}" + (f" and {len(others) - 5} more" if others[5:] else "")

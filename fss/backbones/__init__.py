@@ -145,6 +145,15 @@ def corners(name: str) -> bool:
     return _network(name).geometry(name)
 
 
+def torchvision_name(name: str) -> str:
+    """What torchvision would call the network of backbone `name`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return _network(name).torchvision_name(name)
+
+
 def _network(name: str) -> type[Network]:
     pattern, modules = _pattern(name), _modules()
     if pattern is None:

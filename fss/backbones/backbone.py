@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fss.backbones.debias import Debias, of_black
+from fss.backbones.folding import folded
 from fss.backbones.network import Features, Network, State
 from fss.backbones.weights import LoadReport
 
@@ -65,6 +66,13 @@ class Backbone(nn.Module):
         # The layout in which convolutions are fastest; they keep it up to the last one.
         features = self.net(images.contiguous(memory_format=torch.channels_last))
         return features if self.debias is None else self.debias(features)
+
+    @torch.no_grad()
+    def folded(self, images: torch.Tensor) -> Backbone:
+        """What computes the same without batch norms, see `fss.backbones.folding`; `images` are any that it takes."""
+        made = Backbone(self.name, folded(self.net, images), self.report, self.padding, self.levels)
+        made.debias = self.debias
+        return made
 
 
 def fingerprint(backbone: Backbone) -> str:

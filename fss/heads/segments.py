@@ -54,6 +54,7 @@ class SegmentSelection(Head):
 
     title = "segment selection"
     trained = False
+    no_graph = "merges segments of each query one by one, with SciPy"
 
     def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()

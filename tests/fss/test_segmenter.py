@@ -103,7 +103,8 @@ def test_the_json_vouches_for_the_other_files_and_comes_last(tmp_path):
     head, extractor = write(tmp_path)
     files = segmenter.export(head, extractor, {"name": "correlation", "options": {"dim": 16}}, {})
     assert list(files)[-1] == "model.json"
-    assert set(json.loads(files["model.json"])["sha256"]) == set(files) - {"model.json"}
+    assert tuple(files) == segmenter.FILES
+    assert set(json.loads(files["model.json"])["sha256"]) == set(files) - {"README.md", "model.json"}
 
 
 def test_a_candidates_weights_take_the_place_of_the_heads(tmp_path):
@@ -247,7 +248,10 @@ def test_a_damaged_or_foreign_json_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"got format 1, which has no seal; export the model again"):
         Segmenter.load(tmp_path)
     path.write_text(json.dumps(seals.sealed(json.loads(whole) | {"format": 99})))
-    with pytest.raises(ValueError, match=r"model\.json: expected format 2, got 99; export it with this version"):
+    with pytest.raises(ValueError, match=r"model\.json: expected format 2, got 99; install a newer version of this "):
+        Segmenter.load(tmp_path)
+    path.write_text(json.dumps(seals.sealed(json.loads(whole) | {"format": 1})))
+    with pytest.raises(ValueError, match=r"model\.json: expected format 2, got 1; export the model again"):
         Segmenter.load(tmp_path)
     path.write_text(json.dumps(seals.sealed(json.loads(whole) | {"sha256": {}})))
     with pytest.raises(ValueError, match=r"model\.safetensors is missing or damaged"):

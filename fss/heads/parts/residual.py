@@ -48,6 +48,7 @@ class Residual(Head):
         self.head, self.readout, self.corners, self.lent, self.by_shots = head, readout, head.corners, lent, by_shots
         self.gain = nn.Parameter(torch.tensor([_GAIN]))
         self.transformers = tuple(f"head.{name}" for name in head.transformers)  # type: ignore[misc]
+        self.no_graph = head.no_graph or readout.no_graph  # type: ignore[misc]
         self._can_do_what(head)
 
     def _can_do_what(self, head: Head) -> None:

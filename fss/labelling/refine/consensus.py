@@ -65,19 +65,19 @@ def consensus(
     Only masks that fit with room to spare speak, but every image is asked that has a thing. One without, and one that
     nobody speaks to, keeps its mask, and its cosine is -1.
     """
-    found, alike = list(soft), np.full(len(fields), -1.0)
+    refined, alike = list(soft), np.full(len(fields), -1.0)
     asked = np.array([i for i, mask in enumerate(soft) if 0 < (mask >= 0.5).sum() < mask.size], np.int64)
     speaks = np.array([fits(soft[i] >= 0.5, keys, _SPEAKS) for i in asked], bool)
     if not speaks.any():
-        return found, alike
+        return refined, alike
     sides = np.stack([_prototypes(fields[i], soft[i] >= 0.5) for i in asked])
     speakers = np.flatnonzero(speaks)
     towards = sides[speakers, 1] - sides[speakers, 0]
     for i, (cosines, rows) in zip(asked, _neighbours(sides[:, 1], speakers, keys.neighbours), strict=True):
         if len(rows):
-            found[i] = _read(fields[i], torch.from_numpy(towards[rows].mean(axis=0)))
+            refined[i] = _read(fields[i], torch.from_numpy(towards[rows].mean(axis=0)))
             alike[i] = cosines.mean()
-    return found, alike
+    return refined, alike
 
 
 def fits(mask: np.ndarray, keys: Keys, share: float = 1.0) -> bool:
