@@ -46,7 +46,7 @@ def of_black(net: nn.Module, size: int, share: float) -> Debias:
 
     Where a black image of side `size` has fewer directions in which its cells differ, fewer are taken.
     """
-    with torch.inference_mode():
+    with torch.no_grad():
         features = net(normalise(torch.zeros(1, 3, size, size)))
     return Debias({level: _directions(values[0].flatten(1), share) for level, values in features.items()}, share)
 
