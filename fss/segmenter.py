@@ -68,6 +68,8 @@ def export(
             "stride": backbone.stride,
             "size": extractor.size,
             "padding": backbone.padding,
+            "levels": backbone.levels,
+            "debias": backbone.debias.share if backbone.debias else 0.0,
             "fingerprint": backbones.fingerprint(backbone),
         },
         "sha256": {name: shards.sha256(data) for name, data in files.items()},
@@ -121,8 +123,10 @@ class Segmenter:
             if not path.is_file() or shards.sha256(path.read_bytes()) != digest:
                 raise ValueError(f"{path} is missing or damaged: expected sha256 {digest[:12]}; export the model again")
         chosen = about["backbone"]
-        weights_file = str(base / "backbone.safetensors")
-        backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=chosen["padding"])
+        file = base / "backbone.safetensors"
+        options = {key: chosen.get(key) for key in ("stride", "padding", "levels")}
+        backbone = backbones.build(chosen["name"], str(file), **options)
+        backbone.restore(load(file.read_bytes()), chosen.get("debias", 0.0))
         model = about["model"]
         head = heads.build(model["name"], model["options"], backbone.channels, corners=backbone.corners)
         _fill(head, backbone, base / "model.safetensors" if weights is None else Path(weights))
