@@ -116,4 +116,4 @@ def _added(head: Head, options: HeadOptions, channels: Mapping[str, int]) -> Hea
     if not isinstance(options, LearnedOptions) or options.residual == "none":
         return head
     readout = build(options.residual, {"scale": 1.0}, channels, corners=head.corners)
-    return Residual(head, readout, lent=head.lends == options.residual, by_shots=options.by_shots)
+    return Residual(head, readout, lent=head.lends == options.residual, by_shots=options.by_shots, otsu=options.otsu)

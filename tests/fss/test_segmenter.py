@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ MASKS[1][20:50, 10:] = 1
 MASKS[1][:5] = 255
 
 
-def write(folder, name: str = "correlation", **more: object):
+def write(folder, name: str = "correlation", facts: Mapping[str, Any] = {"steps": 7}, **more: object):
     """A model with random weights in `folder`, and the head and extractor it was made of."""
     extractor = Extractor(backbones.build("small", seed=1), size=64)
     options = OPTIONS.get(name, {}) | more
@@ -45,7 +47,7 @@ def write(folder, name: str = "correlation", **more: object):
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=g))
-    files = segmenter.export(head, extractor, {"name": name, "options": options}, {"steps": 7})
+    files = segmenter.export(head, extractor, {"name": name, "options": options}, facts)
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in files.items():
         (folder / file).write_bytes(data)
@@ -88,7 +90,7 @@ def test_the_json_vouches_for_the_other_files_and_comes_last(tmp_path):
     files = segmenter.export(head, extractor, {"name": "correlation", "options": {"dim": 16}}, {})
     assert list(files)[-1] == "model.json"
     assert tuple(files) == segmenter.FILES
-    assert set(json.loads(files["model.json"])["sha256"]) == set(files) - {"README.md", "model.json"}
+    assert set(json.loads(files["model.json"])["sha256"]) == {"model.safetensors", "backbone.safetensors"}
 
 
 def test_a_candidates_weights_take_the_place_of_the_heads(tmp_path):

@@ -108,7 +108,7 @@ def numbers(rows: list[Counts]) -> np.ndarray:
     return np.array([list(vars(row).values()) for row in rows])
 
 
-@pytest.mark.parametrize(("ways", "shots"), [(1, 1), (1, 3), (3, 1), (2, 2)])
+@pytest.mark.parametrize(("ways", "shots"), [(1, 1), (3, 2)])
 @pytest.mark.parametrize("name", heads.names())
 def test_results_equal_doing_it_by_hand(extractor, dataset, name, ways, shots):
     head, drawn, side = build(extractor, name), episodes(ways, shots), 65
