@@ -200,10 +200,10 @@ class ViT(Network):
             )
         patches = self.patch_embed.proj(images)
         h, w = patches.shape[-2:]
-        x = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+        x = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         x = x + self.position_table(h, w)
         if self.register_tokens is not None:
-            x = torch.cat([x[:, :1], self.register_tokens.expand(len(images), -1, -1), x[:, 1:]], dim=1)
+            x = torch.cat([x[:, :1], self.register_tokens.expand(images.shape[0], -1, -1), x[:, 1:]], dim=1)
         levels = {DEPTH // 2: "low", 3 * DEPTH // 4: "mid", DEPTH: "high"}
         features = {}
         for depth, block in enumerate(self.blocks, start=1):
