@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The folder of runs that `make ui` shows.
 RUNS ?= runs
-# Two processes, each with whole files: tests of one file share what is dear to make. Files are in an order of our own.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes, each with whole files, in an order of our own; one of them has all that need Ray, see tests/conftest.py.
+PARALLEL := -n 2 --no-loadscope-reorder
 
 .PHONY: install demo test test-slow readme lint ui clean
 
@@ -17,9 +17,8 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
-# One after the other: each starts a Ray or two of its own, which time out when they start beside each other.
 test-slow: .venv/ready
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest $(PARALLEL) -m slow --timeout 1800
 
 # Everything that README.md says, the demo first.
 readme: .venv/ready

@@ -34,7 +34,8 @@ def serve(config: UiConfig) -> None:
     page = last.page(config.root, address)
     print(f"the last run: {page}" if page else f"no run below {config.root} yet; {address}", flush=True)
     server = ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(config.root)]
-    os.execv(sys.executable, [sys.executable, *server, "--host", config.host, "--port", str(config.port)])
+    one_reader = ["--workers", "1"]  # needs one of the server's four processes
+    os.execv(sys.executable, [sys.executable, *server, "--host", config.host, "--port", str(config.port), *one_reader])
 
 
 if __name__ == "__main__":

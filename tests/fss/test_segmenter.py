@@ -14,7 +14,7 @@ from PIL import Image
 
 from fss import backbones, heads, seals, segmenter
 from fss.backbones.extractor import Extractor
-from fss.heads.parts.capabilities import Fits, Recalls
+from fss.heads.parts.capabilities import Fits, Recalls, SeesBlank
 from fss.segmenter import Segmenter
 from tests.fss.conftest import noise_image
 
@@ -41,6 +41,8 @@ def write(folder, name: str = "correlation", facts: Mapping[str, Any] = {"steps"
         head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
     if isinstance(head, Recalls):
         head.fill(np.random.default_rng(0).normal(size=head.index.swapaxes(0, 1).shape))
+    if isinstance(head, SeesBlank):
+        head.see_blank(extractor.blank())
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in head.parameters():

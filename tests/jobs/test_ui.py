@@ -39,7 +39,7 @@ def test_the_last_pipelines_page_is_printed_and_the_server_started(tmp_path, sta
     ((program, arguments),) = started
     assert program == arguments[0] == sys.executable
     assert arguments[1:] == ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(tmp_path),
-                             "--host", "127.0.0.1", "--port", "5001"]  # fmt: skip
+                             "--host", "127.0.0.1", "--port", "5001", "--workers", "1"]  # fmt: skip
 
 
 def test_without_a_run_the_server_is_started_all_the_same(tmp_path, started, capsys):
