@@ -13,6 +13,7 @@ from cluster.config import train as train_keys
 from cluster.config.build import CHOICES, build, classes, every_key
 from cluster.config.export import ExportConfig
 from cluster.config.predict import PredictConfig
+from cluster.config.ui import UiConfig
 from fss import choices, keys
 from fss.backbones import padding
 from fss.evaluation import episodes
@@ -35,6 +36,7 @@ def dataclasses_of_keys():
     yield "config", Config
     yield "predict", PredictConfig
     yield "export", ExportConfig
+    yield "ui", UiConfig
 
 
 CHECKED = [
