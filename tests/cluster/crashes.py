@@ -61,7 +61,7 @@ class Here:
         return map(function, units)
 
     def on_each(self, function, units):
-        return [function(unit) for unit in units]
+        return list(self.each(function, units))
 
     def on_all(self, function):
         function(None)
