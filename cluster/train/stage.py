@@ -23,6 +23,7 @@ from cluster.engine.settings import complaints
 from cluster.engine.stage import File, Stage, Work
 from cluster.features import backbone
 from cluster.features.head import HeadSettings
+from cluster.features.provenance import provenance
 from cluster.pair import groups
 from cluster.train import candidates, start
 from cluster.train.recipe import HOLDOUT, MetaRecipe
@@ -105,7 +106,13 @@ def job(work: TrainWork) -> training.Job:
         spec=backbone.spec(chosen.backbone, how.weights, work.inputs),
         settings=chosen,
         means=how,
-        facts={"fingerprint": work.folder.name, "steps": chosen.steps, **_seen(work)},
+        facts={
+            "fingerprint": work.folder.name,
+            "steps": chosen.steps,
+            **({"tuned": list(chosen.tune)} if chosen.tune else {}),
+            **provenance(chosen.backbone, work.inputs),
+            **_seen(work),
+        },
     )
     return training.Job.of("train", work, recipe, validate_every=math.ceil(chosen.steps / chosen.candidates))
 
@@ -147,7 +154,7 @@ def _tell(work: TrainWork, others: Sequence[str]) -> None:
 def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:
     """The files of the model that a training worker exported into `folder`, of the candidates, and `others`."""
     kept = [one.path.relative_to(folder).parent for one in candidates.read(folder)]
-    names = ["model/model.safetensors", "model/backbone.safetensors", "model/model.json"]
+    names = [f"model/{name}" for name in segmenter.FILES]
     names += [str(path / name) for path in kept for name in (candidates.WEIGHTS, candidates.FIGURES)]
     files = []
     for name in (*names, *others):

@@ -12,7 +12,7 @@ from cluster.engine import check
 from cluster.engine.run import Run
 from cluster.engine.workers import Worker
 from cluster.stages import STAGES
-from tests.cluster.crashes import Here
+from tests.cluster.here import Here
 from tests.places import SHARED
 
 WEIGHTS = SHARED / "weights/mobilenet_v2_imagenet1k_fp16.pth"

@@ -22,7 +22,7 @@ from cluster.stages import STAGES
 from fss import shards
 from fss.imaging import hashes as perceptual
 from fss.imaging import images, intake
-from tests.cluster.crashes import Here
+from tests.cluster.here import Here
 
 
 class Reversed(Here):

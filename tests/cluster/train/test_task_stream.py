@@ -16,7 +16,7 @@ from fss import shards
 from fss.imaging import images
 from fss.tasks.pairing.parts import pairs
 from fss.tasks.task import Batches, BatchLayout, Schedule
-from tests.cluster.crashes import Here
+from tests.cluster.here import Here
 
 
 @pytest.fixture(scope="module")
