@@ -96,7 +96,7 @@ class Thing:
     @torch.inference_mode()
     def _logits(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """(B, 2, h, w) float32 logits of the cells of B images."""
-        found = stack(list(self.extractor.stream(images)), self.extractor.device)
+        levels = stack(list(self.extractor.stream(images)), self.extractor.device)
         supports = {name: values.expand(len(images), *values.shape[1:]) for name, values in self.supports.items()}
-        query = self.head.focus(self.head.embed(found))
+        query = self.head.focus(self.head.embed(levels))
         return self.head.match(query, supports, self.masks.expand(len(images), *self.masks.shape[1:]))
