@@ -118,10 +118,10 @@ class Loop:
         centroids = torch.from_numpy(_kmeans(np.concatenate(rows)))
         names, regions = [], []
         for path in self.paths:
-            labels, found = self.label(path, centroids)
+            labels, means = self.label(path, centroids)
             (output / f"{path.stem}.png").write_bytes(images.encode_png(labels.astype(np.uint8)))
-            names += [(path, number) for number, _ in found]
-            regions += [mean for _, mean in found]
+            names += [(path, number) for number, _ in means]
+            regions += [mean for _, mean in means]
         self.pair(output, names, np.stack(regions), tasks, generator)
 
     def label(self, path: Path, centroids: torch.Tensor) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:

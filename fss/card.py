@@ -107,13 +107,13 @@ def how_to_run(form: str, side: int) -> str:
 
 def _versions() -> dict[str, str]:
     """Of Python and of the libraries that run a model, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # a checkout on the path is no package
             continue
-    return found
+    return versions
 
 
 def _front_matter(about: Mapping[str, Any], figures: Sequence[Figure]) -> str:
@@ -169,8 +169,8 @@ def _first_line(name: str) -> str:
 
 def _source(name: str) -> str:
     """The publication that a head's module names first."""
-    found = re.search(r"^Source: (.*?\(.*?\))", _document(name), re.DOTALL | re.MULTILINE)
-    return " ".join(found[1].split()) if found else "none, it is this project's own or a plain read-out"
+    source = re.search(r"^Source: (.*?\(.*?\))", _document(name), re.DOTALL | re.MULTILINE)
+    return " ".join(source[1].split()) if source else "none, it is this project's own or a plain read-out"
 
 
 def origin(name: str, weights: str | None) -> tuple[str, str]:

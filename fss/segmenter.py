@@ -194,7 +194,7 @@ def find(path: str | Path) -> Path:
     """
     base = Path(path)
     direct = [folder for folder in (base, base / "model") if (folder / "model.json").is_file()]
-    below = sorted(base.glob("**/model/model.json"), key=lambda found: found.stat().st_mtime)
+    below = sorted(base.glob("**/model/model.json"), key=lambda one: one.stat().st_mtime)
     if direct or below:
         return direct[0] if direct else below[-1].parent
     raise ValueError(f"expected an exported model (a folder with model.json) at {base}; the train stage writes one")
@@ -215,11 +215,11 @@ def read_about(folder: Path) -> dict[str, Any]:
     about = seals.unsealed(data)
     if about is None:
         raise ValueError(f"{path}: expected a sealed model.json, got {_unsealed(data)}; export the model again")
-    found = about.get("format")
-    if not isinstance(found, int) or not _OLDEST <= found <= FORMAT:
-        newer = isinstance(found, int) and found > FORMAT
+    written = about.get("format")
+    if not isinstance(written, int) or not _OLDEST <= written <= FORMAT:
+        newer = isinstance(written, int) and written > FORMAT
         remedy = "install a newer version of this library" if newer else "export the model again"
-        raise ValueError(f"{path}: expected format {FORMAT}, got {found!r}; {remedy}")
+        raise ValueError(f"{path}: expected format {FORMAT}, got {written!r}; {remedy}")
     return about
 
 

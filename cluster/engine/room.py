@@ -79,8 +79,8 @@ class Room:
         return self.limit is None or bool(self.limit.kinds)
 
     def __str__(self) -> str:
-        found = [*self.now, *(self.limit.kinds if self.limit else ())]
-        return " or ".join(dict.fromkeys(told(kind.each) for kind in found)) or "no machine"
+        kinds = [*self.now, *(self.limit.kinds if self.limit else ())]
+        return " or ".join(dict.fromkeys(told(kind.each) for kind in kinds)) or "no machine"
 
 
 def told(resources: Resources, number: float = 1) -> str:
@@ -157,14 +157,14 @@ def _configured(cluster: str) -> Mapping[str, Any] | None:
     return None
 
 
-def lacking(number: int, taken: Resources, what: str, keys: str, found: Room) -> list[str]:
+def lacking(number: int, taken: Resources, what: str, keys: str, there: Room) -> list[str]:
     """Why so many processes can never be there together; nothing if they can, or nobody knows."""
-    fitting = found.may_fit(taken)
+    fitting = there.may_fit(taken)
     if fitting is None or fitting >= number:
         return []
     return [
         f"cluster: expected room for {number} {what}, which takes {told(taken)}, got room for {fitting} at most on "
-        f"machines of {found}; lower {keys}"
+        f"machines of {there}; lower {keys}"
     ]
 
 

@@ -102,20 +102,20 @@ def load_state(name: str, net: Network, given: Renamed, source: str) -> LoadRepo
     wanted = net.loaded.state_dict()
     prefix = _prefix(wanted, given.tensors, source)
     given = net.converted(given, prefix)
-    found = {key: given.tensors[prefix + key] for key in wanted if prefix + key in given.tensors}
-    scales = [f"{prefix}{key}_scale" for key in found if f"{prefix}{key}_scale" in given.tensors]
-    used = {origin for own in [*(prefix + key for key in found), *scales] for origin in given.origins[own]}
+    known = {key: given.tensors[prefix + key] for key in wanted if prefix + key in given.tensors}
+    scales = [f"{prefix}{key}_scale" for key in known if f"{prefix}{key}_scale" in given.tensors]
+    used = {origin for own in [*(prefix + key for key in known), *scales] for origin in given.origins[own]}
     rest = [origin for keys in given.origins.values() for origin in keys if origin not in used]
     ignored = {key for key in rest if _leaves_out(net.left_out, key, prefix)}
     report = LoadReport(
         source=source,
         matched=tuple(dict.fromkeys(origin for keys in given.origins.values() for origin in keys if origin in used)),
-        missing=tuple(key for key in wanted if key not in found and not key.endswith(_COUNTER)),
+        missing=tuple(key for key in wanted if key not in known and not key.endswith(_COUNTER)),
         unexpected=tuple(key for key in rest if key not in ignored),
         ignored=tuple(key for key in rest if key in ignored) + given.left_out,
     )
     _refuse_missing(name, len(wanted), report)
-    matched = {key: _unscaled(source, prefix + key, tensor, given.tensors) for key, tensor in found.items()}
+    matched = {key: _unscaled(source, prefix + key, tensor, given.tensors) for key, tensor in known.items()}
     fitted = net.fitted(matched)
     net.loaded.load_state_dict(checked(name, wanted, fitted, source), strict=False)
     if report.unexpected:
