@@ -1,10 +1,12 @@
 """A trained model as users hold it: a folder of safetensors and JSON, and three lines of Python.
 
     segmenter = Segmenter.load("runs/demo/train/.../model")
-    mask = segmenter.segment(query, supports=[image], masks=[mask])
+    thing = segmenter.prepare(supports=[image], masks=[mask])
+    masks = [answer.mask() for answer in thing.stream(queries)]
 
-The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head) and `backbone.safetensors`;
-it needs nothing of the run that made it.
+The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head), `backbone.safetensors` and
+README.md, the model's card, and what makes it a model of MLflow (`fss.pyfunc`); it needs nothing of the run that made
+it.
 """
 
 from __future__ import annotations
@@ -22,22 +24,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, heads, seals, shards
+from fss import backbones, card, heads, pyfunc, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
-from fss.grid import cells, enlarge
 from fss.heads.parts.head import Head
-from fss.imaging.inputs import Picture, as_image, as_support
-from fss.training.bank import stack, stack_shots
+from fss.imaging.inputs import Picture
+from fss.presence import Presence
+from fss.thing import Thing
 
+#: Of model.json. It grows when an older reader would misread what is written; facts and other additions leave it. A
+#: model of an older format is read down to `_OLDEST`, and refused by its number below it.
 FORMAT = 2
+_OLDEST = 2
 _FILES = ("model.safetensors", "backbone.safetensors")
+#: What `export` makes, in this order; a model is run by the weights and model.json.
+FILES = (*_FILES, card.NAME, *pyfunc.FILES, "model.json")
 _BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
 def export(
-    head: nn.Module, extractor: Extractor, model: Mapping[str, Any], facts: Mapping[str, Any]
+    head: nn.Module,
+    extractor: Extractor,
+    model: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    presence: Presence | None = None,
 ) -> dict[str, bytes]:
-    """The files of an exported model, by name; `model.json` is last and vouches for the others.
+    """The files of an exported model, by name; `model.json` is last and vouches for the weights.
 
     Args:
         head: with its final weights.
@@ -45,6 +56,7 @@ def export(
         model: {"name": ..., "options": {...}}, as `fss.heads.build` takes them; absent options are filled in, so
             that later defaults change no exported model.
         facts: whatever is worth knowing later (run, steps, fingerprints), JSON values.
+        presence: how the chance that an image holds the thing is told from an answer of this head.
     """
     backbone = extractor.backbone
     files = dict(zip(_FILES, (weights_bytes(head), weights_bytes(backbone)), strict=True))
@@ -60,9 +72,11 @@ def export(
         },
         "sha256": {name: shards.sha256(data) for name, data in files.items()},
         "facts": dict(facts),
+        "presence": None if presence is None else presence.about,
     }
     sealed = seals.sealed(about)
-    return files | {"model.json": (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()}
+    written = (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()
+    return files | {card.NAME: card.text(about).encode()} | pyfunc.files() | {"model.json": written}
 
 
 def weights_bytes(module: nn.Module, tuned: Mapping[str, torch.Tensor] | None = None) -> bytes:
@@ -115,29 +129,32 @@ class Segmenter:
         where = device_by_name(device)
         return cls(head.eval().to(where), Extractor(backbone.to(where), chosen["size"]), about)
 
-    @torch.inference_mode()
-    def probabilities(
-        self, query: Picture, supports: Picture | Iterable[Picture], masks: Picture | Iterable[Picture]
-    ) -> np.ndarray:
-        """Probability of the foreground at every pixel of `query`, upright: (H, W) float32 in [0, 1].
+    def prepare(self, supports: Picture | Iterable[Picture], masks: Picture | Iterable[Picture]) -> Thing:
+        """The thing that supports show, made ready to be found in any number of images.
 
         Images and masks are paths, bytes, Pillow images of any mode, arrays or tensors; see `fss.imaging.inputs`.
 
         Args:
-            query: an image of any size.
             supports: one or more images of any sizes; one alone needs no list.
             masks: for each support the mask of the thing in it, of its size.
 
         Raises:
             ValueError: if numbers or sizes do not fit, something is no image or mask, or no mask shows any foreground.
         """
-        asked, (shown, drawn) = as_image(query, "query"), _supports(supports, masks)
-        features = list(self.extractor.stream([asked, *shown]))
-        device, corners = self.extractor.device, self.extractor.backbone.corners
-        side = features[0]["high"].shape[-1]
-        shares = torch.stack([cells(mask, side, corners) for mask in drawn])[None].to(device)
-        logits = self.head(stack(features[:1], device), stack_shots([features[1:]], device), shares)
-        return enlarge(logits, (asked.height, asked.width), corners).softmax(dim=1)[0, 1].cpu().numpy()
+        shown, drawn = _several(supports), _several(masks)
+        if not shown or len(shown) != len(drawn):
+            raise ValueError(f"expected as many masks as supports and at least one, got {len(shown)} and {len(drawn)}")
+        calibration = Presence.read(self.about.get("presence"))
+        return Thing.of(self.head, self.extractor, list(zip(shown, drawn, strict=True)), calibration)
+
+    def probabilities(
+        self, query: Picture, supports: Picture | Iterable[Picture], masks: Picture | Iterable[Picture]
+    ) -> np.ndarray:
+        """Probability of the foreground at every pixel of one `query`, upright: (H, W) float32 in [0, 1].
+
+        The others are as for `prepare`, which is what to call for more than one query.
+        """
+        return self.prepare(supports, masks).probabilities(query)
 
     def segment(
         self,
@@ -146,14 +163,12 @@ class Segmenter:
         masks: Picture | Iterable[Picture],
         threshold: float = 0.5,
     ) -> np.ndarray:
-        """(H, W) uint8 mask of `query` in {0, 1}; arguments as for `probabilities`.
+        """(H, W) uint8 mask of one `query` in {0, 1}, 1 above `threshold`; see `probabilities`.
 
         Raises:
-            ValueError: as `probabilities`, or for a threshold outside of (0, 1).
+            ValueError: as `prepare`, or for a threshold outside of (0, 1).
         """
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold: expected a probability in (0, 1), got {threshold}")
-        return (self.probabilities(query, supports, masks) > threshold).astype(np.uint8)
+        return self.prepare(supports, masks).segment(query, threshold)
 
 
 def _fill(head: nn.Module, backbone: nn.Module, path: Path) -> None:
@@ -196,8 +211,11 @@ def read_about(folder: Path) -> dict[str, Any]:
     about = seals.unsealed(data)
     if about is None:
         raise ValueError(f"{path}: expected a sealed model.json, got {_unsealed(data)}; export the model again")
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {about.get('format')!r}; export it with this version")
+    found = about.get("format")
+    if not isinstance(found, int) or not _OLDEST <= found <= FORMAT:
+        newer = isinstance(found, int) and found > FORMAT
+        remedy = "install a newer version of this library" if newer else "export the model again"
+        raise ValueError(f"{path}: expected format {FORMAT}, got {found!r}; {remedy}")
     return about
 
 
@@ -211,21 +229,6 @@ def _unsealed(data: bytes) -> str:
 
 
 def _several(pictures: Picture | Iterable[Picture]) -> list[Picture]:
-    """A list of pictures, also of one that is given alone; of an array the first axis counts them."""
-    alone = isinstance(pictures, str | Path | bytes | Image.Image)
+    """A list of pictures, also of one that is given alone; of an array of three axes or more the first counts them."""
+    alone = isinstance(pictures, str | Path | bytes | Image.Image) or getattr(pictures, "ndim", 3) == 2
     return [pictures] if alone else list(pictures)  # type: ignore[list-item, arg-type]
-
-
-def _supports(
-    pictures: Picture | Iterable[Picture], drawn: Picture | Iterable[Picture]
-) -> tuple[list[Image.Image], list[np.ndarray]]:
-    """RGB images, and their masks in {0, 1, 255} of their sizes."""
-    supports, masks = _several(pictures), _several(drawn)
-    if not supports or len(supports) != len(masks):
-        raise ValueError(f"expected as many masks as supports and at least one, got {len(supports)} and {len(masks)}")
-    pairs = [
-        as_support(image, mask, f"support {i}") for i, (image, mask) in enumerate(zip(supports, masks, strict=True))
-    ]
-    if not any((mask == 1).any() for _, mask in pairs):
-        raise ValueError("expected a support mask that shows the thing, got only background and void; paint it with 1")
-    return [image for image, _ in pairs], [mask for _, mask in pairs]

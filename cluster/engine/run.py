@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cluster.config import Config, plain
-from cluster.engine import check, origin, places, publish, stage, stale
+from cluster.engine import check, origin, places, publish, seen, stage, stale
 from cluster.engine.files import DamagedFileError, damaged_in
 from cluster.engine.pool import Pool
+from cluster.engine.seen import Mark
 from cluster.engine.session import session
 from cluster.engine.settings import plain as as_json
 from cluster.engine.stage import Manifest, Stage, StageError
@@ -59,7 +60,8 @@ class Run:
     def pool(self) -> Pool:
         """The workers of the shard stages."""
         self.ray()
-        return self._pool_exit.enter_context(Pool(self.config.cluster))
+        mark = self._mark if check.on_a_cluster(self.config.cluster) else None
+        return self._pool_exit.enter_context(Pool(self.config.cluster, mark))
 
     @cached_property
     def _pool_exit(self) -> contextlib.ExitStack:
@@ -91,16 +93,22 @@ class Run:
         order = [name for name in self._gone_through(names) if name not in self._checked]
         if not order:
             return
-        looks = [self._stages[name].check for name in order]
-        if check.on_a_cluster(self.config.cluster):
-            self.ray()
-            problems = check.remotely(self.config, looks)
-        else:
-            problems = check.problems(self.config, looks)
-        if problems:
+        if problems := self._problems([self._stages[name] for name in order]):
             told = ["this cannot work, nothing was started:", *problems] if len(problems) > 1 else problems
             raise ValueError("\n  ".join(told))
         self._checked |= {*order}
+
+    def _problems(self, stages: Sequence[Stage[Any, Any]]) -> list[str]:
+        config, looks, training = self.config, [one.check for one in stages], any(one.starts_training for one in stages)
+        if not check.on_a_cluster(config.cluster):
+            return [*check.machines(config.cluster, training), *check.problems(config, looks)]
+        self.ray()
+        return check.on_machines(config, looks, training) or check.unseen(self._mark)
+
+    @cached_property
+    def _mark(self) -> Mark:
+        """What every machine of a cluster must see in the run's folder."""
+        return self._exit.enter_context(seen.left(self.folder))
 
     def _gone_through(self, names: Iterable[str]) -> list[str]:
         return list(dict.fromkeys(above for name in names for above in self.order(name)))
@@ -198,6 +206,8 @@ class Run:
             with contextlib.suppress(InUseError):  # by a worker on a node that does not answer any more
                 self.journal(one.name).end("FAILED")
             raise
+        if "pool" in self.__dict__:
+            self.pool.rest()
         with self.journal(one.name) as journal:
             journal.metrics({f"{one.name}/seconds": self.seconds(manifest)})
             journal.metrics({f"{one.name}/{key}": float(value) for key, value in manifest.counts.items()})

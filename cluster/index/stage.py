@@ -35,6 +35,7 @@ from cluster.features import backbone
 from cluster.features.backbone import BackboneSettings
 from cluster.features.feature_pass import FeaturePass
 from cluster.features.head import HeadSettings
+from cluster.features.provenance import provenance
 from cluster.label import sources
 from cluster.pair.groups import Members, ShardGroup, groups, labelled, read_regions
 from cluster.train.settings import Kept
@@ -205,7 +206,7 @@ def _facts(work: IndexWork) -> dict[str, Any]:
     """What the exported model says of what its regions are made of."""
     names, kept = names_seen(labelled(work.inputs), "index: expected in this run"), work.settings.kept
     seen = {"labelled": "names", **vars(kept), "classes": list(names)} if names and kept else {}
-    return {"fingerprint": work.folder.name, **seen}
+    return {"fingerprint": work.folder.name, **provenance(work.settings.backbone, work.inputs), **seen}
 
 
 def _inputs(config: Config) -> tuple[str, ...]:

@@ -167,7 +167,11 @@ def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: i
 
     def sums_of(centroids: np.ndarray) -> kmeans.Sums:
         function = PartialSums(sample.folder, centre, centroids, work.means.memory_gib)
-        return kmeans.add(pool.each(function, units))
+        before = pool.present
+        sums = kmeans.add(pool.each(function, units))
+        if pool.present != before:  # others have come: nobody keeps points of chunks that went to them
+            pool.on_all(_forget)
+        return sums
 
     def start(seed: int) -> np.ndarray:
         first = pseudo.centred(_first_points(sample.folder, units, recipe.clusters), centre)
@@ -181,7 +185,7 @@ def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: i
         publish.write_bytes(path, write_state(state))
         progress.update(parts=_iterations(recipe, state) - progress.done, items=number)
     progress.close()
-    pool.on_each(_forget, range(pool.size))
+    pool.on_all(_forget)
     assert state is not None
     return state, centre
 

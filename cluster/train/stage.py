@@ -17,12 +17,13 @@ from typing import Any, TypeAlias
 from cluster.config import Config
 from cluster.config.train import own_units
 from cluster.datasets import training as images
-from cluster.engine import check, publish
+from cluster.engine import publish
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints
 from cluster.engine.stage import File, Stage, Work
 from cluster.features import backbone
 from cluster.features.head import HeadSettings
+from cluster.features.provenance import provenance
 from cluster.pair import groups
 from cluster.train import candidates, start
 from cluster.train.recipe import HOLDOUT, MetaRecipe
@@ -105,7 +106,13 @@ def job(work: TrainWork) -> training.Job:
         spec=backbone.spec(chosen.backbone, how.weights, work.inputs),
         settings=chosen,
         means=how,
-        facts={"fingerprint": work.folder.name, "steps": chosen.steps, **_seen(work)},
+        facts={
+            "fingerprint": work.folder.name,
+            "steps": chosen.steps,
+            **({"tuned": list(chosen.tune)} if chosen.tune else {}),
+            **provenance(chosen.backbone, work.inputs),
+            **_seen(work),
+        },
     )
     return training.Job.of("train", work, recipe, validate_every=math.ceil(chosen.steps / chosen.candidates))
 
@@ -147,7 +154,7 @@ def _tell(work: TrainWork, others: Sequence[str]) -> None:
 def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:
     """The files of the model that a training worker exported into `folder`, of the candidates, and `others`."""
     kept = [one.path.relative_to(folder).parent for one in candidates.read(folder)]
-    names = ["model/model.safetensors", "model/backbone.safetensors", "model/model.json"]
+    names = [f"model/{name}" for name in segmenter.FILES]
     names += [str(path / name) for path in kept for name in (candidates.WEIGHTS, candidates.FIGURES)]
     files = []
     for name in (*names, *others):
@@ -169,11 +176,11 @@ def _inputs(config: Config) -> tuple[str, ...]:
 
 
 def _check(config: Config) -> list[str]:
-    """Whether there is something to train, its files are there and fit, and the workers can ever start."""
+    """Whether there is something to train, and whether its files are there and fit."""
     if config.model.name in (*heads.training_free(), "trained"):
         return [f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate"]
     keys, weights = config.train, backbone.problems(config)
-    wrong = [*weights, *check.training_workers(config.cluster)]
+    wrong = list(weights)
     if keys.tasks == "labelled":
         wrong += images.problems(config)
     wrong += complaints(lambda: mixed.settings(keys.mix), lambda: unlabelled.settings(config))
@@ -198,4 +205,4 @@ def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
     return {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
 
-STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size)
+STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size, starts_training=True)

@@ -1,0 +1,59 @@
+"""A thing made ready once: no query computes its supports again, and its answers are those of the head alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from fss import backbones, heads
+from fss.backbones.extractor import Extractor
+from fss.grid import cells, enlarge
+from fss.segmenter import Segmenter
+from fss.training.bank import stack, stack_shots
+from tests.fss.conftest import noise_image
+
+SHOWN = [noise_image(place, (40 + place, 50)) for place in range(5)]
+DRAWN = [np.pad(np.ones((20, 30 + place), np.uint8), ((10, 20), (4, 6))) for place in range(5)]
+QUERIES = [noise_image(10 + place, (30 + 2 * place, 45)) for place in range(20)]
+
+
+@pytest.fixture
+def segmenter() -> Segmenter:
+    extractor = Extractor(backbones.build("small", seed=1), size=64)
+    network = extractor.backbone
+    return Segmenter(heads.build("smoothed", {}, network.channels, corners=network.corners).eval(), extractor, {})
+
+
+def test_twenty_queries_and_five_supports_are_25_images_for_the_backbone(segmenter):
+    seen = []
+    segmenter.extractor.backbone.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    thing = segmenter.prepare(SHOWN, DRAWN)
+    assert sum(seen) == 5
+    assert len(list(thing.stream(QUERIES))) == 20
+    assert sum(seen) == 25
+
+
+def test_the_answers_are_the_heads(segmenter):
+    """Of features of queries and supports together, as training sees them."""
+    features = list(segmenter.extractor.stream([QUERIES[3], *SHOWN]))
+    device, corners = torch.device("cpu"), segmenter.extractor.backbone.corners
+    masks = torch.stack([cells(mask, features[0]["high"].shape[-1], corners) for mask in DRAWN])[None]
+    with torch.inference_mode():
+        logits = segmenter.head(stack(features[:1], device), stack_shots([features[1:]], device), masks)
+    expected = enlarge(logits, QUERIES[3].size[::-1], corners).softmax(dim=1)[0, 1].numpy()
+    answers = list(segmenter.prepare(SHOWN, DRAWN).stream(QUERIES))
+    np.testing.assert_array_equal(answers[3].probabilities, expected)
+    assert [answer.probabilities.shape for answer in answers] == [query.size[::-1] for query in QUERIES]
+
+
+def test_one_after_the_other_is_the_same_as_one_alone(segmenter):
+    thing = segmenter.prepare(SHOWN, DRAWN)
+    for query, answer in zip(QUERIES, thing.stream(QUERIES), strict=True):
+        np.testing.assert_array_equal(answer.probabilities, segmenter.probabilities(query, SHOWN, DRAWN))
+        np.testing.assert_array_equal(answer.mask(0.4), thing.segment(query, 0.4))
+
+
+def test_images_are_read_when_they_are_asked_for(segmenter):
+    answers = segmenter.prepare(SHOWN, DRAWN).stream([QUERIES[0], "absent.jpg"])
+    next(answers)
+    with pytest.raises(ValueError, match=r"expected an image at absent\.jpg, there is no such file"):
+        next(answers)
