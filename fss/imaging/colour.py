@@ -51,7 +51,7 @@ def to_srgb(image: Image.Image, reading: Reading = NO_READING) -> Image.Image:
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        seen = rgba.getextrema()[3] != (0, 0)
+        seen = rgba.getchannel("A").getextrema() != (0, 0)
         image = (Image.alpha_composite(white, rgba) if seen else rgba).convert("RGB")
     elif image.mode not in ("RGB", "CMYK", "L"):
         image = image.convert("RGB")
