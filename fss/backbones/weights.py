@@ -29,6 +29,7 @@ _LEFT_OUT = re.compile(
 )
 #: Old checkpoints lack these counters of BatchNorm, and frozen networks do not use them.
 _COUNTER = "num_batches_tracked"
+_SPOILT = "the training that made them went wrong, or the file is damaged: take another checkpoint"
 _SCALE = re.compile(r"_(scale\w*|zero_point)$")
 
 
@@ -135,8 +136,8 @@ def under_prefix(wanted: State, state: State, source: str) -> dict[str, torch.Te
 def checked(name: str, wanted: State, state: State, source: str) -> dict[str, torch.Tensor]:
     """The tensors `state` for a network `name` that has the tensors `wanted`; floats become float32.
 
-    Raises ValueError for another shape, and where `wanted` has floats, for integers, floats of one byte, and values
-    that are not finite.
+    Raises ValueError for another shape, and where `wanted` has floats, for integers, floats of one byte, values that
+    are not finite, negative variances, and weights that all hold one number.
     """
     _refuse_shapes(name, wanted, state, source)
     floats = {key: tensor for key, tensor in state.items() if key in wanted and wanted[key].is_floating_point()}
@@ -148,11 +149,13 @@ def checked(name: str, wanted: State, state: State, source: str) -> dict[str, to
         )
     whole = {key: tensor.float() for key, tensor in floats.items()}
     wild = [key for key, tensor in whole.items() if not tensor.isfinite().all()]
-    if wild:
-        raise ValueError(
-            f"{source}: {len(wild)} tensors hold values that are not finite as float32: {_first(wild)}; the training"
-            " that made them went wrong, or the file is damaged: take another checkpoint"
-        )
+    below = [key for key, tensor in whole.items() if key.endswith("running_var") and (tensor < 0).any()]
+    large = [tensor for tensor in whole.values() if tensor.ndim > 1]
+    for wrong, what in ((wild, "values that are not finite as float32"), (below, "variances below 0")):
+        if wrong:
+            raise ValueError(f"{source}: {len(wrong)} tensors hold {what}: {_first(wrong)}; {_SPOILT}")
+    if large and all(tensor.min() == tensor.max() for tensor in large):
+        raise ValueError(f"{source}: each of its weights holds one number everywhere; {_SPOILT}")
     return {**state, **whole}
 
 

@@ -215,6 +215,15 @@ def test_weights_that_are_not_finite_as_float32_are_refused_by_name(tmp_path, sm
         backbones.build("small", saved(tmp_path, small_state | {key: bad}))
 
 
+def test_variances_below_zero_and_weights_without_content_are_refused(tmp_path, small_state):
+    key = next(key for key in small_state if key.endswith("running_var"))
+    with pytest.raises(ValueError, match=f"1 tensors hold variances below 0: {key}; the training that made them"):
+        backbones.build("small", saved(tmp_path, small_state | {key: -small_state[key]}))
+    empty = {key: torch.zeros_like(tensor) for key, tensor in small_state.items()}
+    with pytest.raises(ValueError, match="each of its weights holds one number everywhere; the training"):
+        backbones.build("small", saved(tmp_path, empty))
+
+
 def test_what_is_not_used_may_be_anything(tmp_path, small_state):
     path = saved(tmp_path, small_state | {"fc.weight": torch.tensor([float("nan")])})
     assert_loaded(backbones.build("small", path), small_state)
