@@ -8,7 +8,7 @@ from cluster.engine.stage import Stage
 
 
 def _found() -> dict[str, Stage]:
-    folders = (found.name for found in pkgutil.iter_modules(cluster.__path__) if found.ispkg)
+    folders = (module.name for module in pkgutil.iter_modules(cluster.__path__) if module.ispkg)
     names = [name for name in folders if importlib.util.find_spec(f"cluster.{name}.stage") and name != "engine"]
     return {name: importlib.import_module(f"cluster.{name}.stage").STAGE for name in names}
 

@@ -23,12 +23,17 @@ def cells(mask: np.ndarray, size: int, corners: bool) -> torch.Tensor:
 
     Void pixels are in neither share, so what is weighted by the shares never counts them.
     """
-    shares = torch.from_numpy(np.stack([mask == 0, mask == 1])).float()
+    return cells_of(torch.from_numpy(mask)[None], size, corners)[0]
+
+
+def cells_of(masks: torch.Tensor, size: int, corners: bool) -> torch.Tensor:
+    """The same of (N, H, W) masks: (N, 2, size, size)."""
+    shares = torch.stack([masks == 0, masks == 1], dim=1).float()
     if not corners:
         return F.adaptive_avg_pool2d(shares, size)
     side = (size - 1) * _FINE + 1
-    fine = F.interpolate(shares[None], size=(side, side), mode="nearest-exact")
-    return F.avg_pool2d(fine, _FINE + 1, _FINE, _FINE // 2, count_include_pad=False)[0]
+    fine = F.interpolate(shares, size=(side, side), mode="nearest-exact")
+    return F.avg_pool2d(fine, _FINE + 1, _FINE, _FINE // 2, count_include_pad=False)
 
 
 def enlarge(values: torch.Tensor, size: tuple[int, int], corners: bool) -> torch.Tensor:
@@ -51,10 +56,10 @@ def enlarge_labels(labels: np.ndarray, size: tuple[int, int], corners: bool) -> 
     corner = (four == low)[:, :, left]
     upper, lower = (corner[i] * (1 - across) + corner[i + 1] * across for i in (0, 2))
     share = upper[top] + (lower - upper)[top] * down[:, None]
-    found = np.where(share >= 0.5 - _TIE, low[top][:, left], high[top][:, left])
+    enlarged = np.where(share >= 0.5 - _TIE, low[top][:, left], high[top][:, left])
     rows, columns = np.nonzero(((four != low) & (four != high)).any(axis=0)[top][:, left])
-    found[rows, columns] = _strongest(four[:, top[rows], left[columns]], down[rows], across[columns])
-    return found
+    enlarged[rows, columns] = _strongest(four[:, top[rows], left[columns]], down[rows], across[columns])
+    return enlarged
 
 
 def _strongest(four: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:

@@ -37,8 +37,8 @@ class Rule:
 
 def one_of(*values: Any, names: Callable[[], tuple[Any, ...]] | None = None) -> Rule:
     """One of `values`, or of those that `names` finds when it is asked."""
-    found = names or (lambda: values)
-    return Rule(lambda value: value in found(), lambda: f"one of {', '.join(map(str, found()))}", found)
+    allowed = names or (lambda: values)
+    return Rule(lambda value: value in allowed(), lambda: f"one of {', '.join(map(str, allowed()))}", allowed)
 
 
 def ranged(words: str, holds: Callable[[Any], bool]) -> Rule:
@@ -85,9 +85,9 @@ def key(
 
 def problems(keys: Any) -> list[str]:
     """Everything that is wrong with an instance, as `key: expected A, got B`, keys of dataclasses below included."""
-    found = [problem for field in dataclasses.fields(keys) for problem in _of_field(keys, field)]
+    wrong = [problem for field in dataclasses.fields(keys) for problem in _of_field(keys, field)]
     own = getattr(keys, "problems", None)
-    return found + (own() if own else [])
+    return wrong + (own() if own else [])
 
 
 def _of_field(keys: Any, field: dataclasses.Field[Any]) -> Iterator[str]:
@@ -112,20 +112,20 @@ def nearest(value: Any, known: tuple[Any, ...]) -> str:
 def missing(keys: Any, prefix: str = "") -> list[str]:
     """Every path that is to be read and is not there, keys of dataclasses below included; URLs are not looked for.
 
-    Nor are patterns. `prefix` stands before the names of keys in what is told.
+    Nor are patterns, nor models of MLflow's registry. `prefix` stands before the names of keys in what is told.
     """
-    found = []
+    lines = []
     for field in dataclasses.fields(keys):
         name, value = f"{prefix}{field.name}", getattr(keys, field.name)
         if dataclasses.is_dataclass(value):
-            found += missing(value, f"{name}.")
+            lines += missing(value, f"{name}.")
         elif words := field.metadata.get("path"):
             paths = value if isinstance(value, list | dict) else [value]
             lost = [path for path in paths if path and path not in _words(words) and _lost(path)]
-            found += [
+            lines += [
                 f"{name}: expected a file or a folder, there is no {path}; {_remedy(name, path)}" for path in lost
             ]
-    return found
+    return lines
 
 
 def _remedy(name: str, path: str) -> str:
@@ -137,7 +137,8 @@ def _words(path: bool | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _lost(path: str) -> bool:
-    return "://" not in path and not any(mark in path for mark in "*?[{") and not os.path.exists(path)
+    elsewhere = "://" in path or path.startswith("models:/")
+    return not (elsewhere or any(mark in path for mark in "*?[{") or os.path.exists(path))
 
 
 class Idle(NamedTuple):

@@ -4,8 +4,9 @@
     thing = segmenter.prepare(supports=[image], masks=[mask])
     masks = [answer.mask() for answer in thing.stream(queries)]
 
-The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head) and `backbone.safetensors`;
-it needs nothing of the run that made it.
+The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head), `backbone.safetensors` and
+README.md, the model's card, and what makes it a model of MLflow (`fss.pyfunc`); it needs nothing of the run that made
+it.
 """
 
 from __future__ import annotations
@@ -23,15 +24,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, heads, seals, shards
+from fss import backbones, card, heads, pyfunc, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture
 from fss.presence import Presence
 from fss.thing import Thing
 
+#: Of model.json. It grows when an older reader would misread what is written; facts and other additions leave it. A
+#: model of an older format is read down to `_OLDEST`, and refused by its number below it.
 FORMAT = 2
+_OLDEST = 2
 _FILES = ("model.safetensors", "backbone.safetensors")
+#: What `export` makes, in this order; a model is run by the weights and model.json.
+FILES = (*_FILES, card.NAME, *pyfunc.FILES, "model.json")
 _BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
@@ -42,7 +48,7 @@ def export(
     facts: Mapping[str, Any],
     presence: Presence | None = None,
 ) -> dict[str, bytes]:
-    """The files of an exported model, by name; `model.json` is last and vouches for the others.
+    """The files of an exported model, by name; `model.json` is last and vouches for the weights.
 
     Args:
         head: with its final weights.
@@ -69,7 +75,8 @@ def export(
         "presence": None if presence is None else presence.about,
     }
     sealed = seals.sealed(about)
-    return files | {"model.json": (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()}
+    written = (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()
+    return files | {card.NAME: card.text(about).encode()} | pyfunc.files() | {"model.json": written}
 
 
 def weights_bytes(module: nn.Module, tuned: Mapping[str, torch.Tensor] | None = None) -> bytes:
@@ -204,8 +211,11 @@ def read_about(folder: Path) -> dict[str, Any]:
     about = seals.unsealed(data)
     if about is None:
         raise ValueError(f"{path}: expected a sealed model.json, got {_unsealed(data)}; export the model again")
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {about.get('format')!r}; export it with this version")
+    found = about.get("format")
+    if not isinstance(found, int) or not _OLDEST <= found <= FORMAT:
+        newer = isinstance(found, int) and found > FORMAT
+        remedy = "install a newer version of this library" if newer else "export the model again"
+        raise ValueError(f"{path}: expected format {FORMAT}, got {found!r}; {remedy}")
     return about
 
 

@@ -75,7 +75,7 @@ class Thing:
                 "expected a support mask that shows the thing, got only background and void; paint it with 1"
             )
         device, corners = extractor.device, extractor.backbone.corners
-        features = list(extractor.stream([image for image, _ in shown]))
+        features = list(extractor.stream([image for image, _ in shown], head.sees_colour))
         side = features[0]["high"].shape[-1]
         masks = torch.stack([cells(mask, side, corners) for _, mask in shown])[None].to(device)
         shots = stack_shots([features], device)
@@ -127,7 +127,7 @@ class Thing:
     def _answered(self, images: Sequence[Image.Image]) -> tuple[torch.Tensor, Sequence[float | None]]:
         """(B, 2, h, w) float32 logits of the cells of B images, and the chances that they hold the thing."""
         number, corners = len(images), self.extractor.backbone.corners
-        found = stack(list(self.extractor.stream(images)), self.extractor.device)
+        found = stack(list(self.extractor.stream(images, self.head.sees_colour)), self.extractor.device)
         supports = {name: values.expand(number, *values.shape[1:]) for name, values in self.supports.items()}
         query = self.head.focus(self.head.embed(found))
         logits = self.head.match(query, supports, self.masks.expand(number, *self.masks.shape[1:]))

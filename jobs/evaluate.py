@@ -3,10 +3,12 @@ r"""Measure a model on few-shot episodes, beside the training-free read-out of i
     python -m jobs.evaluate model=prototype backbone=mobilenet_v2 backbone.weights=FILE dataset=pascal5i \
         dataset.root=DIR dataset.list=FILE fold=0 shots=1 episodes=200 seed=0 save_predictions=true out=DIR
     python -m jobs.evaluate model=FOLDER dataset.root=DIR          # an exported model
+    python -m jobs.evaluate model=models:/NAME/1 dataset.root=DIR  # one of MLflow's registry
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,12 +55,23 @@ def evaluate(config: Config) -> None:
     from cluster.stages import STAGES
 
     out = own_folder(config.out, "out", _FIRST) if config.out else None
-    with Run(config, STAGES) as current:
+    with Run(_here(config), STAGES) as current:
         manifest = current.ensure("evaluate")
         print(results_table(measured.results(publish.read_json(manifest.path("metrics.json")))))
         if out:
             copy_results(manifest, out)
         print(f"evaluate: {config.out or manifest.folder}")
+
+
+def _here(config: Config) -> Config:
+    """The same with the folder of a model that MLflow's registry has, below root, where all workers find it."""
+    from cluster.engine.places import writable
+    from cluster.serving import registry
+
+    if not (config.model.path or "").startswith("models:"):
+        return config
+    folder = registry.folder(str(config.model.path), writable(config.root, "root") / "registered")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(folder)))
 
 
 def copy_results(manifest: Manifest, out: Path) -> None:

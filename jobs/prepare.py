@@ -5,8 +5,8 @@
     python -m jobs.prepare dataset=fss1000 dataset.root=FSS-1000 dataset.list=FILE
 
 coco20i gets annotations/val2014/NAME.png from annotations/instances_val2014.json, pascal5i gets SegmentationClassAug
-from VOC's masks and SBD's .mat files. They are written below dataset.root, or below `out`, which is a root then. Run it
-again after an interruption: masks that are there and whole are kept.
+from VOC's masks and SBD's .mat files. They are written below dataset.root, or below `out`, which is a root then: new,
+empty, or made of the same root before. After an interruption run it again: whole masks are kept.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def prepare(config: Config) -> None:
         ValueError: if something is missing, or images cannot be used; the others are counted first.
     """
     from cluster.evaluate import counts
-    from cluster.prepare.prepare import build
+    from cluster.prepare.prepare import build, place
     from fss.datasets import open_dataset
 
     chosen = config.dataset
     assert chosen.root is not None
     root = Path(chosen.root)
-    out = Path(config.out) if config.out and Path(config.out).resolve() != root.resolve() else root
+    out = place(chosen, root, config.out)
     workers = config.cluster.workers or len(os.sched_getaffinity(0))
     for line in build(chosen, root, out, workers):
         print(line, flush=True)

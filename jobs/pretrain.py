@@ -17,6 +17,7 @@ KEYS = (
     "pretrain.size",
     "cluster.train_workers",
     "cluster.cpus_per_train_worker",
+    "cluster.train_gpus",
 )
 
 if __name__ == "__main__":

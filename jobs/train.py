@@ -21,6 +21,7 @@ KEYS = (
     "train.init_from",
     "cluster.train_workers",
     "cluster.cpus_per_train_worker",
+    "cluster.train_gpus",
 )
 
 if __name__ == "__main__":

@@ -129,11 +129,8 @@ def _head(config: Config) -> list[str]:
         return []
     options, wrong = heads.read_options(name, config.model.options)
     learned = options if isinstance(options, LearnedOptions) else LearnedOptions()
-    if train.compile and heads.kind(name).inner_gradient:
-        wrong.append(
-            f"train.compile: expected false with model={name}, which takes a gradient inside of its forward pass, got "
-            "true; set train.compile=false"
-        )
+    if train.compile and (reason := heads.kind(name).no_graph):
+        wrong.append(f"train.compile: expected false with model={name}, which {reason}, got true; set it to false")
     if train.unlabelled > 0 and not learned.learns_single_images:
         wrong.append(
             f"train.unlabelled: expected 0 with model={name} as its options are, which learns nothing of single "

@@ -21,6 +21,7 @@ class ModelConfig:
     name: str = key("umtfss", one_of(names=_names))
     """A head of `fss.heads`, or `trained` = an exported model."""
     path: str | None = key(None, when={"name": ("trained",)}, path=True)
-    """Folder of an exported model; `model=PATH` on the command line sets both."""
+    """Folder of an exported model, or models:/NAME/VERSION of MLflow's registry, which `jobs.evaluate` takes;
+    `model=PATH` on the command line sets both."""
     options: dict[str, Any] = key({})
     """The head's own arguments; presets in conf/model show them."""

@@ -102,9 +102,9 @@ def problems(config: Config) -> list[str]:
     """Whether the data set is there, has the fold, and masks that show something."""
     if renders(config):
         return _fold(config, _SCENE_FOLDS)
-    found = complaints(lambda: given(config))
-    if found:
-        return found
+    wrong = complaints(lambda: given(config))
+    if wrong:
+        return wrong
     dataset = given(config)
     return [*_fold(config, len(dataset.folds)), *complaints(lambda: _show_something(dataset, str(config.dataset.root)))]
 

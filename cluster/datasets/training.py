@@ -108,9 +108,9 @@ def settings(config: Config) -> TrainingSettings:
     if renders(config):
         listed = _content(config.train.images)
     else:
-        found = given(config)
-        dataset, classes = found.open()
-        sizes = [(name, *(path.stat().st_size for path in _files(dataset, name))) for name in found.used()]
+        source = given(config)
+        dataset, classes = source.open()
+        sizes = [(name, *(path.stat().st_size for path in _files(dataset, name))) for name in source.used()]
         digest = shards.sha256(shards.dumps(sizes))
     return TrainingSettings(
         dataset=config.dataset.name,
@@ -162,8 +162,8 @@ def problems(config: Config) -> Sequence[str]:
 
 
 def _files(dataset: Dataset, name: str) -> list[Path]:
-    found = [dataset.path(name), *([dataset.mask_path(name)] if dataset.mask_path else [])]
-    missing = next((path for path in found if not path.is_file()), None)
+    paths = [dataset.path(name), *([dataset.mask_path(name)] if dataset.mask_path else [])]
+    missing = next((path for path in paths if not path.is_file()), None)
     if missing:
         raise ValueError(f"{name}: expected {missing}, it is not there; check dataset.root and train.images")
-    return found
+    return paths

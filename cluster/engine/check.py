@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from cluster.config import ClusterConfig, Config
+from cluster.engine import room
+from cluster.engine.seen import Mark
 
 Look = Callable[[Config], Sequence[str]]
 
@@ -18,19 +19,41 @@ def on_a_cluster(config: ClusterConfig) -> bool:
 
 
 def problems(config: Config, looks: Sequence[Look]) -> list[str]:
-    """What is wrong with where the run writes, with the workers that it asks for, and with what `looks` look at."""
-    found = [*_root(config), *workers(config.cluster)]
+    """What is wrong with where the run writes, and with what `looks` look at."""
+    wrong = _root(config)
     for look in looks:
-        found += look(config)
-    return list(dict.fromkeys(found))
+        wrong += look(config)
+    return list(dict.fromkeys(wrong))
+
+
+def on_machines(config: Config, looks: Sequence[Look], training: bool) -> list[str]:
+    """All that is wrong on a cluster; `looks` are left out where no machine is there to look, and none may come."""
+    wrong = machines(config.cluster, training)
+    if wrong and not room.room(config.cluster).fits({"CPU": 1.0}):
+        return wrong
+    return [*wrong, *remotely(config, looks)]
 
 
 def remotely(config: Config, looks: Sequence[Look]) -> list[str]:
-    """`problems` as a worker sees them."""
+    """`problems` as a worker sees them; the first machine may have to come for it."""
     import ray
 
-    found: list[str] = ray.get(ray.remote(num_cpus=1)(problems).remote(config, looks))
-    return found
+    asked = ray.remote(num_cpus=1)(problems).remote(config, looks)
+    wrong: list[str] = ray.get(list(room.awaited([asked], lambda: "a CPU, to look at what workers will need")))[0]
+    return wrong
+
+
+def unseen(mark: Mark) -> list[str]:
+    """The machines that do not see what the driver wrote; those that come later look before their first unit."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    look = ray.remote(num_cpus=0)(Mark.problem)
+    asked = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)).remote(mark)
+        for node in room.hosts()
+    ]
+    return sorted({problem for problem in ray.get(asked) if problem})
 
 
 def _root(config: Config) -> list[str]:
@@ -44,40 +67,15 @@ def _root(config: Config) -> list[str]:
     return []
 
 
-def workers(config: ClusterConfig) -> list[str]:
-    """Whether one worker of the shard stages fits the cluster; more than fit wait until others are done."""
-    each = {"CPU": float(config.cpus_per_worker), "GPU": float(config.gpus_per_worker)}
-    return _lacking(each, "a worker", "cluster.cpus_per_worker or cluster.gpus_per_worker")
+def machines(config: ClusterConfig, training: bool) -> list[str]:
+    """Whether a worker of the shard stages can ever fit the cluster, and all training workers together, if it trains.
 
-
-def training_workers(config: ClusterConfig) -> list[str]:
-    """Whether all training workers fit the cluster together: they only start at once."""
-    number = config.train_workers
-    every = {"CPU": float(number * config.cpus_per_train_worker), "GPU": float(number * (config.gpus_per_worker > 0))}
-    return _lacking(every, f"{number} training workers", "cluster.train_workers or cluster.cpus_per_train_worker")
-
-
-def _lacking(wanted: dict[str, float], what: str, keys: str) -> list[str]:
-    most = _most()
-    lacking = {name: number for name, number in wanted.items() if number > most.get(name, 0.0)}
-    if not lacking:
-        return []
-    asked = " and ".join(f"{number:g} {name}s" for name, number in lacking.items())
-    there = " and ".join(f"{most.get(name, 0.0):g}" for name in lacking)
-    return [f"cluster: expected room for {what}, which takes {asked}, got {there} at most; lower {keys}"]
-
-
-def _most() -> dict[str, float]:
-    """CPUs and GPUs that there can ever be: the autoscaler's limits, what is there, or what Ray would find here."""
-    import ray
-
-    if ray.is_initialized():
-        limits: dict[str, Any] = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-        there = ray.cluster_resources()
-        return {name: max(float(limits.get(name, 0)), float(there.get(name, 0))) for name in ("CPU", "GPU")}
-    from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
-    from ray._private.utils import get_num_cpus
-
-    gpus = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
-    shown = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
-    return {"CPU": float(get_num_cpus()), "GPU": float(gpus if shown is None else min(gpus, len(shown)))}
+    The other workers of the shard stages may wait until there is room; training only starts with all of its own.
+    """
+    there = room.room(config)
+    wrong = room.lacking(1, room.worker(config), "worker", "cluster.cpus_per_worker or cluster.gpus_per_worker", there)
+    if training:
+        keys = "cluster.train_workers, cluster.cpus_per_train_worker or cluster.train_gpus"
+        each = room.training_worker(config)
+        wrong += room.lacking(config.train_workers, each, "training workers", keys, there)
+    return wrong

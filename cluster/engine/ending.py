@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import psutil
 
-#: Ray's daemons on one machine, the loss of either of which Ray's library answers with pages of its own and an exit.
+#: Ray's daemons on one machine. Ray's library answers the loss of either with pages of its own, an exit, or silence.
 _DAEMONS = ("raylet", "gcs_server")
 #: Seconds between two looks at them; and how long a signal, which may end them too, has to be told first.
 _EVERY, _SIGNALS_FIRST = 0.3, 0.5
@@ -38,8 +38,15 @@ def announce(line: str) -> bool:
     return True
 
 
+def ends() -> bool:
+    """Whether it was said why the command ends: what would only close processes need not be done any more."""
+    return _said.locked()
+
+
 def end(status: int) -> NoReturn:
     """End without what libraries do at exit, for one that was cut off may hang or abort there; all children too."""
+    with contextlib.suppress(psutil.Error):
+        _family.extend(psutil.Process().children(recursive=True))
     for one in _family:
         with contextlib.suppress(psutil.Error):
             one.kill()
@@ -47,17 +54,26 @@ def end(status: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """End the command with one line and status 1 if a daemon of the Ray that it has started dies in this block."""
+def watched(node: str) -> Iterator[None]:
+    """End the command with one line and status 1 if a daemon of the Ray node `node`, of this machine, dies meanwhile.
+
+    `node` is the node's id, whoever has started it; its daemons have that among their arguments.
+    """
     over = threading.Event()
-    daemons = {child.name(): child for child in psutil.Process().children() if child.name() in _DAEMONS}
-    thread = threading.Thread(target=_watch, args=(daemons, over), name="ray-watch", daemon=True)
+    thread = threading.Thread(target=_watch, args=(_daemons(node), over), name="ray-watch", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
+
+
+def _daemons(node: str) -> dict[str, psutil.Process]:
+    said = {f"--node_id={node}", f"--node-id={node}"}
+    listed = psutil.process_iter(["name", "cmdline"])
+    here = [one for one in listed if one.info["name"] in _DAEMONS and said & {*(one.info["cmdline"] or ())}]
+    return {one.info["name"]: one for one in here}
 
 
 def _watch(daemons: Mapping[str, psutil.Process], over: threading.Event) -> None:

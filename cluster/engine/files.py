@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +46,10 @@ class DamagedFileError(ValueError):
 
     def __init__(self, folder: Path, file: File, size: int, got: str):
         self.folder, self.file, self.size, self.got = folder, file, size, got
-        found = f"{size} bytes with {got[:12]}" if size >= 0 else "no file"
+        seen = f"{size} bytes with {got[:12]}" if size >= 0 else "no file"
         super().__init__(
             f"{folder / file.path} is damaged: expected {file.bytes} bytes with sha256 {file.sha256[:12]}, "
-            f"got {found}; delete it and run its stage again"
+            f"got {seen}; delete it and run its stage again"
         )
 
     @property
@@ -135,9 +135,10 @@ def damaged_in(error: object) -> Iterator[DamagedFileError]:
         todo += failures.values() if isinstance(failures, dict) else ()
 
 
-def listing(folder: Path, pattern: str) -> str:
-    """A hash over names and sizes of the files of a user's folder, at any depth: one that is replaced by another of
-    exactly the same size goes unnoticed.
+def listing(folder: Path, extensions: Collection[str]) -> str:
+    """A hash over names and sizes of the files of a user's folder, at any depth, with these extensions in any case: one
+    that is replaced by another of exactly the same size goes unnoticed.
     """
-    found = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob(pattern))
-    return shards.sha256(shards.dumps(found))
+    below = (path for path in folder.rglob("*") if path.suffix.lower() in extensions)
+    sizes = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in below)
+    return shards.sha256(shards.dumps(sizes))

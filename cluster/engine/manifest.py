@@ -39,10 +39,10 @@ class Manifest:
         Raises:
             ValueError: if there are none.
         """
-        found = [file for file in self.files if file.path.endswith(suffix)]
-        if not found:
+        files = [file for file in self.files if file.path.endswith(suffix)]
+        if not files:
             raise ValueError(f"expected files *{suffix} in the {self.stage} stage, {self.folder} has none")
-        return found
+        return files
 
     def path(self, suffix: str) -> Path:
         """The path of the only file whose name ends in `suffix`, whose bytes are checked first.

@@ -33,8 +33,8 @@ _LIBRARIES = (
 
 def origin(module: str) -> dict[str, Any]:
     """What would make a stage now whose work is in `module`: words by name, as a manifest has them."""
-    found = {"code": code(module), "python": platform.python_version(), **_versions(), "processor": _processor()}
-    return found | ({"commit": commit} if (commit := _commit()) else {})
+    words = {"code": code(module), "python": platform.python_version(), **_versions(), "processor": _processor()}
+    return words | ({"commit": commit} if (commit := _commit()) else {})
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -54,16 +54,16 @@ def code(module: str) -> str:
 
 def _needed(module: str) -> dict[str, Path]:
     """The sources that `module` needs, by the names of their modules; none for a module that is not of this project."""
-    found: dict[str, Path] = {}
+    sources: dict[str, Path] = {}
     todo = [module]
     while todo:
         name = todo.pop()
         path = _source(name)
-        if path is None or name in found:
+        if path is None or name in sources:
             continue
-        found[name] = path
+        sources[name] = path
         todo += [one for one in _imports(name, path) if one.startswith(_OURS) and not one.startswith(_APART)]
-    return found
+    return sources
 
 
 def _source(module: str) -> Path | None:
@@ -92,13 +92,13 @@ def _named(tree: ast.Module) -> Iterator[str]:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # of FAISS there is one of two
             continue
-    return found
+    return versions
 
 
 @functools.cache

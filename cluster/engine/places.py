@@ -24,13 +24,13 @@ def writable(path: str, key: str) -> Path:
             f"{key}: expected an absolute path inside of a Ray job, got {path!r}, which lies in Ray's copy of the code "
             f"and goes with it; set {key}=/PATH/ON/SHARED/STORAGE"
         )
-    found = Path(path).resolve()
-    for place in _mount_points(found):
+    target = Path(path).resolve()
+    for place in _mount_points(target):
         if not place.is_dir() or not (os.path.ismount(place) or any(place.iterdir())):
             raise ValueError(
-                f"{key}: {place} is not mounted, so {found} would be another place; mount it, or set {key}="
+                f"{key}: {place} is not mounted, so {target} would be another place; mount it, or set {key}="
             )
-    return found
+    return target
 
 
 def _mount_points(path: Path) -> Iterator[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import logging
@@ -16,9 +15,10 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from cluster.config import ClusterConfig
-from cluster.engine.files import damaged_in
-from cluster.tracking import redact
-from fss.threads import one_for_sums
+from cluster.engine import room
+from cluster.engine.ending import ends
+from cluster.engine.seen import Mark
+from cluster.engine.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -44,54 +44,31 @@ class Failure:
     error: BaseException | None = dataclasses.field(default=None, compare=False)
 
 
-class _Worker:
-    """Stays alive between stages, so that backbones and features which a function caches are reused."""
-
-    def __init__(self, threads: int):
-        redact.install()
-        one_for_sums()
-        with contextlib.suppress(ImportError):
-            import faiss
-
-            faiss.omp_set_num_threads(threads)  # its labels are the same for any number, see fss.clustering.assign
-
-    def run(self, function: Callable[[Any], Any], unit: Any) -> Any:
-        try:
-            return function(unit)
-        except Exception as error:
-            if damaged := next(damaged_in(error), None):
-                raise damaged from None  # what caused an error does not cross processes, only the error itself does
-            raise
-
-
 class Pool:
-    """`size` Ray actors, each with the CPUs and GPUs of the configuration. A context manager that ends them.
+    """`size` workers at most, each with the CPUs and GPUs of the configuration. A context manager that ends them.
 
-    A killed worker or node is replaced by Ray and its unit runs again, so functions must publish atomically and be
-    idempotent; they may keep module-level caches.
+    They are asked for when there is a unit for each, and begin as they come: machines may be added while a map runs. A
+    killed worker or node is replaced by Ray and its unit runs again, so functions must publish atomically and be
+    idempotent; they may keep module-level caches. Every worker must see `mark`, if one is given.
     """
 
-    def __init__(self, config: ClusterConfig):
-        fitting = _fitting(config)
-        self.size = config.workers or fitting
-        if self.size > fitting:
-            logger.warning(
-                "cluster.workers=%d, but only %d fit the cluster now: their units wait until it has grown; "
-                "lower cluster.workers if it does not grow",
-                self.size,
-                fitting,
-            )
-        remote = ray.remote(
-            num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_restarts=-1, max_task_retries=_RETRIES
-        )(_Worker)
-        self._actors: list[Any] = [remote.remote(config.cpus_per_worker) for _ in range(self.size)]
+    def __init__(self, config: ClusterConfig, mark: Mark | None = None):
+        there = room.room(config)
+        self.size = _size(config, there)
+        self._lends = there.grows or config.gpus_per_worker > 0
+        self._workers = Workers(config, self.size, _RETRIES, mark)
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for actor in self._actors:
-            ray.kill(actor)
+        if not ends():  # with the command, whose Ray may be gone
+            self._workers.end()
+
+    def rest(self) -> None:
+        """Between stages, end workers that hold GPUs, or machines that would go; they come again with the next unit."""
+        if self._lends:
+            self._workers.end()
 
     def map(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """Yield (position, result) as units finish, in no order; a unit that raised yields a `Failure`.
@@ -101,9 +78,14 @@ class Pool:
         nothing left to do take over what others still hold, if no unit has finished for a while: the others may be on a
         node that is gone and that nobody replaces. The first result counts.
         """
-        flights = _Flights(ray.put(function), enumerate(units))
+        feed = iter(enumerate(units))
+        first = list(itertools.islice(feed, self.size))
+        if not first:
+            return
+        self._workers.bring(len(first))
+        flights = _Flights(ray.put(function), itertools.chain(first, feed), self._workers)
         for most in (1, 2):  # one each first
-            for actor in self._actors:
+            for actor in self._workers.present:
                 flights.fill(actor, most)
         while flights.pending:
             flight, result = flights.next()
@@ -112,12 +94,14 @@ class Pool:
             if isinstance(result, _GONE) and flights.retried(flight):
                 continue
             others = flights.drop(flight.index)
-            yield flight.index, _failure(flight.index, result) if isinstance(result, _GONE) else result
+            if isinstance(result, _GONE):
+                result = _failure(flight.index, result, self._workers.host(flight.actor))
+            yield flight.index, result
             for actor in (flight.actor, *others):
                 flights.fill(actor)
 
     def on_each(self, function: Callable[[Any], Any], units: Sequence[Any]) -> list[Any]:
-        """Run unit i on worker i modulo the size, always the same one, and return the results in order."""
+        """Run unit i on worker i modulo `present`, always the same one, and return the results in order."""
         return list(self.each(function, units))
 
     def each(self, function: Callable[[Any], Any], units: Sequence[Any]) -> Iterator[Any]:
@@ -129,28 +113,41 @@ class Pool:
         Raises:
             ValueError: for a unit whose function raised, or whose worker died again and again.
         """
-        shared = ray.put(function)
+        if not units:
+            return
+        self._workers.bring(len(units))
+        self._workers.arrived()
+        actors, shared = tuple(self._workers.present), ray.put(function)
         pending: deque[ray.ObjectRef] = deque()
         for index in range(len(units)):
-            while len(pending) < 4 * self.size and index + len(pending) < len(units):
-                pending.append(self._place(shared, units, index + len(pending)))
-            yield self._awaited(pending.popleft(), shared, units, index)
+            while len(pending) < 4 * len(actors) and index + len(pending) < len(units):
+                ahead = index + len(pending)
+                pending.append(actors[ahead % len(actors)].run.remote(shared, units[ahead]))
+            yield self._awaited(pending.popleft(), actors[index % len(actors)], shared, units[index], index)
 
-    def _place(self, shared: Any, units: Sequence[Any], index: int) -> Any:
-        return self._actors[index % self.size].run.remote(shared, units[index])
+    def on_all(self, function: Callable[[Any], Any]) -> None:
+        """Run `function(None)` on each worker that is there."""
+        shared = ray.put(function)
+        ray.get([actor.run.remote(shared, None) for actor in self._workers.present])
 
-    def _awaited(self, reference: Any, shared: Any, units: Sequence[Any], index: int) -> Any:
+    @property
+    def present(self) -> int:
+        """The workers that are there; units that have a worker of their own move when it changes."""
+        return len(self._workers.present)
+
+    def _awaited(self, reference: Any, actor: Any, shared: Any, unit: Any, index: int) -> Any:
         """The result of a unit; where its worker died, all that was in flight there has failed, and it goes alone."""
         for left in range(_ROUNDS, -1, -1):
             while not ray.wait([reference], timeout=_QUIET)[0]:
-                _tell([f"part {index}"])
+                _tell([f"part {index} on {self._workers.host(actor)}"])
             result = _result(reference, index)
             if not (isinstance(result, _GONE) and left):
                 break
+            logger.warning("part %d: its worker died on %s; it is done again", index, self._workers.host(actor))
             time.sleep(_PAUSE)
-            reference = self._place(shared, units, index)
+            reference = actor.run.remote(shared, unit)
         if isinstance(result, _GONE):
-            result = _failure(index, result)
+            result = _failure(index, result, self._workers.host(actor))
         if isinstance(result, Failure):
             raise ValueError(result.message) from result.error
         return result
@@ -177,9 +174,9 @@ class _Flight:
 class _Flights:
     """What is in flight: by reference in `pending`; by actor in `_again` what an actor gets again, one at a time."""
 
-    def __init__(self, function: Any, feed: Iterator[tuple[int, Any]]):
+    def __init__(self, function: Any, feed: Iterator[tuple[int, Any]], workers: Workers):
         self.pending: dict[Any, _Flight] = {}
-        self._function, self._feed = function, feed
+        self._function, self._feed, self._workers = function, feed, workers
         self._again: defaultdict[Any, deque[_Flight]] = defaultdict(deque)
         self._idle: list[Any] = []
 
@@ -202,15 +199,18 @@ class _Flights:
         self.pending[flight.actor.run.remote(self._function, flight.unit)] = flight
 
     def next(self) -> tuple[_Flight | None, Any]:
-        """What has finished, and its result; None if nothing did for long, which is told or seen to."""
-        done, _ = ray.wait(list(self.pending), num_returns=1, timeout=_PATIENCE if self._idle else _QUIET)
-        if done:
+        """What has finished, and its result; None if a worker came, or nothing did for long, which is seen to."""
+        patience = _PATIENCE if self._idle else _QUIET
+        done, _ = ray.wait([*self._workers.coming, *self.pending], num_returns=1, timeout=patience)
+        if done and done[0] in self.pending:
             flight = self.pending.pop(done[0])
             return flight, _result(done[0], flight.index)
-        if self._idle:
+        for actor in self._workers.arrived():
+            self.fill(actor)
+        if not done and self._idle:
             self._take_over()
-        else:
-            _tell(sorted(flight.name for flight in self.pending.values()))
+        elif not done:
+            _tell(sorted(f"{flight.name} on {self._workers.host(flight.actor)}" for flight in self.pending.values()))
         return None, None
 
     def retried(self, flight: _Flight) -> bool:
@@ -223,7 +223,8 @@ class _Flights:
         if not held and deaths >= _ROUNDS:
             return False
         if not held:
-            logger.warning("unit %s: its worker died; the unit is done again", flight.name)
+            host = self._workers.host(flight.actor)
+            logger.warning("unit %s: its worker died on %s; the unit is done again", flight.name, host)
             self._again[flight.actor].append(dataclasses.replace(flight, deaths=deaths, company=False))
             time.sleep(_PAUSE)
         self.fill(flight.actor)
@@ -240,7 +241,10 @@ class _Flights:
         for flight in list(self.pending.values()):
             others = [actor for actor in self._idle if actor is not flight.actor]
             if held[flight.index] == 1 and others:
-                logger.warning("unit %s has been under way for long; another worker takes it over", flight.name)
+                host = self._workers.host(flight.actor)
+                logger.warning(
+                    "unit %s has been under way for long on %s; another worker has it too", flight.name, host
+                )
                 self._submit(dataclasses.replace(flight, actor=others[0], deaths=0, company=False))
 
 
@@ -260,25 +264,39 @@ def _result(reference: Any, index: int) -> Any:
         return error
 
 
-def _failure(index: int, error: Exception) -> Failure:
+def _failure(index: int, error: Exception, host: str) -> Failure:
     """Ray's text is a page long; what mostly kills workers is the machine's lack of memory, which it cannot see."""
     logger.debug("unit %d: %s", index, error)
     return Failure(
         index,
-        f"the worker died again and again ({type(error).__name__}), mostly of too little memory; lower cluster.workers "
-        "or see the machine's log (dmesg)",
+        f"the worker died again and again ({type(error).__name__}, first on {host}), mostly of too little memory; "
+        "lower cluster.workers or see the machine's log (dmesg)",
     )
 
 
-def _fitting(config: ClusterConfig) -> int:
-    resources = ray.cluster_resources()
-    fitting = int(resources.get("CPU", 1) // config.cpus_per_worker)
-    if config.gpus_per_worker:
-        fitting = min(fitting, int(resources.get("GPU", 0) // config.gpus_per_worker))
-    if fitting < 1:
+def _size(config: ClusterConfig, there: room.Room) -> int:
+    """How many workers a pool may have.
+
+    Raises:
+        ValueError: if there can never be one, or nobody knows how many there can be.
+    """
+    taken = room.worker(config)
+    keys = "cluster.cpus_per_worker or cluster.gpus_per_worker"
+    if problems := room.lacking(1, taken, "worker", keys, there):
+        raise ValueError(problems[0])
+    most = there.may_fit(taken)
+    fitting = there.fits(taken) if most is None else most
+    size = config.workers or fitting
+    if not size:
         raise ValueError(
-            f"expected a cluster with {config.cpus_per_worker} CPUs and {config.gpus_per_worker} GPUs free for one "
-            f"worker, got {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs; "
-            "lower cluster.cpus_per_worker or cluster.gpus_per_worker"
+            f"cluster.workers: expected a number, for no worker of {room.told(taken)} fits the cluster now and it does "
+            "not say how far it grows, got none; set cluster.workers=NUMBER"
         )
-    return fitting
+    if most is not None and size > most:
+        logger.warning(
+            "cluster.workers=%d, but at most %d fit the cluster: the others wait until it is larger; lower "
+            "cluster.workers if it never is",
+            size,
+            most,
+        )
+    return size

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cluster.config import Config, plain
-from cluster.engine import check, origin, places, publish, stage, stale
+from cluster.engine import check, origin, places, publish, seen, stage, stale
 from cluster.engine.files import DamagedFileError, damaged_in
 from cluster.engine.pool import Pool
+from cluster.engine.seen import Mark
 from cluster.engine.session import session
 from cluster.engine.settings import plain as as_json
 from cluster.engine.stage import Manifest, Stage, StageError
@@ -59,7 +60,8 @@ class Run:
     def pool(self) -> Pool:
         """The workers of the shard stages."""
         self.ray()
-        return self._pool_exit.enter_context(Pool(self.config.cluster))
+        mark = self._mark if check.on_a_cluster(self.config.cluster) else None
+        return self._pool_exit.enter_context(Pool(self.config.cluster, mark))
 
     @cached_property
     def _pool_exit(self) -> contextlib.ExitStack:
@@ -91,16 +93,22 @@ class Run:
         order = [name for name in self._gone_through(names) if name not in self._checked]
         if not order:
             return
-        looks = [self._stages[name].check for name in order]
-        if check.on_a_cluster(self.config.cluster):
-            self.ray()
-            problems = check.remotely(self.config, looks)
-        else:
-            problems = check.problems(self.config, looks)
-        if problems:
+        if problems := self._problems([self._stages[name] for name in order]):
             told = ["this cannot work, nothing was started:", *problems] if len(problems) > 1 else problems
             raise ValueError("\n  ".join(told))
         self._checked |= {*order}
+
+    def _problems(self, stages: Sequence[Stage[Any, Any]]) -> list[str]:
+        config, looks, training = self.config, [one.check for one in stages], any(one.starts_training for one in stages)
+        if not check.on_a_cluster(config.cluster):
+            return [*check.machines(config.cluster, training), *check.problems(config, looks)]
+        self.ray()
+        return check.on_machines(config, looks, training) or check.unseen(self._mark)
+
+    @cached_property
+    def _mark(self) -> Mark:
+        """What every machine of a cluster must see in the run's folder."""
+        return self._exit.enter_context(seen.left(self.folder))
 
     def _gone_through(self, names: Iterable[str]) -> list[str]:
         return list(dict.fromkeys(above for name in names for above in self.order(name)))
@@ -198,6 +206,8 @@ class Run:
             with contextlib.suppress(InUseError):  # by a worker on a node that does not answer any more
                 self.journal(one.name).end("FAILED")
             raise
+        if "pool" in self.__dict__:
+            self.pool.rest()
         with self.journal(one.name) as journal:
             journal.metrics({f"{one.name}/seconds": self.seconds(manifest)})
             journal.metrics({f"{one.name}/{key}": float(value) for key, value in manifest.counts.items()})
@@ -210,7 +220,7 @@ class Run:
             try:
                 return stage.execute(one, self.work(one.name), settings, inputs)
             except Exception as error:
-                damaged = {found.path: found for found in damaged_in(error)}
+                damaged = {damage.path: damage for damage in damaged_in(error)}
                 if not damaged:
                     raise
                 again = self._doubt(damaged, error)
@@ -227,26 +237,26 @@ class Run:
         A stage redoes the units whose files are not there; its work goes on with what it has already done.
         """
         stages = {}
-        for path, found in damaged.items():
+        for path, damage in damaged.items():
             if path in self._doubted:
-                raise StageError(f"{found}; it was made again once already: check the disk and the memory") from error
-            if found.folder.parent.parent != self.folder or found.folder.parent.name not in self._stages:
+                raise StageError(f"{damage}; it was made again once already: check the disk and the memory") from error
+            if damage.folder.parent.parent != self.folder or damage.folder.parent.name not in self._stages:
                 raise error
             self._doubted.add(path)
-            stages[found.folder.parent.name] = True
-            if found.still():
-                logger.warning("%s; deleted, its stage makes it again", found)
+            stages[damage.folder.parent.name] = True
+            if damage.still():
+                logger.warning("%s; deleted, its stage makes it again", damage)
                 path.unlink(missing_ok=True)
             else:
-                logger.warning("%s; but now it is whole, so it is read again", found)
+                logger.warning("%s; but now it is whole, so it is read again", damage)
         return [name for name in self._stages if name in stages]
 
     def order(self, name: str) -> list[str]:
         """Stage `name` and all that it reads, directly or not, each after its own inputs."""
-        found: dict[str, None] = {}
+        order: dict[str, None] = {}
         for above in self._stages[name].inputs(self.config):
-            found |= dict.fromkeys(self.order(above))
-        return [*found, name]
+            order |= dict.fromkeys(self.order(above))
+        return [*order, name]
 
     def manifest(self, name: str) -> Manifest:
         """The manifest of a stage that this run has been through.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.engine.ending import watched
+from cluster.engine.ending import ends, watched
 
 #: Workers must import this project whatever folder they start in, and use no accelerator that nobody asked for.
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +33,10 @@ VARIABLES = {
 
 #: Besides, on one machine: nobody announces there that a node will be taken away, and the watcher costs a process.
 LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+#: Seconds in which a cluster that is to be joined opens its door.
+_KNOCK = 10.0
+_starting = threading.Event()
 
 
 @contextlib.contextmanager
@@ -52,20 +58,81 @@ def session(config: ClusterConfig) -> Iterator[None]:
             "env_vars": variables | LOCAL,
             "worker_process_setup_hook": "cluster.engine.setup_hook.name_own_ray",
         }
-    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    with _own_sigterm():
-        ray.init(
-            address=chosen,
-            log_to_driver=True,
-            logging_level=logging.WARNING,
-            include_dashboard=True if chosen == "local" else None,  # Ray Train asks it which actors are alive
-            runtime_env=None if inside_job else environment,
-        )
+    _start(chosen, None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else environment)
     try:
-        with watched():
+        with watched(ray.get_runtime_context().get_node_id()):
             yield
     finally:
-        ray.shutdown()
+        if not ends():  # then what Ray has started is killed at once
+            ray.shutdown()
+
+
+def _start(address: str, environment: dict[str, Any] | None) -> None:
+    """`ray.init`.
+
+    Raises:
+        ValueError: if Ray does not start here, or does not answer there.
+    """
+    if address != "local":
+        _knock(address)
+    try:
+        with _own_sigterm(), _apart():
+            ray.init(
+                address=address,
+                log_to_driver=True,
+                logging_level=logging.WARNING,
+                include_dashboard=True if address == "local" else None,  # Ray Train asks it which actors are alive
+                runtime_env=environment,
+            )
+    except Exception as error:  # Ray raises bare ones too
+        if isinstance(error, OSError) and error.errno:  # a full disk and the like speak for themselves
+            raise
+        raise ValueError(_not_there(address, error)) from error
+
+
+def _not_there(address: str, error: Exception) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    if address == "local":
+        return (
+            f"Ray did not start on this machine in time ({said}); mostly the machine is too busy: run the same command "
+            "again when it has less to do, or set cluster.address=HOST:PORT to join a Ray that runs"
+        )
+    return f"cluster.address or RAY_ADDRESS: expected a Ray at {address}, got: {said}; correct it, or start it"
+
+
+def _knock(address: str) -> None:
+    """Try a HOST:PORT before Ray does, which would complain for minutes that nobody is there.
+
+    Raises:
+        ValueError: if nobody answers.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():  # `auto`, or the name of another service
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK).close()
+    except OSError as error:
+        raise ValueError(_not_there(address, error)) from error
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Give Ray's daemons, which are started here, a session of their own.
+
+    A signal to the group of this command, as a terminal sends, would end them first, and Ray's library this process
+    then. The kernel still kills them when this process dies, however that is.
+    """
+    _hook_forks()
+    _starting.set()
+    try:
+        yield
+    finally:
+        _starting.clear()
+
+
+@functools.cache
+def _hook_forks() -> None:
+    os.register_at_fork(after_in_child=lambda: os.setsid() if _starting.is_set() else None)
 
 
 @contextlib.contextmanager

@@ -22,13 +22,13 @@ def picked(kind: type[T], *groups: object, **given: Any) -> T:
     Raises:
         TypeError: if there is neither.
     """
-    found = dict(given)
+    values = dict(given)
     for one in dataclasses.fields(kind):  # type: ignore[arg-type]
         holder = next((group for group in groups if hasattr(group, one.name)), None)
-        if one.name not in found and holder is not None:
+        if one.name not in values and holder is not None:
             value = copy.deepcopy(getattr(holder, one.name))
-            found[one.name] = tuple(value) if isinstance(value, list) else value
-    return kind(**found)
+            values[one.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -42,10 +42,10 @@ def plain(settings: Any) -> dict[str, Any]:
 
 def complaints(*looks: Callable[[], object]) -> list[str]:
     """What each of `looks` says, in a ValueError, is wrong; nothing where all is well."""
-    found = []
+    wrong = []
     for look in looks:
         try:
             look()
         except ValueError as error:
-            found.append(str(error))
-    return list(dict.fromkeys(found))
+            wrong.append(str(error))
+    return list(dict.fromkeys(wrong))

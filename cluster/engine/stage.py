@@ -92,6 +92,8 @@ class Stage(Generic[SettingsT, MeansT]):
     """How much there is to do, by what it is counted in: what the settings of stages, asked for by name, tell of it."""
     damaged: Callable[[Manifest], Sequence[str]] = nothing_damaged
     """Files of the finished stage that are whole and have to be made again, for what they stand for is damaged."""
+    starts_training: bool = False
+    """Whether its work starts the training workers, for all of which there must be room together."""
     version: int = 1
     """Raised when the code's output changes for equal settings."""
 

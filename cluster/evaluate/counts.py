@@ -29,7 +29,7 @@ class Known:
 
 
 KNOWN_AREA = 2048
-#: Unpickled from CyCTR's lists (pascal5i) and HSNet's (coco20i); HSNet's masks are not everybody's, see coco.draw.
+#: Unpickled from CyCTR's lists (pascal5i) and HSNet's (coco20i); HSNet's masks are its own, see instances.paint.
 PASCAL = (
     Known("PASCAL VOC's val list", 1449, (364, 445, 592, 336), classes=(
         81, 63, 89, 61, 71, 70, 100, 118, 110, 69, 73, 125, 76, 74, 386, 63, 53, 90, 82, 69)),

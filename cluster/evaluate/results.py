@@ -71,8 +71,8 @@ def _table(metric: str, results: Sequence[ModelResult]) -> ResultTable:
     columns = columns if numbers or count > 1 else ["all classes"]
     models = _unique(result.model for result in results)
     groups = _unique(result.protocol for result in sorted(results, key=lambda r: (r.ways, r.shots)))
-    found = {(result.model, result.protocol): result for result in results}
-    rows = [[found.get((model, group)) for group in groups] for model in models]
+    by_cell = {(result.model, result.protocol): result for result in results}
+    rows = [[by_cell.get((model, group)) for group in groups] for model in models]
     cells = [[_numbers(result, count) for result in row] for row in rows]
     means = [[_mean_text(result, count) for result in row] for row in rows]
     return ResultTable(metric, groups, columns, models, cells, means)

@@ -35,6 +35,7 @@ from cluster.features import backbone
 from cluster.features.backbone import BackboneSettings
 from cluster.features.feature_pass import FeaturePass
 from cluster.features.head import HeadSettings
+from cluster.features.provenance import provenance
 from cluster.label import sources
 from cluster.pair.groups import Members, ShardGroup, groups, labelled, read_regions
 from cluster.train.settings import Kept
@@ -149,13 +150,13 @@ def _head(config: Config) -> HeadSettings:
 
 def _work(work: IndexWork) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen, corpus, labels = work.settings, work.inputs["shard"], labelled(work.inputs)
-    found = _chosen(corpus, labels, chosen, _most(chosen))
+    regions = _chosen(corpus, labels, chosen, _most(chosen))
     spec = backbone.spec(chosen.backbone, work.means.weights, work.inputs)
     recipe = pseudo.EmbeddingOptions(segments="none", levels=("high",))
     function = IndexShard(
         FeaturePass(corpus.folder, spec, recipe, work.means.threads, features=True), labels.folder, chosen.head
     )
-    parts, counts = work.map("index", function, [Unit(name, payload) for name, payload in found.items()])
+    parts, counts = work.map("index", function, [Unit(name, payload) for name, payload in regions.items()])
     rows = np.concatenate([read_array(work.folder, file) for file in parts])
     head = replace(chosen.head, options={**chosen.head.options, "index_size": len(rows)})
     files = segmenter.export(_filled(head, spec, rows), spec.load(), head.about, _facts(work))
@@ -188,10 +189,10 @@ def _chosen(
             "index: expected usable regions, found none in the label maps; loosen pair.min_area, pair.max_area or "
             "pair.max_border, or give more images"
         )
-    found: dict[str, tuple[ShardGroup, list[RegionName]]] = {}
+    parts: dict[str, tuple[ShardGroup, list[RegionName]]] = {}
     for _, number, place in sorted(best, key=lambda one: one[1:]):
-        found.setdefault(f"part-{number:06d}", (every[number], []))[1].append(place)
-    return found
+        parts.setdefault(f"part-{number:06d}", (every[number], []))[1].append(place)
+    return parts
 
 
 def _filled(head: HeadSettings, spec: backbone.BackboneSpec, rows: np.ndarray) -> Head:
@@ -205,7 +206,7 @@ def _facts(work: IndexWork) -> dict[str, Any]:
     """What the exported model says of what its regions are made of."""
     names, kept = names_seen(labelled(work.inputs), "index: expected in this run"), work.settings.kept
     seen = {"labelled": "names", **vars(kept), "classes": list(names)} if names and kept else {}
-    return {"fingerprint": work.folder.name, **seen}
+    return {"fingerprint": work.folder.name, **provenance(work.settings.backbone, work.inputs), **seen}
 
 
 def _inputs(config: Config) -> tuple[str, ...]:

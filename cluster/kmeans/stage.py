@@ -84,14 +84,14 @@ def _forget(_: Any) -> None:
 
 def chunks(parts: Sequence[File], points: int) -> list[Chunk]:
     """Consecutive files together until they hold `points` or more."""
-    found: list[Chunk] = []
+    together: list[Chunk] = []
     now: list[File] = []
     for file in parts:
         now.append(file)
         if sum(f.count for f in now) >= points:
-            found.append(tuple(now))
+            together.append(tuple(now))
             now = []
-    return [*found, tuple(now)] if now else found
+    return [*together, tuple(now)] if now else together
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,11 @@ def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: i
 
     def sums_of(centroids: np.ndarray) -> kmeans.Sums:
         function = PartialSums(sample.folder, centre, centroids, work.means.memory_gib)
-        return kmeans.add(pool.each(function, units))
+        before = pool.present
+        sums = kmeans.add(pool.each(function, units))
+        if pool.present != before:  # others have come: nobody keeps points of chunks that went to them
+            pool.on_all(_forget)
+        return sums
 
     def start(seed: int) -> np.ndarray:
         first = pseudo.centred(_first_points(sample.folder, units, recipe.clusters), centre)
@@ -181,7 +185,7 @@ def _lloyd(work: KmeansWork, sample: Manifest, units: Sequence[Chunk], number: i
         publish.write_bytes(path, write_state(state))
         progress.update(parts=_iterations(recipe, state) - progress.done, items=number)
     progress.close()
-    pool.on_each(_forget, range(pool.size))
+    pool.on_all(_forget)
     assert state is not None
     return state, centre
 
@@ -200,12 +204,12 @@ def _iterations(recipe: kmeans.LloydOptions, state: LloydState | None) -> int:
 def _first_points(sample: Path, units: Sequence[Chunk], clusters: int) -> np.ndarray:
     """Points of the first files, which are uniform samples of the corpus, as many as a start needs."""
     wanted = kmeans_init.points_wanted(clusters)
-    found: list[np.ndarray] = []
+    points: list[np.ndarray] = []
     for file in (file for chunk in units for file in chunk):
-        found.append(read_array(sample, file)[: wanted - sum(map(len, found))])
-        if sum(map(len, found)) >= wanted:
+        points.append(read_array(sample, file)[: wanted - sum(map(len, points))])
+        if sum(map(len, points)) >= wanted:
             break
-    return np.concatenate(found)
+    return np.concatenate(points)
 
 
 def write_state(state: LloydState) -> bytes:
@@ -214,10 +218,10 @@ def write_state(state: LloydState) -> bytes:
         "place": np.array([state.restart, int(state.ended)], dtype=np.int64),
         "inertias": np.array(state.inertias, dtype=np.float64),
     }
-    for name, found in (("now", state.now), ("best", state.best)):
-        arrays[f"{name}.centroids"] = np.ascontiguousarray(found.centroids)
-        arrays[f"{name}.history"] = np.array(found.history, dtype=np.float64)
-        arrays[f"{name}.counts"] = found.counts
+    for name, solution in (("now", state.now), ("best", state.best)):
+        arrays[f"{name}.centroids"] = np.ascontiguousarray(solution.centroids)
+        arrays[f"{name}.history"] = np.array(solution.history, dtype=np.float64)
+        arrays[f"{name}.counts"] = solution.counts
     return seals.seal(safetensors.numpy.save(arrays))
 
 

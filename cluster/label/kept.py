@@ -34,8 +34,8 @@ class SeekDirections:
         """`unit.payload` is the corpus shard's `File`."""
         each = (field for block in self.features.blocks(unit.payload) for field in block.fields.flatten(1, 2).cpu())
         rows = [_some(field.numpy()) for field in itertools.islice(each, _IMAGES)]
-        found = fields.directions(np.concatenate(rows), self.dims)
-        return Output({DIRECTIONS: publish.npy(found)}, counts={"images": len(rows)})
+        along = fields.directions(np.concatenate(rows), self.dims)
+        return Output({DIRECTIONS: publish.npy(along)}, counts={"images": len(rows)})
 
 
 def _some(rows: np.ndarray) -> np.ndarray:
@@ -47,8 +47,8 @@ def directions(
 ) -> tuple[list[File], np.ndarray]:
     """The file of the directions that embeddings of these shards are kept along, and what is in it."""
     first = next((unit.payload for unit in files if unit.payload.count), files[0].payload)
-    found, _ = work.map("directions", SeekDirections(features, dims), [Unit("directions", first)], parts="samples")
-    return found, read_array(work.folder, found[0])
+    made, _ = work.map("directions", SeekDirections(features, dims), [Unit("directions", first)], parts="samples")
+    return made, read_array(work.folder, made[0])
 
 
 def beside(made: Output, stem: str, kept: Sequence[np.ndarray]) -> Output:

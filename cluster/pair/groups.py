@@ -140,8 +140,8 @@ class Regions:
 
     def _masks(self, pairing: pairs.Pairing) -> list[np.ndarray] | None:
         if isinstance(pairing, mask_split.Halves):
-            found = mask_split.split(self._mask(pairing.query, True) == 1, pairing.rules, pairing.seed)
-            return found and [found.query, *[found.support] * len(pairing.supports)]
+            halves = mask_split.split(self._mask(pairing.query, True) == 1, pairing.rules, pairing.seed)
+            return halves and [halves.query, *[halves.support] * len(pairing.supports)]
         shown = (pairing.query, *pairing.supports)
         rows = (*shown, *pairing.distractors)
         return [self._mask(row, number < len(shown)) for number, row in enumerate(rows)]

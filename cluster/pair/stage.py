@@ -62,11 +62,13 @@ class PairGroup:
         group: ShardGroup = unit.payload
         table = read_regions(self.labels, group.regions)
         source, held = Regions(self.corpus, self.labels, group, table, self.rules), held_out(table.key, self.seed)
-        found = {
+        by_kind = {
             kind: drawn(table, self.rules, seed=self.seed, queries=queries)
             for kind, queries in (("tasks", ~held), ("holdout", held))
         }
-        made = {kind: [pairing for pairing in pairings if source.possible(pairing)] for kind, pairings in found.items()}
+        made = {
+            kind: [pairing for pairing in pairings if source.possible(pairing)] for kind, pairings in by_kind.items()
+        }
         files: dict[str, Callable[[], bytes]] = {}
         samples = {}
         for kind, pairings in made.items():
@@ -77,13 +79,13 @@ class PairGroup:
                 files[name] = functools.partial(_pack, source, part, start)
                 samples[name] = len(part)
         every = made["tasks"] + made["holdout"]
-        used = usage.count(table, every)
+        used = usage.used(table, every)
         files[f"usage-{unit.name}.parquet"] = functools.partial(_usage_table, used)
         samples[f"usage-{unit.name}.parquet"] = len(used)
         counts = {"images": source.pictures.count("jpg"), "regions": len(table), "usable": self._usable(table)}
         counts |= {"tasks": len(every), "holdout": len(made["holdout"]), **usage.sums(used)}
         if self.rules.pairing == "mask_split":
-            counts["rejected"] = sum(map(len, found.values())) - len(every)
+            counts["rejected"] = sum(map(len, by_kind.values())) - len(every)
         return Output(MadeLate(files), samples, counts)
 
     def _usable(self, table: pairs.RegionTable) -> int:
@@ -101,12 +103,12 @@ def _sample(source: Regions, pairing: pairs.Pairing, number: int) -> shards.Samp
     return task.encode(f"{number:08d}", *source.task(pairing), about)
 
 
-def _usage_table(found: Sequence[usage.Use]) -> bytes:
+def _usage_table(uses: Sequence[usage.Use]) -> bytes:
     """One row a use; what the manifest needs of it stands in the schema, so that nobody reads all rows for it."""
     names = ("kind", "name", "tasks", "supports", "distractors")
     kinds = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.int64())
-    columns = {n: pa.array([getattr(use, n) for use in found], kind) for n, kind in zip(names, kinds, strict=True)}
-    peaks = json.dumps(asdict(usage.Peaks.of(found)), sort_keys=True)
+    columns = {n: pa.array([getattr(use, n) for use in uses], kind) for n, kind in zip(names, kinds, strict=True)}
+    peaks = json.dumps(asdict(usage.Peaks.of(uses)), sort_keys=True)
     return publish.parquet(pa.table(columns).replace_schema_metadata({"peaks": peaks}))
 
 

@@ -76,6 +76,9 @@ class TimedPool:
             raise ValueError(result.message) from result.error
         return result
 
+    def rest(self) -> None:
+        """Nothing: units are timed in workers that have loaded everything."""
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.pool, name)
 

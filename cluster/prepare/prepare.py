@@ -18,6 +18,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from cluster.engine import publish
+from cluster.engine.places import own_folder
 from fss.datasets import DatasetKeys, coco20i, pascal5i
 from fss.datasets.parts import coco, files, instances, voc
 from fss.imaging import images
@@ -25,24 +26,45 @@ from fss.imaging import images
 T = TypeVar("T")
 R = TypeVar("R")
 
+#: What a folder begins with that becomes a root of its own; it says of what.
+_MARK = "prepare.json"
 #: Where SBD's class files are below a folder that somebody unpacked it into.
 _SBD = tuple(
     f"{outer}{inner}cls" for outer in ("", "SBD/", "sbd/") for inner in ("", "dataset/", "benchmark_RELEASE/dataset/")
 )
 
 
+def place(config: DatasetKeys, root: Path, out: str | None) -> Path:
+    """Where the masks of `root` go: there, or into the folder `out` if that is set and another one.
+
+    Raises:
+        ValueError: if `out` is somebody else's folder, or was made of another data set.
+    """
+    if out is None or Path(out).resolve() == root.resolve():
+        return root
+    folder = own_folder(out, "out", _MARK)
+    made, about = publish.read_sealed(folder / _MARK), _about(config, root)
+    if made not in (None, about):
+        raise ValueError(f"out: expected a folder made of {about}, {folder} was made of {made}; set another out=")
+    return folder
+
+
+def _about(config: DatasetKeys, root: Path) -> dict[str, str]:
+    return {"dataset": config.name, "root": str(root.resolve())}
+
+
 def build(config: DatasetKeys, root: Path, out: Path, workers: int) -> list[str]:
     """Write the masks that `root` lacks into `out`, which may be `root`; say what was done, a line for each folder.
 
-    Another `out` becomes a root of its own: what it does not get written, it gets linked.
+    Another `out`, see `place`, becomes a root of its own: what it does not get written, it gets linked.
 
     Raises:
         ValueError: if what the masks are made from is missing or damaged.
     """
     if isinstance(config, coco20i.Keys):
-        return _coco(root, out, config.year, workers)
+        return _coco(config, root, out, workers)
     if isinstance(config, pascal5i.Keys):
-        return _pascal(root, out, config.sbd, workers)
+        return _pascal(config, root, out, workers)
     if out != root:
         raise ValueError(f"expected no out= for {config.name}, of which nothing has to be built, got {out}")
     return []
@@ -114,8 +136,8 @@ def _link(source: Path | None, target: Path) -> None:
         target.symlink_to(source.resolve())
 
 
-def _coco(root: Path, out: Path, year: int | None, workers: int) -> list[str]:
-    chosen = coco.find_year(root, year)
+def _coco(config: coco20i.Keys, root: Path, out: Path, workers: int) -> list[str]:
+    chosen = coco.find_year(root, config.year)
     said: list[str] = []
     for part in (f"val{chosen}", f"train{chosen}"):
         photos, there = coco.image_folder(root, part), coco.mask_folder(root, part)
@@ -125,6 +147,7 @@ def _coco(root: Path, out: Path, year: int | None, workers: int) -> list[str]:
             said.append(f"{root / part}: no such images, nothing to build")
             continue
         if out != root:
+            publish.write_sealed(out / _MARK, _about(config, root))
             _link(photos, out / part)
             _link(listed, coco.instances_file(out, part))
             _link(there, target)
@@ -146,17 +169,18 @@ def _write_coco(task: tuple[Path, instances.Annotated]) -> bool:
     path, image = task
     if _is_mask(path, (image.width, image.height)):
         return False
-    publish.write_bytes(path, images.encode_png(instances.draw(image)))
+    publish.write_bytes(path, images.encode_png(instances.paint(image)))
     return True
 
 
-def _pascal(root: Path, out: Path, sbd: str | None, workers: int) -> list[str]:
+def _pascal(config: pascal5i.Keys, root: Path, out: Path, workers: int) -> list[str]:
     merged, own = (root / folder for folder in voc.MASK_FOLDERS)
-    mats = find_sbd(root, sbd)
+    mats = find_sbd(root, config.sbd)
     photos = root / voc.IMAGES
     if not photos.is_dir():
         raise ValueError(f"expected VOC's images in {photos}; check dataset.root")
     if out != root:
+        publish.write_sealed(out / _MARK, _about(config, root))
         for folder in (voc.IMAGES, "ImageSets", own.name, *([merged.name] if mats is None else [])):
             _link(root / folder, out / folder)
     if mats is None:

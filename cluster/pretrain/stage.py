@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from cluster.config import ClusterConfig, Config
-from cluster.engine import check, publish
+from cluster.engine import publish
 from cluster.engine.settings import picked
 from cluster.engine.stage import File, Stage, Work, read_file
 from cluster.pretrain.collective import workers
@@ -182,6 +182,6 @@ STAGE = Stage(
     _settings,
     _work,
     means=_means,
-    check=lambda config: check.training_workers(config.cluster),
     size=lambda settings: {"steps": settings("pretrain").steps},
+    starts_training=True,
 )

@@ -13,7 +13,9 @@ from cluster.config import Config
 from cluster.engine.files import listing
 from cluster.engine.manifest import Manifest
 from fss.datasets import pascal5i
-from fss.datasets.parts import files, voc
+from fss.datasets.parts import voc
+from fss.datasets.parts.named import NamedMasks
+from fss.imaging import images
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,24 @@ class MasksSettings:
 
 @dataclass(frozen=True)
 class ClassMasks:
-    """Index masks NAME.png in a folder that all workers see; `names[i]` is class i, as far as they are known."""
+    """Index masks in a folder that all workers see, called like the images; `names[i]` is class i, as far as known.
+
+    `version` stands for what is in the folder.
+    """
 
     folder: Path
+    version: str
     names: tuple[str, ...] = ()
 
     @classmethod
     def rendered(cls, render: Manifest) -> ClassMasks:
         """Those of the rendered corpus."""
         folder = render.folder / "SegmentationClass"
-        return cls(folder, class_names(folder))
+        return cls(folder, render.fingerprint, class_names(folder))
 
     def read(self, path: str, size: tuple[int, int]) -> np.ndarray | None:
-        """The (H, W) class mask of the image that came from `path`, shrunk to `size` as the image was; None if there
-        is none. It lies where the image lies below the corpus, or directly in the folder.
-
-        Raises:
-            ValueError: for a damaged mask, or one of another shape than its image.
-        """
-        return files.mask_named_as(self.folder, path, size, "quality.masks")
+        """The (H, W) class mask of the image that came from `path`, see `NamedMasks.read`."""
+        return NamedMasks(self.folder, self.version, "quality.masks", self.names[1:]).read(path, size)
 
     def name(self, value: int) -> str:
         """What class `value` is called."""
@@ -66,7 +67,7 @@ def place(config: Config) -> Path | None:
 def settings(config: Config) -> MasksSettings | None:
     """What of the user's masks shapes the report."""
     folder = place(config)
-    return None if folder is None else MasksSettings(listing(folder, "*.png"), class_names(folder))
+    return None if folder is None else MasksSettings(listing(folder, images.EXTENSIONS), class_names(folder))
 
 
 def problems(config: Config) -> list[str]:
@@ -80,7 +81,7 @@ def problems(config: Config) -> list[str]:
 def class_names(folder: Path) -> tuple[str, ...]:
     """Names from classes.json beside the folder (a list, class 1 first), or VOC's where the folder has VOC's name."""
     listed = folder.parent / "classes.json"
-    found: Any = json.loads(listed.read_text()) if listed.is_file() else None
-    if isinstance(found, list):
-        return ("background", *map(str, found))
+    names: Any = json.loads(listed.read_text()) if listed.is_file() else None
+    if isinstance(names, list):
+        return ("background", *map(str, names))
     return ("background", *pascal5i.PASCAL_CLASSES) if folder.name in voc.MASK_FOLDERS else ()

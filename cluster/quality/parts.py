@@ -139,18 +139,18 @@ class SumShard:
             table.key, table.label, table.area, table.border, usable, rows, nearest, clusters.lengths
         )
         masks, missing, fits = self._masks(files, table.take(usable))
-        found = ShardFigures(sums, masks, missing, self._central(number, table, nearest))
-        made = {f"sums/{unit.name}.json": found.encode(), f"fits/{unit.name}.npy": _encoded(fits)}
+        figures = ShardFigures(sums, masks, missing, self._central(number, table, nearest))
+        made = {f"sums/{unit.name}.json": figures.encode(), f"fits/{unit.name}.npy": _encoded(fits)}
         return Output(made, {}, {"images": files.labels.count})
 
     def _central(
         self, shard: int, table: pairs.RegionTable, nearest: tuple[np.ndarray, np.ndarray]
     ) -> list[list[Central]]:
-        found: list[list[Central]] = [[] for _ in range(self.named.clusters.count)]
+        central: list[list[Central]] = [[] for _ in range(self.named.clusters.count)]
         for row in np.flatnonzero(nearest[0] == table.label):
             one = Central(float(nearest[1][row]), str(table.key[row]), int(table.layer[row]), shard)
-            found[int(table.label[row])].append(one)
-        return [_nearest(regions, self.most) for regions in found]
+            central[int(table.label[row])].append(one)
+        return [_nearest(regions, self.most) for regions in central]
 
     def _masks(self, files: Labelled, usable: pairs.RegionTable) -> tuple[quality.MaskSums, int, partners.ObjectFits]:
         """Sums over images with masks, how many have none, and how the usable regions fit objects."""
@@ -175,10 +175,10 @@ def _fit(
     fits: partners.ObjectFits, layers: Sequence[np.ndarray], mask: np.ndarray, rows: Mapping[tuple[int, int], int]
 ) -> None:
     """Write into `fits` how the regions of one image, (layer, label) -> row, fit the objects of its mask."""
-    found = [partners.fit(quality.overlap(layer, mask)) for layer in layers]
+    fitting = [partners.fit(quality.overlap(layer, mask)) for layer in layers]
     for (layer, label), row in rows.items():
         fits.known[row] = True
-        fits.thing[row], fits.iou[row], fits.inside[row] = found[layer].get(label, (0, 0.0, 0.0))
+        fits.thing[row], fits.iou[row], fits.inside[row] = fitting[layer].get(label, (0, 0.0, 0.0))
 
 
 def _encoded(fits: partners.ObjectFits) -> bytes:

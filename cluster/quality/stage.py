@@ -72,7 +72,7 @@ class _Quality:
         if self.settings.rendered:
             self.masks = ClassMasks.rendered(given.inputs["render"])
         elif self.settings.masks is not None and given.means.masks is not None:
-            self.masks = ClassMasks(given.means.masks, self.settings.masks.names)
+            self.masks = ClassMasks(given.means.masks, self.settings.masks.sha256, self.settings.masks.names)
         columns = self.corpus.named(".tar"), self.labels.named(".tar"), self.labels.named(".regions.parquet")
         size = self.settings.rules.group_shards
         every = [Labelled(*files, group=n // size) for n, files in enumerate(zip(*columns, strict=True))]
@@ -96,21 +96,21 @@ class _Quality:
 
     def work(self) -> tuple[Sequence[File], Mapping[str, int]]:
         """All steps, and the stage's files."""
-        found, counts, fits = self._sums()
+        counted, counts, fits = self._sums()
         tasks = self._tasks(fits)
-        order = np.argsort(-found.regions.regions, kind="stable")[: self.settings.clusters]
-        shown = [int(cluster) for cluster in order if found.regions.regions[cluster]]
-        table = self._table(found)
-        pages = self._pages(shown, table, self._crops(shown, found))
-        figures = self._figures(found, len(shown)) | {"tasks": tasks.figures()}
+        order = np.argsort(-counted.regions.regions, kind="stable")[: self.settings.clusters]
+        shown = [int(cluster) for cluster in order if counted.regions.regions[cluster]]
+        table = self._table(counted)
+        pages = self._pages(shown, table, self._crops(shown, counted))
+        figures = self._figures(counted, len(shown)) | {"tasks": tasks.figures()}
         files = [
             write_file(self.folder, "quality.json", json.dumps(figures, indent=2).encode()),
             write_file(self.folder, "clusters.parquet", publish.parquet(pa.Table.from_pylist(table)), len(table)),
             *(write_file(self.folder, name, data) for name, data in pages.items()),
         ]
         self._log(figures, files)
-        regions = int(found.regions.regions.sum())
-        return files, {**counts, "regions": regions, "clusters": len(table), "masks": found.masks.images}
+        regions = int(counted.regions.regions.sum())
+        return files, {**counts, "regions": regions, "clusters": len(table), "masks": counted.masks.images}
 
     def _sums(self) -> tuple[ShardFigures, Mapping[str, int], list[File]]:
         """Sums, counts, and for each shard the file that says how its regions fit objects."""
@@ -119,15 +119,15 @@ class _Quality:
         units = [Unit(f"sums-{number:06d}", (number, files)) for number, files in enumerate(self.files)]
         files, counts = self.given.map("quality", function, units)
         parts, fits = ([file for file in files if file.path.startswith(kind)] for kind in ("sums/", "fits/"))
-        found = ShardFigures.decode(read_file(self.folder, parts[0]))
+        counted = ShardFigures.decode(read_file(self.folder, parts[0]))
         for file in parts[1:]:
-            found.add(ShardFigures.decode(read_file(self.folder, file)), most)
-        if self.masks is not None and not found.masks.images:
+            counted.add(ShardFigures.decode(read_file(self.folder, file)), most)
+        if self.masks is not None and not counted.masks.images:
             raise ValueError(
                 f"expected masks with the names of the images in quality.masks={self.masks.folder}, found none for "
-                f"{found.missing} images; give the right folder, or quality.masks=null"
+                f"{counted.missing} images; give the right folder, or quality.masks=null"
             )
-        return found, counts, fits
+        return counted, counts, fits
 
     def _tasks(self, fits: Sequence[File]) -> partners.TaskSums:
         """Sums over the tasks of all regions with their nearest partners, group by group as pairing takes them."""
@@ -136,14 +136,14 @@ class _Quality:
         function = MatchGroup(self.labels.folder, self.folder, self.settings.rules)
         units = [Unit(f"tasks-{number:06d}", group) for number, group in enumerate(groups)]
         parts, _ = self.given.map("partners", function, units, parts="groups")
-        found = (partners.TaskSums(**json.loads(read_file(self.folder, file))) for file in parts)
-        return sum(found, partners.TaskSums())
+        sums = (partners.TaskSums(**json.loads(read_file(self.folder, file))) for file in parts)
+        return sum(sums, partners.TaskSums())
 
-    def _crops(self, shown: Sequence[int], found: ShardFigures) -> dict[int, list[np.ndarray]]:
+    def _crops(self, shown: Sequence[int], counted: ShardFigures) -> dict[int, list[np.ndarray]]:
         """The pictures of the regions that stand for each cluster, the most central first."""
         by_shard: dict[int, dict[tuple[int, int], Central]] = {}
         for cluster in shown:
-            for place, one in enumerate(found.central[cluster]):
+            for place, one in enumerate(counted.central[cluster]):
                 by_shard.setdefault(one.shard, {})[cluster, place] = one
         units = [Unit(f"crops-{n:06d}", (self.files[n], chosen)) for n, chosen in sorted(by_shard.items())]
         function = CropShard(self.corpus.folder, self.labels.folder)
@@ -156,9 +156,9 @@ class _Quality:
             crops[int(key.split("_")[0])].append(images.decode_colours(pictures[key]))
         return crops
 
-    def _table(self, found: ShardFigures) -> list[dict[str, Any]]:
+    def _table(self, counted: ShardFigures) -> list[dict[str, Any]]:
         """A row of figures for each cluster, in order; what needs masks is missing without them."""
-        sums, (pixels, classes) = found.regions, found.masks.table(self.named.clusters.count)
+        sums, (pixels, classes) = counted.regions, counted.masks.table(self.named.clusters.count)
         rows = []
         for cluster, number in list(enumerate(sums.regions))[self.named.first :]:
             row: dict[str, Any] = {
@@ -191,9 +191,9 @@ class _Quality:
             start += length
         return pages
 
-    def _figures(self, found: ShardFigures, shown: int) -> dict[str, Any]:
+    def _figures(self, counted: ShardFigures, shown: int) -> dict[str, Any]:
         """The content of quality.json."""
-        sums, number = found.regions, self.named.clusters.count
+        sums, number = counted.regions, self.named.clusters.count
         sizes = sums.regions[self.named.first :]
         total = int(sizes.sum())
         figures: dict[str, Any] = {
@@ -216,13 +216,13 @@ class _Quality:
             },
         }
         if self.masks is not None:
-            layers = [None, *sorted({layer for layer, _, _ in found.masks.pixels})]
-            figures["masks"] = {"images": found.masks.images, "missing": found.missing}
+            layers = [None, *sorted({layer for layer, _, _ in counted.masks.pixels})]
+            figures["masks"] = {"images": counted.masks.images, "missing": counted.missing}
             figures["classes"] = {
-                "all" if layer is None else str(layer): quality.agreement(found.masks.table(number, layer)[0])
+                "all" if layer is None else str(layer): quality.agreement(counted.masks.table(number, layer)[0])
                 for layer in layers
             }
-            figures["objects"] = found.masks.matches()
+            figures["objects"] = counted.masks.matches()
         return figures
 
     def _log(self, figures: Mapping[str, Any], files: Sequence[File]) -> None:
@@ -242,13 +242,13 @@ def figures_of(row: Mapping[str, Any]) -> str:
 
 def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """The numbers of nested figures under names joined by dots; lists are left out."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for key, value in figures.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            numbers |= flat(value, f"{prefix}{key}.")
         elif not isinstance(value, list):
-            found[f"{prefix}{key}"] = float(value)
-    return found
+            numbers[f"{prefix}{key}"] = float(value)
+    return numbers
 
 
 def _settings(config: Config) -> QualitySettings:

@@ -31,10 +31,10 @@ def note(figures: Mapping[str, Any]) -> str:
 
 def tables(figures: Mapping[str, Any]) -> list[Rows]:
     """Regions and their tasks; with masks, the agreement with classes and the best regions of objects."""
-    found = [_regions(figures["regions"]), tasks(figures["tasks"])]
+    shown = [_regions(figures["regions"]), tasks(figures["tasks"])]
     if figures.get("objects"):
-        found += [_objects(figures["objects"]), _classes(figures["classes"])]
-    return found
+        shown += [_objects(figures["objects"]), _classes(figures["classes"])]
+    return shown
 
 
 def _regions(regions: Mapping[str, Any]) -> Rows:
@@ -46,11 +46,11 @@ def _regions(regions: Mapping[str, Any]) -> Rows:
     ]
 
 
-def _areas(found: Mapping[str, float]) -> list[str]:
-    return [_percent(found.get(f"p{q}")) for q in (10, 50, 90)]
+def _areas(figures: Mapping[str, float]) -> list[str]:
+    return [_percent(figures.get(f"p{q}")) for q in (10, 50, 90)]
 
 
-def tasks(found: Mapping[str, float]) -> Rows:
+def tasks(figures: Mapping[str, float]) -> Rows:
     """Usable regions and their tasks with nearest partners; what needs masks is missing without them."""
     names = {
         "area": "mean area [%]",
@@ -63,16 +63,16 @@ def tasks(found: Mapping[str, float]) -> Rows:
         "same_class": "tasks of one class [%]",
         "clean": "clean tasks [%]",
     }
-    there = [key for key in names if key in found]
+    there = [key for key in names if key in figures]
     return [
         ["usable regions", *(names[key] for key in there)],
-        [f"{found['regions']:.0f}", *(_percent(found[key]) for key in there)],
+        [f"{figures['regions']:.0f}", *(_percent(figures[key]) for key in there)],
     ]
 
 
-def lines(found: Mapping[str, float]) -> str:
+def lines(figures: Mapping[str, float]) -> str:
     """The same for a terminal, a figure a line."""
-    head, row = tasks(found)
+    head, row = tasks(figures)
     width = max(map(len, head))
     return "\n".join(f"{name:<{width}}  {value:>6}" for name, value in zip(head, row, strict=True))
 

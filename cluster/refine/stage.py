@@ -63,8 +63,8 @@ class RefineGroup:
         kept_fields = Fields([read_array(self.labels, file) for file in embeddings])
         masks = list(self._masks(corpus, consensus.refine(kept_fields, self.keys)))
         cells = [mask.cells for mask in masks]
-        found = layers.layers(cells, kept_fields, self.keys, seed=rng.mix(self.seed, "refine", unit.name))
-        labelled = (self._labelled(mask, *each) for mask, each in zip(masks, found, strict=True))
+        layered = layers.layers(cells, kept_fields, self.keys, seed=rng.mix(self.seed, "refine", unit.name))
+        labelled = (self._labelled(mask, *each) for mask, each in zip(masks, layered, strict=True))
         made = [output(stem(file), [next(labelled) for _ in range(file.count)]) for file in corpus]
         counts = {name: sum(one.counts[name] for one in made) for name in made[0].counts}
         return Output(
@@ -127,8 +127,8 @@ def stem(corpus: File) -> str:
 
 def groups(corpus: Manifest, labels: Manifest, size: int) -> list[Unit]:
     """A unit for every `size` shards, in order."""
-    found = in_groups((corpus.named(".tar"), labels.named(kept.FIELDS)), size)
-    return [Unit(f"{number:05d}", files) for number, files in enumerate(found)]
+    together = in_groups((corpus.named(".tar"), labels.named(kept.FIELDS)), size)
+    return [Unit(f"{number:05d}", files) for number, files in enumerate(together)]
 
 
 @dataclass(frozen=True)

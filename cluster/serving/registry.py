@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.tracking.redact import redact
 from cluster.tracking.shipper import default_tracking_uri
 from fss.segmenter import find
+from fss.shards import sha256
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 _ADDRESS = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 
-def folder(model: str, scratch: Path) -> Path:
+def folder(model: str, below: Path) -> Path:
     """The folder of the exported model that `model` names: as `fss.segmenter.find`, or as MLflow's registry does.
 
-    A registered model is downloaded into `scratch`. MLFLOW_TRACKING_URI says where the registry is.
+    A registered model is downloaded into a folder `below`, once for each version, whole or not at all.
+    MLFLOW_TRACKING_URI says where the registry is.
 
     Raises:
         ValueError: if there is none, or MLflow has lost its files.
@@ -26,37 +34,49 @@ def folder(model: str, scratch: Path) -> Path:
     address = _ADDRESS.fullmatch(model)
     if address is None:
         raise ValueError(f"expected models:/NAME/VERSION or models:/NAME@ALIAS, got {model}")
-    return find(_download(model, address, scratch))
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri("runs")
+    version = _version(model, address, uri)
+    place = below / f"{version.name}-{version.version}-{sha256(f'{uri} {version.source}'.encode())[:8]}"
+    if not place.is_dir():
+        below.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=below, ignore_cleanup_errors=True) as scratch:
+            files = _download(model, version, uri, scratch)
+            with contextlib.suppress(OSError):  # another process was first
+                files.replace(place)
+    return find(place)
 
 
-def _download(model: str, address: re.Match[str], scratch: Path) -> Path:
+def _version(model: str, address: re.Match[str], uri: str) -> ModelVersion:
     from mlflow import MlflowClient
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri("runs")
     store = uri.removeprefix("sqlite:///")
     if store != uri and not Path(store).is_file():  # MLflow would make an empty one
         raise ValueError(f"{model}: expected MLflow's {store}, there is no such file; set MLFLOW_TRACKING_URI")
     client, name = MlflowClient(uri), address["name"]
     try:
         if address["alias"]:
-            found = client.get_model_version_by_alias(name, address["alias"])
-        else:
-            found = client.get_model_version(name, address["version"])
+            return client.get_model_version_by_alias(name, address["alias"])
+        return client.get_model_version(name, address["version"])
     except MlflowException as error:
         raise ValueError(
             f"{model}: MLflow at {redact(uri)} has no such model ({redact(str(error))}); set MLFLOW_TRACKING_URI to "
             "where it was registered, or name the run's folder"
         ) from error
+
+
+def _download(model: str, version: ModelVersion, uri: str, scratch: str) -> Path:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
     try:
-        place = Path(download_artifacts(artifact_uri=found.source, tracking_uri=uri, dst_path=str(scratch)))
+        place = Path(download_artifacts(artifact_uri=version.source, tracking_uri=uri, dst_path=scratch))
         why = "" if any(place.rglob("*")) else "an empty folder"
     except (MlflowException, OSError) as error:
         why = redact(" ".join(str(error).split()))
     if why:
         raise ValueError(
-            f"{model}: MLflow at {redact(uri)} says that it is {found.status} and does not give its files ({why}); "
+            f"{model}: MLflow at {redact(uri)} says that it is {version.status} and does not give its files ({why}); "
             "`mlflow gc` removes those of deleted runs: train or register it again, or name the run's folder"
         )
     return place

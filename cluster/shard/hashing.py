@@ -101,7 +101,7 @@ class HashChunk:
 
     def _phash(self, data: bytes) -> int | None:
         try:
-            return hashes.phash(intake.check(data, self.limits, hashes.SIDE)[0].image)
+            return hashes.phash(intake.accept(data, self.limits, hashes.SIDE)[0].image)
         except BadImageError:
             return None  # it will be rejected, and must not stand for others
 
@@ -140,10 +140,10 @@ class FindNear:
         first = [i for i, value in enumerate(sha256) if i == 0 or value != sha256[i - 1]]
         phashes = table["phash"].to_numpy()[first]
         band = hashes.bands(phashes, self.layout.bands)[unit.payload // self.layout.buckets]
-        found = hashes.earlier_neighbours(phashes, band, self.layout.near)
+        neighbours = hashes.earlier_neighbours(phashes, band, self.layout.near)
         rows = [
             {"sha256": sha256[first[a]], "other": sha256[first[b]], "path": paths[first[b]], "distance": bits}
-            for a, b, bits in found
+            for a, b, bits in neighbours
         ]
         buckets = np.array([self.layout.bucket(row["sha256"]) for row in rows], np.int64)
         data = partition.pack(pa.Table.from_pylist(rows, schema=_DROPS), buckets, self.layout.buckets)
@@ -172,11 +172,11 @@ class Route:
 
     def _near(self, bucket: int) -> dict[str, str]:
         """What the ledger says of each dropped content: the neighbour with the smallest hash over all bands."""
-        found: dict[str, tuple[str, str]] = {}
+        nearest: dict[str, tuple[str, str]] = {}
         for row in partition.gather(self.folder, self.drops, bucket).to_pylist():
             text = f"{redact(intake.shown(_path(row['path'])))} (near, {row['distance']} of 64 bits differ)"
-            found[row["sha256"]] = min(found.get(row["sha256"], ("~", "")), (row["other"], text))
-        return {sha256: text for sha256, (_, text) in found.items()}
+            nearest[row["sha256"]] = min(nearest.get(row["sha256"], ("~", "")), (row["other"], text))
+        return {sha256: text for sha256, (_, text) in nearest.items()}
 
 
 def read_digests(folder: Path, file: File, part: int) -> list[intake.Digest]:

@@ -141,11 +141,11 @@ class CorpusInput:
         system, place = self._place(name)
         if isinstance(system, Remote):  # asking for each one would take longer than reading it
             return system.entry(place, name) if tars.is_container(name) else Entry(name, 0)
-        found = Entry(name, 0)
+        entry = Entry(name, 0)
         for candidate in ("{}",) if os.path.isabs(name) or is_url(name) else _CANDIDATES:
-            found = system.entry(self._place(candidate.format(name))[1], candidate.format(name))
-            if not found.error:
-                return found
+            entry = system.entry(self._place(candidate.format(name))[1], candidate.format(name))
+            if not entry.error:
+                return entry
         lost = system.entry(place, name)
         return lost._replace(error=lost.error.replace("it is not there", "the list names it, but it is not there"))
 
@@ -212,16 +212,16 @@ def _split(root: str) -> tuple[str, tuple[str, ...]]:
 
 def _braces(pattern: str) -> Iterator[str]:
     """The shell's {a,b} and {000..009}, from left to right."""
-    found = _BRACE.search(pattern)
-    if found is None:
+    brace = _BRACE.search(pattern)
+    if brace is None:
         yield pattern
         return
-    choices: Iterable[str] = found[1].split(",")
-    if (numbers := re.fullmatch(r"(\d+)\.\.(\d+)", found[1])) is not None:
+    choices: Iterable[str] = brace[1].split(",")
+    if (numbers := re.fullmatch(r"(\d+)\.\.(\d+)", brace[1])) is not None:
         width = len(numbers[1])
         choices = (f"{i:0{width}}" for i in range(int(numbers[1]), int(numbers[2]) + 1))
     for choice in choices:
-        yield from _braces(pattern[: found.start()] + choice + pattern[found.end() :])
+        yield from _braces(pattern[: brace.start()] + choice + pattern[brace.end() :])
 
 
 def _matches(system: Local | Remote, folder: str, pattern: str) -> Iterator[Entry]:

@@ -75,8 +75,8 @@ def _csv(file: IO[bytes], place: str, column: str | None) -> Iterator[Line]:
     texts = _texts(file)
     first = next(texts, "")
     headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in _SEPARATORS}
-    found = next((one for one, header in headers.items() if _columns(header, column)), "")
-    separator = found or max(headers, key=lambda one: len(headers[one]))
+    fitting = (one for one, header in headers.items() if _columns(header, column))
+    separator = next(fitting, "") or max(headers, key=lambda one: len(headers[one]))
     header = headers[separator]
     index = header.index(_column(header, place, column))
     rows = csv.reader(texts, delimiter=separator)
@@ -122,9 +122,9 @@ def _parquet(file: IO[bytes], place: str, column: str | None) -> Iterator[Line]:
     _refuse_other(kind.field("path").type if record else kind, name, place)
     number = 0
     for batch in table.iter_batches(columns=[f"{name}.path" if record else name]):
-        for found in batch.column(0).to_pylist():
+        for cell in batch.column(0).to_pylist():
             number += 1
-            value = (found or {}).get("path") if record else found
+            value = (cell or {}).get("path") if record else cell
             text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
             yield Line(number, text or "", "" if text or not record else "the record has no path")
 
@@ -148,9 +148,9 @@ def _columns(given: Sequence[str], column: str | None) -> list[str]:
 
 
 def _column(given: Sequence[str], place: str, column: str | None) -> str:
-    found = _columns(given, column)
-    if found:
-        return found[0]
+    columns = _columns(given, column)
+    if columns:
+        return columns[0]
     remedy = "name the column of paths: corpus.column=NAME"
     if any(is_image_name(name.strip()) for name in given):
         remedy = "put the columns' names above: its first line is an image already"

@@ -36,8 +36,8 @@ def is_container(path: str) -> bool:
 
 def container(path: str) -> str:
     """The tar of a member's path: shards/a.tar of shards/a.tar::inner/name.jpg."""
-    found = _MEMBER.search(path)
-    return path if found is None else path[: found.start() + len(".tar")]
+    member = _MEMBER.search(path)
+    return path if member is None else path[: member.start() + len(".tar")]
 
 
 def members(path: str, size: int, file: IO[bytes] | None) -> Iterator[Entry]:
@@ -90,8 +90,8 @@ def _behind_zeros(file: IO[bytes], start: int, size: int) -> int:
     file.seek(start)
     while block := file.read(_BLOCK):
         if block.strip(b"\0"):
-            found = start + len(block) - len(block.lstrip(b"\0"))
-            return found - found % tarfile.BLOCKSIZE
+            first = start + len(block) - len(block.lstrip(b"\0"))
+            return first - first % tarfile.BLOCKSIZE
         start += len(block)
     return size
 

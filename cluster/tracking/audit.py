@@ -42,12 +42,12 @@ def _journaled(path: Path) -> tuple[dict[Point, None], dict[str, str]]:
     params: dict[str, str] = {}
     for event in read_events(path)[0]:
         if event["kind"] == "metrics":
-            found = event["values"].items()
-            points |= {(clean_key(name), event["step"], event["time"], value): None for name, value in found}
+            values = event["values"].items()
+            points |= {(clean_key(name), event["step"], event["time"], value): None for name, value in values}
         elif event["kind"] == "params":
             params = {clean_key(name): value for name, value in event["values"].items()} | params
     return points, params
 
 
 def _held(client: MlflowClient, run_id: str, key: str) -> list[Point]:
-    return [(key, found.step, found.timestamp, found.value) for found in client.get_metric_history(run_id, key)]
+    return [(key, metric.step, metric.timestamp, metric.value) for metric in client.get_metric_history(run_id, key)]

@@ -145,8 +145,8 @@ def register(client: "MlflowClient", run_id: str, event: Event) -> None:
 
 def _version(client: "MlflowClient", run_id: str, event: Event) -> str | None:
     """The version that an earlier attempt made; its answer may have been lost."""
-    found = client.search_model_versions(f"run_id = '{run_id}'")
-    same = [v for v in found if v.name == event["name"] and v.tags.get("journal.digest") == event["digest"]]
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    same = [v for v in versions if v.name == event["name"] and v.tags.get("journal.digest") == event["digest"]]
     return str(same[0].version) if same else None
 
 

@@ -250,14 +250,14 @@ class Journal:
 
     def _points_of(self, values: Mapping[str, float], step: int | None) -> list[dict[str, Any]]:
         """The metrics that the journal has no value of at their step, an event for each step."""
-        found: dict[int, dict[str, float]] = {}
+        by_step: dict[int, dict[str, float]] = {}
         for key, value in values.items():
             there = self._points.get(key, {})
             last = max(there, default=-1)
             free = last + 1 if step is None else step
             if free not in there and (step is not None or there.get(last) != value):
-                found.setdefault(free, {})[key] = value
-        return [{"values": one, "step": free} for free, one in found.items()]
+                by_step.setdefault(free, {})[key] = value
+        return [{"values": one, "step": free} for free, one in by_step.items()]
 
     def _write(self, kind: str, fields: dict[str, Any]) -> None:
         """One line with one write, so that a kill can tear only the last line."""

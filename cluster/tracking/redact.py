@@ -33,7 +33,7 @@ def redact(text: str) -> str:
     >>> redact("GET s3://me:pass@host/a.jpg?AWSAccessKeyId=AK&Expires=5 failed")
     'GET s3://***@host/a.jpg?AWSAccessKeyId=***&Expires=5 failed'
     """
-    return _URL.sub(lambda found: _QUERY.sub(r"\1***", _LOGIN.sub("***@", found[0])), text) if "://" in text else text
+    return _URL.sub(lambda url: _QUERY.sub(r"\1***", _LOGIN.sub("***@", url[0])), text) if "://" in text else text
 
 
 def redacted(value: T) -> T:
@@ -66,7 +66,7 @@ def install() -> None:
     """Redact, in this process from now on, every log record and the traceback of an error that nobody catches."""
     logging.setLogRecordFactory(_record)
     sys.excepthook = _say
-    threading.excepthook = lambda found: _say(found.exc_type, found.exc_value, found.exc_traceback)
+    threading.excepthook = lambda hook: _say(hook.exc_type, hook.exc_value, hook.exc_traceback)
 
 
 def _say(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -150,11 +150,11 @@ class Shipper:
             Exception: whatever MLflow raises if the server cannot be asked.
         """
         with self._round, _request_settings(self.timeout, self._login):
-            found = {}
+            sent = {}
             for run, sender in self._senders.items():
                 if sender.state.run_id and not sender.deleted:
-                    found[run] = audit.repair(sender.client, sender.state.run_id, sender.path)
-            return {run: count for run, count in found.items() if count}
+                    sent[run] = audit.repair(sender.client, sender.state.run_id, sender.path)
+            return {run: count for run, count in sent.items() if count}
 
     def run_ids(self) -> dict[str, str]:
         """The MLflow run of each journal, as far as they have one."""
@@ -202,13 +202,13 @@ class Shipper:
         logging.getLogger("alembic").setLevel(logging.WARNING)  # dozens of lines on each new SQLite file
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         client = mlflow.MlflowClient(self.tracking_uri)
-        found = client.get_experiment_by_name(self.experiment)
-        if found is None:
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is None:
             self._experiment_id = client.create_experiment(self.experiment, _artifact_location(self.tracking_uri))
-        elif found.lifecycle_stage != "active":
+        elif experiment.lifecycle_stage != "active":
             raise ValueError(f"the experiment {self.experiment!r} is deleted in MLflow: restore it or choose another")
         else:
-            self._experiment_id = found.experiment_id
+            self._experiment_id = experiment.experiment_id
         self._client = client
 
     def _report(self, error: Exception) -> None:

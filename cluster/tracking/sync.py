@@ -99,8 +99,8 @@ class Sender:
         run = self._known_run()
         if run is None:
             journal = self.start.get("journal", self.path.stem)
-            found = self.client.search_runs([self.experiment_id], f"tags.`journal.id` = '{journal}'", max_results=1)
-            run = found[0] if found else self._create_run(journal, parent_id)
+            runs = self.client.search_runs([self.experiment_id], f"tags.`journal.id` = '{journal}'", max_results=1)
+            run = runs[0] if runs else self._create_run(journal, parent_id)
         if run.info.lifecycle_stage != "active":
             raise DeletedRunError
         self.state.run_id = run.info.run_id

@@ -42,15 +42,15 @@ def write(folder: Path, step: int, weights: bytes, figures: Figures) -> None:
 
 def read(folder: Path) -> list[Candidate]:
     """The candidates below the stage's `folder`, in the order of their steps; damaged ones are left out and told."""
-    found = []
+    candidates = []
     for path in sorted((folder / "candidates").glob("step-*")):
         about, weights = publish.read_sealed(path / FIGURES), path / WEIGHTS
         data = weights.read_bytes() if weights.is_file() else b""
         if about is None or shards.sha256(data) != about["sha256"]:
             logger.warning("candidate %s is damaged, left out", path)
             continue
-        found.append(Candidate(int(about["step"]), path / WEIGHTS, about["figures"]))
-    return found
+        candidates.append(Candidate(int(about["step"]), path / WEIGHTS, about["figures"]))
+    return candidates
 
 
 def step_of(weights: str | Path) -> int:

@@ -13,7 +13,7 @@ from fss.imaging import images
 _CELL = 200
 
 
-def draw(
+def picture(
     pixels: torch.Tensor,
     support: torch.Tensor,
     truth: torch.Tensor,

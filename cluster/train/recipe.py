@@ -157,7 +157,7 @@ class MetaRecipe:
         logits = _meta(module).head(*_meta(module).features(query, support), masks)
         module.train()
         pixels = batch_pixels(batch, self.bank.extractor.size, torch.device("cpu"))
-        return examples.draw(pixels, masks, truth, logits, self.bank.extractor.backbone.corners)
+        return examples.picture(pixels, masks, truth, logits, self.bank.extractor.backbone.corners)
 
     def _held(self, count: int) -> tuple[task.Batch, tuple[Any, ...]]:
         """The first `count` held-out tasks, as they are stored and as the module takes them."""
@@ -204,13 +204,13 @@ def _meta(module: nn.Module) -> MetaModule:
     return module
 
 
-def select(found: Sequence[Candidate], by: str) -> tuple[Candidate, str]:
+def select(kept: Sequence[Candidate], by: str) -> tuple[Candidate, str]:
     """The candidate to export, and how it was selected in the end: `holdout` or `last`.
 
     By `holdout` it is the one of the best IoU on held-out pseudo-tasks, the earliest of equals; where nothing was held
     out, or no figure is a number, the last one.
     """
-    measured = [one for one in found if math.isfinite(one.figures.get(HOLDOUT, math.nan))]
+    measured = [one for one in kept if math.isfinite(one.figures.get(HOLDOUT, math.nan))]
     if by == "holdout" and measured:
         return max(measured, key=lambda one: (one.figures[HOLDOUT], -one.step)), "holdout"
-    return max(found, key=lambda one: one.step), "last"
+    return max(kept, key=lambda one: one.step), "last"

@@ -17,12 +17,13 @@ from typing import Any, TypeAlias
 from cluster.config import Config
 from cluster.config.train import own_units
 from cluster.datasets import training as images
-from cluster.engine import check, publish
+from cluster.engine import publish
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints
 from cluster.engine.stage import File, Stage, Work
 from cluster.features import backbone
 from cluster.features.head import HeadSettings
+from cluster.features.provenance import provenance
 from cluster.pair import groups
 from cluster.train import candidates, start
 from cluster.train.recipe import HOLDOUT, MetaRecipe
@@ -61,8 +62,8 @@ def _own_tasks(work: TrainWork) -> tuple[Tasks, Tasks]:
         return labelled.open_tasks(work, chosen.labelled, _images(work), chosen.holdout)
     if chosen.stream is not None:
         corpus, labels, how = work.inputs["shard"], groups.labelled(work.inputs), chosen.stream
-        found = tuple(groups.groups(corpus, labels, how.rules.group_shards))
-        return Streams(corpus.folder, labels.folder, found, how.rules, how.seed).open(work.pool)
+        parts = tuple(groups.groups(corpus, labels, how.rules.group_shards))
+        return Streams(corpus.folder, labels.folder, parts, how.rules, how.seed).open(work.pool)
     return written(work.inputs["pair"])
 
 
@@ -105,7 +106,13 @@ def job(work: TrainWork) -> training.Job:
         spec=backbone.spec(chosen.backbone, how.weights, work.inputs),
         settings=chosen,
         means=how,
-        facts={"fingerprint": work.folder.name, "steps": chosen.steps, **_seen(work)},
+        facts={
+            "fingerprint": work.folder.name,
+            "steps": chosen.steps,
+            **({"tuned": list(chosen.tune)} if chosen.tune else {}),
+            **provenance(chosen.backbone, work.inputs),
+            **_seen(work),
+        },
     )
     return training.Job.of("train", work, recipe, validate_every=math.ceil(chosen.steps / chosen.candidates))
 
@@ -147,13 +154,13 @@ def _tell(work: TrainWork, others: Sequence[str]) -> None:
 def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:
     """The files of the model that a training worker exported into `folder`, of the candidates, and `others`."""
     kept = [one.path.relative_to(folder).parent for one in candidates.read(folder)]
-    names = ["model/model.safetensors", "model/backbone.safetensors", "model/model.json"]
+    names = [f"model/{name}" for name in segmenter.FILES]
     names += [str(path / name) for path in kept for name in (candidates.WEIGHTS, candidates.FIGURES)]
-    found = []
+    files = []
     for name in (*names, *others):
         data = (folder / name).read_bytes()
-        found.append(File(name, 0, len(data), shards.sha256(data)))
-    return found
+        files.append(File(name, 0, len(data), shards.sha256(data)))
+    return files
 
 
 def _inputs(config: Config) -> tuple[str, ...]:
@@ -169,19 +176,19 @@ def _inputs(config: Config) -> tuple[str, ...]:
 
 
 def _check(config: Config) -> list[str]:
-    """Whether there is something to train, its files are there and fit, and the workers can ever start."""
+    """Whether there is something to train, and whether its files are there and fit."""
     if config.model.name in (*heads.training_free(), "trained"):
         return [f"model={config.model.name} has nothing to train; choose another head, or run jobs.evaluate"]
     keys, weights = config.train, backbone.problems(config)
-    found = [*weights, *check.training_workers(config.cluster)]
+    wrong = list(weights)
     if keys.tasks == "labelled":
-        found += images.problems(config)
-    found += complaints(lambda: mixed.settings(keys.mix), lambda: unlabelled.settings(config))
+        wrong += images.problems(config)
+    wrong += complaints(lambda: mixed.settings(keys.mix), lambda: unlabelled.settings(config))
     if keys.init_from is not None:
-        found += complaints(functools.partial(start.same_head, keys.init_from, config.model.name))
-    if not found and not backbone.needed(config):
-        found += complaints(lambda: _build(config))
-    return found
+        wrong += complaints(functools.partial(start.same_head, keys.init_from, config.model.name))
+    if not wrong and not backbone.needed(config):
+        wrong += complaints(lambda: _build(config))
+    return wrong
 
 
 def _build(config: Config) -> None:
@@ -198,4 +205,4 @@ def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
     return {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
 
-STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size)
+STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size, starts_training=True)

@@ -33,8 +33,8 @@ def collect(engine: Any, moments: tuple[str, ...]) -> State:
     """The whole training state on the CPU; with ZeRO every rank must call this together."""
     state: State = {}
     names, parameters = zip(*_trained(engine), strict=True)
-    for name, found in zip(names, values(engine, parameters, moments), strict=True):
-        state |= {f"{kind}/{name}": value for kind, value in found.items()}
+    for name, own in zip(names, values(engine, parameters, moments), strict=True):
+        state |= {f"{kind}/{name}": value for kind, value in own.items()}
     state |= {f"buffer/{name}": buffer for name, buffer in _buffers(engine)}
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
@@ -44,19 +44,19 @@ def values(engine: Any, parameters: Sequence[nn.Parameter], moments: tuple[str, 
     if not engine.zero_optimization_stage():
         return [_local(engine.optimizer, parameter, moments) for parameter in parameters]
     _ready(engine, moments)
-    found = (_gather(parameter, moments) for parameter in parameters)
-    return [{kind: value.clone() for kind, value in one.items()} for one in found]
+    states = (_gather(parameter, moments) for parameter in parameters)
+    return [{kind: value.clone() for kind, value in one.items()} for one in states]
 
 
-def put(engine: Any, parameter: nn.Parameter, found: State) -> None:
+def put(engine: Any, parameter: nn.Parameter, state: State) -> None:
     """Give a parameter the value and the moments that `values` found; every rank calls this with the same."""
     if engine.zero_optimization_stage():
-        _scatter(parameter, found)
+        _scatter(parameter, state)
     else:
-        kept = {kind: value.clone() for kind, value in found.items() if kind != "parameter"}
+        kept = {kind: value.clone() for kind, value in state.items() if kind != "parameter"}
         engine.optimizer.state[parameter] = kept | {"step": torch.tensor(0.0)}
     with whole([parameter], write=True), torch.no_grad():
-        parameter.copy_(found["parameter"])
+        parameter.copy_(state["parameter"])
 
 
 def restore(engine: Any, state: Mapping[str, torch.Tensor], moments: tuple[str, ...], step: int) -> None:
@@ -169,8 +169,8 @@ def _ready(engine: Any, moments: tuple[str, ...]) -> None:
 def _gather(parameter: nn.Parameter, moments: tuple[str, ...]) -> State:
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-    found = {kind: safe_get_full_optimizer_state(parameter, kind) for kind in moments}
-    return {"parameter": safe_get_full_fp32_param(parameter), **found}
+    parts = {kind: safe_get_full_optimizer_state(parameter, kind) for kind in moments}
+    return {"parameter": safe_get_full_fp32_param(parameter), **parts}
 
 
 def _scatter(parameter: nn.Parameter, values: State) -> None:

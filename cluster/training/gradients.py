@@ -82,6 +82,6 @@ class Gradients:
     def figures(self) -> Figures:
         """Since the last call: steps that were skipped, and the mean norm, before clipping, of those that were not."""
         made = [norm for norm in self._norms if math.isfinite(norm)]
-        found = {"skipped_steps": float(len(self._norms) - len(made))}
+        figures = {"skipped_steps": float(len(self._norms) - len(made))}
         self._norms = []
-        return found | ({"grad_norm": sum(made) / len(made)} if made else {})
+        return figures | ({"grad_norm": sum(made) / len(made)} if made else {})

@@ -107,13 +107,13 @@ class Health:
         for key in ("loss", "holdout_iou"):
             if key in figures and math.isfinite(figures[key]):
                 self.start.setdefault(key, figures[key])
-        found = {
+        signs = {
             name: remedy
             for name, (sign, remedy) in _SIGNS.items()
             if self._settled(name, step) and any(sign(figures, prefix) for prefix in ("", "holdout_"))
         }
-        found |= self._unlearned(step, figures, before[0])
-        new = {name: words for name, words in found.items() if name not in self.said}
+        signs |= self._unlearned(step, figures, before[0])
+        new = {name: words for name, words in signs.items() if name not in self.said}
         self.said |= dict.fromkeys(new, step)
         if (self.start, self.said) != before:
             publish.write_sealed(self.folder / FILE, {"start": self.start, "said": self.said})

@@ -13,13 +13,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from cluster.config import ClusterConfig
-from cluster.engine import publish
+from cluster.engine import publish, room, seen
 from cluster.engine.progress import Progress
 from cluster.engine.stage import StageError
 from cluster.tracking import redact
@@ -46,17 +47,36 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
         StageError: what the workers raised, once the restarts are used up.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train import TrainingFailedError
 
-    gpus = cluster.gpus_per_worker > 0
-    resources = {"CPU": float(cluster.cpus_per_train_worker), **({"GPU": 1.0} if gpus else {})}
-    scratch = job.folder / ".ray"
-    trainer = TorchTrainer(
+    from cluster.training import machines
+
+    machines.gather(cluster.train_workers, room.training_worker(cluster))
+    before, scratch = room.hosts(), job.folder / ".ray"
+    try:
+        with seen.left(job.folder) as mark:
+            _trainer(job, cluster, mark, scratch, max_failures).fit()
+    except TrainingFailedError as error:
+        told = [line.strip() for line in str(error).splitlines() if line.strip()]
+        cause = next((line for line in reversed(told) if "Error: " in line), told[-1])
+        lost = "".join(f"; {host} left the cluster meanwhile" for host in room.gone(before))
+        raise stopped(job, cause + lost) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _trainer(job: Job, cluster: ClusterConfig, mark: seen.Mark, scratch: Path, max_failures: int) -> Any:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from cluster.training import machines
+
+    each, gpus = dict(room.training_worker(cluster)), cluster.training_gpus() > 0
+    return TorchTrainer(
         _worker,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=resources),
+        train_loop_config={"job": job, "mark": mark},
+        torch_config=machines.Network(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=each),
         run_config=RunConfig(
             name=f"{job.name}-{uuid.uuid4().hex[:8]}",  # Ray would resume an old name from checkpoints of its own
             storage_path=str(scratch),
@@ -64,14 +84,6 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # version 2 has it
         ),
     )
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        told = [line.strip() for line in str(error).splitlines() if line.strip()]
-        cause = next((line for line in reversed(told) if "Error: " in line), told[-1])
-        raise stopped(job, cause) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def stopped(job: Job, cause: str) -> StageError:
@@ -92,6 +104,8 @@ def _worker(config: Mapping[str, Any]) -> None:
 
     redact.install()
     logging.getLogger().setLevel(logging.WARNING)  # or Ray prints a line for every report
+    if problem := config["mark"].problem():
+        raise StageError(problem)
     context = ray.train.get_context()
     work(config["job"], context.get_world_rank(), context.get_world_size())
 
@@ -215,10 +229,10 @@ class Loop:
             checkpoint.write(folder, self.step, state, self.identity, self.job.keep_checkpoints)
 
     def _resume(self) -> int:
-        found = checkpoint.newest(self.job.folder / "checkpoints", self.identity)
-        if found is None:
+        newest = checkpoint.newest(self.job.folder / "checkpoints", self.identity)
+        if newest is None:
             return 0
-        step, state = found
+        step, state = newest
         checkpoint.restore(self.engine, state, self.job.moments, step)
         prefix = "average/"
         self.average.load({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})

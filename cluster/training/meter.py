@@ -67,8 +67,8 @@ class Meter:
 
 
 def _gpu(device: torch.device) -> Figures:
-    found = {"gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    figures = {"gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
     torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(Exception):  # NVML may be missing or forbidden, which is no reason to stop
-        found["gpu_use"] = torch.cuda.utilization(device) / 100
-    return found
+        figures["gpu_use"] = torch.cuda.utilization(device) / 100
+    return figures

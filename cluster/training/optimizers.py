@@ -52,13 +52,13 @@ def build(module: nn.Module, settings: Keys, transformers: Sequence[str] = (), t
     Raises:
         ValueError: for train.optimizer=mixed of a module without transformers, or one with nothing but them.
     """
-    found: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             place = _place(name, transformers if settings.optimizer == "mixed" else (), tuned)
             plain = parameter.ndim < 2 or any(word in name for word in _NO_DECAY)
-            found.setdefault((place, plain), []).append(parameter)
-    places = {place for place, _ in found}
+            groups.setdefault((place, plain), []).append(parameter)
+    places = {place for place, _ in groups}
     if settings.optimizer == "mixed" and not {"head", "transformers"} <= places:
         alone = "sgd" if "head" in places else "adamw"
         raise ValueError(
@@ -66,7 +66,7 @@ def build(module: nn.Module, settings: Keys, transformers: Sequence[str] = (), t
             f"{'without any' if alone == 'sgd' else 'of nothing else'}; set train.optimizer={alone}"
         )
     return Mixed(
-        [{"params": own, "name": place, **_rule(place, plain, settings)} for (place, plain), own in found.items()]
+        [{"params": own, "name": place, **_rule(place, plain, settings)} for (place, plain), own in groups.items()]
     )
 
 

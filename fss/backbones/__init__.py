@@ -125,6 +125,15 @@ def corners(name: str) -> bool:
     return bool(_network(name).corners)
 
 
+def torchvision_name(name: str) -> str:
+    """What torchvision would call the network of backbone `name`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return _network(name).torchvision_name(name)
+
+
 def _network(name: str) -> type[Network]:
     modules = _modules()
     if name not in modules:

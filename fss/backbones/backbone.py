@@ -7,6 +7,7 @@ import hashlib
 import torch
 from torch import nn
 
+from fss.backbones.folding import folded
 from fss.backbones.network import Features
 from fss.backbones.weights import LoadReport
 
@@ -43,6 +44,11 @@ class Backbone(nn.Module):
             )
         # The layout in which convolutions are fastest; they keep it up to the last one.
         return self.net(images.contiguous(memory_format=torch.channels_last))
+
+    @torch.no_grad()
+    def folded(self, images: torch.Tensor) -> Backbone:
+        """What computes the same without batch norms, see `fss.backbones.folding`; `images` are any that it takes."""
+        return Backbone(self.name, folded(self.net, images), self.report, self.padding)
 
 
 def fingerprint(backbone: Backbone) -> str:

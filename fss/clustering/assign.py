@@ -70,9 +70,9 @@ def nearest(
     with _full_precision():
         for start in range(0, len(points), block):
             part = points[start : start + block].to(kind)
-            found = torch.add(norms, _product(part, target), alpha=-2)
-            best, label = found.min(dim=1)
-            near = found <= (best + _rounding(part.float(), norms.max()))[:, None]
+            apart = torch.add(norms, _product(part, target), alpha=-2)
+            best, label = apart.min(dim=1)
+            near = apart <= (best + _rounding(part.float(), norms.max()))[:, None]
             label = _settled(part, target, label, near.sum(dim=1) > 1)
             labels[start : start + block] = label
             distances[start : start + block] = _squares(part, target, label)
@@ -108,11 +108,11 @@ def _settled(points: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor
 
 def _squares(points: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(N,) float32 squared distance of each point to the centroid of its label, the difference squared."""
-    found = torch.empty(len(points), dtype=torch.float32, device=points.device)
+    squares = torch.empty(len(points), dtype=torch.float32, device=points.device)
     for start in range(0, len(points), _ROWS):
         rows = slice(start, start + _ROWS)
-        found[rows] = (points[rows].float() - centroids[labels[rows]].float()).square_().sum(dim=1)
-    return found
+        squares[rows] = (points[rows].float() - centroids[labels[rows]].float()).square_().sum(dim=1)
+    return squares
 
 
 def _product(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
@@ -182,14 +182,14 @@ def assign(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.nd
     if index is None:
         return _assign_torch(points, centroids)
     index.add(centroids)
-    found, nearest_two = index.search(points, min(2, len(centroids)))
-    if not (len(found) == 0 or (nearest_two[:, 0].min() >= 0 and np.isfinite(found[:, 0]).all())):
+    squares, nearest_two = index.search(points, min(2, len(centroids)))
+    if not (len(squares) == 0 or (nearest_two[:, 0].min() >= 0 and np.isfinite(squares[:, 0]).all())):
         finite_rows(points)  # FAISS has no label for NaN
         raise ValueError(_not_finite(0, len(points)))
     rows, target = _read_only(points), _read_only(centroids)
     labels = torch.from_numpy(np.ascontiguousarray(nearest_two[:, 0]))
     if len(centroids) > 1:
-        apart = torch.from_numpy(found[:, 1] - found[:, 0])
+        apart = torch.from_numpy(squares[:, 1] - squares[:, 0])
         labels = _settled(rows, target, labels, apart <= _rounding(rows, target.square().sum(dim=1).max()))
     return labels.numpy(), _squares(rows, target, labels).numpy()
 
@@ -241,6 +241,6 @@ def _assign_torch(points: np.ndarray, centroids: np.ndarray, upload: int = 2**20
     labels, distances = np.empty(len(points), dtype=np.int64), np.empty(len(points), dtype=np.float32)
     for start in range(0, len(points), upload):
         rows = slice(start, start + upload)
-        found = nearest(torch.from_numpy(points[rows]).to(device), target)
-        labels[rows], distances[rows] = (tensor.cpu().numpy() for tensor in found)
+        answer = nearest(torch.from_numpy(points[rows]).to(device), target)
+        labels[rows], distances[rows] = (tensor.cpu().numpy() for tensor in answer)
     return labels, distances

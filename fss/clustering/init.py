@@ -100,13 +100,13 @@ def _nearest_of(points: np.ndarray, norms: np.ndarray, new: np.ndarray) -> np.nd
     products = points @ points[new].T
     squares = norms[:, None] + norms[new] - 2.0 * products
     best = squares.argmin(axis=1)
-    found = squares[np.arange(len(points)), best]
-    near = np.flatnonzero(found <= _SHARE * (norms + norms[new][best]))
+    least = squares[np.arange(len(points)), best]
+    near = np.flatnonzero(least <= _SHARE * (norms + norms[new][best]))
     for start in range(0, len(near), 4096):
         rows = near[start : start + 4096]
         apart = points[rows, None].astype(np.float64) - points[new]
-        found[rows] = np.square(apart, out=apart).sum(axis=2).min(axis=1)
-    return found
+        least[rows] = np.square(apart, out=apart).sum(axis=2).min(axis=1)
+    return least
 
 
 def _too_few(distinct: int, number: int, clusters: int) -> str:

@@ -39,8 +39,8 @@ def ncut(fields: torch.Tensor, granularities: Sequence[int], dims: int = 6, powe
     if rows.shape[1] == 1:
         return torch.zeros(len(fields), len(granularities), 1, 1, dtype=torch.int64, device=fields.device)
     points = cut_embedding(rows, dims, power).cpu().numpy()
-    found = np.stack([_cut(linkage(image, "ward"), granularities) for image in points])
-    return torch.from_numpy(found).to(fields.device).unflatten(2, fields.shape[1:3])
+    segments = np.stack([_cut(linkage(image, "ward"), granularities) for image in points])
+    return torch.from_numpy(segments).to(fields.device).unflatten(2, fields.shape[1:3])
 
 
 def _cut(tree: np.ndarray, granularities: Sequence[int]) -> np.ndarray:

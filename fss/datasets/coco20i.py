@@ -24,7 +24,7 @@ def dataset(root: str, list_file: str | None = None, folds: str = "interleaved",
     """80 classes in id order, in four folds of `coco.fold_classes(folds)`. Names are val2014/STEM and the like.
 
     `list_file` defaults to the val images of `year` that have a mask. Masks are the PNGs of `coco.mask_folder`; where a
-    part has none, they are drawn from its instances JSON, see `coco.draw`.
+    part has none, they are drawn from its instances JSON, see `instances.paint`.
 
     Raises:
         ValueError: if images or masks are not there, both years are and none is chosen, or a choice is unknown.

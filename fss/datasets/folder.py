@@ -121,7 +121,7 @@ def _classes(base: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
 def _by_number(lines: list[str]) -> list[str] | dict[str, str]:
     """The lines, or names by index where each line gives one: `1 cat`, `1: cat` or `1,cat`."""
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
-    return {found[1]: found[2] for found in numbered if found} if all(numbered) else lines
+    return {entry[1]: entry[2] for entry in numbered if entry} if all(numbered) else lines
 
 
 def _labelmap(lines: list[str], path: Path) -> dict[str, list[int]]:

@@ -75,8 +75,8 @@ class Photos:
         """Compute and store the features of those images that the store does not hold, in `number` threads."""
         missing = [name for name in names if self._key(name) not in self.store]
         with threads.pool(number, "features") as pool:
-            for found in ahead(self._compute, batches(missing, self.extractor.call), pool, most=2 * number):
-                self._put(found)
+            for made in ahead(self._compute, batches(missing, self.extractor.call), pool, most=2 * number):
+                self._put(made)
 
     def features(self, name: str) -> Features:
         """Each level (C, h, w) float16 on the CPU."""
@@ -94,13 +94,13 @@ class Photos:
 
     def _compute(self, names: Sequence[str]) -> dict[str, Features]:
         pictures = [self.dataset.image(name) for name in names]
-        found = [{level: v.half().cpu() for level, v in f.items()} for f in self.extractor.stream(pictures)]
-        return dict(zip(names, found, strict=True))
+        features = [{level: v.half().cpu() for level, v in f.items()} for f in self.extractor.stream(pictures)]
+        return dict(zip(names, features, strict=True))
 
-    def _put(self, found: Mapping[str, Features]) -> None:
-        for name, features in found.items():
+    def _put(self, made: Mapping[str, Features]) -> None:
+        for name, features in made.items():
             self.store.put(self._key(name), features)
-        self.computed += len(found)
+        self.computed += len(made)
 
     def embedded(self, head: Head, name: str) -> Features:
         """What `head` makes of the image: tensors (1, ...) on the device."""
@@ -111,7 +111,10 @@ class Photos:
         return self._kept(("focus", head, name), lambda: head.focus(self.embedded(head, name)))
 
     def _embed(self, head: Head, name: str) -> Features:
-        return head.embed({k: v[None].to(self.device).float() for k, v in self.features(name).items()})
+        seen = {k: v[None].to(self.device).float() for k, v in self.features(name).items()}
+        if head.sees_colour:
+            seen["colour"] = self.extractor.colours([self.dataset.image(name)], self.grid)
+        return head.embed(seen)
 
     def mask(self, name: str) -> np.ndarray:
         """(H, W) class indices."""

@@ -49,6 +49,7 @@ class ClusterMatch(Head):
 
     title = "cluster match"
     trained = False
+    no_graph = "cuts each image in two by an eigenvector, with NumPy"
 
     def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()

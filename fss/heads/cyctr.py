@@ -30,7 +30,7 @@ from fss.heads.parts.convolutions import Join, classifier, kind, reduction, two_
 from fss.heads.parts.deformable import DeformableAttention
 from fss.heads.parts.head import Auxiliary, Head, zero
 from fss.heads.parts.options import LearnedOptions, divided, multiple_of
-from fss.heads.parts.shots import aligned, shot_means, shot_priors
+from fss.heads.parts.shots import aligned, for_each_shot, shot_means, shot_priors
 from fss.heads.parts.tokens import flat_masks, members, middle_features, to_tokens
 from fss.keys import FROM_ZERO, SHARE_OR_NONE, at_least, key, one_of
 
@@ -135,7 +135,7 @@ class CyCTR(Head):
         prior = shot_priors(query["high"], support["high"], foreground).to(vector.dtype)
         x_query = F.relu(self.merge_query(query["query"], vector, prior))
         shots = masks.shape[1]
-        x_support = F.relu(self.merge_support(support["support"].flatten(0, 1), vector.repeat_interleave(shots, 0)))
+        x_support = F.relu(self.merge_support(support["support"].flatten(0, 1), for_each_shot(vector, shots)))
         x_support = x_support.unflatten(0, (-1, shots))
         tokens, labels, used = self._drawn(x_support, masks)
         size = (x_query.shape[2], x_query.shape[3])

@@ -29,7 +29,7 @@ from fss.backbones import Features
 from fss.heads.parts.convolutions import kind
 from fss.heads.parts.head import Head, zero
 from fss.heads.parts.options import LEVELS, LearnedOptions, multiple_of
-from fss.heads.parts.shots import shot_means
+from fss.heads.parts.shots import for_each_shot, shot_means
 from fss.keys import key, one_of
 
 #: Groups of all normalisations.
@@ -87,7 +87,7 @@ class MaskSplit(Head):
             return self._answer(own, shot_means(levels, share))
         number = share.shape[1]
         alone = shot_means(levels.flatten(0, 1)[:, None], share.flatten(0, 1)[:, None])
-        logits = self._answer(own.repeat_interleave(number, dim=0), alone).unflatten(0, (-1, number))
+        logits = self._answer(for_each_shot(own, number), alone).unflatten(0, (-1, number))
         speaks = (share.flatten(2).sum(dim=2) > 0).float()
         speaks = torch.where(speaks.any(dim=1, keepdim=True), speaks, 1.0)  # of none that shows it, all are as good
         return (logits * (speaks / speaks.sum(dim=1, keepdim=True))[:, :, None, None, None]).sum(dim=1)

@@ -54,18 +54,19 @@ class NearestReadout(Head):
         members = (background > 0.5, foreground >= 0.5)
         means = prototype_cosines(q, s, weights).unbind(1)
         shown = [m.unflatten(1, (masks.shape[1], -1)).any(dim=2).sum(dim=1) for m in members]
-        near = [nearest_mean(cosines, m, self.k * n, o) for m, n, o in zip(members, shown, means, strict=True)]
+        most = self.k * masks.shape[1]
+        near = [nearest_mean(cosines, m, self.k * n, o, most) for m, n, o in zip(members, shown, means, strict=True)]
         return self.scale * torch.stack(near, dim=1).unflatten(2, query["tokens"].shape[-2:])
 
 
 def nearest_mean(
-    cosines: torch.Tensor, members: torch.Tensor, number: torch.Tensor, otherwise: torch.Tensor
+    cosines: torch.Tensor, members: torch.Tensor, number: torch.Tensor, otherwise: torch.Tensor, most: int
 ) -> torch.Tensor:
     """Mean of the `number` (B,) largest of (B, N, M) cosines over the members (B, M): (B, N) float32.
 
-    Fewer members count as many as they are; `otherwise` (B, N) where there is none.
+    Fewer members count as many as they are; `otherwise` (B, N) where there is none. No number is above `most`.
     """
-    most = min(max(int(number.max()), 1), cosines.shape[2])
+    most = min(most, cosines.shape[2])
     top = cosines.masked_fill(~members[:, None], -2.0).topk(most, dim=2).values
     real = (top > -1.5) & (torch.arange(most, device=top.device) < number[:, None, None])
     mean = (top * real).sum(dim=2) / real.sum(dim=2).clamp_min(1)

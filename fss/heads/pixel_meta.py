@@ -56,6 +56,8 @@ class Cells(NamedTuple):
     """(B, N, S) bool: which cells belong to which side; void ones to none, mixed ones to one or more."""
     shots: torch.Tensor
     """(B,) int64: supports that show anything."""
+    supports: int
+    """K, of all ways together: no more can show anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,8 @@ class PixelMeta(Head):
         ground = torch.cat([c.sides[:, :1] for c in cells], dim=2)
         own = [torch.cat([c.sides[:, 1:] & (way == i) for i, c in enumerate(cells)], dim=2) for way in range(ways)]
         shots = torch.stack([c.shots for c in cells]).sum(dim=0)
-        joint = Cells(torch.cat([c.tokens for c in cells], dim=1), torch.cat([ground, *own], dim=1), shots)
+        tokens, supports = torch.cat([c.tokens for c in cells], dim=1), ways * masks.shape[1]
+        joint = Cells(tokens, torch.cat([ground, *own], dim=1), shots, supports)
         logits = self._vote(query["tokens"][::ways], joint)
         return logits[:, 1:] - logits[:, :1]
 
@@ -139,7 +142,7 @@ class PixelMeta(Head):
         shots = sides.flatten(2).any(dim=2).sum(dim=1)
         if self.training or self.asked == "drawn":
             flat, sides = drawn(flat, sides, self.number, self.training)
-        return Cells(flat.flatten(1, 2), sides.transpose(1, 2).flatten(2), shots)
+        return Cells(flat.flatten(1, 2), sides.transpose(1, 2).flatten(2), shots, masks.shape[1])
 
     def _vote(self, query: torch.Tensor, cells: Cells) -> torch.Tensor:
         """(B, N, h, w) logits: the sides' shares of the votes of the nearest cells to (B, d, h, w) query tokens."""
@@ -202,7 +205,7 @@ def votes(query: torch.Tensor, cells: Cells, k: int) -> torch.Tensor:
     """
     known = cells.sides.any(dim=1)
     apart = torch.cdist(query, cells.tokens).masked_fill(~known[:, None], torch.inf)
-    most = min(max(k * int(cells.shots.max()), 1), apart.shape[2])
+    most = min(k * cells.supports, apart.shape[2])
     near = apart.topk(most, dim=2, largest=False)
     real = near.values.isfinite() & (torch.arange(most, device=query.device) < (k * cells.shots)[:, None, None])
     weights = cells.sides / cells.sides.sum(dim=2, keepdim=True).clamp_min(1)  # (B, N, S)

@@ -31,6 +31,7 @@ class Saliency(Head):
 
     title = "saliency mask"
     trained = False
+    no_graph = "cuts each query in two by an eigenvector, with NumPy"
 
     def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()

@@ -65,7 +65,7 @@ class Options(LearnedOptions):
 class SST(Head):
     """See the module's docstring."""
 
-    inner_gradient = True
+    no_graph = "takes a gradient inside of its forward pass"
 
     def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()

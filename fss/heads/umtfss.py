@@ -31,7 +31,7 @@ from fss.heads.parts.attention import TransformerBlock, sine_places
 from fss.heads.parts.correlations import LEVELS, correlation_maps
 from fss.heads.parts.head import Head, zero
 from fss.heads.parts.options import LearnedOptions, divided, multiple_of
-from fss.heads.parts.shots import prior_mask
+from fss.heads.parts.shots import for_each_shot, prior_mask
 from fss.heads.parts.support_prototypes import SupportPrototypes, SupportTokens
 from fss.heads.parts.tokens import flat_masks, flat_tokens, middle_features, to_tokens, unit_grid
 from fss.heads.parts.walk import affinity_walk
@@ -176,7 +176,7 @@ class UMTFSS(Head):
         """Mean logits of the shots that show any foreground; of all, where none does."""
         episodes, shots = masks.shape[:2]
         alone = self._joint(
-            {name: values.repeat_interleave(shots, dim=0) for name, values in query.items()},
+            {name: for_each_shot(values, shots) for name, values in query.items()},
             {name: values.flatten(0, 1)[:, None] for name, values in support.items()},
             masks.flatten(0, 1)[:, None],
         )
@@ -214,7 +214,7 @@ class UMTFSS(Head):
         shares = flat_masks(masks).transpose(1, 2)
         for own, cross in zip(self.self_attention, self.cross_attention, strict=True):
             q, s = own(q, q, places=places), own(s, s)
-            tokens, used = self.summary(s.reshape(len(q), -1, s.shape[2]), shares)
+            tokens, used = self.summary(s.reshape(q.shape[0], -1, s.shape[2]), shares)
             q = cross(q, tokens.to(q.dtype), used)
         return q.transpose(1, 2).reshape(query.shape)
 

@@ -54,8 +54,8 @@ def to_srgb(image: Image.Image, reading: Reading = NO_READING) -> Image.Image:
         image = Image.alpha_composite(white, rgba).convert("RGB")
     elif image.mode not in ("RGB", "CMYK", "L"):
         image = image.convert("RGB")
-    if profile and (found := _transform(profile)) is not None and found[0] in (image.mode, given.mode):
-        moved = ImageCms.applyTransform(image if image.mode == found[0] else given, found[1])
+    if profile and (change := _transform(profile)) is not None and change[0] in (image.mode, given.mode):
+        moved = ImageCms.applyTransform(image if image.mode == change[0] else given, change[1])
         assert moved is not None  # it is not done in place
         return moved
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -64,8 +64,8 @@ def to_srgb(image: Image.Image, reading: Reading = NO_READING) -> Image.Image:
 def is_srgb(image: Image.Image) -> bool:
     """Whether `to_srgb` leaves `image` as it is, told by its header alone."""
     profile = image.info.get("icc_profile")
-    found = _transform(profile) if profile else None
-    return image.mode == "RGB" and "transparency" not in image.info and (found is None or found[0] != "RGB")
+    change = _transform(profile) if profile else None
+    return image.mode == "RGB" and "transparency" not in image.info and (change is None or change[0] != "RGB")
 
 
 @functools.lru_cache(maxsize=64)

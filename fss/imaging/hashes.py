@@ -56,7 +56,7 @@ def earlier_neighbours(hashes: np.ndarray, groups: np.ndarray, limit: int) -> li
     """
     order = np.argsort(groups, kind="stable")
     edges = np.flatnonzero(np.diff(groups[order])) + 1
-    found = []
+    neighbours = []
     for members in np.split(order, edges):
         step = max(1, _BLOCK // max(1, len(members)))
         for start in range(1, len(members), step) if len(members) > 1 else ():
@@ -65,5 +65,5 @@ def earlier_neighbours(hashes: np.ndarray, groups: np.ndarray, limit: int) -> li
             near = (apart <= limit) & (np.arange(apart.shape[1]) < np.arange(start, start + len(rows))[:, None])
             for row in np.flatnonzero(near.any(axis=1)):
                 column = int(near[row].argmax())
-                found.append((int(rows[row]), int(members[column]), int(apart[row, column])))
-    return found
+                neighbours.append((int(rows[row]), int(members[column]), int(apart[row, column])))
+    return neighbours

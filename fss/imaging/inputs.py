@@ -69,13 +69,13 @@ def fitted(mask: np.ndarray, image: Picture, name: str = "support") -> np.ndarra
         ValueError: for what is no image, or of another size.
     """
     width, height, orientation = stored_size(image, name)
-    found = masks.upright(mask, (width, height, orientation), f"{name}'s mask")
+    turned = masks.upright(mask, (width, height, orientation), f"{name}'s mask")
     size = (height, width) if orientation >= 5 else (width, height)
-    if found.shape != size[::-1]:
+    if turned.shape != size[::-1]:
         raise ValueError(
-            f"{name}: expected a mask of {size[0]}x{size[1]} like its image, got {found.shape[1]}x{found.shape[0]}"
+            f"{name}: expected a mask of {size[0]}x{size[1]} like its image, got {turned.shape[1]}x{turned.shape[0]}"
         )
-    return found
+    return turned
 
 
 def stored_size(source: Picture, name: str = "image") -> tuple[int, int, int]:

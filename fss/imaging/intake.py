@@ -80,7 +80,7 @@ def shown(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def check(data: bytes, limits: Limits, longer_side: int, skim: bool = False) -> tuple[images.Decoded, bytes | None]:
+def accept(data: bytes, limits: Limits, longer_side: int, skim: bool = False) -> tuple[images.Decoded, bytes | None]:
     """The image of `data`, if the corpus takes it, and a JPEG's bytes without metadata (None where it has odd ones).
 
     A JPEG may come decoded at a fraction of its size, see `images.inspect` on `longer_side` and `skim`.
@@ -89,21 +89,23 @@ def check(data: bytes, limits: Limits, longer_side: int, skim: bool = False) -> 
         BadImageError: as `images.inspect`, or with reason `too_small`, `too_narrow` or `constant`.
     """
     most, reading = limits.max_pixels, limits.reading
-    found = images.inspect(data, max_pixels=most, longer_side=longer_side, skim=skim, reading=reading)
-    size, side = f"{found.width}x{found.height}", limits.min_side
-    if min(found.width, found.height) < side:
+    decoded = images.inspect(data, max_pixels=most, longer_side=longer_side, skim=skim, reading=reading)
+    size, side = f"{decoded.width}x{decoded.height}", limits.min_side
+    if min(decoded.width, decoded.height) < side:
         raise BadImageError("too_small", f"{size} has a side under {side} pixels (corpus.min_side)")
-    stored = min(1.0, limits.longer_side / max(found.width, found.height)) * min(found.width, found.height)
+    stored = min(1.0, limits.longer_side / max(decoded.width, decoded.height)) * min(decoded.width, decoded.height)
     if round(stored) < min(side, limits.longer_side):
         raise BadImageError(
             "too_narrow",
             f"{size} would be stored with a side of {round(stored)} pixels, under corpus.min_side={side}; "
             "cut it into pieces or raise corpus.longer_side",
         )
-    if _is_constant(found.image) and (not skim or _is_constant(images.decode(data, max_pixels=most, reading=reading))):
+    if _is_constant(decoded.image) and (
+        not skim or _is_constant(images.decode(data, max_pixels=most, reading=reading))
+    ):
         raise BadImageError("constant", "all pixels have one colour: there is nothing to learn from it")
     try:
-        return found, jpeg.strip(data)
+        return decoded, jpeg.strip(data)
     except ValueError as error:
         raise BadImageError("broken", str(error)) from error
 
@@ -165,11 +167,11 @@ def _take(
 
 def _normal(data: bytes, limits: Limits) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
     """The JPEG that is stored, its (width, height), and that of the upright original."""
-    found, bare = check(data, limits, limits.longer_side, skim=True)
-    size = found.width, found.height
-    if found.as_stored and max(size) <= limits.longer_side:
+    decoded, bare = accept(data, limits, limits.longer_side, skim=True)
+    size = decoded.width, decoded.height
+    if decoded.as_stored and max(size) <= limits.longer_side:
         if bare is not None:
             return bare, size, size
-        found = images.inspect(data, max_pixels=limits.max_pixels)
-    small = images.fit(found.image, limits.longer_side)
+        decoded = images.inspect(data, max_pixels=limits.max_pixels)
+    small = images.fit(decoded.image, limits.longer_side)
     return images.encode_jpeg(small), small.size, size

@@ -30,8 +30,8 @@ def strip(data: bytes) -> bytes | None:
     if data[:2] != _SOI:
         return None
     parts, at = [_SOI], 2
-    while (found := _segment(data, at)) is not None:
-        marker, end = found
+    while (segment := _segment(data, at)) is not None:
+        marker, end = segment
         if marker == 0xD9:
             return b"".join([*parts, _EOI])
         if marker == _SOS:
@@ -44,10 +44,10 @@ def strip(data: bytes) -> bytes | None:
 def is_lossless(data: bytes) -> bool:
     """Whether a JPEG is of the lossless kind, which no decoder gives at a part of its size."""
     at = 2
-    while (found := _segment(data, at)) is not None and found[0] not in (_SOS, 0xD9):
-        if found[0] in _LOSSLESS:
+    while (segment := _segment(data, at)) is not None and segment[0] not in (_SOS, 0xD9):
+        if segment[0] in _LOSSLESS:
             return True
-        at = found[1]
+        at = segment[1]
     return False
 
 
@@ -64,13 +64,13 @@ def _segment(data: bytes, at: int) -> tuple[int, int] | None:
 
 def _scan_end(data: bytes, start: int) -> int:
     """The first byte after the compressed data that begins at `start`."""
-    found = _MARKER.search(data, start)
-    if found is None:
+    match = _MARKER.search(data, start)
+    if match is None:
         raise ValueError(f"the compressed data has no end within {len(data)} bytes")
-    marker = found[1][0]
+    marker = match[1][0]
     if marker not in _AFTER_SCAN:
-        raise ValueError(f"marker ff{marker:02x} in the compressed data at byte {found.end() - 2}")
-    return found.end() - 2
+        raise ValueError(f"marker ff{marker:02x} in the compressed data at byte {match.end() - 2}")
+    return match.end() - 2
 
 
 def _kept(marker: int, segment: bytes) -> bytes:

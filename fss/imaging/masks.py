@@ -110,23 +110,30 @@ def binary(drawn: Drawn) -> np.ndarray:
     Raises:
         ValueError: if it shows more than one thing, or nobody can tell which.
     """
-    found = numbers(drawn)
-    values = set(np.unique(found).tolist())
+    labels = numbers(drawn)
+    values = set(np.unique(labels).tolist())
     if 1 in values and values <= {0, 1, VOID, 65535}:
-        return np.where(found > 1, VOID, found).astype(np.uint8)
+        return np.where(labels > 1, VOID, labels).astype(np.uint8)
     if len(values - {0}) <= 1:
-        return (found != 0).astype(np.uint8)
+        return (labels != 0).astype(np.uint8)
     raise drawn.refused("a mask of 0 and one other value", str(sorted(values)[:6]), "keep one class, as 1")
 
 
 def bright(drawn: Drawn) -> np.ndarray:
-    """(H, W) uint8: 1 in the brighter half of a mask that is black and white by definition, or for 1 of 0 and 1.
+    """(H, W) uint8: 1 in the brighter half of what is black to white by definition: from half of white on.
+
+    White is 1 where nothing is above it (0 and 1, or shares), else 255, or 65535 where numbers are deep.
 
     Raises:
-        ValueError: as `colours`.
+        ValueError: for numbers that are no brightness.
     """
-    grey = colours(drawn).max(axis=2)
-    return (grey == 1 if grey.max() <= 1 else grey >= 128).astype(np.uint8)
+    values = drawn.values.astype(np.uint8) if drawn.values.dtype == bool else drawn.values
+    grey = values if values.ndim == 2 and drawn.palette is None else _painted(drawn).max(axis=2)
+    low, high = float(grey.min(initial=0)), float(grey.max(initial=0))
+    if not (low >= 0 and high <= np.iinfo(np.uint16).max):
+        raise drawn.refused("numbers from black to white", f"{low:g}..{high:g}", "rescale them to 0..255")
+    white = next(each for each in (1, 255, 65535) if high <= each)
+    return np.asarray(grey >= white / 2).astype(np.uint8)
 
 
 def numbers(drawn: Drawn) -> np.ndarray:
@@ -135,10 +142,10 @@ def numbers(drawn: Drawn) -> np.ndarray:
     Raises:
         ValueError: if nobody can tell what it shows.
     """
-    found = _looks(drawn)
-    if found.dtype.kind == "f":
-        found = _whole_or_cut(found, drawn)
-    return _cut(found, drawn) if drawn.lossy or _is_soft(found) else found
+    labels = _looks(drawn)
+    if labels.dtype.kind == "f":
+        labels = _whole_or_cut(labels, drawn)
+    return _cut(labels, drawn) if drawn.lossy or _is_soft(labels) else labels
 
 
 def indices(drawn: Drawn) -> np.ndarray:
@@ -168,9 +175,13 @@ def colours(drawn: Drawn) -> np.ndarray:
     Raises:
         ValueError: for formats that change colours, and deep numbers.
     """
-    values = drawn.values
     if drawn.lossy:
         raise drawn.refused("colours of classes", "a format that changes them a little", "save the mask as PNG")
+    return _painted(drawn)
+
+
+def _painted(drawn: Drawn) -> np.ndarray:
+    values = drawn.values
     if drawn.palette is not None:
         table = np.zeros((256, 3), np.uint8)
         table[list(drawn.palette)] = list(drawn.palette.values())
@@ -276,11 +287,11 @@ def _by_palette(drawn: Drawn, palette: Mapping[int, Colour]) -> np.ndarray:
 def _by_colour(painted: np.ndarray, drawn: Drawn) -> np.ndarray:
     """1 where a picture of black and one other colour is not black."""
     whole = packed(painted)
-    found = np.unique(whole)
-    if len(found) > 2 or (len(found) == 2 and found[0] != 0):
-        shown = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in found[:4]]
+    tones = np.unique(whole)
+    if len(tones) > 2 or (len(tones) == 2 and tones[0] != 0):
+        shown = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in tones[:4]]
         raise drawn.refused(
-            "a mask of black and one other colour", f"{len(found)}: {shown}", "paint the thing white and the rest black"
+            "a mask of black and one other colour", f"{len(tones)}: {shown}", "paint the thing white and the rest black"
         )
     return np.asarray(whole != 0).astype(np.uint8)
 
@@ -291,30 +302,30 @@ def packed(painted: np.ndarray) -> np.ndarray:
     return np.asarray(r << 16 | g << 8 | b)
 
 
-def _whole_or_cut(found: np.ndarray, drawn: Drawn) -> np.ndarray:
+def _whole_or_cut(values: np.ndarray, drawn: Drawn) -> np.ndarray:
     """Floats as integers: whole ones as they are, two numbers as 0 and 1, shares cut at one half."""
-    if not np.isfinite(found).all():
+    if not np.isfinite(values).all():
         raise drawn.refused("finite numbers", "nan or infinity", "fill them with 0")
-    if (found == np.rint(found)).all():
-        return found.astype(np.int64)
-    low, high = float(found.min()), float(found.max())
-    if low == 0 and ((found == 0) | (found == high)).all():
-        return (found != 0).astype(np.int64)
+    if (values == np.rint(values)).all():
+        return values.astype(np.int64)
+    low, high = float(values.min()), float(values.max())
+    if low == 0 and ((values == 0) | (values == high)).all():
+        return (values != 0).astype(np.int64)
     if low < 0 or high > 255:
         raise drawn.refused("shares from 0 to 1", f"{low:g}..{high:g}", "cut the mask at a threshold")
     if high > 1:
-        return np.rint(found).astype(np.int64)
+        return np.rint(values).astype(np.int64)
     _say("%s: shares from 0 to 1 are cut at 0.5", drawn.name)
-    return (found >= 0.5).astype(np.int64)
+    return (values >= 0.5).astype(np.int64)
 
 
-def _is_soft(found: np.ndarray) -> bool:
+def _is_soft(labels: np.ndarray) -> bool:
     """Whether what is neither black nor white are edges: pixels that differ from their neighbours, not regions."""
-    shares = found[:-1, :-1] / max(float(found.max(initial=0)), 1.0)
+    shares = labels[:-1, :-1] / max(float(labels.max(initial=0)), 1.0)
     between = (shares > _NEAR) & (shares < 1 - _NEAR)
-    if found.max(initial=0) < _WHITE or not between.any():
+    if labels.max(initial=0) < _WHITE or not between.any():
         return False
-    flat = (found[:-1, :-1] == found[1:, :-1]) & (found[:-1, :-1] == found[:-1, 1:])
+    flat = (labels[:-1, :-1] == labels[1:, :-1]) & (labels[:-1, :-1] == labels[:-1, 1:])
     return bool(flat[between].mean() < _FLAT)
 
 

@@ -93,8 +93,8 @@ def _grad_cam(
 ) -> torch.Tensor:
     with torch.inference_mode(False), torch.enable_grad():
         leaf = features.clone().requires_grad_()
-        found = logits(leaf)
-        each = [torch.autograd.grad(found[:, c].sum(), leaf, retain_graph=True)[0].sum(dim=(2, 3)) for c in classes]
+        scores = logits(leaf)
+        each = [torch.autograd.grad(scores[:, c].sum(), leaf, retain_graph=True)[0].sum(dim=(2, 3)) for c in classes]
     return torch.einsum("kbc,bcyx->bkyx", torch.stack(each), features)
 
 

@@ -45,7 +45,7 @@ def read_names(path: str) -> dict[str, tuple[str, ...]]:
     Raises:
         ValueError: for a file that cannot be read, is no text, is empty, or has a line without a name.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    table: dict[str, tuple[str, ...]] = {}
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.reader(stream, delimiter="\t" if path.endswith(".tsv") else ",", strict=True))
@@ -59,10 +59,10 @@ def read_names(path: str) -> dict[str, tuple[str, ...]]:
         if not image or not shown:
             raise ValueError(f"{path}, line {number}: got {','.join(row)!r}; {_REMEDY}")
         key = _without_suffix(image)
-        found[key] = (*found.get(key, ()), *shown)
-    if not found:
+        table[key] = (*table.get(key, ()), *shown)
+    if not table:
         raise ValueError(f"{path}: no image has a name; {_REMEDY}")
-    return found
+    return table
 
 
 def names_of_masks(dataset: Dataset, images: Iterable[str], classes: Iterable[int]) -> dict[str, tuple[str, ...]]:

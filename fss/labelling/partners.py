@@ -40,19 +40,19 @@ class ObjectFits:
         return cls(np.zeros(number, bool), np.zeros(number, np.int64), np.zeros(number), np.zeros(number))
 
 
-def fit(found: Overlap) -> dict[int, tuple[int, float, float]]:
+def fit(shared: Overlap) -> dict[int, tuple[int, float, float]]:
     """Of each label of a layer the class (not background, 0) of the best IoU, that IoU, and the share inside one class.
 
     A label of which only void pixels are seen is left out.
     """
-    things = found.classes != 0
-    mine, true, both = found.pixels.sum(axis=1), found.pixels.sum(axis=0)[things], found.pixels[:, things]
+    things = shared.classes != 0
+    mine, true, both = shared.pixels.sum(axis=1), shared.pixels.sum(axis=0)[things], shared.pixels[:, things]
     if not things.any():
-        return {int(label): (0, 0.0, 0.0) for label in found.labels}
+        return {int(label): (0, 0.0, 0.0) for label in shared.labels}
     iou = both / (mine[:, None] + true - both)
     best, inside = iou.argmax(axis=1), (both / mine[:, None]).max(axis=1)
-    named = np.where(iou.max(axis=1) > 0, found.classes[things][best], 0)
-    rows = zip(found.labels, named, iou.max(axis=1), inside, strict=True)
+    named = np.where(iou.max(axis=1) > 0, shared.classes[things][best], 0)
+    rows = zip(shared.labels, named, iou.max(axis=1), inside, strict=True)
     return {int(label): (int(thing), float(high), float(share)) for label, thing, high, share in rows}
 
 
@@ -112,7 +112,7 @@ class TaskSums:
         such objects besides.
         """
         tasks, known = max(self.known_tasks, 1), max(self.known, 1)
-        found = {
+        figures = {
             "regions": float(self.regions),
             "area": self.area / max(self.regions, 1),
             "border": self.border / max(self.regions, 1),
@@ -121,9 +121,9 @@ class TaskSums:
             "mutual": self.mutual / max(self.tasks, 1),
         }
         if not self.known:
-            return found
+            return figures
         masks = {"object": self.object / known, "inside": self.inside / known}
-        return found | masks | {"same_class": self.same / tasks, "clean": self.clean / tasks}
+        return figures | masks | {"same_class": self.same / tasks, "clean": self.clean / tasks}
 
 
 def sum_tasks(columns: Mapping[str, np.ndarray], fits: ObjectFits) -> TaskSums:

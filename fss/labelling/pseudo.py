@@ -191,15 +191,15 @@ def label_grids(fields: torch.Tensor, clusters: Clusters, recipe: EmbeddingOptio
         assert cells is not None, recipe
         return cells.cpu().numpy()
     maps = segment(fields, recipe.segments, recipe.granularities)
-    found = torch.empty_like(maps)
+    grids = torch.empty_like(maps)
     for index, (field, layers) in enumerate(zip(fields, maps, strict=True)):
         numbers = _numbered(layers)
         if cells is None:
             names = assign(F.normalize(_members(numbers) @ field.flatten(0, 1), dim=1), clusters)
         else:
             names = _majority(_members(numbers), cells[index].flatten())
-        found[index] = names[numbers].view_as(layers)
-    return found.cpu().numpy()
+        grids[index] = names[numbers].view_as(layers)
+    return grids.cpu().numpy()
 
 
 def _majority(member: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -226,11 +226,11 @@ def label_maps(
     """
     if recipe.segments != "superpixel":
         return [(layers, layers) for layers in label_grids(fields, clusters, recipe)]
-    found = []
+    both = []
     for field, each in zip(fields, _given(cut), strict=True):
         pixels = label_superpixels(field, each, clusters, recipe, corners)
-        found.append((pixels, grid.sample_labels(pixels[0], (field.shape[0], field.shape[1]), corners)[None]))
-    return found
+        both.append((pixels, grid.sample_labels(pixels[0], (field.shape[0], field.shape[1]), corners)[None]))
+    return both
 
 
 def label_superpixels(
@@ -253,13 +253,13 @@ def _best_clusters(field: torch.Tensor, size: Sequence[int], clusters: Clusters,
     rows = F.normalize(field - torch.from_numpy(clusters.centre).to(field), dim=-1)
     centroids = torch.from_numpy(clusters.centroids).to(field)
     scores = (2 * rows @ centroids.T - centroids.square().sum(dim=1)).permute(2, 0, 1).contiguous()
-    best, found = torch.full(tuple(size), -torch.inf), torch.zeros(tuple(size), dtype=torch.int64)
-    best, found = best.to(field.device), found.to(field.device)
+    best, winners = torch.full(tuple(size), -torch.inf), torch.zeros(tuple(size), dtype=torch.int64)
+    best, winners = best.to(field.device), winners.to(field.device)
     for start in range(0, len(scores), _SCORES):
         top, index = grid.enlarge(scores[None, start : start + _SCORES], (size[0], size[1]), corners)[0].max(dim=0)
         better = top > best
-        best, found = torch.where(better, top, best), torch.where(better, index + start, found)
-    labels = found.cpu().numpy()
+        best, winners = torch.where(better, top, best), torch.where(better, index + start, winners)
+    labels = winners.cpu().numpy()
     return labels if clusters.parents is None else clusters.parents[labels]
 
 

@@ -201,15 +201,15 @@ class Match:
     """Area of the region over that of the object; 1 is right, less is a part of it."""
 
 
-def best_matches(found: Overlap, allowed: Iterable[int] | None = None) -> dict[int, Match | None]:
+def best_matches(shared: Overlap, allowed: Iterable[int] | None = None) -> dict[int, Match | None]:
     """The region of the best IoU with each object, that is, class of the image but background (0): class -> match.
 
     `allowed` are the labels that may be taken (None = all); None where there is none of them.
     """
-    chosen = np.isin(found.labels, list(allowed)) if allowed is not None else np.ones(len(found.labels), bool)
-    pixels, mine, true = found.pixels[chosen], found.pixels[chosen].sum(axis=1), found.pixels.sum(axis=0)
+    chosen = np.isin(shared.labels, list(allowed)) if allowed is not None else np.ones(len(shared.labels), bool)
+    pixels, mine, true = shared.pixels[chosen], shared.pixels[chosen].sum(axis=1), shared.pixels.sum(axis=0)
     return {
-        int(value): _best(pixels[:, i], mine, int(true[i])) for i, value in enumerate(found.classes) if int(value) != 0
+        int(value): _best(pixels[:, i], mine, int(true[i])) for i, value in enumerate(shared.classes) if int(value) != 0
     }
 
 
@@ -239,11 +239,11 @@ class MaskSums:
         every: list[dict[int, Match | None]] = []
         good: list[dict[int, Match | None]] = []
         for number, layer in enumerate(layers):
-            found = overlap(layer, mask)
-            for i, j in zip(*np.nonzero(found.pixels), strict=True):
-                self.pixels[number, int(found.labels[i]), int(found.classes[j])] += int(found.pixels[i, j])
-            every.append(best_matches(found))
-            good.append(best_matches(found, [label for one, label in allowed if one == number]))
+            shared = overlap(layer, mask)
+            for i, j in zip(*np.nonzero(shared.pixels), strict=True):
+                self.pixels[number, int(shared.labels[i]), int(shared.classes[j])] += int(shared.pixels[i, j])
+            every.append(best_matches(shared))
+            good.append(best_matches(shared, [label for one, label in allowed if one == number]))
             self._note(str(number), every[-1:])
         self._note("all", every)
         self._note("usable", good)
@@ -267,11 +267,11 @@ class MaskSums:
     def table(self, clusters: int, layer: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(K, C) int64 pixels of clusters and classes, of one layer or over all, and the (C,) classes that occur."""
         classes = np.array(sorted({value for _, _, value in self.pixels}), dtype=np.int64)
-        found = np.zeros((clusters, len(classes)), dtype=np.int64)
+        counts = np.zeros((clusters, len(classes)), dtype=np.int64)
         for (number, cluster, value), pixels in self.pixels.items():
             if layer in (None, number):
-                found[cluster, np.searchsorted(classes, value)] += pixels
-        return found, classes
+                counts[cluster, np.searchsorted(classes, value)] += pixels
+        return counts, classes
 
     def matches(self) -> dict[str, dict[str, float]]:
         """Figures over objects, by the regions that were looked at.
@@ -280,12 +280,12 @@ class MaskSums:
         `found`: share of the objects with an IoU of at least 0.5; `area_ratio`: geometric mean of the best region's
         area over the object's, over the objects that a region overlaps at all (0 if none).
         """
-        found = {}
+        figures = {}
         for name, (number, hits, overlapped, iou, completeness, precision, logs) in self.objects.items():
             means = {"iou": iou, "found": hits, "completeness": completeness, "precision": precision}
-            found[name] = {
+            figures[name] = {
                 "objects": float(number),
                 **{key: float(value / max(number, 1)) for key, value in means.items()},
                 "area_ratio": float(np.exp(logs / overlapped)) if overlapped else 0.0,
             }
-        return found
+        return figures

@@ -114,8 +114,8 @@ class PretrainModel(nn.Module):
             logits = self.objectness[level](read)[:, 0]
             target = (views.proposals > 0).flatten(0, 1).to(logits.dtype)
             objectness.append(F.binary_cross_entropy_with_logits(logits, target))
-        contrast, found = torch.stack(contrasts).mean(), torch.stack(objectness).mean()
-        return {"loss": contrast + found, "contrast": contrast.detach(), "objectness": found.detach()}
+        contrast, binary = torch.stack(contrasts).mean(), torch.stack(objectness).mean()
+        return {"loss": contrast + binary, "contrast": contrast.detach(), "objectness": binary.detach()}
 
 
 def _projection(channels: int, config: ContrastConfig) -> nn.Sequential:

@@ -36,16 +36,16 @@ def images(pixels: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
 
 def masks(labels: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
     """The same views of (B, S, S) uint8 masks in {0, 1, 255}: the nearest pixel, 255 outside of the image."""
-    found = labels.clone()
+    seen = labels.clone()
 
     def move(part: torch.Tensor, chosen: Sequence[View]) -> torch.Tensor:
         # One more for all, so that 0 is outside; float32 holds 256.
         moved = _resample(part[:, None].float() + 1, chosen, "nearest")[:, 0].round() - 1
         return torch.where(moved < 0, VOID, moved).to(torch.uint8)
 
-    _change(found, views, lambda v: v.moved, move)
-    _change(found, views, lambda v: v.flip and not v.moved, lambda x, _: x.flip(-1))
-    return found
+    _change(seen, views, lambda v: v.moved, move)
+    _change(seen, views, lambda v: v.flip and not v.moved, lambda x, _: x.flip(-1))
+    return seen
 
 
 def square(mask: torch.Tensor, size: int) -> torch.Tensor:

@@ -70,7 +70,7 @@ def episodes(
     Raises:
         ValueError: if no class shows at least `min_area` in more than `shots` images of training.
     """
-    large = {name: tuple(c for c in classes if found.get(c, 0) >= min_area) for name, found in areas.items()}
+    large = {name: tuple(c for c in classes if pixels.get(c, 0) >= min_area) for name, pixels in areas.items()}
     kept = (
         held_out(sorted(name for name, shown in large.items() if shown), seed) if held and any(large.values()) else ()
     )

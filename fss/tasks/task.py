@@ -195,7 +195,7 @@ class Batches:
         episodes = range(number * self.batch + self.rank, (number + 1) * self.batch, self.world)
         rows: list[list[tuple[str, views.View]]] = []
         jpegs: dict[str, bytes] = {}
-        found: list[np.ndarray] = []
+        masks: list[np.ndarray] = []
         for episode in episodes:
             epoch, shard, position = self.schedule.locate(episode)
             task = self.read_shard(shard, epoch)[position]
@@ -205,8 +205,8 @@ class Batches:
             ]
             rows.append(list(zip(task.keys, chosen, strict=True)))
             jpegs.update(zip(task.keys, task.jpegs, strict=True))
-            found += decoded
-        truth, support = self._masks(rows, found)
+            masks += decoded
+        truth, support = self._masks(rows, masks)
         if not self.layout.pixels:
             return Batch(rows, jpegs, truth, support)
         return Batch(rows, {}, truth, support, self._pixels(rows, jpegs))
@@ -218,12 +218,12 @@ class Batches:
         return views.draw(self.seed, key, number, self.augment, size, None if self.num_views else mask)
 
     def _masks(
-        self, rows: list[list[tuple[str, views.View]]], found: list[np.ndarray]
+        self, rows: list[list[tuple[str, views.View]]], masks: list[np.ndarray]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`truth` and `support` of a batch, of its masks in the order of its images."""
         layout, chosen = self.layout, [view for row in rows for _, view in row]
-        moved = iter(_moved(found, chosen, layout.size))
-        seen = [next(moved) if v.moved else v.mirrored(m) for m, v in zip(found, chosen, strict=True)]
+        moved = iter(_moved(masks, chosen, layout.size))
+        seen = [next(moved) if v.moved else v.mirrored(m) for m, v in zip(masks, chosen, strict=True)]
         shown = 1 + len(rows[0][1:])
         truth = torch.stack([grid.cells(mask, layout.loss, layout.corners) for mask in seen[::shown]])
         others = [mask for place, mask in enumerate(seen) if place % shown]
@@ -240,9 +240,9 @@ class Batches:
         return pixels.unflatten(0, (len(rows), -1))
 
 
-def _moved(found: list[np.ndarray], chosen: list[views.View], size: int) -> list[np.ndarray]:
+def _moved(masks: list[np.ndarray], chosen: list[views.View], size: int) -> list[np.ndarray]:
     """Of masks whose view is `moved`, the views, (size, size) uint8."""
-    some = [(m, view) for m, view in zip(found, chosen, strict=True) if view.moved]
+    some = [(m, view) for m, view in zip(masks, chosen, strict=True) if view.moved]
     if not some:
         return []
     squeezed = [augment.square(torch.from_numpy(mask.astype(np.uint8)), size) for mask, _ in some]

@@ -153,13 +153,13 @@ def draw(
         changed = dataclasses.replace(changed, hue=float(generator.uniform(-rules.hue, rules.hue)))
     points = None if mask is None else _points(mask)
     for _ in range(1 if points is None else _TRIES):
-        found = dataclasses.replace(
+        view = dataclasses.replace(
             changed,
             box=_crop(generator, rules.crop, rules.widest),
             angle=float(generator.uniform(-rules.rotation, rules.rotation)),
         )
-        if points is None or found.keeps(points) >= rules.keep:
-            return found
+        if points is None or view.keeps(points) >= rules.keep:
+            return view
     return changed
 
 

@@ -34,13 +34,13 @@ class FeatureBank:
 
         An input may be None if its name is in the bank (`name in bank`).
         """
-        found = {name: self._kept[name] for name in inputs if name in self._kept}
-        self.hits += len(found)
-        missing = {name: one for name, one in inputs.items() if name not in found and one is not None}
+        known = {name: self._kept[name] for name in inputs if name in self._kept}
+        self.hits += len(known)
+        missing = {name: one for name, one in inputs.items() if name not in known and one is not None}
         self.misses += len(missing)
         for name, features in zip(missing, self._compute(list(missing.values())), strict=True):
-            found[name] = self._keep(name, {level: v.half().cpu() for level, v in features.items()})
-        return found
+            known[name] = self._keep(name, {level: v.half().cpu() for level, v in features.items()})
+        return known
 
     def _compute(self, inputs: Sequence[torch.Tensor]) -> Iterator[Features]:
         size = self.extractor.call
@@ -89,8 +89,8 @@ def batch_features(bank: FeatureBank, batch: Batch) -> tuple[Features, Features]
     device = bank.extractor.device
     if batch.pixels is not None:
         pixels = batch_pixels(batch, bank.extractor.size, device)
-        found = bank.of_pixels(pixels.flatten(0, 1))
-        shaped = {level: values.unflatten(0, pixels.shape[:2]) for level, values in found.items()}
+        levels = bank.of_pixels(pixels.flatten(0, 1))
+        shaped = {level: values.unflatten(0, pixels.shape[:2]) for level, values in levels.items()}
         return {level: v[:, 0] for level, v in shaped.items()}, {level: v[:, 1:] for level, v in shaped.items()}
     names: dict[Hashable, torch.Tensor | None] = {}
     for key, view in {pair for row in batch.images for pair in row}:

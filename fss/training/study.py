@@ -47,12 +47,12 @@ def distinct(batches: Iterable[Batch], number: int) -> list[Looked]:
 
     Supports without foreground (distractors) are passed over.
     """
-    found: dict[str, Looked] = {}
+    first: dict[str, Looked] = {}
     for batch in batches:
         for row, masks in zip(batch.images, batch.support, strict=True):
             for name, shares in zip(row[1:], masks, strict=True):
-                if name[0] not in found and bool((shares[1] > 0).any()):
-                    found[name[0]] = Looked(name, batch.jpegs[name[0]], shares)
-                if len(found) == number:
-                    return list(found.values())
-    return list(found.values())
+                if name[0] not in first and bool((shares[1] > 0).any()):
+                    first[name[0]] = Looked(name, batch.jpegs[name[0]], shares)
+                if len(first) == number:
+                    return list(first.values())
+    return list(first.values())

@@ -89,9 +89,9 @@ class TunedModule(MetaModule):
     def features(self, query: torch.Tensor, support: torch.Tensor) -> tuple[Features, Features]:  # type: ignore[override]
         """Levels (B, C, h, w) and (B, K, C, h, w) of the backbone as it is by now, query and supports in one pass."""
         episodes, shots = support.shape[:2]
-        found = self.backbone(torch.cat([query, support.flatten(0, 1)]))
-        first = {level: values[:episodes] for level, values in found.items()}
-        return first, {level: values[episodes:].unflatten(0, (episodes, shots)) for level, values in found.items()}
+        levels = self.backbone(torch.cat([query, support.flatten(0, 1)]))
+        first = {level: values[:episodes] for level, values in levels.items()}
+        return first, {level: values[episodes:].unflatten(0, (episodes, shots)) for level, values in levels.items()}
 
     def tuned(self) -> dict[str, torch.Tensor]:
         """The tuned parameters, float32, by their names in a `Backbone`."""

@@ -1,8 +1,8 @@
 """Runs that are killed, as processes of their own: python -m tests.cluster.crashes HOW FOLDER override...
 
 `chain` forks a process for every failpoint of every stage, which dies there, one after the other on one folder, and
-then finishes the run. `node` kills a Ray node while the label stage is at work, `train_node` one that trains. All print
-what happened as JSON.
+then finishes the run; where masks are refined, of the stages that refining adds to or changes. `node` kills a Ray node
+while the label stage is at work, `train_node` one that trains. All print what happened as JSON.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from cluster.engine import pool
 from cluster.engine.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
+from tests.cluster.here import here
 
 POINTS = ("half_written", "before_rename", "after_rename")
 HALF, BEFORE, AFTER = ((point,) for point in POINTS)
@@ -40,35 +41,24 @@ CRASHES = {
     "quality": {"sums-*.json": HALF, "crops-*.tar": AFTER, "quality.json": BEFORE, "atlas.jpg": AFTER},
     "pair": {"tasks-*.tar": POINTS, "holdout-*.tar": AFTER, "usage-*.parquet": POINTS, "manifest.json": BEFORE},
 }
+#: Where masks are refined and a head looks up regions: what `label` writes then besides, and the stages of their own.
+REFINED_CRASHES = {
+    "label": {"directions.npy": HALF, "labels-*.fields.npy": BEFORE, "part-*.json": AFTER},
+    "refine": {"labels-*.tar": HALF, "labels-*.regions.parquet": AFTER, "0*.json": POINTS, "manifest.json": BEFORE},
+    "index": {
+        "part-*.npy": POINTS,
+        "part-*.json": BEFORE,
+        "model.safetensors": HALF,
+        "model.json": AFTER,
+        "manifest.json": HALF,
+    },
+}
 #: Points at which a worker dies: a file, a record, a file made late, in stages of one step and of several.
 WORKERS = {
     "shard": "half_written corpus-*.tar",
     "label": "before_rename part-*.json",
     "pair": "after_rename tasks-*.tar",
 }
-
-
-class Here:
-    """A pool that is this process."""
-
-    size = 1
-
-    def map(self, function, units):
-        for index, unit in enumerate(units):
-            yield index, function(unit)
-
-    def each(self, function, units):
-        return map(function, units)
-
-    def on_each(self, function, units):
-        return [function(unit) for unit in units]
-
-
-def here(config):
-    """A run of its own whose units are computed in this process."""
-    run = Run(config, STAGES)
-    run.__dict__["pool"] = Here()
-    return run
 
 
 def forked(config, stage, failpoint=""):
@@ -89,10 +79,11 @@ def forked(config, stage, failpoint=""):
 def chain(folder, arguments):
     """Die at each point of each stage, then finish."""
     told, config = {}, load(arguments)
-    for stage, names in CRASHES.items():
+    crashes = REFINED_CRASHES if config.refine.on else CRASHES
+    for stage, names in crashes.items():
         for failpoint in (f"{point} {name}" for name, points in names.items() for point in points):
             told[f"{stage} {failpoint}"] = forked(config, stage, failpoint)
-    told["swept"] = forked(config, "quality") or forked(config, "pair")
+    told["swept"] = [forked(config, stage) for stage in crashes]
     return told
 
 

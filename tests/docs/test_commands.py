@@ -17,7 +17,7 @@ from tests.docs.pages import PAGES, SPAN, Block, blocks, commands
 from tests.places import ROOT
 
 #: Programs that are nobody's of this repository; their arguments that name our files are checked.
-OUTSIDE = {"git", "docker", "kubectl", "export"}
+OUTSIDE = {"git", "docker", "kubectl", "sbatch", "export"}
 LANGUAGES = {"sh", "python", "yaml", "text"}
 FILES = {"FILE", "IMAGE", "MASK", "TRAIN"}
 

@@ -135,7 +135,7 @@ WRONG = {
     "a head's option": (["model=sst", "model.options.fusion=sum"], "fusion: expected one of iou, mean, max, got 'sum'"),
     "no option of the head": (
         ["+model.options.heads=3", "model=sst"],
-        "model.options.heads: expected one of residual, by_shots, levels, dim,",
+        "model.options.heads: expected one of residual, by_shots, otsu, levels, dim,",
     ),
     "compiled inner gradient": (
         ["model=sst", "train.compile=true"],
@@ -211,6 +211,7 @@ def test_numbers_and_lists_of_them():
     config = load(["shots=[5,1]", "seeds=[0,2]", "seed=3", "baselines=[smoothed,prototype,smoothed]"])
     assert (shots(config), seeds(config), baselines(config)) == ((5, 1), (0, 2), ("smoothed", "prototype"))
     assert baselines(load(["baselines=[]"])) == ()
+    assert baselines(load(["baselines=[smoothed,anchors,insid3]"])) == ("smoothed", "foris", "insid3")
     assert baselines(load([])) is None
     assert seeds(load(["seeds=4"])) == (4,)
 

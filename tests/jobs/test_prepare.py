@@ -74,7 +74,7 @@ def test_coco_masks_from_the_json(tmp_path, capsys):
     run("dataset=coco20i", f"dataset.root={tmp_path}")
     made = tmp_path / "annotations"
     assert [p.name for p in sorted(made.glob("*/*"))] == ["COCO_train2014_000000000001.png", f"{STEM}.png"]
-    drawn = instances.draw(instances.load_instances(made / "instances_val2014.json")[STEM])
+    drawn = instances.paint(instances.load_instances(made / "instances_val2014.json")[STEM])
     assert read(made / "val2014" / f"{STEM}.png") == drawn.tolist()
     assert np.bincount(drawn.reshape(-1), minlength=81)[[0, 1, 80]].tolist() == [31, 11, 6]
     told = capsys.readouterr().out
@@ -108,15 +108,15 @@ def test_a_second_run_keeps_what_is_whole_and_mends_the_rest(tmp_path, capsys):
 
 def test_an_interrupted_run_leaves_no_folder_of_masks_and_goes_on(tmp_path, capsys, monkeypatch):
     write_json(tmp_path, [annotation(1, [box(0, 0, 3, 2)]), annotation(1, [box(0, 0, 4, 4)], image=43)])
-    draw, drawn = instances.draw, []
+    paint, painted = instances.paint, []
 
     def breaking(image):
-        drawn.append(image)
-        if len(drawn) == 2:
+        painted.append(image)
+        if len(painted) == 2:
             raise KeyboardInterrupt
-        return draw(image)
+        return paint(image)
 
-    monkeypatch.setattr(instances, "draw", breaking)
+    monkeypatch.setattr(instances, "paint", breaking)
     with pytest.raises(KeyboardInterrupt):
         run("dataset=coco20i", f"dataset.root={tmp_path}")
     monkeypatch.undo()
@@ -157,6 +157,23 @@ def test_out_becomes_a_root_and_the_input_stays_as_it_is(tmp_path, capsys, name)
     assert "masks written, 0 were there" in written
     assert "0 masks written" in written
     run(f"dataset={name}", f"dataset.root={out}")
+
+
+def test_out_is_a_folder_of_its_own(tmp_path):
+    root, out = write_voc(tmp_path / "in"), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").touch()
+    arguments = "dataset=pascal5i", f"out={out}"
+    with pytest.raises(ValueError, match=r"expected a new or empty folder, .*\(prepare\.json\).* thesis\.tex; set"):
+        run(*arguments, f"dataset.root={root}")
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    (out / "thesis.tex").unlink()
+    with pytest.raises(ValueError, match="expected VOC's images in"):
+        run(*arguments, f"dataset.root={tmp_path}")
+    run(*arguments, f"dataset.root={root}")
+    other = write_voc(tmp_path / "other")
+    with pytest.raises(ValueError, match=rf"expected a folder made of .*/other'}}, {out} was made of .*/in'}}; set"):
+        run(*arguments, f"dataset.root={other}")
 
 
 def test_missing_or_damaged_inputs_are_refused(tmp_path):

@@ -4,18 +4,8 @@ Slow: a head with its dashboard and agents takes ten seconds to start, each job 
 each pool worker and each training worker, and all of them import torch.
 """
 
-import contextlib
 import json
-import os
-import secrets
-import shutil
-import socket
 import subprocess
-import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,10 +13,10 @@ import pytest
 from cluster.engine.session import ROOT
 from cluster.engine.stage import read_manifest
 from cluster.tracking.shipper import default_tracking_uri
+from tests import rays
 
 pytestmark = pytest.mark.slow
 
-RAY = str(Path(sys.executable).parent / "ray")
 SMALL = (
     "experiment=tiny",
     "backbone.weights=random",
@@ -44,92 +34,34 @@ SMALL = (
 )
 
 
-def free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """Address and environment of a Ray that asks for a token; everything it started ends with it."""
-    home = tmp_path_factory.mktemp("home")
-    (home / ".ray").mkdir()
-    (home / ".ray" / "auth_token").write_text(secrets.token_hex(32))
-    here = {"HOME": str(home), "RAY_AUTH_MODE": "token", "PATH": f"{Path(RAY).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment = os.environ | here
-    port, dashboard, agent, client = free_ports(4)
-    sockets = tempfile.mkdtemp(prefix="r", dir="/tmp")  # names of Unix sockets must be short
-    command = [
-        *(RAY, "start", "--head", "--block", "--num-cpus", "2", "--disable-usage-stats", "--temp-dir", sockets),
-        *("--node-ip-address", "127.0.0.1", "--port", str(port), "--dashboard-port", str(dashboard)),
-        *("--dashboard-agent-listen-port", str(agent), "--ray-client-server-port", str(client)),
-        *("--min-worker-port", "0", "--max-worker-port", "0"),
-    ]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        address = f"http://127.0.0.1:{dashboard}"
-        wait_for(lambda: request(f"{address}/api/version") in (200, 401), process)
-        yield address, environment
-    finally:
-        end(process)
-        shutil.rmtree(sockets, ignore_errors=True)
-
-
-def wait_for(ready, process):
-    while not ready():
-        assert process.poll() is None, "ray start ended"
-        time.sleep(0.5)
-
-
-def end(process):
-    """End the head and all that it started."""
-    import psutil
-
-    parent = psutil.Process(process.pid)
-    family = [*parent.children(recursive=True), parent] if process.poll() is None else []
-    for one in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.terminate()
-    _, alive = psutil.wait_procs(family, timeout=5)
-    for one in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-
-
-def request(url, token=None):
-    """The HTTP status, 0 if nobody answers."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
+    """A Ray that asks for a token; everything it started ends with it."""
+    with rays.head(tmp_path_factory.mktemp("home"), "--num-cpus", "2") as one:
+        yield one
 
 
 def submit(head, *arguments):
     """`ray job submit` of the pipeline, its log followed to the end."""
-    address, environment = head
-    command = [RAY, "job", "submit", "--address", address, "--working-dir", "."]
+    command = [rays.RAY, "job", "submit", "--address", head.dashboard, "--working-dir", "."]
     command += ["--runtime-env", "cluster/deploy/runtime-env.yaml", "--", "python", "-m", "jobs.pipeline", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=ROOT,
+        env=head.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     return done.returncode, done.stdout
 
 
 def test_without_the_token_nobody_gets_in(head):
-    address, environment = head
-    token = (Path(environment["HOME"]) / ".ray" / "auth_token").read_text()
-    assert request(f"{address}/api/jobs/") == 401
-    assert request(f"{address}/api/jobs/", token="0" * 64) in (401, 403)
-    assert request(f"{address}/api/jobs/", token=token) == 200
+    token, page = (Path(head.environment["HOME"]) / ".ray" / "auth_token").read_text(), f"{head.dashboard}/api/jobs/"
+    assert rays.request(page) == 401
+    assert rays.request(page, token="0" * 64) in (401, 403)
+    assert rays.request(page, token=token) == 200
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,8 @@ def settings(config: Config) -> CamSettings:
     table = _names(config)
     names = _distinct(table)
     others = () if source.names is not None else training.class_names(config)
-    found = replace(_shaping(config, names, others), images=_hash(ImageNames.of(table)))
-    return found if source.names is not None else replace(found, training=training.settings(config))
+    shaping = replace(_shaping(config, names, others), images=_hash(ImageNames.of(table)))
+    return shaping if source.names is not None else replace(shaping, training=training.settings(config))
 
 
 def means(config: Config) -> CamMeans:
@@ -112,18 +112,18 @@ def build(chosen: CamSettings, where: CamMeans, images: Mapping[str, tuple[int, 
 def check_files(config: Config) -> list[str]:
     """Whether the word vectors and the classifier are there and can be used, and the user's maps."""
     source = config.source
-    found = complaints(lambda: _vectors(_words(source), _categories(source)), lambda: _classifier(source))
-    return [*found, *(saliency.check(config) if source.gate else ())]
+    wrong = complaints(lambda: _vectors(_words(source), _categories(source)), lambda: _classifier(source))
+    return [*wrong, *(saliency.check(config) if source.gate else ())]
 
 
 def check(config: Config) -> list[str]:
     """Whether the files are there, and the names, and whether they go together."""
-    source, found = config.source, check_files(config)
+    source, wrong = config.source, check_files(config)
     if source.names is None:
-        found += complaints(lambda: _need_fold(config)) or list(training.problems(config))
+        wrong += complaints(lambda: _need_fold(config)) or list(training.problems(config))
     else:
-        found += complaints(lambda: _of_table(str(source.names)))
-    return found or complaints(lambda: settings(config))
+        wrong += complaints(lambda: _of_table(str(source.names)))
+    return wrong or complaints(lambda: settings(config))
 
 
 def _inputs(config: Config) -> tuple[str, ...]:

@@ -106,9 +106,9 @@ def _labeller(given: LabellerInputs) -> MiningLabeller:
 
 def _check(config: Config) -> list[str]:
     """Whether the model is there, has latent classes, and, unless the backbone is yet to be trained, fits it."""
-    found = complaints(lambda: _classes(_folder(config.source.model), config.source.levels))
-    if found or backbone.needed(config) or backbone.problems(config):
-        return found
+    wrong = complaints(lambda: _classes(_folder(config.source.model), config.source.levels))
+    if wrong or backbone.needed(config) or backbone.problems(config):
+        return wrong
     return complaints(lambda: _same_backbone(_folder(config.source.model), backbone.given(config)))
 
 

@@ -9,6 +9,7 @@ from cluster.config import Config
 from cluster.engine.files import listing
 from cluster.engine.settings import complaints
 from cluster.label.sources.source import LabellerInputs, SourceStage
+from fss.imaging import images
 from fss.labelling.sources import Labeller
 from fss.labelling.sources.saliency import MapReader, SaliencyLabeller
 
@@ -34,7 +35,7 @@ def settings(config: Config) -> SaliencySettings:
     levels, maps = tuple(config.source.levels), means(config).maps
     if maps is None:
         return SaliencySettings(levels)
-    return SaliencySettings(levels, listing(maps, "*.png"), config.source.maps_kind)
+    return SaliencySettings(levels, listing(maps, images.EXTENSIONS), config.source.maps_kind)
 
 
 def means(config: Config) -> SaliencyMeans:
@@ -44,9 +45,9 @@ def means(config: Config) -> SaliencyMeans:
 
 def labeller(chosen: SaliencySettings, where: SaliencyMeans) -> Labeller:
     """What finds salient pixels."""
-    if where.maps is None or chosen.maps_kind is None:
+    if where.maps is None or chosen.maps is None or chosen.maps_kind is None:
         return SaliencyLabeller()
-    return MapReader(where.maps, chosen.maps_kind)
+    return MapReader(where.maps, chosen.maps, chosen.maps_kind)
 
 
 def check(config: Config) -> list[str]:

@@ -53,12 +53,12 @@ class IndexMasks:
     def __call__(self, unit: Unit) -> Output:
         """A JSON file {name: {class: pixels}}."""
         dataset, _ = self.source.open()
-        found = {name: areas(dataset, name) for name in unit.payload}
-        return Output({f"index/{unit.name}.json": shards.dumps(found)}, counts={"images": len(found)})
+        pixels = {name: areas(dataset, name) for name in unit.payload}
+        return Output({f"index/{unit.name}.json": shards.dumps(pixels)}, counts={"images": len(pixels)})
 
 
 def open_tasks(
-    work: Work[Any, Any], chosen: LabelledSettings, found: TrainingImages, held: int
+    work: Work[Any, Any], chosen: LabelledSettings, source: TrainingImages, held: int
 ) -> tuple[LabelledTasks, LabelledTasks]:
     """Those for training and `held` ones for validation; the masks are indexed once, by the run's workers.
 
@@ -66,15 +66,15 @@ def open_tasks(
         ValueError: if there are too few images of every class.
         StageError: if an image or a mask is damaged, naming it.
     """
-    used = found.used()
+    used = source.used()
     parts = [used[start : start + _IMAGES] for start in range(0, len(used), _IMAGES)]
     units = [Unit(f"masks-{number:06d}", part) for number, part in enumerate(parts)]
-    indexed, _ = work.map("train", IndexMasks(found), units, parts="blocks of masks")
+    indexed, _ = work.map("train", IndexMasks(source), units, parts="blocks of masks")
     table: dict[str, dict[int, int]] = {}
     for file in indexed:
         for name, pixels in json.loads(read_file(work.folder, file)).items():
             table[name] = {int(class_id): area for class_id, area in pixels.items()}
-    dataset, classes = found.open()
+    dataset, classes = source.open()
     train, validating = labelled.episodes(
         {name: table[name] for name in used},
         classes,
@@ -88,18 +88,18 @@ def open_tasks(
         *(len(used), len(dataset.names), len(train.queries), len(train.supports), len(classes)),
         len(validating.queries),
     )
-    return LabelledTasks(found, train, False), LabelledTasks(found, validating, True)
+    return LabelledTasks(source, train, False), LabelledTasks(source, validating, True)
 
 
-def facts(found: TrainingImages) -> dict[str, Any]:
+def facts(source: TrainingImages) -> dict[str, Any]:
     """What an exported model says of the labels it has seen; evaluation refuses to test on `classes`."""
-    dataset, classes = found.open()
+    dataset, classes = source.open()
     return {
         "labelled": True,
-        "dataset": found.name,
-        "fold": found.fold,
-        "ratio": found.ratio,
-        "images": len(found.used()),
+        "dataset": source.name,
+        "fold": source.fold,
+        "ratio": source.ratio,
+        "images": len(source.used()),
         "classes": [dataset.class_names[c - 1] for c in classes],
     }
 

@@ -53,8 +53,8 @@ class MixedTasks:
     def __call__(self, number: int, epoch: int) -> Sequence[tasks.Task]:
         """The tasks of shard `number` in an epoch of its part."""
         part, shard = self._places[number]
-        found = part.tasks(shard, epoch)
-        return tasks.LazyTasks(len(found), lambda place: _renamed(found[place], part.prefix)) if part.prefix else found
+        own = part.tasks(shard, epoch)
+        return tasks.LazyTasks(len(own), lambda place: _renamed(own[place], part.prefix)) if part.prefix else own
 
     @functools.cached_property
     def _places(self) -> list[tuple[MixedPart, int]]:
@@ -85,13 +85,13 @@ def others(mix: Mapping[str, float]) -> list[tuple[str, Manifest, int]]:
     Raises:
         ValueError: if there are no finished pairs, or the same ones twice.
     """
-    found = sorted(
+    parts = sorted(
         ((given, _pairs(given), units(share)) for given, share in mix.items()), key=lambda o: o[1].fingerprint
     )
-    for (one, first, _), (other, second, _) in itertools.pairwise(found):
+    for (one, first, _), (other, second, _) in itertools.pairwise(parts):
         if first.fingerprint == second.fingerprint:
             raise ValueError(f"train.mix: {one} and {other} have the same pairs; give them one share together")
-    return found
+    return parts
 
 
 def facts(mix: Mapping[str, float], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,18 +129,18 @@ def names_seen(stage: Manifest, expected: str) -> tuple[str, ...]:
 def _pairs(given: str) -> Manifest:
     """The pair stage that finished last in a run's folder, or the one whose folder is given."""
     base = Path(given).resolve()
-    found = read_manifest(base / "pair" / "manifest.json") or read_manifest(base / "manifest.json")
-    if found is None or found.stage != "pair":
+    pairs = read_manifest(base / "pair" / "manifest.json") or read_manifest(base / "manifest.json")
+    if pairs is None or pairs.stage != "pair":
         raise ValueError(
             f"train.mix: expected the folder of a run whose pairs are done, got {given}"
             f"{'' if base.is_dir() else ', which is not there'}; run jobs.pair with that run's arguments first"
         )
-    if found.folder.name != found.fingerprint:  # the run's copy of the manifest names files from one folder above
-        return _pairs(str(found.folder / found.fingerprint))
-    lost = [file.path for file in found.files if not (found.folder / file.path).is_file()]
+    if pairs.folder.name != pairs.fingerprint:  # the run's copy of the manifest names files from one folder above
+        return _pairs(str(pairs.folder / pairs.fingerprint))
+    lost = [file.path for file in pairs.files if not (pairs.folder / file.path).is_file()]
     if lost:
         raise ValueError(f"train.mix: {given} lacks {lost[0]} of its pairs; run jobs.pair with its arguments again")
-    return found
+    return pairs
 
 
 def mixed(

@@ -48,11 +48,11 @@ class Streams:
         Raises:
             StageError: if a region table cannot be read.
         """
-        found = dict(pool.map(self.count, range(len(self.groups))))
-        failed = [result.message for result in found.values() if isinstance(result, Failure)]
+        counts = dict(pool.map(self.count, range(len(self.groups))))
+        failed = [result.message for result in counts.values() if isinstance(result, Failure)]
         if failed:
             raise StageError(f"train: {len(failed)} of {len(self.groups)} groups cannot be counted ({failed[0]})")
-        train, held = ([found[number][kind] for number in range(len(self.groups))] for kind in (0, 1))
+        train, held = ([counts[number][kind] for number in range(len(self.groups))] for kind in (0, 1))
         return TaskStream(self, False, tuple(train)), TaskStream(self, True, tuple(held))
 
 
@@ -88,8 +88,8 @@ class TaskStream:
         return Regions(one.corpus, one.labels, group, read_regions(one.labels, group.regions), one.rules)
 
     def _draw(self, number: int, epoch: int) -> task.LazyTasks:
-        source, found = self._opened(number), self.pairings(number, epoch)
-        return task.LazyTasks(len(found), lambda place: _task(source, found, place))
+        source, pairings = self._opened(number), self.pairings(number, epoch)
+        return task.LazyTasks(len(pairings), lambda place: _task(source, pairings, place))
 
     def pairings(self, number: int, epoch: int) -> Sequence[pairs.Pairing]:
         """Which regions the tasks of group `number` in `epoch` pair.
@@ -99,25 +99,27 @@ class TaskStream:
         """
         table, seed = self._opened(number).table, self.source.seed
         held = held_out(table.key, seed)
-        found = drawn(
+        pairings = drawn(
             table, self.source.rules, seed=rng.mix(seed, "epoch", epoch), queries=held if self.held else ~held
         )
-        if len(found) != self.counts[number]:
-            raise ValueError(f"group {number}: expected {self.counts[number]} tasks, got {len(found)} in epoch {epoch}")
-        return found
+        if len(pairings) != self.counts[number]:
+            raise ValueError(
+                f"group {number}: expected {self.counts[number]} tasks, got {len(pairings)} in epoch {epoch}"
+            )
+        return pairings
 
 
-def _task(source: Regions, found: Sequence[pairs.Pairing], place: int) -> task.Task:
+def _task(source: Regions, pairings: Sequence[pairs.Pairing], place: int) -> task.Task:
     """The task of the pairing at `place`, read from its images; of the next one that is possible, if it is not.
 
     Raises:
         ValueError: if no region of the group can be split.
     """
-    in_turn = (found[(place + step) % len(found)] for step in range(len(found)))
+    in_turn = (pairings[(place + step) % len(pairings)] for step in range(len(pairings)))
     pairing = next((one for one in in_turn if source.possible(one)), None)
     if pairing is None:
         raise ValueError(
-            f"expected a region that can be split, found none in {len(found)} tasks of a group; lower "
+            f"expected a region that can be split, found none in {len(pairings)} tasks of a group; lower "
             "pair.split.min_area, or raise pair.min_area"
         )
     keys, jpegs, masks = source.task(pairing)

@@ -51,14 +51,14 @@ class WithUnlabelled:
 
     def __call__(self, number: int, epoch: int) -> Sequence[tasks.Task]:
         """The tasks of shard `number` in an epoch, each with its images."""
-        found, seed = self.own(number, epoch), rng.mix(self.seed, "unlabelled", number, epoch)
+        own, seed = self.own(number, epoch), rng.mix(self.seed, "unlabelled", number, epoch)
         places = rng.numpy_rng(seed).permutation(len(self.files))[:_OPEN].tolist()
-        return tasks.LazyTasks(len(found), lambda place: self._extended(found[place], places, rng.mix(seed, place)))
+        return tasks.LazyTasks(len(own), lambda place: self._extended(own[place], places, rng.mix(seed, place)))
 
     def _extended(self, task: tasks.Task, places: Sequence[int], seed: int) -> tasks.Task:
         generator = rng.numpy_rng(seed)
-        found = [self._draw(places, generator) for _ in range(self.number)]
-        keys, jpegs = zip(*found, strict=True)
+        extra = [self._draw(places, generator) for _ in range(self.number)]
+        keys, jpegs = zip(*extra, strict=True)
         voids = tuple(_void(Image.open(io.BytesIO(jpeg)).size) for jpeg in jpegs)
         return tasks.Task((*task.keys, *keys), (*task.jpegs, *jpegs), (*task.masks, *voids))
 
@@ -120,10 +120,10 @@ def corpus_of(run: str) -> Manifest:
     Raises:
         ValueError: if that run has none.
     """
-    found = read_manifest(Path(run).resolve() / "shard" / "manifest.json")
-    if found is None:
+    corpus = read_manifest(Path(run).resolve() / "shard" / "manifest.json")
+    if corpus is None:
         raise ValueError(
             f"train.unlabelled_run: expected the folder of a run with a corpus, there is no shard/manifest.json in "
             f"{run}; run jobs.shard with that name=, root= and corpus.root= first"
         )
-    return found
+    return corpus

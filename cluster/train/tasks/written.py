@@ -48,9 +48,9 @@ def written(pair: Manifest) -> tuple[TaskFiles, TaskFiles]:
 
 
 def _read_tasks(folder: Path, file: File) -> list[task.Task]:
-    found = [task.decode(sample) for sample in shards.unpack(read_file(folder, file))]
-    if len(found) != file.count:
+    tasks = [task.decode(sample) for sample in shards.unpack(read_file(folder, file))]
+    if len(tasks) != file.count:
         raise ValueError(
-            f"{folder / file.path}: expected {file.count} tasks, got {len(found)}; run the pair stage again"
+            f"{folder / file.path}: expected {file.count} tasks, got {len(tasks)}; run the pair stage again"
         )
-    return found
+    return tasks

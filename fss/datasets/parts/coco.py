@@ -13,7 +13,7 @@ import numpy as np
 from fss.datasets import Dataset
 from fss.datasets.parts import files
 from fss.datasets.parts.coco_names import COCO_CLASSES
-from fss.datasets.parts.instances import draw, load_instances
+from fss.datasets.parts.instances import load_instances, paint
 from fss.imaging import images
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class CocoPart:
         annotated = load_instances(self.instances).get(stem)
         if annotated is None:
             raise ValueError(f"expected objects of {stem} in {self.instances}, found none; check dataset.list")
-        return draw(annotated)
+        return paint(annotated)
 
 
 def open_part(base: Path, part: str) -> CocoPart:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -116,7 +116,7 @@ def masks_of(photos: Iterable[str], folder: Path) -> tuple[dict[str, Path], list
     """
     known, by_photo, lost = set(photos), dict[str, Path](), list[Path]()
     for name, paths in images_below(folder).items():
-        photo = next((one for one in _photo_names(name) if one in known), None)
+        photo = next((one for one in photo_names(name) if one in known), None)
         for path in paths:
             if photo is None:
                 lost.append(path)
@@ -127,41 +127,13 @@ def masks_of(photos: Iterable[str], folder: Path) -> tuple[dict[str, Path], list
     return by_photo, lost
 
 
-def _photo_names(mask: str) -> Iterator[str]:
-    """What the photo of a mask may be called."""
+def photo_names(mask: str) -> Iterator[str]:
+    """What the photo of a mask may be called, likeliest first; both names without the extension of an image."""
     yield mask
     yield without_suffix(mask)
     bare = _MASK.sub("", mask)
     yield bare
     yield without_suffix(bare)
-
-
-def mask_named_as(folder: Path, path: str, size: tuple[int, int], key: str) -> np.ndarray | None:
-    """The (H, W) mask of the image that came from `path`, shrunk to `size` as the image was; None if there is none.
-
-    It lies where the image lies below the corpus, or directly in `folder`, as NAME.png or NAME_mask.png.
-
-    Raises:
-        ValueError: for a damaged mask, or one of another shape than its image, naming the setting `key`.
-    """
-    name = PurePosixPath(path)
-    stems = dict.fromkeys((name.with_suffix(""), name.stem))
-    places = [folder / f"{stem}{ending}.png" for stem in stems for ending in ("", "_mask")]
-    place = next((one for one in places if one.is_file()), None)
-    if place is None:
-        return None
-    mask = read_mask(place)
-    (height, width), (rows, columns) = size, mask.shape
-    if abs(rows * width - columns * height) > max(rows, columns, height, width):
-        raise ValueError(
-            f"{place}: expected a mask of the shape of its image, {width}x{height} or larger, "
-            f"got {columns}x{rows}; check {key}"
-        )
-    return mask if mask.shape == size else _resized(mask, size)
-
-
-def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(mask.astype(np.int32)).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def narrow(labels: np.ndarray) -> np.ndarray:

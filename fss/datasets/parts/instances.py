@@ -84,7 +84,7 @@ def load_instances(path: Path) -> dict[str, Annotated]:
     return {stem: Annotated(*sizes[stem], tuple(objects[stem])) for stem in sizes if stem in objects}
 
 
-def draw(image: Annotated) -> np.ndarray:
+def paint(image: Annotated) -> np.ndarray:
     """(H, W) uint8 class mask as the field makes it (CyCTR): all parts of an object, later objects over earlier ones,
     crowds left as background, no void.
     """

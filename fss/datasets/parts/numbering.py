@@ -21,7 +21,7 @@ _SAMPLE = 32
 
 
 def reader(paths: Sequence[Path], names: tuple[str, ...]) -> Read:
-    """What makes (H, W) indices of the masks at `paths`, whose classes 1, 2, ... are `names`.
+    """What makes (H, W) indices of the masks at `paths`, whose classes 1, 2, ... are `names`, or unknown without any.
 
     A set of one class may be black and white in any encoding of `masks.numbers`: where no mask holds 1, 255 is the
     class and not void, and the log says so. A set of several classes holds indices, in palettes of one order.
@@ -30,11 +30,12 @@ def reader(paths: Sequence[Path], names: tuple[str, ...]) -> Read:
         ValueError: if masks of several classes hold nothing but 0 and 255.
     """
     palettes = Palettes()
-    if len(names) > 1:
+    if len(names) != 1:
         if len(names) < VOID and _only_white(paths, palettes.indices, len(paths)):
+            known = f"1..{len(names)}" if names else "1, 2, ..."
             raise ValueError(
-                f"expected class indices 1..{len(names)} in masks like {paths[0]}, got 0 and 255 alone, which are "
-                f"background and void; paint the classes as 1..{len(names)}, or name one class alone"
+                f"expected class indices {known} in masks like {paths[0]}, got 0 and 255 alone, which are "
+                f"background and void; paint the classes as {known}, or name one class alone"
             )
         return lambda path: files.by_name(path, palettes.indices)
     white = _only_white(paths, masks.numbers, _SAMPLE)

@@ -54,7 +54,7 @@ def cluster(
         majority = torch.where(votes >= 0, 1.0, -1.0)
         centroids = torch.where((counts > 0)[..., None], majority, centroids)
         before, labels = labels, _nearest(bits, centroids, closed)
-        if torch.equal(before, labels):  # nothing moves from here on
+        if not torch.compiler.is_exporting() and torch.equal(before, labels):  # nothing moves from here on
             break
     return labels, used & (totals(bits, labels, members, k)[1] > 0)
 

@@ -49,6 +49,11 @@ def prior_mask(query: torch.Tensor, support: torch.Tensor, share: torch.Tensor) 
     return ((cosine - low) / (high - low).clamp_min(1e-7)).reshape(-1, 1, *query.shape[-2:])
 
 
+def for_each_shot(values: torch.Tensor, shots: int) -> torch.Tensor:
+    """(B K, ...) of (B, ...): each as often as its episode has shots."""
+    return values[:, None].expand(-1, shots, *values.shape[1:]).flatten(0, 1)
+
+
 @torch.no_grad()
 def shot_priors(query: torch.Tensor, support: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """PFENet's prior of (B, C, h, w) queries: (B, 1, h, w) float32 in [0, 1], the mean of each shot's own.
@@ -60,7 +65,7 @@ def shot_priors(query: torch.Tensor, support: torch.Tensor, share: torch.Tensor)
     """
     shots = share.shape[1]
     alone = share.flatten(0, 1)[:, None]
-    priors = prior_mask(query.repeat_interleave(shots, dim=0), support.flatten(0, 1)[:, None], alone)
+    priors = prior_mask(for_each_shot(query, shots), support.flatten(0, 1)[:, None], alone)
     speaks = (share.sum(dim=(2, 3)) > 0).float()
     weights = speaks / speaks.sum(dim=1, keepdim=True).clamp_min(1)
     return (priors.unflatten(0, (-1, shots)) * weights[:, :, None, None, None]).sum(dim=1)
@@ -92,6 +97,6 @@ def aligned(
     weights = cell_weights(predicted.detach()[:, None])[:, 0].to(query.dtype)
     prototypes = weights.flatten(2) @ query.flatten(2).transpose(1, 2)
     shots = masks.shape[1]
-    logits = cosine_logits(support.flatten(0, 1), prototypes.repeat_interleave(shots, dim=0))
+    logits = cosine_logits(support.flatten(0, 1), for_each_shot(prototypes, shots))
     meant = (masks[:, :, 1].amax(dim=(2, 3)) > 0) & (predicted[:, 1].amax(dim=(1, 2)) > 0)[:, None]
     return logits, (masks * meant[:, :, None, None, None]).flatten(0, 1)

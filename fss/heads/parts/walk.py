@@ -23,7 +23,7 @@ def walked(walk: torch.Tensor, maps: torch.Tensor, steps: int = 1) -> torch.Tens
 
 def _step(walk: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """One step. Where the walk is that of one query, expanded to B episodes, one product serves all."""
-    if len(walk) > 1 and walk.stride(0) == 0:
+    if walk.stride(0) == 0 and len(walk) > 1:
         together = walk[0] @ maps.transpose(0, 1).flatten(1)
         return together.unflatten(1, (len(maps), -1)).transpose(0, 1)
     return walk @ maps

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from fss.clustering.normalised_cut import second_vector
-from fss.clustering.saliency import otsu, side
+from fss.clustering.otsu import otsu
+from fss.clustering.saliency import side
 from fss.heads.parts.walk import affinity_walk, walked
 from fss.labelling.refine import Keys
 
@@ -35,7 +36,7 @@ def salient(field: torch.Tensor) -> np.ndarray:
     rows = field.flatten(0, 1).float().cpu().numpy()
     margin = side(second_vector(rows).reshape(field.shape[:2]))
     whole = margin > 0
-    return whole if whole.sum() < 2 else margin > otsu(margin[whole])
+    return whole if whole.sum() < 2 else margin > otsu(torch.from_numpy(margin[whole])[None]).item()
 
 
 def refine(fields: Sequence[torch.Tensor], keys: Keys) -> list[np.ndarray | None]:
@@ -65,19 +66,19 @@ def consensus(
     Only masks that fit with room to spare speak, but every image is asked that has a thing. One without, and one that
     nobody speaks to, keeps its mask, and its cosine is -1.
     """
-    found, alike = list(soft), np.full(len(fields), -1.0)
+    refined, alike = list(soft), np.full(len(fields), -1.0)
     asked = np.array([i for i, mask in enumerate(soft) if 0 < (mask >= 0.5).sum() < mask.size], np.int64)
     speaks = np.array([fits(soft[i] >= 0.5, keys, _SPEAKS) for i in asked], bool)
     if not speaks.any():
-        return found, alike
+        return refined, alike
     sides = np.stack([_prototypes(fields[i], soft[i] >= 0.5) for i in asked])
     speakers = np.flatnonzero(speaks)
     towards = sides[speakers, 1] - sides[speakers, 0]
     for i, (cosines, rows) in zip(asked, _neighbours(sides[:, 1], speakers, keys.neighbours), strict=True):
         if len(rows):
-            found[i] = _read(fields[i], torch.from_numpy(towards[rows].mean(axis=0)))
+            refined[i] = _read(fields[i], torch.from_numpy(towards[rows].mean(axis=0)))
             alike[i] = cosines.mean()
-    return found, alike
+    return refined, alike
 
 
 def fits(mask: np.ndarray, keys: Keys, share: float = 1.0) -> bool:
@@ -117,5 +118,6 @@ def _read(field: torch.Tensor, direction: torch.Tensor) -> np.ndarray:
     rows = field.flatten(0, 1).float()
     maps = (rows @ direction.to(rows))[None, :, None]
     maps = walked(affinity_walk(rows.T[None]), maps, _STEPS)
-    margin = maps[0, :, 0].double().cpu().numpy()
-    return (1 / (1 + np.exp(-_SCALE * (margin - otsu(margin))))).astype(np.float32).reshape(field.shape[:2])
+    margin = maps[0, :, 0].double().cpu()
+    soft = torch.sigmoid(_SCALE * (margin - otsu(margin[None])))
+    return soft.float().numpy().reshape(field.shape[:2])

@@ -41,11 +41,11 @@ def layers(masks: Sequence[np.ndarray | None], fields: Sequence[torch.Tensor], k
     parts = [_segments(mask, field, keys) for mask, field in zip(masks, fields, strict=True)]
     whole = _named(whole, fields, keys.clusters, rng.mix(seed, "masks"))
     parts = _named(parts, fields, keys.clusters, rng.mix(seed, "segments"))
-    found = [
+    cells = [
         np.concatenate([mask, np.where(part > 0, part + keys.clusters, 0)])
         for mask, part in zip(whole, parts, strict=True)
     ]
-    return [(maps, regions(maps, field, first=1)) for maps, field in zip(found, fields, strict=True)]
+    return [(maps, regions(maps, field, first=1)) for maps, field in zip(cells, fields, strict=True)]
 
 
 def _numbered_mask(mask: np.ndarray | None, field: torch.Tensor) -> np.ndarray:

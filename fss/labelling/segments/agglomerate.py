@@ -18,8 +18,8 @@ def agglomerate(fields: torch.Tensor, granularities: Sequence[int]) -> torch.Ten
     """Segments of (B, h, w, D) embeddings: (B, G, h, w) int64 on their device, see `fss.labelling.segments.segment`."""
     height, width = fields.shape[1:3]
     trees = [list(_merges(image)) for image in fields.cpu().numpy().astype(np.float64)]
-    found = np.stack([[_cut(tree, height * width, number) for number in granularities] for tree in trees])
-    return torch.from_numpy(found).to(fields.device).unflatten(2, (height, width))
+    segments = np.stack([[_cut(tree, height * width, number) for number in granularities] for tree in trees])
+    return torch.from_numpy(segments).to(fields.device).unflatten(2, (height, width))
 
 
 def _cut(merges: Sequence[tuple[int, int]], cells: int, number: int) -> np.ndarray:

@@ -79,8 +79,8 @@ class Block:
     @property
     def cut(self) -> list[np.ndarray] | None:
         """The superpixels of every image, if the recipe has any."""
-        found = [photo.cut for photo in self.photos if photo.cut is not None]
-        return found or None
+        cuts = [photo.cut for photo in self.photos if photo.cut is not None]
+        return cuts or None
 
 
 class Labeller(Protocol):

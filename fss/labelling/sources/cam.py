@@ -102,9 +102,9 @@ class CamLabeller:
         heat = self._heat(photo, field.device, (label,))
         gate = self.gate.maps(Block([photo], field[None], corners))[0][0][0] > 0 if self.gate else None
         for each in (gate, None):
-            found = segmented(heat, each, self.threshold)
-            if found.any():
-                return found.astype(np.uint8)
+            mask = segmented(heat, each, self.threshold)
+            if mask.any():
+                return mask.astype(np.uint8)
         return np.ones(photo.size, np.uint8)
 
     def _maps(self, photo: Photo, field: torch.Tensor, gate: np.ndarray | None, corners: bool) -> Maps:
@@ -112,12 +112,12 @@ class CamLabeller:
         from fss.labelling import pseudo
 
         labels = self.names.labels(photo.path)
-        found = np.zeros(photo.size, np.int64)
+        mask = np.zeros(photo.size, np.int64)
         if labels:
             hottest = segmented(self._heat(photo, field.device, labels), gate, self.threshold)
-            found = np.array([0, *labels])[hottest]
-        cells = grid.sample_labels(found, (field.shape[0], field.shape[1]), corners)
-        return found[None].astype(np.uint16), pseudo.regions(cells[None], field, first=1)
+            mask = np.array([0, *labels])[hottest]
+        cells = grid.sample_labels(mask, (field.shape[0], field.shape[1]), corners)
+        return mask[None].astype(np.uint16), pseudo.regions(cells[None], field, first=1)
 
     def _heat(self, photo: Photo, device: torch.device, labels: tuple[int, ...]) -> np.ndarray:
         """(len(labels), H, W) float32 heat in [0, 1] of the image's names."""

@@ -81,8 +81,8 @@ class ClusterLabeller:
         """See `fss.labelling.sources.Labeller`; labels are cluster numbers, from 0."""
         from fss.labelling import pseudo
 
-        found = pseudo.label_maps(block.fields, block.cut, self.clusters, self.recipe, block.corners)
+        labelled = pseudo.label_maps(block.fields, block.cut, self.clusters, self.recipe, block.corners)
         return [
             (pseudo.enlarge(layers, photo.size, self.recipe, block.corners), pseudo.regions(cells, field))
-            for photo, (layers, cells), field in zip(block.photos, found, block.fields, strict=True)
+            for photo, (layers, cells), field in zip(block.photos, labelled, block.fields, strict=True)
         ]

@@ -40,11 +40,11 @@ class MiningLabeller:
         from fss.labelling import pseudo
 
         known = torch.from_numpy(self.representatives).to(block.fields)
-        found = annotate(block.fields.movedim(-1, 1), known).argmax(dim=1).cpu().numpy()
+        nearest = annotate(block.fields.movedim(-1, 1), known).argmax(dim=1).cpu().numpy()
         return [
             (
                 grid.enlarge_labels(cells, photo.size, block.corners)[None],
                 pseudo.regions(cells[None], field, first=1),
             )
-            for photo, cells, field in zip(block.photos, found, block.fields, strict=True)
+            for photo, cells, field in zip(block.photos, nearest, block.fields, strict=True)
         ]

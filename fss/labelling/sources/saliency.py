@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fss.datasets.parts import files
+from fss.datasets.parts.named import NamedMasks
 from fss.imaging.images import VOID
 from fss.keys import key, one_of
 from fss.labelling.sources import Block, Maps, Photo, SourceKeys
@@ -21,9 +21,8 @@ from fss.labelling.sources import Block, Maps, Photo, SourceKeys
 if TYPE_CHECKING:
     import torch
 
-#: What files of the user's hold: saliency from 0 to 255, salient from `SALIENT` on, or class indices.
+#: What files of the user's hold: saliency from black to white, or class indices.
 KINDS = ("saliency", "classes")
-SALIENT = 128
 
 
 @dataclass
@@ -31,9 +30,9 @@ class MapKeys(SourceKeys):
     """Where salient pixels come from."""
 
     maps: str | None = key(None, path=True)
-    """Folder of maps named as the images, PNG; none = the salient side of the backbone's own normalised cut."""
+    """Folder of maps named as the images; none = the salient side of the backbone's own normalised cut."""
     maps_kind: str = key("saliency", one_of(*KINDS), when={"maps": True})
-    """What `maps` hold: `saliency` from 0 to 255, salient from 128 on, or `classes`: all but 0 and void (255)."""
+    """What `maps` hold: `saliency`, whose brighter half is salient, or `classes`: all but 0 and void (255)."""
 
 
 @dataclass
@@ -66,10 +65,18 @@ def _cut(photo: Photo, field: torch.Tensor, corners: bool) -> Maps:
 
 @dataclass(frozen=True)
 class MapReader:
-    """Maps from files PNG named as the images, below `folder`; an image without one has nothing salient."""
+    """Maps from files named as the images, below `folder`; an image without one has nothing salient.
+
+    `version` stands for what is in the folder.
+    """
 
     folder: Path
+    version: str
     kind: str = "saliency"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"expected maps of a kind of {', '.join(KINDS)}, got {self.kind!r}; set source.maps_kind")
 
     def maps(self, block: Block) -> list[Maps]:
         """See `fss.labelling.sources.Labeller`.
@@ -85,18 +92,12 @@ class MapReader:
         from fss import grid
         from fss.labelling import pseudo
 
-        values = files.mask_named_as(self.folder, photo.path, photo.size, "source.maps")
-        found = np.zeros(photo.size, bool) if values is None else salient(values, self.kind)
-        cells = grid.sample_labels(found.astype(np.int64), (field.shape[0], field.shape[1]), corners)
-        return found[None].astype(np.uint16), pseudo.regions(cells[None], field, first=1)
+        mask = self._salient(photo)
+        cells = grid.sample_labels(mask.astype(np.int64), (field.shape[0], field.shape[1]), corners)
+        return mask[None].astype(np.uint16), pseudo.regions(cells[None], field, first=1)
 
-
-def salient(values: np.ndarray, kind: str) -> np.ndarray:
-    """(H, W) bool of the integers in a map: from `SALIENT` on (saliency), or every class, not 0 and not void (classes).
-
-    Raises:
-        ValueError: for another kind.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"expected maps of a kind of {', '.join(KINDS)}, got {kind!r}; set source.maps_kind")
-    return values >= SALIENT if kind == "saliency" else (values != 0) & (values != VOID)
+    def _salient(self, photo: Photo) -> np.ndarray:
+        """(H, W) bool: the brighter half of a map (saliency), or every class, not 0 and not void (classes)."""
+        named = NamedMasks(self.folder, self.version, "source.maps", None if self.kind == "saliency" else ())
+        values = named.read(photo.path, photo.size)
+        return np.zeros(photo.size, bool) if values is None else (values != 0) & (values != VOID)

@@ -35,7 +35,7 @@ def key(word: str) -> str:
 
 def synonyms(name: str) -> list[str]:
     """The names that commas separate; ids of WordNet and folders before them are left out."""
-    return [found for part in name.split(",") if (found := _WORDNET.sub("", part.strip()))]
+    return [synonym for part in name.split(",") if (synonym := _WORDNET.sub("", part.strip()))]
 
 
 def words(name: str) -> list[str]:
@@ -56,8 +56,8 @@ def vectors(path: str, names: Sequence[str]) -> np.ndarray:
     Raises:
         ValueError: for files that are missing, damaged or of no known format, and for names without any vector.
     """
-    found = _read(path, names)
-    rows = [_of(name, found) for name in names]
+    known = _read(path, names)
+    rows = [_of(name, known) for name in names]
     missing = [name for name, row in zip(names, rows, strict=True) if row is None]
     if missing:
         raise ValueError(
@@ -87,25 +87,25 @@ def _read(path: str, names: Sequence[str]) -> Rows:
         entries = named.entries(path, asked)
     else:
         entries = text.entries(path, asked)
-    found: Rows = {}
+    rows: Rows = {}
     for word, row in entries:
-        found.setdefault(word, row)
-        found.setdefault(key(word), row)
-    return found
+        rows.setdefault(word, row)
+        rows.setdefault(key(word), row)
+    return rows
 
 
-def _of(name: str, found: Rows) -> np.ndarray | None:
-    if name in found:
-        return _unit(found[name])
-    parts = [row for s in synonyms(name) if (row := _phrase(s, found)) is not None]
+def _of(name: str, rows: Rows) -> np.ndarray | None:
+    if name in rows:
+        return _unit(rows[name])
+    parts = [row for s in synonyms(name) if (row := _phrase(s, rows)) is not None]
     return _unit(np.mean(parts, axis=0)) if parts else None
 
 
-def _phrase(phrase: str, found: Rows) -> np.ndarray | None:
-    whole = found.get(key(phrase))
+def _phrase(phrase: str, rows: Rows) -> np.ndarray | None:
+    whole = rows.get(key(phrase))
     if whole is not None:
         return _unit(whole)
-    parts = [_unit(found[key(word)]) for word in words(phrase) if key(word) in found]
+    parts = [_unit(rows[key(word)]) for word in words(phrase) if key(word) in rows]
     return _unit(np.mean(parts, axis=0)) if parts else None
 
 

@@ -59,10 +59,10 @@ def _entries(
     path: str, stream: IO[bytes], asked: Callable[[str], bool], compose: Collection[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
     header = _header(path, stream)
-    found, known, start = _dictionary(path, stream, header, asked, frozenset(compose))
+    listed, known, start = _dictionary(path, stream, header, asked, frozenset(compose))
     stream.seek(start)
     rows = _Rows(path, stream, header)
-    for place, word in found:
+    for place, word in listed:
         yield word, rows.mean([place, *_subwords(word, header)])
     for word in sorted(set(compose) - known):
         places = _subwords(word, header)
@@ -98,7 +98,7 @@ def _dictionary(
     path: str, stream: IO[bytes], header: Header, asked: Callable[[str], bool], compose: Collection[str]
 ) -> tuple[list[tuple[int, str]], set[str], int]:
     """Places and words of the dictionary that are asked for, which of `compose` it has, and where it ends, bytes."""
-    found, known = [], set()
+    listed, known = [], set()
     content, start, at = b"", stream.tell(), 0
     for place in range(header.entries):
         end = content.find(b"\0", at)
@@ -110,10 +110,10 @@ def _dictionary(
             end = content.find(b"\0")
         word, at = content[at:end].decode("utf-8", "replace"), end + 10
         if place < header.words and asked(word):
-            found.append((place, word))
+            listed.append((place, word))
         if word in compose:
             known.add(word)
-    return found, known, start + at
+    return listed, known, start + at
 
 
 class _Rows:

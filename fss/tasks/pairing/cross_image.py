@@ -64,7 +64,7 @@ def draw(table: pairs.RegionTable, keys: Keys, *, seed: int, queries: np.ndarray
     group = pairs.Eligible(table, keys)
     slots = group.slots(seed, queries)
     rows = np.array([query for _, query in slots], np.int64)
-    found: list[pairs.Pairing | None] = [None] * len(slots)
+    filled: list[pairs.Pairing | None] = [None] * len(slots)
     uses: Counter[tuple[int, int]] = Counter()
     everyone = np.flatnonzero(group.usable)
     shown = _shown(group) if keys.distractors else set()
@@ -78,8 +78,8 @@ def draw(table: pairs.RegionTable, keys: Keys, *, seed: int, queries: np.ndarray
             supports = _supports(group, query, near, generator, uses)
             others = _distractors(group, query, everyone, shown, generator)
             if len(supports) == keys.shots:
-                found[slot] = pairs.Pairing(query, supports, others)
-    return [pairing for pairing in found if pairing is not None]
+                filled[slot] = pairs.Pairing(query, supports, others)
+    return [pairing for pairing in filled if pairing is not None]
 
 
 def count(table: pairs.RegionTable, keys: Keys, queries: np.ndarray) -> int:

@@ -11,6 +11,7 @@ from cluster.config import backbone as backbone_keys
 from cluster.config import protocol as protocol_keys
 from cluster.config import train as train_keys
 from cluster.config.build import CHOICES, build, classes, every_key
+from cluster.config.export import ExportConfig
 from cluster.config.predict import PredictConfig
 from fss import choices, keys
 from fss.backbones import padding
@@ -33,6 +34,7 @@ def dataclasses_of_keys():
             yield field.name, kind
     yield "config", Config
     yield "predict", PredictConfig
+    yield "export", ExportConfig
 
 
 CHECKED = [

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +20,9 @@ from cluster.engine.session import VARIABLES
 from tests.places import ROOT
 
 DEPLOY = ROOT / "cluster" / "deploy"
-TEXTS = [*sorted(DEPLOY.glob("*.yaml")), ROOT / "docs" / "submit.md"]
+TEXTS = [*sorted(DEPLOY.glob("*.yaml")), DEPLOY / "slurm.sbatch", ROOT / "docs" / "submit.md"]
 SCHEMA = json.loads(Path(__file__).with_name("rayjob.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def load(name):
@@ -129,8 +132,8 @@ FIELDS = [(path, key) for path, node in nodes(load("rayjob.yaml")) if path in PL
 
 
 def test_rayjob_has_the_fields_of_the_resource():
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    jsonschema.validate(load("rayjob.yaml"), SCHEMA)
+    VALIDATOR.check_schema(SCHEMA)
+    VALIDATOR.validate(load("rayjob.yaml"))
 
 
 @pytest.mark.parametrize("path", PLACES, ids=lambda path: ".".join(map(str, path)) or "top")
@@ -138,7 +141,7 @@ def test_an_unknown_field_anywhere_in_a_rayjob_is_found(path):
     manifest = copy.deepcopy(load("rayjob.yaml"))
     reach(manifest, path)["typo"] = "x"
     with pytest.raises(jsonschema.ValidationError, match="'typo' was unexpected"):
-        jsonschema.validate(manifest, SCHEMA)
+        VALIDATOR.validate(manifest)
 
 
 def test_a_misspelt_field_anywhere_in_a_rayjob_is_found():
@@ -147,7 +150,7 @@ def test_a_misspelt_field_anywhere_in_a_rayjob_is_found():
         node = reach(manifest, path)
         node[f"{key}s"] = node.pop(key)
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(manifest, SCHEMA)
+            VALIDATOR.validate(manifest)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def test_a_wrong_value_in_a_rayjob_is_found(path, value):
     manifest = copy.deepcopy(load("rayjob.yaml"))
     reach(manifest, path[:-1])[path[-1]] = value
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(manifest, SCHEMA)
+        VALIDATOR.validate(manifest)
 
 
 def test_rayjob_authenticates_cleans_up_and_can_start():
@@ -185,12 +188,16 @@ def test_rayjob_authenticates_cleans_up_and_can_start():
     assert len({group["template"]["spec"]["containers"][0]["image"] for group in groups}) == 1
 
 
-def test_rayjob_trains_on_exactly_the_gpus_it_orders():
+def test_rayjob_works_on_exactly_the_gpus_that_it_may_order():
+    """From none on; its autoscaler tells Ray no limit, so the number of workers is said."""
     spec = load("rayjob.yaml")["spec"]
     (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
     gpus = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
-    assert f"cluster.train_workers={group['replicas'] * gpus}" in spec["entrypoint"].split()
-    assert group["minReplicas"] == group["maxReplicas"] == group["replicas"]
+    words = spec["entrypoint"].split()
+    assert f"cluster.train_workers={group['maxReplicas'] * gpus}" in words
+    assert f"cluster.workers={group['maxReplicas'] * gpus}" in words
+    assert spec["rayClusterSpec"]["enableInTreeAutoscaling"] is True
+    assert group["minReplicas"] == group["replicas"] == 0
 
 
 def test_jobs_get_the_same_environment_either_way():
@@ -223,6 +230,61 @@ def test_mlflow_knows_the_names_it_is_called_by():
     assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
     assert deployment["spec"]["strategy"]["type"] == "Recreate"
     assert service["spec"]["type"] == "ClusterIP"
+
+
+# ------------------------------------------------------------------------------------------------ sbatch
+
+SBATCH = DEPLOY / "slurm.sbatch"
+#: Programs of a machine on which no Slurm runs: they answer as those of a job of two machines do, and print what Ray is
+#: to start on each.
+STUBS = {
+    "scontrol": 'test "$*" = "show hostnames n[01-02]" && printf "n01\\nn02\\n"',
+    "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
+    "hostname": 'test "$1" = --all-ip-addresses && echo "10.0.0.7 172.17.0.1 fe80::1 "',
+    "ray": 'printf "%s\\n" "$RAY_AUTH_MODE" "$@"',
+}
+
+
+def started(tmp_path):
+    """What the script has `srun` start, word by word, with stubs of Slurm and Ray."""
+    folder = tmp_path / ".venv/bin"
+    folder.mkdir(parents=True)
+    for name, body in STUBS.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "n[01-02]", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_ON_NODE": "32"}
+    done = subprocess.run(
+        ["bash", SBATCH],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "SLURM_GPUS_ON_NODE": "4", **slurm},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_slurm_starts_a_ray_on_all_machines_and_the_run_on_the_first(tmp_path):
+    """Against stubs: no Slurm is asked here."""
+    from ray.scripts.symmetric_run import curate_and_validate_ray_start_args as ray_starts_with
+
+    token, program, *words = started(tmp_path)
+    assert (token, program) == ("token", "symmetric-run")
+    separator = words.index("--")
+    arguments, entrypoint = words[:separator], words[separator + 1 :]
+    assert arguments[:4] == ["--address", "10.0.0.7:6379", "--min-nodes", "2"]
+    assert ray_starts_with(arguments) == ["--num-cpus=32", "--num-gpus=4"]
+    assert entrypoint[:3] == ["python", "-m", "jobs.pipeline"]
+    assert "cluster.address=10.0.0.7:6379" in entrypoint
+
+
+def test_slurm_orders_the_gpus_that_training_takes():
+    ordered = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?", SBATCH.read_text(), re.MULTILINE))
+    (command,) = (one for one in commands(SBATCH.read_text()) if one[0] == "jobs.pipeline")
+    assert f"cluster.train_workers={int(ordered['nodes']) * int(ordered['gpus-per-node'])}" in command
+    assert ordered["ntasks-per-node"] == "1"
+    assert {"exclusive", "requeue"} <= set(ordered)
 
 
 # ------------------------------------------------------------------------------------------------ commands, secrets
@@ -264,7 +326,7 @@ def test_commands_are_found_across_lines_and_checked_against_files(tmp_path):
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_commands_in_manifests_and_docs_exist(path):
     found = commands(path.read_text())
-    assert found or path.name not in ("rayjob.yaml", "submit.md")
+    assert found or path.name not in ("rayjob.yaml", "slurm.sbatch", "submit.md")
     if not (ROOT / "jobs" / "pipeline.py").exists():
         pytest.skip("jobs/pipeline.py is not in this checkout")
     assert [problem for command in found for problem in command_problems(command, ROOT)] == []

@@ -87,7 +87,7 @@ def test_all_mistakes_are_named_at_once_before_any_work(configure, tmp_path):
         ("source=cam", "source.words: expected word vectors"),
         (f"train.tasks=labelled train.images={GONE}", "expected a list file of image names"),
         ("cluster.train_workers=4096 train.batch=4096", "cluster: expected room for 4096 training workers"),
-        ("cluster.gpus_per_worker=512", "cluster: expected room for a worker, which takes 512 GPUs"),
+        ("cluster.gpus_per_worker=512", "cluster: expected room for 1 worker, which takes 1 CPUs and 512 GPUs"),
         (f"root={__file__}", "root: expected a folder to write"),
     ],
 )

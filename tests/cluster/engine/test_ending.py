@@ -9,12 +9,15 @@ import pytest
 
 from cluster.engine.session import ROOT
 
-#: A command with a child that is called like Ray's daemon, and one of another name.
+#: A command with a child that looks like a daemon of Ray's node 17, and one that does not.
 COMMAND = """
 import subprocess, sys, time
 from cluster.engine.ending import announce, end, watched
-daemon, other = subprocess.Popen(["{folder}/raylet", "600"]), subprocess.Popen(["{folder}/worker", "600"])
-with watched():
+daemon, other = (
+    subprocess.Popen(["{folder}/" + name, "-c", "read wait", "--node_id=17"], stdin=subprocess.PIPE)
+    for name in ("raylet", "worker")
+)
+with watched("{node}"):
     print(daemon.pid, other.pid, flush=True)
     {act}
 """
@@ -25,11 +28,11 @@ TOLD = "error: Ray's raylet died, mostly of too little memory: what is finished 
 def start(tmp_path):
     """A function (what it does) -> the command and its two children; nothing of them outlives the test."""
     for name in ("raylet", "worker"):
-        shutil.copy(shutil.which("sleep"), tmp_path / name)
+        shutil.copy(shutil.which("bash"), tmp_path / name)
     begun = []
 
-    def begin(act):
-        source = COMMAND.format(folder=tmp_path, act=act)
+    def begin(act, node=17):
+        source = COMMAND.format(folder=tmp_path, act=act, node=node)
         command = subprocess.Popen(
             [sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -58,6 +61,12 @@ def test_a_daemon_that_dies_ends_the_command_and_its_children(start):
 
 def test_daemons_that_live_change_nothing(start):
     command, _ = start("time.sleep(1)")
+    assert command.wait() == 0
+
+
+def test_a_daemon_of_another_node_changes_nothing(start):
+    command, (daemon, _) = start("time.sleep(2)", node=18)
+    daemon.kill()
     assert command.wait() == 0
 
 

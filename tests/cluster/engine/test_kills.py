@@ -18,17 +18,20 @@ from cluster.engine import publish
 from cluster.engine.session import ROOT
 from cluster.engine.stage import Publisher, Unit, read_file
 from cluster.tracking.journal import read_events
-from tests.cluster.crashes import CRASHES, WORKERS
+from tests.cluster.crashes import CRASHES, REFINED_CRASHES, WORKERS
+from tests.cluster.here import here
+from tests.cluster.index.test_index import MODEL
+from tests.cluster.refine.test_refine import LOOSE, PAIR
 
 
-def published(folder):
-    """Every file below a run's folder that a manifest names, with its bytes, and the manifests."""
+def published(folder, stages=CRASHES):
+    """Every file below a run's folder that a manifest of these stages names, with its bytes, and the manifests."""
     found = {}
     for path in sorted(folder.glob("*/*/manifest.json")):
         manifest = publish.read_sealed(path)
         names = [file["path"] for file in manifest["files"]]
         found |= {f"{manifest['stage']}/{n}": (path.parent / n).read_bytes() for n in (*names, "manifest.json")}
-    return {name: data for name, data in found.items() if name.partition("/")[0] in CRASHES}
+    return {name: data for name, data in found.items() if name.partition("/")[0] in stages}
 
 
 def leftovers(folder):
@@ -64,15 +67,31 @@ def python(*arguments, **variables):
     return subprocess.run(command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True, check=False)
 
 
+def check_chain(crashes, root, *overrides):
+    """Every process of the chain dies where it should, and then the run is finished."""
+    done = python("-m", "tests.cluster.crashes", "chain", root, *overrides, f"root={root}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told.pop("swept") == [0] * len(crashes)
+    assert len(told) == sum(len(points) for names in crashes.values() for points in names.values())
+    assert {point: status for point, status in told.items() if status != -9} == {}
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_every_point_of_refining_and_of_the_index(overrides, configure, tmp_path):
+    more = (*LOOSE, *PAIR, *MODEL)
+    check_chain(REFINED_CRASHES, tmp_path / "killed", *overrides, *more)
+    whole = here(configure(tmp_path / "whole", *more))
+    whole.ensure("index")
+    folders = tmp_path / "killed" / "tiny", whole.folder
+    assert published(folders[0], REFINED_CRASHES) == published(folders[1], REFINED_CRASHES)
+    assert leftovers(folders[0]) == []
+
+
 @pytest.mark.slow
 def test_a_process_killed_at_every_point_of_every_stage(copied, overrides, tmp_path):
     folder = tmp_path / "killed" / "tiny"
-    done = python("-m", "tests.cluster.crashes", "chain", tmp_path, *overrides, f"root={folder.parent}")
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told.pop("swept") == 0
-    assert len(told) == sum(len(points) for names in CRASHES.values() for points in names.values())
-    assert {point: status for point, status in told.items() if status != -9} == {}
+    check_chain(CRASHES, folder.parent, *overrides)
     copied.ensure("quality")
     assert published(folder) == published(copied.folder)
     assert leftovers(folder) == []
@@ -86,7 +105,7 @@ def arm(specification):
 @pytest.mark.slow
 def test_workers_killed_in_the_middle_of_stages(tiny_run, configure, start, pools, tmp_path):
     """At another point in each; new workers do not inherit the failpoint."""
-    run = start(configure(tmp_path))
+    run = start(configure(tmp_path), pools[2])
     try:
         for stage, failpoint in WORKERS.items():
             marker = tmp_path / f"killed-{stage}"

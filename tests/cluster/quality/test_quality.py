@@ -52,11 +52,11 @@ def regions_of(run):
     ]
 
 
-def test_one_and_two_workers_make_the_same_bytes(measured, start, tmp_path):
-    alone = start(measured.config, workers=1)
+def test_this_process_and_two_workers_make_the_same_bytes(measured, start, pools, tmp_path):
+    shared = start(measured.config, pools[2])
     for name in ("shard", "kmeans", "label"):
-        alone.ensure(name)
-    found, counts = STAGES["quality"].work(alone.work("quality", tmp_path))
+        shared.ensure(name)
+    found, counts = STAGES["quality"].work(shared.work("quality", tmp_path))
     assert tuple(found) == measured.manifest("quality").files
     assert counts == measured.manifest("quality").counts
 
@@ -205,7 +205,7 @@ def test_masks_that_are_not_there_or_do_not_fit_are_refused(measured, configure,
         start(configure(root, f"quality.masks={tmp_path}")).ensure("quality")
     Image.fromarray(np.zeros((10, 40), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="expected a mask of the shape of its image, 96x96 or larger, got 40x10"):
-        ClassMasks(tmp_path).read("deep/a.jpg", (96, 96))
+        ClassMasks(tmp_path, "").read("deep/a.jpg", (96, 96))
 
 
 def test_masks_are_found_by_path_or_name_and_shrunk_without_mixing(tmp_path):
@@ -214,7 +214,7 @@ def test_masks_are_found_by_path_or_name_and_shrunk_without_mixing(tmp_path):
     (tmp_path / "deep").mkdir()
     Image.fromarray(mask).save(tmp_path / "deep" / "a.png")
     Image.fromarray(mask[::-1]).save(tmp_path / "b.png")
-    masks = ClassMasks(tmp_path, ("background", "cat"))
+    masks = ClassMasks(tmp_path, "", ("background", "cat"))
     expected = np.array([[7, 7, 7], [0, 0, 255]])
     np.testing.assert_array_equal(masks.read("deep/a.jpg", (2, 3))[:, [0, 2]], expected[:, [0, 2]])
     np.testing.assert_array_equal(masks.read("any/where/b.jpg", (40, 60)), mask[::-1])

@@ -6,8 +6,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from cluster.engine import run
 from cluster.serving import registry
+from jobs._config import load
+from jobs.evaluate import evaluate
 from tests.cluster.store import FILES, registered, ship
+from tests.fss.test_segmenter import write
 
 
 @pytest.fixture
@@ -24,6 +28,36 @@ def test_a_registered_model_is_found_by_version_and_alias(uri, folder, root, mod
         assert {path.name for path in found.iterdir()} == FILES
         assert tmp_path in found.parents
     assert registry.folder(str(model), tmp_path) == model
+
+
+def test_mlflow_itself_loads_a_registered_model(uri, folder, root, tmp_path):
+    import mlflow
+
+    write(tmp_path / "model")
+    registered(folder, tmp_path / "model", "whole")
+    ship(folder, root)
+    loaded = mlflow.pyfunc.load_model("models:/whole@champion")
+    assert loaded.predict(loaded.input_example)[0].keys() == {"mask"}
+
+
+def test_a_version_is_downloaded_once_and_evaluated_from_below_root(uri, folder, root, model, tmp_path, monkeypatch):
+    registered(folder, model, "measured")
+    ship(folder, root)
+    seen = []
+
+    class Seen:
+        def __init__(self, config, stages):
+            seen.append(Path(config.model.path))
+
+    monkeypatch.setattr(run, "Run", Seen)
+    for name in ("models:/measured/1", "models:/measured@champion"):
+        with pytest.raises(TypeError):
+            evaluate(load(["experiment=tiny", f"model={name}", f"root={tmp_path}", "tracking.enabled=false"]))
+        monkeypatch.setattr(registry, "_download", lambda *_: pytest.fail("it is there"))
+    assert seen[0] == seen[1]
+    assert seen[0].parent == tmp_path / "registered"
+    assert {path.name for path in seen[0].iterdir()} == FILES
+    assert list(seen[0].parent.iterdir()) == [seen[0]]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_near_duplicates_are_those_of_brute_force_for_any_layout(near, tmp_path,
     hashes = {}
     for path in near.glob("[0-9]*.jpg"):
         data = path.read_bytes()
-        found, _ = intake.check(data, intake.Limits(min_side=32), perceptual.SIDE)
+        found, _ = intake.accept(data, intake.Limits(min_side=32), perceptual.SIDE)
         hashes[shards.sha256(data)] = (perceptual.phash(found.image), path.name)
     truth = {}
     for (one, (a, _)), (other, (b, name)) in itertools.permutations(hashes.items(), 2):

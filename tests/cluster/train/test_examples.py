@@ -20,7 +20,7 @@ def test_query_support_truth_and_prediction_in_a_row():
     truth = torch.zeros(2, 2, 16, 16)
     truth[:, 1, :8] = truth[:, 0, 8:] = 1
     logits = torch.stack([torch.ones(2, 8, 8), -torch.ones(2, 8, 8)], dim=1)
-    found = np.asarray(Image.open(io.BytesIO(examples.draw(pixels, support, truth, logits, corners=False))))
+    found = np.asarray(Image.open(io.BytesIO(examples.picture(pixels, support, truth, logits, corners=False))))
     assert found.shape[1] == 4 * (200 + 6) + 6
 
     def at(column, x, y):

@@ -137,7 +137,7 @@ def test_masks_are_those_of_pycocotools(tmp_path_factory, objects):
     drawn = instances.load_instances(path)
     assert (STEM in drawn) == any(not crowd for *_, crowd in objects)
     if STEM in drawn:
-        np.testing.assert_array_equal(instances.draw(drawn[STEM]), expected)
+        np.testing.assert_array_equal(instances.paint(drawn[STEM]), expected)
 
 
 @pytest.mark.parametrize(

@@ -37,4 +37,4 @@ def test_opposite_cells_count_as_neighbours():
     """A cosine of -1 is a value, not a gap."""
     cosines = torch.tensor([[[-1.0, -1.0, 0.5]]])
     members = torch.tensor([[True, True, False]])
-    assert nearest_mean(cosines, members, torch.tensor([3]), torch.zeros(1, 1)).item() == -1
+    assert nearest_mean(cosines, members, torch.tensor([3]), torch.zeros(1, 1), 3).item() == -1

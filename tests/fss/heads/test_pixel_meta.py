@@ -15,7 +15,7 @@ def cells(seed: int = 0, number: int = 14, sides: int = 2, shots: int = 1) -> Ce
     g = torch.Generator().manual_seed(seed)
     names = torch.randint(0, sides + 1, (2, 1, number), generator=g)
     mine = names == torch.arange(sides)[:, None]
-    return Cells(torch.randn(2, number, 3, generator=g), mine, torch.full((2,), shots))
+    return Cells(torch.randn(2, number, 3, generator=g), mine, torch.full((2,), shots), shots)
 
 
 @pytest.mark.parametrize(("k", "shots", "sides"), [(1, 1, 2), (3, 1, 2), (2, 3, 2), (50, 1, 2), (4, 1, 4)])
@@ -44,7 +44,7 @@ def test_a_large_side_does_not_win_by_its_size():
     tokens = torch.tensor([1.0, 0.5, 0.6, 0.7, 5, 5, 5, 5, 5, 5]).view(1, 10, 1)
     sides = torch.ones(1, 2, 10, dtype=torch.bool)
     sides[0, 0, 0], sides[0, 1, 1:] = False, False
-    found = votes(torch.zeros(1, 1, 1), Cells(tokens, sides, torch.tensor([1])), 4)
+    found = votes(torch.zeros(1, 1, 1), Cells(tokens, sides, torch.tensor([1]), 1), 4)
     assert torch.allclose(found[0, :, 0], torch.tensor([1 / 3, 1]) / (4 / 3), atol=0.01)
 
 
@@ -60,7 +60,7 @@ def test_the_answer_is_the_vote_of_encoded_cells():
     tokens = torch.cat([one["tokens"].flatten(2).transpose(1, 2) for one in s], dim=1)
     flat = masks.transpose(1, 2).flatten(2)
     inside = (flat >= 0.5) | ((flat > 0) & (flat == flat.amax(dim=2, keepdim=True)))
-    shares = votes(q.flatten(2).transpose(1, 2), Cells(tokens, inside, torch.full((3,), 2)), 3)
+    shares = votes(q.flatten(2).transpose(1, 2), Cells(tokens, inside, torch.full((3,), 2), 2), 3)
     expected = 10 * module.gain.share * shares.view(3, 2, 5, 5)
     assert torch.allclose(module(query, support, masks), expected, atol=1e-5)
 
@@ -90,7 +90,7 @@ def test_prototypes_and_distances_by_hand():
     """Means (1, 0) and (0, 3); the cell (4, 0) is 9 from the one and 25 from the other; void cells count nowhere."""
     tokens = torch.tensor([[[0.0, 0], [2, 0], [0, 3], [7, 7]]])
     sides = torch.tensor([[[1, 1, 0, 0], [0, 0, 1, 0]]]).bool()
-    means = prototypes(Cells(tokens, sides, torch.tensor([1])))
+    means = prototypes(Cells(tokens, sides, torch.tensor([1]), 1))
     assert torch.equal(means, torch.tensor([[[1.0, 0], [0, 3]]]))
     assert torch.allclose(distances(torch.tensor([4.0, 0]).view(1, 2, 1, 1), means).flatten(), torch.tensor([9.0, 25]))
 
@@ -130,7 +130,7 @@ def test_several_ways_are_one_vote():
                 names.append(mine)
         sides = torch.tensor([[n in mine for mine in names] for n in range(3)])[None]
         q = seen["tokens"][2 * e].flatten(1).T[None]
-        shares = votes(q, Cells(torch.stack(tokens)[None], sides, torch.tensor([4])), 3)[0]
+        shares = votes(q, Cells(torch.stack(tokens)[None], sides, torch.tensor([4]), 4), 3)[0]
         expected = 10 * module.gain.share * (shares[1:] - shares[:1])
         assert torch.allclose(found[e], expected.view(2, 5, 5), atol=1e-4)
 

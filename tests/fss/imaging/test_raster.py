@@ -150,7 +150,7 @@ def test_a_range_says_what_is_black_and_white():
 
 def test_bands_and_range_shape_what_the_corpus_stores():
     limits = intake.Limits(bands=(3, 2, 1), range=(0, 765))
-    found, _ = intake.check(MANY, limits, 512)
+    found, _ = intake.accept(MANY, limits, 512)
     assert np.asarray(found.image)[5, 7].tolist() == [EVEN[5, 7], EVEN[5, 7] * 2 // 3, EVEN[5, 7] // 3]
 
 

@@ -52,8 +52,8 @@ class Exact:
     def __call__(self, queries: np.ndarray) -> Iterator[Near]:
         """See `Search`."""
         distinct, times = _runs(queries)
-        found = _similarities(self.descriptor, self.image, distinct, self.members)
-        for similarity, number in zip(found, times, strict=True):
+        rows = _similarities(self.descriptor, self.image, distinct, self.members)
+        for similarity, number in zip(rows, times, strict=True):
             near = self.nearest(similarity)
             yield from [lambda generator, near=near: map(int, generator.permutation(near))] * number
 
@@ -63,9 +63,9 @@ class Exact:
         number = int(np.ceil(self.rules.nearest * count))
         if number == 0:
             return self.members[:0]
-        found = self.members[np.argpartition(similarity, len(similarity) - number)[-number:]]
-        if self.rules.shots == 1 or len(set(self.image[found].tolist())) >= self.rules.shots:
-            return found
+        near = self.members[np.argpartition(similarity, len(similarity) - number)[-number:]]
+        if self.rules.shots == 1 or len(set(self.image[near].tolist())) >= self.rules.shots:
+            return near
         order = self.members[np.argsort(-similarity, kind="stable")[:count]]
         first = np.sort(np.unique(self.image[order], return_index=True)[1])[: self.rules.shots]
         return order[: max(number, int(first[-1]) + 1)]

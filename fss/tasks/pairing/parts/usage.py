@@ -30,7 +30,7 @@ class Use:
         return self.tasks + self.supports + self.distractors
 
 
-def count(table: RegionTable, pairings: Sequence[Pairing]) -> list[Use]:
+def used(table: RegionTable, pairings: Sequence[Pairing]) -> list[Use]:
     """What the pairings over `table` use: images, clusters, then pairs of query and support, each sorted by name."""
     roles = [
         Counter(str(table.key[p.query]) for p in pairings),
@@ -49,10 +49,10 @@ def _region(table: RegionTable, row: int) -> str:
     return f"{table.key[row]}.{table.layer[row]}.{table.label[row]}"
 
 
-def sums(found: Iterable[Use]) -> dict[str, int]:
+def sums(uses: Iterable[Use]) -> dict[str, int]:
     """What adds over groups of disjoint images: `used_images` and `used_pairs` that are distinct, all `image_uses`."""
-    images = [use.uses for use in found if use.kind == "image"]
-    pairs = sum(use.kind == "pair" for use in found)
+    images = [use.uses for use in uses if use.kind == "image"]
+    pairs = sum(use.kind == "pair" for use in uses)
     return {"used_images": len(images), "image_uses": sum(images), "used_pairs": pairs}
 
 
@@ -65,10 +65,10 @@ class Peaks:
     clusters: dict[str, int]
 
     @classmethod
-    def of(cls, found: Sequence[Use]) -> Peaks:
+    def of(cls, uses: Sequence[Use]) -> Peaks:
         """The peaks of one group."""
-        image, pair = (max((u.uses for u in found if u.kind == kind), default=0) for kind in ("image", "pair"))
-        return cls(image, pair, {use.name: use.tasks for use in found if use.kind == "cluster"})
+        image, pair = (max((u.uses for u in uses if u.kind == kind), default=0) for kind in ("image", "pair"))
+        return cls(image, pair, {use.name: use.tasks for use in uses if use.kind == "cluster"})
 
     @staticmethod
     def merged(parts: Sequence[Peaks]) -> dict[str, int]:

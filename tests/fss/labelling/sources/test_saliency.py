@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from fss.labelling.sources import Block, Photo
-from fss.labelling.sources.saliency import MapReader, SaliencyLabeller, salient
+from fss.labelling.sources.saliency import MapReader, SaliencyLabeller
 from tests.fss.clustering.test_saliency import painted
 
 SIDE = np.zeros((10, 10), bool)
@@ -43,27 +43,41 @@ def test_an_image_without_structure_has_no_region():
     assert list(regions) == []
 
 
-def test_the_rules_of_maps():
-    values = np.array([[0, 1, 127, 128, 254, 255]])
-    assert salient(values, "saliency").tolist() == [[False, False, False, True, True, True]]
-    assert salient(values, "classes").tolist() == [[False, True, True, True, True, False]]
+GREYS = np.tile(np.array([0, 1, 127, 128, 254, 255]), (6, 1))
+RULES = {
+    "saliency": (GREYS.astype(np.uint8), "saliency", [0, 0, 0, 1, 1, 1]),
+    "of 16 bits": ((GREYS * 257).astype(np.uint16), "saliency", [0, 0, 0, 1, 1, 1]),
+    "shares": ((GREYS / 255).astype(np.float32), "saliency", [0, 0, 0, 1, 1, 1]),
+    "0 and 1": ((GREYS > 127).astype(np.uint8), "saliency", [0, 0, 0, 1, 1, 1]),
+    "colours": (np.repeat(GREYS.astype(np.uint8)[..., None], 3, axis=2), "saliency", [0, 0, 0, 1, 1, 1]),
+    "classes": (GREYS.astype(np.uint8), "classes", [0, 1, 1, 1, 1, 0]),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_rules_of_maps(tmp_path, name):
+    values, kind, expected = RULES[name]
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    photo = Block([Photo("0", torch.zeros(0), (6, 6), path="sub/a.jpg")], torch.zeros(1, 6, 6, 4), corners=True)
+    ((maps, _),) = MapReader(tmp_path, "", kind).maps(photo)
+    assert maps[0].tolist() == [expected] * 6
     with pytest.raises(ValueError, match=r"kind of saliency, classes, got 'masks'; set source\.maps_kind"):
-        salient(values, "masks")
+        MapReader(tmp_path, "", "masks")
 
 
-@pytest.mark.parametrize("place", ["sub/a.png", "a.png"])
+@pytest.mark.parametrize("place", ["sub/a.png", "a.png", "a_mask.png", "sub/a.jpg.PNG", "a-gt.bmp"])
 def test_maps_lie_where_their_images_lie_or_directly_in_the_folder(tmp_path, place):
     (tmp_path / "sub").mkdir()
     large = np.kron(SIDE, np.ones((8, 8), bool))  # twice the stored image
     Image.fromarray((large * 200).astype(np.uint8)).save(tmp_path / place)
-    ((maps, (region,)),) = MapReader(tmp_path).maps(block(SIDE))
+    ((maps, (region,)),) = MapReader(tmp_path, "").maps(block(SIDE))
     assert np.array_equal(maps[0], np.kron(SIDE, np.ones((4, 4))))
     assert (region.label, region.area) == (1, pytest.approx(0.24))
 
 
 def test_a_missing_map_is_nothing_and_one_of_another_shape_an_error(tmp_path):
-    ((maps, regions),) = MapReader(tmp_path).maps(block(SIDE))
+    ((maps, regions),) = MapReader(tmp_path, "empty").maps(block(SIDE))
     assert (maps.any(), list(regions)) == (False, [])
     Image.fromarray(np.zeros((40, 60), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"shape of its image, 40x40 or larger, got 60x40; check source\.maps"):
-        MapReader(tmp_path).maps(block(SIDE))
+        MapReader(tmp_path, "one").maps(block(SIDE))

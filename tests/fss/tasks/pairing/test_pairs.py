@@ -212,7 +212,7 @@ def test_held_out_queries_and_the_others_share_out_the_tasks(found, rules, seed)
 @given(tables(), RULES)
 def test_usage_adds_up(found, rules):
     drawn = cross_image.draw(found, rules, seed=0)
-    uses = usage.count(found, drawn)
+    uses = usage.used(found, drawn)
     by = {kind: [use for use in uses if use.kind == kind] for kind in ("image", "cluster", "pair")}
     assert len({(use.kind, use.name) for use in uses}) == len(uses)
     for use in by["image"]:
@@ -222,7 +222,7 @@ def test_usage_adds_up(found, rules):
     assert sum(use.tasks for use in by["pair"]) == rules.shots * len(drawn)
     every = len(drawn) * (1 + rules.shots + rules.distractors)
     assert usage.sums(uses) == {"used_images": len(by["image"]), "image_uses": every, "used_pairs": len(by["pair"])}
-    halves = [usage.Peaks.of(usage.count(found, part)) for part in (drawn[::2], drawn[1::2])]
+    halves = [usage.Peaks.of(usage.used(found, part)) for part in (drawn[::2], drawn[1::2])]
     tasks = collections.Counter(int(found.label[p.query]) for p in drawn)
     merged = usage.Peaks.merged(halves)
     assert merged["used_clusters"] == len(tasks)

@@ -1,0 +1,87 @@
+"""A model as a graph: any head that can, any number of queries and supports, the answers of the Segmenter."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fss import heads, portable
+from fss.segmenter import Segmenter
+from tests.fss.test_segmenter import OPTIONS, write
+
+#: Small networks of heads that are large by default.
+SMALL = OPTIONS | {
+    "cyctr": {"dim": 16, "heads": 2, "layers": 1},
+    "masksplit": {"dim": 32},
+    "panet": {"dim": 16},
+    "pfenet": {"dim": 16},
+    "pixel_meta": {"dim": 8, "hidden": 16},
+}
+GRAPHS = [name for name in heads.names() if not heads.kind(name).no_graph]
+SIZE = 64
+
+
+def model(folder, name, **more):
+    write(folder, name, **SMALL.get(name, {}) | more)
+    return Segmenter.load(folder, "cpu")
+
+
+def asked(queries: int, shots: int):
+    """Random images with masks, of which the first has void and the second shows nothing."""
+    g = torch.Generator().manual_seed(queries + shots)
+    pixels = torch.randint(0, 256, (queries + shots, 3, SIZE, SIZE), generator=g).byte()
+    masks = torch.zeros(shots, SIZE, SIZE, dtype=torch.uint8)
+    masks[:, 16:40, 10:50] = 1
+    masks[1:2] = 0
+    masks[0, :5] = 255
+    return pixels[:queries], pixels[queries:], masks
+
+
+def expected(segmenter, queries, supports, masks):
+    shown = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in supports]
+    return np.stack([segmenter.probabilities(one, shown, list(masks.numpy())) for one in queries])
+
+
+def check_torch(segmenter):
+    program = portable.program(segmenter)
+    for numbers in ((3, 2), (1, 1), (2, 5)):
+        given = asked(*numbers)
+        found = program.module()(*given).numpy()
+        np.testing.assert_allclose(found, expected(segmenter, *given), atol=1e-5)
+    assert found.std() > 1e-4
+    return program
+
+
+def check_onnx(segmenter, folder):
+    import onnxruntime
+
+    portable.to_onnx(check_torch(segmenter)).save(folder / "model.onnx")
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    assert [one.name for one in session.get_inputs()] == ["queries", "supports", "masks"]
+    for numbers in ((3, 2), (1, 1), (2, 5)):
+        given = asked(*numbers)
+        named = dict(zip(("queries", "supports", "masks"), (one.numpy() for one in given), strict=True))
+        (found,) = session.run(["probabilities"], named)
+        gap = np.abs(found - expected(segmenter, *given))
+        assert gap.max() <= 1e-2, "what the card promises; a code of a hash may flip"
+        assert np.median(gap) <= 1e-4
+
+
+def test_most_heads_are_graphs():
+    assert {"correlation", "umtfss", "prototype", "pfenet"} <= {*GRAPHS}
+
+
+def test_a_residual_head_is_one_if_both_of_its_parts_are(tmp_path):
+    with pytest.raises(ValueError, match="sst takes a gradient inside of its forward pass"):
+        portable.program(model(tmp_path, "sst", residual="prototype"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_head_that_is_a_graph_answers_as_the_segmenter_does(tmp_path, name):
+    check_onnx(model(tmp_path, name), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_head_on_a_readout_answers_as_the_segmenter_does(tmp_path):
+    check_torch(model(tmp_path, "correlation", residual="smoothed"))
