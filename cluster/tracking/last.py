@@ -24,5 +24,5 @@ def page(root: Path | str, server: str) -> str | None:
         except MlflowException:  # it went to another server, or was removed
             continue
         if found is not None and found.info.lifecycle_stage == "active":
-            return run_page(server, found.info.experiment_id, run_id)
+            return run_page(server, found.info.experiment_id, found.info.run_id)
     return None
