@@ -10,7 +10,7 @@ import torch
 from fss.backbones import Features
 from fss.heads.parts.head import Head
 from fss.heads.parts.options import A_LEVEL, HeadOptions
-from fss.heads.parts.threshold import moved, share_of
+from fss.heads.parts.threshold import moved
 from fss.heads.parts.tokens import flat_masks, flat_tokens, prototype_cosines, unit_grid
 from fss.heads.parts.walk import affinity_walk, walked
 from fss.keys import FROM_ZERO, SHARE_OR_NONE, key
@@ -60,7 +60,7 @@ class SmoothedReadout(Head):
         cosines = prototype_cosines(tokens.flatten(2), flat_tokens(support["tokens"]), flat_masks(masks))
         maps = (self.scale * cosines).transpose(1, 2)
         logits = walked(query["walk"], maps, self.steps).transpose(1, 2).unflatten(2, tokens.shape[-2:])
-        return moved(logits, share_of(self.otsu, masks.shape[1]))
+        return moved(logits, self.otsu, masks.shape[1])
 
 
 HEAD = SmoothedReadout

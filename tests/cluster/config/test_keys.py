@@ -110,6 +110,10 @@ OWN = {  # what a choice says of keys that do not go together
         {"backbone": {"weights": "pretrain"}},
         "backbone.weights: expected backbone=small and a backbone.size that is a multiple of 32 with pretrain, got",
     ),
+    "position out of a backbone that learns": (
+        {"backbone": {"debias": 0.49, "weights": "random"}, "train": {"tune": ["layer4"], "features": "fresh"}},
+        "backbone.debias: expected 0 with train.tune, got 0.49; the directions are those of a backbone that does not",
+    ),
     "names without a classifier": (
         {"protocol": {"supports": "names"}},
         "source: expected cam with protocol.supports=names, as it makes masks of names, got clusters; set source=cam",
