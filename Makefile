@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The folder of runs that `make ui` shows.
 RUNS ?= runs
-# Two processes, each with whole files: tests of one file share what is dear to make. Files are in an order of our own.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes, each with whole files, in an order of our own; one of them has all that need Ray, see tests/conftest.py.
+PARALLEL := -n 2 --no-loadscope-reorder
 
 .PHONY: install demo test test-slow readme lint ui clean
 
@@ -17,9 +17,8 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
-# One after the other: each starts a Ray or two of its own, which time out when they start beside each other.
 test-slow: .venv/ready
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest $(PARALLEL) -m slow --timeout 1800
 
 # Everything that README.md says, the demo first.
 readme: .venv/ready
@@ -30,9 +29,9 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Compare runs in the browser: http://127.0.0.1:5000
+# Compare runs in the browser: http://127.0.0.1:5000. One reader needs one of the server's four processes.
 ui: .venv/ready
-	$(BIN)/python -m mlflow server --backend-store-uri "sqlite:///$(RUNS)/mlflow.db" --host 127.0.0.1 --port 5000
+	$(BIN)/python -m mlflow server --backend-store-uri "sqlite:///$(RUNS)/mlflow.db" --host 127.0.0.1 --port 5000 --workers 1
 
 # Of what is installed most is never imported: modules are compiled when they first are.
 .venv/ready: requirements.lock pyproject.toml

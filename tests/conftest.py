@@ -4,6 +4,7 @@ import copy
 import functools
 import logging
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -47,11 +48,29 @@ def pytest_make_parametrize_id(val):
     return f"{len(val)} bytes" if isinstance(val, bytes) else None
 
 
+@functools.cache
+def _needs_ray(path):
+    """Whether a file of tests asks for the Ray that all share, or starts one of its own."""
+    return re.search(r"\b(ray_session|pools|import rays|mark\.ray)\b", (ROOT / path).read_text()) is not None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Files that need Ray come first: they take longest, and what is short evens the workers out in the end."""
-    needing = {item.path for item in items if "ray_session" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path not in needing)
+    """Files that need Ray come first: they take longest, and what is short evens the processes out in the end."""
+    items.sort(key=lambda item: not _needs_ray(item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each process is given whole files, whose tests share what is dear to make; one has all those that need Ray."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneForRay(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "Ray" if _needs_ray(file) else file
+
+    return OneForRay(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -147,16 +166,16 @@ def configure(photos):
 
 
 @pytest.fixture(scope="session")
-def start(pools):
-    """A function (config, workers) -> Run whose stages use one of the shared pools, and train without Ray."""
-    from cluster.engine.run import Run
-    from cluster.stages import STAGES
+def start():
+    """A function (config, pool) -> Run that works and trains without Ray, or whose units one of `pools` computes."""
     from cluster.training import loop
     from tests.cluster import processes
+    from tests.cluster.here import here
 
-    def make(config, workers=2):
-        run = Run(config, STAGES)
-        run.__dict__["pool"] = pools[workers]  # where cached_property keeps the pool that it makes
+    def make(config, pool=None):
+        run = here(config)
+        if pool:
+            run.__dict__["pool"] = pool
         run.release_pool = lambda: None  # it is everybody's
         return run
 
@@ -167,7 +186,7 @@ def start(pools):
 
 @pytest.fixture(scope="session")
 def tiny_run(configure, start, tmp_path_factory):
-    """The tiny preset's run, trained: every stage but render, pretrain and evaluate, with 2 shard workers."""
+    """The tiny preset's run, trained: every stage but render, pretrain and evaluate."""
     run = start(configure(tmp_path_factory.mktemp("runs")))
     run.ensure("train")
     return run

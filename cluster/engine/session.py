@@ -97,9 +97,7 @@ def _not_there(address: str, error: Exception) -> str:
             f"Ray did not start on this machine in time ({said}); mostly the machine is too busy: run the same command "
             "again when it has less to do, or set cluster.address=HOST:PORT to join a Ray that runs"
         )
-    return (
-        f"cluster.address or RAY_ADDRESS: expected a Ray at {address}, got: {said}; correct it, or start it"
-    )
+    return f"cluster.address or RAY_ADDRESS: expected a Ray at {address}, got: {said}; correct it, or start it"
 
 
 def _knock(address: str) -> None:

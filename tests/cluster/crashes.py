@@ -19,6 +19,7 @@ from cluster.engine import pool
 from cluster.engine.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
+from tests.cluster.here import here
 
 POINTS = ("half_written", "before_rename", "after_rename")
 HALF, BEFORE, AFTER = ((point,) for point in POINTS)
@@ -58,35 +59,6 @@ WORKERS = {
     "label": "before_rename part-*.json",
     "pair": "after_rename tasks-*.tar",
 }
-
-
-class Here:
-    """A pool that is this process."""
-
-    size = present = 1
-
-    def map(self, function, units):
-        for index, unit in enumerate(units):
-            yield index, function(unit)
-
-    def each(self, function, units):
-        return map(function, units)
-
-    def on_each(self, function, units):
-        return [function(unit) for unit in units]
-
-    def on_all(self, function):
-        function(None)
-
-    def rest(self):
-        pass
-
-
-def here(config):
-    """A run of its own whose units are computed in this process."""
-    run = Run(config, STAGES)
-    run.__dict__["pool"] = Here()
-    return run
 
 
 def forked(config, stage, failpoint=""):

@@ -18,13 +18,13 @@ OTHERS = {
 MADE_AGAIN = ("sample", "kmeans", "label", "pair", "train")
 
 
-def test_other_machines_and_other_logs_make_the_same_bytes(tiny_run, configure, start, tmp_path):
+def test_other_machines_and_other_logs_make_the_same_bytes(tiny_run, configure, start, pools, tmp_path):
     """From samples to the exported model, candidates included."""
     assert all(map(operational, OTHERS))
     shutil.copytree(tiny_run.folder, tmp_path / tiny_run.config.name)
     for stage in MADE_AGAIN:
         shutil.rmtree(tmp_path / tiny_run.config.name / stage)
-    run = start(configure(tmp_path, *(f"{key}={value}" for key, value in OTHERS.items())), workers=1)
+    run = start(configure(tmp_path, *(f"{key}={value}" for key, value in OTHERS.items())), pools[1])
     run.ensure("train")
     assert run.fresh == list(MADE_AGAIN)
     for stage in MADE_AGAIN:

@@ -1,4 +1,4 @@
-"""From image files to pseudo-tasks: the same bytes with 1 worker, 2 workers and after a kill; every input accounted."""
+"""From image files to pseudo-tasks: the same bytes by one process, 2 workers and after a kill; no input lost."""
 
 import functools
 import io
@@ -45,16 +45,16 @@ def samples(manifest):
 
 
 @pytest.fixture(scope="module")
-def by_one_worker(configure, start, tmp_path_factory):
-    run = start(configure(tmp_path_factory.mktemp("one")), workers=1)
+def by_two_workers(configure, start, pools, tmp_path_factory):
+    run = start(configure(tmp_path_factory.mktemp("two")), pools[2])
     run.ensure("pair")
     return run
 
 
 @pytest.mark.parametrize("stage", SHARD_STAGES)
-def test_one_and_two_workers_make_the_same_bytes(tiny_run, by_one_worker, stage):
-    assert files(tiny_run, stage) == files(by_one_worker, stage)
-    one, two = (run.manifest(stage).folder / "manifest.json" for run in (by_one_worker, tiny_run))
+def test_this_process_and_two_workers_make_the_same_bytes(tiny_run, by_two_workers, stage):
+    assert files(tiny_run, stage) == files(by_two_workers, stage)
+    one, two = (run.manifest(stage).folder / "manifest.json" for run in (tiny_run, by_two_workers))
     assert one.read_bytes() == two.read_bytes()
 
 

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 
 from fss import backbones, heads, seals, segmenter
 from fss.backbones.extractor import Extractor
-from fss.heads.parts.capabilities import Fits, Recalls
+from fss.heads.parts.capabilities import Fits, Recalls, SeesBlank
 from fss.segmenter import Segmenter
 from tests.fss.conftest import noise_image
 
@@ -29,7 +31,7 @@ MASKS[1][20:50, 10:] = 1
 MASKS[1][:5] = 255
 
 
-def write(folder, name: str = "correlation", **more: object):
+def write(folder, name: str = "correlation", facts: Mapping[str, Any] = {"steps": 7}, **more: object):
     """A model with random weights in `folder`, and the head and extractor it was made of."""
     extractor = Extractor(backbones.build("small", seed=1), size=64)
     options = OPTIONS.get(name, {}) | more
@@ -39,11 +41,13 @@ def write(folder, name: str = "correlation", **more: object):
         head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
     if isinstance(head, Recalls):
         head.fill(np.random.default_rng(0).normal(size=head.index.swapaxes(0, 1).shape))
+    if isinstance(head, SeesBlank):
+        head.see_blank(extractor.blank())
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=g))
-    files = segmenter.export(head, extractor, {"name": name, "options": options}, {"steps": 7})
+    files = segmenter.export(head, extractor, {"name": name, "options": options}, facts)
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in files.items():
         (folder / file).write_bytes(data)
@@ -86,7 +90,7 @@ def test_the_json_vouches_for_the_other_files_and_comes_last(tmp_path):
     files = segmenter.export(head, extractor, {"name": "correlation", "options": {"dim": 16}}, {})
     assert list(files)[-1] == "model.json"
     assert tuple(files) == segmenter.FILES
-    assert set(json.loads(files["model.json"])["sha256"]) == set(files) - {"README.md", "model.json"}
+    assert set(json.loads(files["model.json"])["sha256"]) == {"model.safetensors", "backbone.safetensors"}
 
 
 def test_a_candidates_weights_take_the_place_of_the_heads(tmp_path):

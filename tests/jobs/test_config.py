@@ -211,6 +211,7 @@ def test_numbers_and_lists_of_them():
     config = load(["shots=[5,1]", "seeds=[0,2]", "seed=3", "baselines=[smoothed,prototype,smoothed]"])
     assert (shots(config), seeds(config), baselines(config)) == ((5, 1), (0, 2), ("smoothed", "prototype"))
     assert baselines(load(["baselines=[]"])) == ()
+    assert baselines(load(["baselines=[smoothed,anchors,insid3]"])) == ("smoothed", "foris", "insid3")
     assert baselines(load([])) is None
     assert seeds(load(["seeds=4"])) == (4,)
 

@@ -100,9 +100,9 @@ def test_a_key_with_its_meaning_default_and_choices():
     ]
     assert "acts with train.optimizer sgd or mixed" in answer(PREPARE, ["--help=train.sgd_lr"])
     assert answer(PREPARE, ["experiment=demo", "--help", "train.steps"]).startswith("train.steps=300 by default")
-    assert answer(PREDICT, ["--help", "query"]).splitlines() == [
-        "query",
-        "  Image or folder of images to segment.",
+    assert answer(PREDICT, ["--help", "out"]).splitlines() == [
+        "out",
+        "  Folder that masks, overlays, tables and the contact sheet are written into.",
         "  text",
     ]
 

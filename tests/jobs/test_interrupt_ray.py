@@ -23,6 +23,9 @@ NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 NOISE = ("received at time", "Traceback", "terminate called", "ray.kill")
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+
 @pytest.fixture
 def begin(photos, tmp_path):
     """A function -> the run of `tiny_run` as a command in a session of its own; nothing of it is left behind."""
@@ -64,7 +67,6 @@ def check_end(tmp_path, family, line):
     assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("daemon", ["raylet", "gcs_server"])
 def test_a_daemon_of_ray_that_dies_ends_the_run_with_one_line(begin, tmp_path, daemon):
@@ -78,7 +80,6 @@ def test_a_daemon_of_ray_that_dies_ends_the_run_with_one_line(begin, tmp_path, d
     check_end(tmp_path, family, f"error: Ray's {daemon} died, {why}")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("moments", MOMENTS)
 def test_a_run_that_is_stopped_again_and_again_ends_at_the_same_bytes(begin, tiny_run, tmp_path, moments):

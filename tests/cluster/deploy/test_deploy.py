@@ -22,6 +22,7 @@ from tests.places import ROOT
 DEPLOY = ROOT / "cluster" / "deploy"
 TEXTS = [*sorted(DEPLOY.glob("*.yaml")), DEPLOY / "slurm.sbatch", ROOT / "docs" / "submit.md"]
 SCHEMA = json.loads(Path(__file__).with_name("rayjob.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def load(name):
@@ -131,8 +132,8 @@ FIELDS = [(path, key) for path, node in nodes(load("rayjob.yaml")) if path in PL
 
 
 def test_rayjob_has_the_fields_of_the_resource():
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    jsonschema.validate(load("rayjob.yaml"), SCHEMA)
+    VALIDATOR.check_schema(SCHEMA)
+    VALIDATOR.validate(load("rayjob.yaml"))
 
 
 @pytest.mark.parametrize("path", PLACES, ids=lambda path: ".".join(map(str, path)) or "top")
@@ -140,7 +141,7 @@ def test_an_unknown_field_anywhere_in_a_rayjob_is_found(path):
     manifest = copy.deepcopy(load("rayjob.yaml"))
     reach(manifest, path)["typo"] = "x"
     with pytest.raises(jsonschema.ValidationError, match="'typo' was unexpected"):
-        jsonschema.validate(manifest, SCHEMA)
+        VALIDATOR.validate(manifest)
 
 
 def test_a_misspelt_field_anywhere_in_a_rayjob_is_found():
@@ -149,7 +150,7 @@ def test_a_misspelt_field_anywhere_in_a_rayjob_is_found():
         node = reach(manifest, path)
         node[f"{key}s"] = node.pop(key)
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(manifest, SCHEMA)
+            VALIDATOR.validate(manifest)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_a_wrong_value_in_a_rayjob_is_found(path, value):
     manifest = copy.deepcopy(load("rayjob.yaml"))
     reach(manifest, path[:-1])[path[-1]] = value
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(manifest, SCHEMA)
+        VALIDATOR.validate(manifest)
 
 
 def test_rayjob_authenticates_cleans_up_and_can_start():

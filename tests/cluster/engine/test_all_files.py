@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from cluster.evaluate import measured
-from tests.cluster.crashes import here
+from tests.cluster.here import here
 
 #: Model that is measured without training; one of the stages reads each kind of file.
 MEASURED = ("model=prototype", "cluster.features_gib=1", "episodes=4", "shots=1", "source.restarts=2")

@@ -18,7 +18,8 @@ from cluster.engine import publish
 from cluster.engine.session import ROOT
 from cluster.engine.stage import Publisher, Unit, read_file
 from cluster.tracking.journal import read_events
-from tests.cluster.crashes import CRASHES, REFINED_CRASHES, WORKERS, here
+from tests.cluster.crashes import CRASHES, REFINED_CRASHES, WORKERS
+from tests.cluster.here import here
 from tests.cluster.index.test_index import MODEL
 from tests.cluster.refine.test_refine import LOOSE, PAIR
 
@@ -104,7 +105,7 @@ def arm(specification):
 @pytest.mark.slow
 def test_workers_killed_in_the_middle_of_stages(tiny_run, configure, start, pools, tmp_path):
     """At another point in each; new workers do not inherit the failpoint."""
-    run = start(configure(tmp_path))
+    run = start(configure(tmp_path), pools[2])
     try:
         for stage, failpoint in WORKERS.items():
             marker = tmp_path / f"killed-{stage}"

@@ -4,7 +4,7 @@ import pytest
 
 from cluster.engine import publish
 from cluster.tracking.journal import read_events
-from tests.cluster.crashes import here
+from tests.cluster.here import here
 
 
 def everything(folder):

@@ -160,9 +160,9 @@ class Deadly:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("deadly", [{3}, {0, 1}])
-def test_a_unit_is_tried_by_its_own_count(ray_session, tmp_path, deadly):
+def test_a_unit_is_tried_by_its_own_count(ray_session, tmp_path):
     """Four times alone, and before that two at most with the other unit of its worker, of which either may die."""
+    deadly = {0, 1}
     function = Deadly(tmp_path, deadly)
     with Pool(ClusterConfig(workers=1)) as one:
         found = dict(one.map(function, range(6)))

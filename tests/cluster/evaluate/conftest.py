@@ -22,12 +22,12 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def measured(configure, start, root):
-    """Two read-outs on four folds, two numbers of shots and two lists, by 2 workers."""
-    return start(configure(root, *OPTIONS), workers=2).ensure("evaluate")
+    """Two read-outs on four folds, two numbers of shots and two lists."""
+    return start(configure(root, *OPTIONS)).ensure("evaluate")
 
 
 @pytest.fixture(scope="package")
 def two_way(configure, start, root):
     """One read-out asked for two classes at once."""
     options = ("model=prototype", "fold=1", "shots=1", "ways=2", "episodes=20", "save_predictions=true")
-    return start(configure(root, *options), workers=2).ensure("evaluate")
+    return start(configure(root, *options)).ensure("evaluate")

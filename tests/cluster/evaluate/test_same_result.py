@@ -19,9 +19,9 @@ def assert_same(found, expected):
     assert (found.folder / "manifest.json").read_bytes() == (expected.folder / "manifest.json").read_bytes()
 
 
-def test_one_and_two_workers_agree_to_the_last_integer(measured, configure, start, tmp_path):
+def test_this_process_and_two_workers_agree_to_the_last_integer(measured, configure, start, pools, tmp_path):
     assert len(list(measured.folder.glob("rows/*.parquet"))) > 4
-    assert_same(start(configure(tmp_path, *OPTIONS), workers=1).ensure("evaluate"), measured)
+    assert_same(start(configure(tmp_path, *OPTIONS), pools[2]).ensure("evaluate"), measured)
     assert len(rows(measured)) == ROWS
 
 
@@ -63,14 +63,14 @@ class Dies(RunBlock):
         return output
 
 
-def test_killed_and_resumed_is_as_if_nothing_had_happened(measured, configure, start, tmp_path, monkeypatch):
+def test_killed_and_resumed_is_as_if_nothing_had_happened(measured, configure, start, pools, tmp_path, monkeypatch):
     """First the driver is killed after two blocks; then a worker of the run that goes on."""
     config = configure(tmp_path / "runs", *OPTIONS)
     (tmp_path / "config").write_bytes(pickle.dumps(config))
     command = [sys.executable, "-c", _KILLED, str(tmp_path / "config")]
     done = subprocess.run(command, cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
-    run = start(config)
+    run = start(config, pools[2])
     folder = run.folder / "evaluate" / run.identity("evaluate")[2]
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("rows/*.parquet")}
     assert sorted(path.stem for path in kept) == ["block-0000000", "block-0000001"]

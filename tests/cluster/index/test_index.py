@@ -74,11 +74,11 @@ def test_it_holds_the_prototypes_of_the_regions_with_the_smallest_hashes(indexed
     assert distances.amin(dim=1).max() < 1e-2
 
 
-def test_one_and_two_workers_make_the_same_bytes(indexed, start, tmp_path):
-    alone = start(indexed.config, workers=1)
+def test_this_process_and_two_workers_make_the_same_bytes(indexed, start, pools, tmp_path):
+    shared = start(indexed.config, pools[2])
     for name in ("shard", "label"):
-        alone.ensure(name)
-    found, counts = STAGES["index"].work(alone.work("index", tmp_path))
+        shared.ensure(name)
+    found, counts = STAGES["index"].work(shared.work("index", tmp_path))
     told = [file for file in indexed.manifest("index").files if file.path != "model.json"]  # it names its folder
     assert [file for file in found if file.path != "model.json"] == told
     assert counts == indexed.manifest("index").counts

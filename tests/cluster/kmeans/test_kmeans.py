@@ -31,9 +31,9 @@ def sampled(configure, start, tmp_path_factory):
 
 @pytest.fixture
 def copied(sampled, configure, start, tmp_path):
-    """A function (workers, *overrides) -> fresh run on a copy of the embeddings."""
+    """A function (pool, *overrides) -> fresh run on a copy of the embeddings."""
     shutil.copytree(sampled.folder, tmp_path / sampled.config.name, ignore=shutil.ignore_patterns("kmeans", "label"))
-    return lambda workers, *overrides: start(configure(tmp_path, *overrides), workers)
+    return lambda pool, *overrides: start(configure(tmp_path, *overrides), pool)
 
 
 def outcome(run) -> dict[str, bytes]:
@@ -79,8 +79,8 @@ def _labels(run, file):
     return pq.read_table(run.manifest("label").folder / file.path)["label"].to_pylist()
 
 
-def test_one_worker_and_no_memory_make_the_same_bytes(undisturbed, copied):
-    run = copied(1, *SOURCE, "cluster.memory_gib=0")
+def test_two_workers_and_no_memory_make_the_same_bytes(undisturbed, copied, pools):
+    run = copied(pools[2], *SOURCE, "cluster.memory_gib=0")
     run.ensure("kmeans")
     assert run.fresh == ["kmeans"]
     assert outcome(run) == undisturbed
@@ -115,7 +115,7 @@ run.ensure("kmeans")
 
 def test_a_driver_killed_twice_ends_with_the_same_bytes(undisturbed, copied, photos):
     """Before its 3rd iteration is written down, then, going on from the 2nd, before the 5th: in another restart."""
-    run = copied(2, *SOURCE)
+    run = copied(None, *SOURCE)
     overrides = ["experiment=tiny", "backbone.weights=random", "corpus=folder", f"corpus.root={photos}/JPEGImages"]
     overrides += ["corpus.shard_size=12", "tracking.enabled=false", f"root={run.config.root}", *SOURCE]
     state = run.folder / "kmeans" / run.identity("kmeans")[2] / ".lloyd" / "state"
@@ -129,7 +129,7 @@ def test_a_driver_killed_twice_ends_with_the_same_bytes(undisturbed, copied, pho
     assert outcome(run) == undisturbed
 
 
-def test_a_worker_killed_at_an_iteration_changes_nothing(undisturbed, copied, tmp_path, monkeypatch):
+def test_a_worker_killed_at_an_iteration_changes_nothing(undisturbed, copied, pools, tmp_path, monkeypatch):
     real, marker = stage.PartialSums.__call__, tmp_path / "killed"
 
     def deadly(self, chunk):
@@ -142,7 +142,7 @@ def test_a_worker_killed_at_an_iteration_changes_nothing(undisturbed, copied, tm
         __call__ = deadly
 
     monkeypatch.setattr(stage, "PartialSums", Deadly)
-    run = copied(2, *SOURCE)
+    run = copied(pools[2], *SOURCE)
     run.ensure("kmeans")
     assert marker.exists()
     assert outcome(run) == undisturbed

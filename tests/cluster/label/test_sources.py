@@ -17,6 +17,7 @@ from fss.imaging import images
 from fss.keys import problems
 from fss.tasks import task as tasks
 from jobs._config import load
+from tests.cluster.here import Here
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +77,10 @@ def test_what_is_salient_is_one_cluster_to_pairing(salient):
         assert all(set(np.unique(images.decode_labels(mask))) == {0, 1} for mask in task.masks)
 
 
-def test_the_backbones_own_maps_whoever_makes_them(configure, start, tmp_path):
+def test_the_backbones_own_maps_whoever_makes_them(configure, start, pools, tmp_path):
     found = []
-    for workers in (1, 2):
-        run = start(configure(tmp_path / f"{workers}", "source=saliency"), workers)
+    for pool in (None, pools[2]):
+        run = start(configure(tmp_path / str(len(found)), "source=saliency"), pool)
         found.append([file.sha256 for file in run.ensure("label").files])
         assert run.manifest("label").counts["regions"] > 30  # of 36 images
     assert found[0] == found[1]
@@ -105,13 +106,13 @@ def test_the_halves_of_a_mask_are_support_and_query_of_one_image(labelled, salie
     assert len(lines) > 0.9 * len(found)
 
 
-def test_streamed_halves_are_split_anew_in_every_epoch(labelled, pools):
+def test_streamed_halves_are_split_anew_in_every_epoch(labelled):
     run = labelled("pair.pairing=mask_split", "train.tasks=stream", "pair.tasks_per_image=1")
     for name in ("shard", "label"):
         run.ensure(name)
     corpus, labels, pair = run.manifest("shard"), run.manifest("label"), run.config.pair
     streams = Streams(corpus.folder, labels.folder, tuple(groups(corpus, labels, pair.group_shards)), pair, seed=0)
-    train, held = streams.open(pools[2])
+    train, held = streams.open(Here())
     assert sum(train.counts) + sum(held.counts) > 25
     first, again, later = train(0, 0)[:], train(0, 0)[:], train(0, 1)[:]
     assert first == again

@@ -52,11 +52,11 @@ def regions_of(run):
     ]
 
 
-def test_one_and_two_workers_make_the_same_bytes(measured, start, tmp_path):
-    alone = start(measured.config, workers=1)
+def test_this_process_and_two_workers_make_the_same_bytes(measured, start, pools, tmp_path):
+    shared = start(measured.config, pools[2])
     for name in ("shard", "kmeans", "label"):
-        alone.ensure(name)
-    found, counts = STAGES["quality"].work(alone.work("quality", tmp_path))
+        shared.ensure(name)
+    found, counts = STAGES["quality"].work(shared.work("quality", tmp_path))
     assert tuple(found) == measured.manifest("quality").files
     assert counts == measured.manifest("quality").counts
 

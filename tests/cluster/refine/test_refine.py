@@ -17,6 +17,7 @@ from cluster.train.tasks.stream import Streams
 from fss import shards
 from fss.imaging import images
 from jobs._config import load
+from tests.cluster.here import Here
 
 #: Random weights see little: gates that let something through.
 LOOSE = ("refine=consensus", "refine.max_area=0.9", "refine.max_border=0.9", "refine.clusters=3", "refine.dims=64")
@@ -50,11 +51,11 @@ def test_it_stands_between_label_and_pair(refined, tiny_run):
     assert all(kept.FIELDS not in file.path for file in tiny_run.manifest("label").files)
 
 
-def test_one_and_two_workers_make_the_same_bytes(refined, configure, start, tmp_path):
-    one = start(configure(tmp_path, *LOOSE, *PAIR), workers=1)
-    one.ensure("pair")
+def test_this_process_and_two_workers_make_the_same_bytes(refined, configure, start, pools, tmp_path):
+    shared = start(configure(tmp_path, *LOOSE, *PAIR), pools[2])
+    shared.ensure("pair")
     for stage in ("label", "refine", "pair"):
-        assert files(one, stage) == files(refined, stage), stage
+        assert files(shared, stage) == files(refined, stage), stage
 
 
 def test_label_maps_are_as_labels_are(refined):
@@ -112,13 +113,13 @@ def test_the_share_of_segments_inside_of_masks(refined, configure, start, share)
     assert sum(drawn) > 0.8 * len(drawn) if share else sum(drawn) < 0.2 * len(drawn)
 
 
-def test_streamed_tasks_are_of_refined_masks_too(refined, configure, start, pools):
+def test_streamed_tasks_are_of_refined_masks_too(refined, configure, start):
     run = start(configure(refined.config.root, *LOOSE, *PAIR, "train.tasks=stream"))
     assert run.order("train") == ["shard", "sample", "kmeans", "label", "refine", "train"]
     corpus, labels, rules = run.ensure("shard"), run.ensure("refine"), run.config.pair
     assert run.fresh == []
     streams = Streams(corpus.folder, labels.folder, tuple(groups(corpus, labels, rules.group_shards)), rules, seed=0)
-    train, held = streams.open(pools[2])
+    train, held = streams.open(Here())
     assert sum(train.counts) + sum(held.counts) > 5
     number = next(place for place, count in enumerate(train.counts) if count)
     maps = Members(labels.folder, labels.named(".tar"))
@@ -127,7 +128,7 @@ def test_streamed_tasks_are_of_refined_masks_too(refined, configure, start, pool
     assert images.decode_labels(task.masks[0]).shape == values.shape
 
 
-def test_what_is_missing_or_damaged_is_made_again_with_the_same_bytes(refined, configure, start, tmp_path):
+def test_what_is_missing_or_damaged_is_made_again_with_the_same_bytes(refined, configure, start, pools, tmp_path):
     import shutil
 
     shutil.copytree(refined.folder, tmp_path / refined.config.name)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from jobs._config import load
-from tests.cluster.crashes import here
+from tests.cluster.here import here
 
 SCENES = ("corpus=scenes", "corpus.scenes=4", "corpus.scenes_val=2", "corpus.scene_size=48", "tracking.enabled=false")
 

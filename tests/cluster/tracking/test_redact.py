@@ -16,7 +16,7 @@ from cluster.tracking import redact as module
 from cluster.tracking.journal import Journal
 from cluster.tracking.redact import redact, redacted
 from cluster.tracking.shipper import Shipper, default_tracking_uri, tracking_place
-from tests.cluster.crashes import here
+from tests.cluster.here import here
 
 SECRET = "hunter2-hunter2"
 

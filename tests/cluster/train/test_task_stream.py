@@ -16,13 +16,7 @@ from fss import shards
 from fss.imaging import images
 from fss.tasks.pairing.parts import pairs
 from fss.tasks.task import Batches, BatchLayout, Schedule
-
-
-class Here:
-    """A pool of this process alone."""
-
-    def map(self, function, units):
-        yield from ((index, function(unit)) for index, unit in enumerate(units))
+from tests.cluster.here import Here
 
 
 @pytest.fixture(scope="module")

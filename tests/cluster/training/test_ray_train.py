@@ -10,6 +10,8 @@ from cluster.training.loop import train  # what `start` puts in its place comes 
 from tests.cluster import processes
 from tests.cluster.train.troubled import kept, metrics, noted, troubled_job
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+
 
 def made(job):
     """What a training leaves, by name."""
@@ -17,7 +19,6 @@ def made(job):
     return kept(job.folder) | model
 
 
-@pytest.mark.slow
 def test_a_rank_killed_under_ray_train_changes_no_byte(tiny_run, tmp_path):
     """The last of two dies before batch 5, after the checkpoint of step 4; Ray Train starts both again."""
     cluster = dataclasses.replace(tiny_run.config.cluster, train_workers=2)
@@ -35,7 +36,6 @@ def test_a_rank_killed_under_ray_train_changes_no_byte(tiny_run, tmp_path):
     assert not (jobs["killed"].folder / ".ray").exists()
 
 
-@pytest.mark.slow
 def test_what_a_worker_raises_comes_through_ray_train(tiny_run, tmp_path):
     """Here a damaged file of tasks, which the run then has made again."""
     job = troubled_job(tiny_run, tmp_path, at=2, how="damaged")
