@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.config.predict import PredictConfig
 from fss import rng
 from fss.datasets import Dataset, areas, open_dataset
 from fss.evaluation.episodes import Areas, Episode, EpisodeRules, draw, pool
@@ -69,18 +70,20 @@ def main() -> None:
     shown = {name: areas(dataset, name) for name in dataset.names}
     source = pool(shown, range(1, 21), EpisodeRules(shots=given.shots))
     found = np.stack(list(scores(segmenter, dataset, shown, draw(source, count=given.episodes, seed=0))))
-    figures = {}
+    figures: dict[str, dict[str, float]] = {}
     for place, name in enumerate(("calibrated chance", "area of the mask")):
         there, absent = found[:, 0, place], found[:, 1, place]
         low, high = interval(there, absent)
         figures[name] = {"auroc": auroc(there, absent), "low": low, "high": high}
         print(f"{name}: AUROC {100 * auroc(there, absent):.1f} ({100 * low:.1f} to {100 * high:.1f})")
-    right = (found[:, 0, 0] > 0.5).mean(), (found[:, 1, 0] <= 0.5).mean()
-    print(
-        f"at a chance of 0.5: {100 * right[0]:.1f} % of those there are found, {100 * right[1]:.1f} % of those absent"
-    )
+    for least in (PredictConfig.presence, 0.5):
+        right = float((found[:, 0, 0] >= least).mean()), float((found[:, 1, 0] < least).mean())
+        figures[f"presence={least}"] = {"there": right[0], "absent": right[1]}
+        print(
+            f"presence={least}: right about {100 * right[0]:.1f} % of those there, {100 * right[1]:.1f} % of the others"
+        )
     if given.json:
-        given.json.write_text(json.dumps(figures | {"at_half": right}, indent=2) + "\n")
+        given.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class PredictConfig:
     """What the thing is called in coco.json and on the contact sheet."""
     threshold: float = key(0.5, ranged("a probability in (0, 1)", lambda value: 0 < value < 1))
     """Foreground probability from which a pixel belongs to the thing, in (0, 1)."""
-    presence: float = key(0.5, ranged("a chance from 0 to 1", lambda value: 0 <= value <= 1))
+    presence: float = key(0.25, ranged("a chance from 0 to 1", lambda value: 0 <= value <= 1))
     """Chance from which an image counts as one that holds the thing, in answers.csv and coco.json; masks are written
     all the same. Without a calibrated model an image holds the thing if its mask is not empty."""
     tile: int | None = key(None, at_least(64))

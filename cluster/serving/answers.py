@@ -103,7 +103,7 @@ def _coco(rows: Sequence[Row], name: str) -> dict[str, Any]:
             "area": int(rle.area(row.runs)),
             "bbox": [float(side) for side in rle.toBbox(row.runs)],
             "iscrowd": 0,
-            "score": round(row.confidence if row.chance is None else row.chance, 4),
+            "score": round(_sureness(row), 4),
         }
         for number, row in enumerate(rows, 1)
         if row.present and row.area
@@ -116,19 +116,24 @@ def _coco(rows: Sequence[Row], name: str) -> dict[str, Any]:
 
 
 def _sheet(out: Path, rows: Sequence[Row], shown: Sequence[tuple[Image.Image, np.ndarray]], name: str) -> np.ndarray:
-    """The supports in the first row, then answers by confidence: those of images that hold the thing come first."""
-    order = sorted(rows, key=lambda row: (row.present, row.chance or 0.0, row.confidence), reverse=True)
-    middle = max(0, (len(order) - _SHOWN) // 2)
-    chosen = {"best": order[:_SHOWN], "median": order[middle : middle + _SHOWN], "worst": order[-_SHOWN:]}
+    """The supports in the first row, then answers: those of images that hold the thing first, the surest first."""
+    order = sorted(rows, key=lambda row: (row.present, _sureness(row), row.confidence), reverse=True)
+    number = max(1, min(_SHOWN, len(order) // 3))
+    middle = (len(order) - number) // 2
+    chosen = {"best": order[:number], "median": order[middle : middle + number], "worst": order[-number:]}
     first = [pictures.overlay(image, mask, pictures.ORANGE) for image, mask in shown[:_SHOWN]]
     lines: list[list[pictures.Picture]] = [list(first)]
-    captions = [[f"support: {name}"] * len(first)]
-    for which, some in chosen.items() if len(order) > _SHOWN else [("answer", order)]:
+    captions = [["support"] * len(first)]
+    for which, some in (chosen if len(order) > _SHOWN else {"answer": order}).items():
         lines.append([Image.open(out / f"{row.file.stem}.overlay.jpg") for row in some])
-        captions.append([f"{which}: {_caption(row)}" for row in some])
-    return pictures.contact_sheet(lines, captions, cell=_CELL)
+        captions.append([f"{which}: {row.file.stem}, {100 * _sureness(row):.0f} %" for row in some])
+    return pictures.contact_sheet(lines, captions, title=_title(rows, name), cell=_CELL)
 
 
-def _caption(row: Row) -> str:
-    there = "" if row.chance is None else f", there {100 * row.chance:.0f} %"
-    return f"{row.file.name}{there}" + ("" if row.present else ", absent")
+def _sureness(row: Row) -> float:
+    return row.confidence if row.chance is None else row.chance
+
+
+def _title(rows: Sequence[Row], name: str) -> str:
+    what = "confidence" if rows[0].chance is None else "the chance that they hold it"
+    return f"{name}: in {sum(row.present for row in rows)} of {len(rows)} images; per cent: {what}"

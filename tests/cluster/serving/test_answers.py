@@ -48,8 +48,8 @@ def test_a_soft_map_has_16_bits(tmp_path):
     [
         (Answer(SURE), {}, True, 0.75),
         (Answer(NOTHING), {}, False, 0),
-        (Answer(SURE, 0.4), {}, False, 0.75),
-        (Answer(SURE, 0.4), {"presence": 0.3}, True, 0.75),
+        (Answer(SURE, 0.2), {}, False, 0.75),
+        (Answer(SURE, 0.2), {"presence": 0.1}, True, 0.75),
         (Answer(NOTHING, 0.9), {"threshold": 0.1}, True, 0.2),
     ],
 )
@@ -94,10 +94,13 @@ def test_cocos_own_reader_gives_the_masks_back(concluded):
 def test_the_sheet_shows_supports_then_best_median_and_worst(concluded, monkeypatch):
     out, rows = concluded
     seen = {}
-    monkeypatch.setattr(pictures, "contact_sheet", lambda lines, captions, **_: seen.update(rows=captions))
+    monkeypatch.setattr(
+        pictures, "contact_sheet", lambda lines, captions, title, **_: seen.update(rows=captions, title=title)
+    )
     answers._sheet(out, rows, [(noise_image(1, (50, 50)), np.ones((50, 50), np.uint8))], "cat")
-    assert [len(row) for row in seen["rows"]] == [1, 4, 4, 4]
-    assert seen["rows"][0] == ["support: cat"]
-    assert seen["rows"][1][:2] == ["best: 3.jpg, there 95 %", "best: 0.jpg, there 90 %"]
-    assert seen["rows"][3][-1] == "worst: 5.jpg, there 10 %, absent"
-    assert Image.open(out / "sheet.jpg").size[0] > 4 * 300
+    assert [len(row) for row in seen["rows"]] == [1, 2, 2, 2]
+    assert seen["rows"][0] == ["support"]
+    assert seen["rows"][1] == ["best: 3, 95 %", "best: 0, 90 %"]
+    assert seen["rows"][3] == ["worst: 4, 20 %", "worst: 5, 10 %"]
+    assert seen["title"] == "cat: in 4 of 6 images; per cent: the chance that they hold it"
+    assert Image.open(out / "sheet.jpg").size[0] > 2 * 300
