@@ -71,7 +71,7 @@ def measure(row: Row, given: Sequence[str], folder: Path) -> dict[str, float]:
     arguments = ["experiment=masksplit", *taken, *row.changes]
     config = load(arguments)
     number = len(_open(config, images, 0)[0].folds) if row.fold else 1
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for fold in range(number):
         dataset, classes = _open(config, images, fold) if row.truth or row.fold else (None, ())
         more = [f"fold={fold}"] if row.fold else []
@@ -81,8 +81,8 @@ def measure(row: Row, given: Sequence[str], folder: Path) -> dict[str, float]:
             place = folder / f"fold{fold}.txt"
             place.write_text("".join(f"{name}\n" for name in _without(dataset, classes)))
             more.append(f"corpus.list={place}")
-        found |= _folds(load([*arguments, *more]))
-    return {**found, "mean": statistics.fmean(found.values())}
+        figures |= _folds(load([*arguments, *more]))
+    return {**figures, "mean": statistics.fmean(figures.values())}
 
 
 def _open(config: Config, images: str | None, fold: int) -> tuple[Dataset, tuple[int, ...]]:
@@ -107,8 +107,8 @@ def _folds(config: Config) -> dict[str, float]:
     with Run(config, STAGES) as run:
         figures = publish.read_json(run.ensure("evaluate").path("metrics.json"))
     *_, model = figures["models"].values()
-    found = next(iter(model.values()))["folds"]
-    return {fold: 100 * measured.pick(one, config.protocol.headline) for fold, one in found.items()}
+    folds = next(iter(model.values()))["folds"]
+    return {fold: 100 * measured.pick(one, config.protocol.headline) for fold, one in folds.items()}
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
@@ -128,13 +128,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=[row.name for row in ROWS], default=[row.name for row in ROWS])
     parser.add_argument("--json")
     chosen, given = parser.parse_known_args()
-    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for row in (row for row in ROWS if row.name in chosen.only):
-            found[row.name] = measure(row, given, Path(folder))
-            print("\n".join(table(found)), flush=True)
+            figures[row.name] = measure(row, given, Path(folder))
+            print("\n".join(table(figures)), flush=True)
             if chosen.json:
-                Path(chosen.json).write_text(json.dumps(found, indent=2) + "\n")
+                Path(chosen.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

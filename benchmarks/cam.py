@@ -91,10 +91,10 @@ def table(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for name in chosen:
         seen, truth = block(spec, dataset, name), dataset.mask(name)
         for label, way in ways.items():
-            found = way(seen)
+            mask = way(seen)
             for number in names.labels(f"{name}.jpg"):
                 class_id = dataset.class_names.index(names.names[number - 1]) + 1
-                scores[label].add(found if found.dtype == bool else found == number, truth, class_id, dataset.void)
+                scores[label].add(mask if mask.dtype == bool else mask == number, truth, class_id, dataset.void)
     for label, score in scores.items():
         yield {"masks": label, "miou": round(score.mean, 1), "photos": len(chosen), "left_out": len(given.left_out)}
 

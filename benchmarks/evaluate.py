@@ -104,12 +104,12 @@ class HeadAlone:
 def items(data: DataSpec, count: int, min_area: int) -> list[Item]:
     """`count` one-shot episodes over all folds."""
     dataset = data.open()
-    found = {name: areas(dataset, name) for name in dataset.names}
+    pixels = {name: areas(dataset, name) for name in dataset.names}
     return [
         Item(fold, 1, 1, 0, episode)
         for fold, classes in enumerate(dataset.folds)
         for episode in draw(
-            pool(found, classes, EpisodeRules(min_area=min_area)), count=count // len(dataset.folds), seed=0
+            pool(pixels, classes, EpisodeRules(min_area=min_area)), count=count // len(dataset.folds), seed=0
         )
     ]
 
@@ -223,11 +223,11 @@ def main() -> None:
     chosen = items(data, arguments.episodes, arguments.min_area)
     rows = []
     with session(ClusterConfig()), tempfile.TemporaryDirectory() as folder:
-        found = [MeasuredModel(heads.training_free().get(name, name), spec, name) for name in arguments.models]
-        found = [fitted(entry, data, Path(folder)) for entry in found]
+        entries = [MeasuredModel(heads.training_free().get(name, name), spec, name) for name in arguments.models]
+        entries = [fitted(entry, data, Path(folder)) for entry in entries]
         for workers in arguments.workers:
             bench = Bench(arguments, data, chosen, workers)
-            for entry in found:
+            for entry in entries:
                 rows.append(bench.measure(entry))
                 print(table(rows[-1:]).splitlines()[-1], flush=True)
             bench.close()

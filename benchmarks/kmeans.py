@@ -80,11 +80,11 @@ def iterations(arguments: argparse.Namespace, points: np.ndarray) -> list[dict[s
         "ours, 1 part": lambda: ours(points, start, arguments.iterations, 1),
         f"ours, {arguments.parts} parts": lambda: ours(points, start, arguments.iterations, arguments.parts),
     }
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
+    rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
     for _ in range(arguments.rounds):
         for name, side in sides.items():
-            found[name].append(side())
-    reference = found["faiss.Kmeans"]
+            rounds[name].append(side())
+    reference = rounds["faiss.Kmeans"]
     return [
         {
             "side": name,
@@ -95,7 +95,7 @@ def iterations(arguments: argparse.Namespace, points: np.ndarray) -> list[dict[s
             "objective": runs[0][2],
             "objective difference": runs[0][2] / reference[0][2] - 1,
         }
-        for name, runs in found.items()
+        for name, runs in rounds.items()
     ]
 
 
@@ -193,21 +193,21 @@ def main() -> None:
     parser.add_argument("--json", help="file for the measurements")
     arguments = parser.parse_args()
     if arguments.gpu:
-        found: dict[str, Any] = {"gpu": gpu(arguments)}
-        print(table(found["gpu"]))
+        figures: dict[str, Any] = {"gpu": gpu(arguments)}
+        print(table(figures["gpu"]))
     else:
         import faiss
 
         torch.set_num_threads(arguments.threads)
         faiss.omp_set_num_threads(arguments.threads)
         points = directions(arguments.points, arguments.dims, 2 * arguments.clusters)
-        found = {"settings": vars(arguments), "iteration": iterations(arguments, points)}
-        print(table(found["iteration"]), flush=True)
-        found["workers"] = workers(arguments, points)
-        seconds = {f"{size} [s]": value for size, value in found["workers"]["seconds"].items()}
-        print("\n" + table([{"side": "workers", **seconds, "1 / 2": found["workers"]["speed_up"]}]))
+        figures = {"settings": vars(arguments), "iteration": iterations(arguments, points)}
+        print(table(figures["iteration"]), flush=True)
+        figures["workers"] = workers(arguments, points)
+        seconds = {f"{size} [s]": value for size, value in figures["workers"]["seconds"].items()}
+        print("\n" + table([{"side": "workers", **seconds, "1 / 2": figures["workers"]["speed_up"]}]))
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(found, indent=2) + "\n")
+        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def photos(root: Path, number: int) -> list[shards.Sample]:
     paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:number]
     if not paths:
         raise SystemExit(f"expected .jpg files below {root}, found none; set --root")
-    found = (images.fit(images.decode(path.read_bytes()), 512) for path in paths)
+    pictures = (images.fit(images.decode(path.read_bytes()), 512) for path in paths)
     return [
-        (f"{i:06d}", {"jpg": images.encode_jpeg(picture), "json": b'{"path":""}'}) for i, picture in enumerate(found)
+        (f"{i:06d}", {"jpg": images.encode_jpeg(picture), "json": b'{"path":""}'}) for i, picture in enumerate(pictures)
     ]
 
 
@@ -114,16 +114,16 @@ class Bench:
             times["backbone"].append(seconds(lambda: self.backbone(inputs)))
             times["label"].append(seconds(lambda: stage(self.unit)))
             times["refined"].append(seconds(refined))
-        found = {}
+        figures = {}
         for name, each in times.items():
             wall, busy = (1e3 * statistics.median(column) / len(inputs) for column in zip(*each, strict=True))
-            found |= {name: wall, f"{name}_cpu": busy}
-        return found | self.steps(clusters)
+            figures |= {name: wall, f"{name}_cpu": busy}
+        return figures | self.steps(clusters)
 
     def refined(self, stage: label.LabelShard) -> Callable[[], Any]:
         """Label, which keeps embeddings, and refine on them; along which directions was found before."""
-        (found,) = kept.SeekDirections(self.features, self.dims)(self.unit).files.values()
-        along, folder = np.load(io.BytesIO(found), allow_pickle=False), self.features.corpus
+        (directions,) = kept.SeekDirections(self.features, self.dims)(self.unit).files.values()
+        along, folder = np.load(io.BytesIO(directions), allow_pickle=False), self.features.corpus
         keeping = dataclasses.replace(stage, along=along)
         group = RefineGroup(folder, folder, Keys(), 0, self.features.spec.load().backbone.corners, along)
 

@@ -59,11 +59,11 @@ class Corpus:
 
     def _add(self, store: FeatureStore, name: str, place: tuple[str, views.View], jpeg: bytes) -> None:
         """Put a view into the bank, from the store if that has it."""
-        found = store.get(name)
-        if found is None:
+        stored = store.get(name)
+        if stored is None:
             store.put(name, self.bank.get({place: inputs(jpeg, place[1], self.bank.extractor.size)})[place])
         else:
-            self.bank.put(place, found)
+            self.bank.put(place, stored)
 
     @property
     def corners(self) -> bool:

@@ -56,22 +56,22 @@ def watch(command: Sequence[str]) -> dict[str, float]:
 
 
 def _sizes(driver: psutil.Process) -> dict[str, float]:
-    found = {"driver": 0.0, "worker": 0.0, "ray": 0.0}
+    sizes = {"driver": 0.0, "worker": 0.0, "ray": 0.0}
     try:
-        found["driver"] = driver.memory_info().rss / 1e6
+        sizes["driver"] = driver.memory_info().rss / 1e6
         children = driver.children(recursive=True)
     except psutil.Error:
-        return found
+        return sizes
     for child in children:
         try:
             title, size = " ".join(child.cmdline()[:1]), child.memory_info().rss / 1e6
         except psutil.Error:  # it has ended
             continue
-        if title.startswith("ray::_Worker"):
-            found["worker"] = max(found["worker"], size)
+        if title.startswith("ray::Worker"):
+            sizes["worker"] = max(sizes["worker"], size)
         else:
-            found["ray"] += size
-    return found
+            sizes["ray"] += size
+    return sizes
 
 
 def main() -> None:

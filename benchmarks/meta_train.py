@@ -150,8 +150,8 @@ class Study:
         names = choose(root, options.images, seed=0)
         self.corpus = Corpus(root / "JPEGImages", names, self.extractor, 0, options.views, store)
         variant = next(one for one in VARIANTS if one.name == options.tasks)
-        found = label(self.corpus, variant)
-        self.pseudo = {number: make_tasks(self.corpus, variant, found, number) for number in shots}
+        labels = label(self.corpus, variant)
+        self.pseudo = {number: make_tasks(self.corpus, variant, labels, number) for number in shots}
         self.about = {shots: about for shots, (_, about) in self.pseudo.items()}
         self.labels = Labels(root, self.corpus)
         self.course, self.heads = Course(options.steps, options.batch, options.lr), Path(options.heads)
@@ -172,11 +172,11 @@ class Study:
             self.heads.mkdir(parents=True, exist_ok=True)
             save_file(head.state_dict(), self._file(row.name, seed))
             return head
-        count, found = self.course.steps * self.course.batch, []
+        count, trained = self.course.steps * self.course.batch, []
         for fold in range(len(self.exam.dataset.folds)):
             made = self.labels.tasks(row.ratio, fold, count, seed)
-            found.append(meta_train(self.corpus, made, self.head(row, seed), self.course, seed))
-        return found
+            trained.append(meta_train(self.corpus, made, self.head(row, seed), self.course, seed))
+        return trained
 
     def _file(self, name: str, seed: int) -> Path:
         return self.heads / f"{name.replace(' ', '-').replace('/', '-').replace(',', '')}-{seed}.safetensors"
@@ -275,15 +275,15 @@ def main() -> None:
     study = Study(options, sorted({row.shots for row in ROWS if not options.only or row.name in options.only}))
     print(f"{study.about}", flush=True)
     kept = Path(options.json) if options.json else None
-    found: list[dict[str, Any]] = json.loads(kept.read_text())["rows"] if kept and kept.is_file() else []
+    rows: list[dict[str, Any]] = json.loads(kept.read_text())["rows"] if kept and kept.is_file() else []
     for chosen in (FLOORS + UNSUPERVISED, LABELLED):  # the latter may start from heads of the former
-        for one in measured(study, [job for job in jobs(chosen, options) if not known(found, *job)], options.processes):
-            found.append(one)
-            print(table(found[-1:]).splitlines()[-1], flush=True)
+        for one in measured(study, [job for job in jobs(chosen, options) if not known(rows, *job)], options.processes):
+            rows.append(one)
+            print(table(rows[-1:]).splitlines()[-1], flush=True)
             if kept:
-                about = {"options": vars(options), "tasks": study.about, "rows": found}
+                about = {"options": vars(options), "tasks": study.about, "rows": rows}
                 kept.write_text(json.dumps(about, indent=1) + "\n")
-    print("\n" + table(found))
+    print("\n" + table(rows))
 
 
 if __name__ == "__main__":

@@ -47,25 +47,25 @@ def split_tasks(corpus: Corpus) -> list[task.Task]:
         block = Block([photo], corpus.field(key, LEVELS)[None], corpus.corners)
         ((maps[key], regions[key]),) = SaliencyLabeller().maps(block)
     table = region_table(regions)
-    found = []
+    tasks = []
     for pairing in mask_split.draw(table, RULES, seed=corpus.seed):
         key = str(table.key[pairing.query])
         masks = mask_split.split(maps[key][0] == 1, RULES.split, pairing.seed)
         if masks is not None:
             jpeg = corpus.jpegs[key]
-            found.append(task.Task((key, key), (jpeg, jpeg), tuple(images.encode_png(mask) for mask in masks)))
-    return found
+            tasks.append(task.Task((key, key), (jpeg, jpeg), tuple(images.encode_png(mask) for mask in masks)))
+    return tasks
 
 
 def mixed(parts: Sequence[Sequence[task.Task]], weights: Sequence[int], count: int, seed: int) -> list[task.Task]:
     """The first `count` episodes of a mixture of parts, of which those of weight 0 are left out."""
     used = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight]
     schedules = tuple(task.Schedule((len(part),), seed) for part, _ in used)
-    mixture, found = Mixture(schedules, tuple(weight for _, weight in used)), []
+    mixture, tasks = Mixture(schedules, tuple(weight for _, weight in used)), []
     for episode in range(count):
         _, number, position = mixture.locate(episode)
-        found.append(used[number][0][position])
-    return found
+        tasks.append(used[number][0][position])
+    return tasks
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -30,12 +30,12 @@ def real(config: Config, train: bool) -> dict[str, tuple[float, float]]:
     names = calibrate.planned(config)
     with Run(config, STAGES) as run:
         run.pool.on_each(_nothing, [0] * run.pool.size)  # the plan does not count the start of workers
-        found = {}
+        costs = {}
         for name in (*names[:2], "kmeans", *names[2:], *(["train"] if train else [])):
             manifest = run.ensure(name)
             paths = (path for path in manifest.folder.rglob("*") if path.is_file() and path.name not in _NO_UNITS)
-            found[name] = (run.seconds(manifest), sum(path.stat().st_size for path in paths))
-    return found
+            costs[name] = (run.seconds(manifest), sum(path.stat().st_size for path in paths))
+    return costs
 
 
 def _nothing(unit: int) -> int:

@@ -89,12 +89,12 @@ def find_clusters(corpus: Corpus, variant: Variant) -> pseudo.Clusters:
 
 def label(corpus: Corpus, variant: Variant) -> dict[str, Labelled]:
     """Every image's label maps and regions."""
-    clusters, found = find_clusters(corpus, variant), {}
+    clusters, labelled = find_clusters(corpus, variant), {}
     for key in corpus.jpegs:
         field, cut = corpus.cut(key, variant.recipe)
         ((maps, cells),) = pseudo.label_maps(field[None], [cut], clusters, variant.recipe, corpus.corners)
-        found[key] = Labelled(maps, pseudo.regions(cells, field))
-    return found
+        labelled[key] = Labelled(maps, pseudo.regions(cells, field))
+    return labelled
 
 
 def make_tasks(

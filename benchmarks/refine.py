@@ -39,10 +39,10 @@ _PIXELS = Variant(
 def label(corpus: Corpus, keys: Keys) -> dict[str, Labelled]:
     """Every image's label maps in its own size, and its regions; of those whose mask fits."""
     fields = {key: corpus.field(key, LEVELS) for key in corpus.jpegs}
-    found = consensus.refine(list(fields.values()), keys)
+    masks = consensus.refine(list(fields.values()), keys)
     pixels: dict[str, np.ndarray] = {}
     cells: dict[str, np.ndarray] = {}
-    for (key, field), soft in zip(fields.items(), found, strict=True):
+    for (key, field), soft in zip(fields.items(), masks, strict=True):
         if soft is not None:
             mask = sharpen(images.decode(corpus.jpegs[key]), soft, corpus.corners)
             coarse = (grid.cells(mask.astype(np.uint8), field.shape[1], corpus.corners)[1] >= 0.5).numpy()

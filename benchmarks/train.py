@@ -64,8 +64,8 @@ class Bench:
         """1-shot episodes of the first photos of the train list."""
         source = TrainingImages("pascal5i", str(self.given.root.resolve()), None, 0, None, (), 1.0, 0)
         dataset, classes = source.open()
-        found = {name: areas(dataset, name) for name in dataset.names[: self.given.photos]}
-        train, _ = labelled.episodes(found, classes, shots=1, min_area=1024, held=0, seed=0)
+        table = {name: areas(dataset, name) for name in dataset.names[: self.given.photos]}
+        train, _ = labelled.episodes(table, classes, shots=1, min_area=1024, held=0, seed=0)
         return LabelledTasks(source, train, False)
 
     def recipe(self, **options: Any) -> MetaRecipe:
@@ -183,12 +183,12 @@ def together(bench: Bench) -> list[Row]:
 
 def cached(bench: Bench) -> dict[str, Ours]:
     """Our loop on cached features under each ZeRO stage; all share one full bank."""
-    found = {stage: Ours(bench, stage, features="cached") for stage in bench.given.zero}
-    first = next(iter(found.values()))
+    sides = {stage: Ours(bench, stage, features="cached") for stage in bench.given.zero}
+    first = next(iter(sides.values()))
     first.fill()
-    for other in found.values():
+    for other in sides.values():
         other.recipe.bank, other.at = first.recipe.bank, first.at
-    return {f"cached, ZeRO {stage}": one for stage, one in found.items()}
+    return {f"cached, ZeRO {stage}": one for stage, one in sides.items()}
 
 
 def rows(bench: Bench, sides: dict[str, Any]) -> list[Row]:
@@ -197,14 +197,14 @@ def rows(bench: Bench, sides: dict[str, Any]) -> list[Row]:
     for _ in range(given.rounds):
         for name, side in sides.items():
             side(given.steps if "streamed" in name or "pixels" in name else 4 * given.steps)
-    found = []
+    table = []
     for name, side in sides.items():
         seconds = statistics.median(side.seconds)
         wait = statistics.median(side.waits) if isinstance(side, Ours) else None
         row = {"model": bench.model, "workers": bench.world, "side": name, "ms_per_step": 1e3 * seconds, "wait": wait}
         cpu = 1e3 * statistics.median(side.cpu)
-        found.append(row | {"cpu_ms_per_step": cpu, "episodes_per_second": given.batch / seconds})
-    return found
+        table.append(row | {"cpu_ms_per_step": cpu, "episodes_per_second": given.batch / seconds})
+    return table
 
 
 def worker(rank: int, world: int, given: argparse.Namespace, scratch: str, answer: str) -> None:
@@ -214,25 +214,25 @@ def worker(rank: int, world: int, given: argparse.Namespace, scratch: str, answe
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{scratch}/group-{world}", rank=rank, world_size=world
     )
-    found: list[Row] = []
+    table: list[Row] = []
     for model in given.models:
         bench = Bench(given, model, rank, world, Path(scratch))
-        found += alone(bench) if world == 1 else together(bench)
+        table += alone(bench) if world == 1 else together(bench)
     torch.distributed.destroy_process_group()
     if rank == 0:
-        Path(answer).write_text(json.dumps(found))
+        Path(answer).write_text(json.dumps(table))
 
 
 def compared(table: Sequence[Row]) -> list[Row]:
     """Each row with its share of the bare loop of its kind, by one worker."""
     bare = {(r["model"], r["side"].split(", ")[1]): r for r in table if r["side"].startswith("bare")}
-    found = []
+    shares = []
     for row in table:
         kind = "pixels" if "pixels" in row["side"] or "streamed" in row["side"] else "features"
         roof = bare[row["model"], kind]["episodes_per_second"] * row["workers"]
         cpu = bare[row["model"], kind]["cpu_ms_per_step"] / row["workers"] / row["cpu_ms_per_step"]
-        found.append(row | {"of_bare": row["episodes_per_second"] / roof, "of_bare_cpu": cpu})
-    return found
+        shares.append(row | {"of_bare": row["episodes_per_second"] / roof, "of_bare_cpu": cpu})
+    return shares
 
 
 def tell(table: Sequence[Row]) -> None:

@@ -68,6 +68,8 @@ def export(
             "stride": backbone.stride,
             "size": extractor.size,
             "padding": backbone.padding,
+            "levels": backbone.levels,
+            "debias": backbone.debias.share if backbone.debias else 0.0,
             "fingerprint": backbones.fingerprint(backbone),
         },
         "sha256": {name: shards.sha256(data) for name, data in files.items()},
@@ -121,8 +123,10 @@ class Segmenter:
             if not path.is_file() or shards.sha256(path.read_bytes()) != digest:
                 raise ValueError(f"{path} is missing or damaged: expected sha256 {digest[:12]}; export the model again")
         chosen = about["backbone"]
-        weights_file = str(base / "backbone.safetensors")
-        backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=chosen["padding"])
+        file = base / "backbone.safetensors"
+        options = {key: chosen.get(key) for key in ("stride", "padding", "levels")}
+        backbone = backbones.build(chosen["name"], str(file), **options)
+        backbone.restore(load(file.read_bytes()), chosen.get("debias", 0.0))
         model = about["model"]
         head = heads.build(model["name"], model["options"], backbone.channels, corners=backbone.corners)
         _fill(head, backbone, base / "model.safetensors" if weights is None else Path(weights))
@@ -190,7 +194,7 @@ def find(path: str | Path) -> Path:
     """
     base = Path(path)
     direct = [folder for folder in (base, base / "model") if (folder / "model.json").is_file()]
-    below = sorted(base.glob("**/model/model.json"), key=lambda found: found.stat().st_mtime)
+    below = sorted(base.glob("**/model/model.json"), key=lambda one: one.stat().st_mtime)
     if direct or below:
         return direct[0] if direct else below[-1].parent
     raise ValueError(f"expected an exported model (a folder with model.json) at {base}; the train stage writes one")
@@ -211,11 +215,11 @@ def read_about(folder: Path) -> dict[str, Any]:
     about = seals.unsealed(data)
     if about is None:
         raise ValueError(f"{path}: expected a sealed model.json, got {_unsealed(data)}; export the model again")
-    found = about.get("format")
-    if not isinstance(found, int) or not _OLDEST <= found <= FORMAT:
-        newer = isinstance(found, int) and found > FORMAT
+    written = about.get("format")
+    if not isinstance(written, int) or not _OLDEST <= written <= FORMAT:
+        newer = isinstance(written, int) and written > FORMAT
         remedy = "install a newer version of this library" if newer else "export the model again"
-        raise ValueError(f"{path}: expected format {FORMAT}, got {found!r}; {remedy}")
+        raise ValueError(f"{path}: expected format {FORMAT}, got {written!r}; {remedy}")
     return about
 
 

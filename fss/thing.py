@@ -127,11 +127,11 @@ class Thing:
     def _answered(self, images: Sequence[Image.Image]) -> tuple[torch.Tensor, Sequence[float | None]]:
         """(B, 2, h, w) float32 logits of the cells of B images, and the chances that they hold the thing."""
         number, corners = len(images), self.extractor.backbone.corners
-        found = stack(list(self.extractor.stream(images, self.head.sees_colour)), self.extractor.device)
+        levels = stack(list(self.extractor.stream(images, self.head.sees_colour)), self.extractor.device)
         supports = {name: values.expand(number, *values.shape[1:]) for name, values in self.supports.items()}
-        query = self.head.focus(self.head.embed(found))
+        query = self.head.focus(self.head.embed(levels))
         logits = self.head.match(query, supports, self.masks.expand(number, *self.masks.shape[1:]))
         if self.calibration is None:
             return logits, [None] * number
-        likeness = presence.likeness(logits, found, self.shown.expand(number, -1), corners)
+        likeness = presence.likeness(logits, levels, self.shown.expand(number, -1), corners)
         return logits, self.calibration.chance(likeness).tolist()

@@ -27,6 +27,10 @@ Resources = Mapping[str, float]
 _SOON, _AGAIN = 5.0, 60.0
 
 
+#: What only the head has of, which no autoscaler adds or takes away.
+_HEAD = "node:__internal_head__"
+
+
 @dataclass(frozen=True)
 class Machines:
     """So many machines, each with these resources."""
@@ -62,7 +66,8 @@ class Room:
         """How many there can ever be; None where nobody knows."""
         if self.limit is None:
             return None
-        fitting, left = 0.0, self.limit.most
+        kept = Room(tuple(kind for kind in self.now if _HEAD in kind.each))
+        fitting, left = float(kept.fits(taken)), self.limit.most
         for kind in sorted(self.limit.kinds, key=lambda kind: -kind.hold(taken)):
             number = min(kind.number, left)
             fitting, left = fitting + number * kind.hold(taken), left - number
@@ -74,8 +79,8 @@ class Room:
         return self.limit is None or bool(self.limit.kinds)
 
     def __str__(self) -> str:
-        found = [*self.now, *(self.limit.kinds if self.limit else ())]
-        return " or ".join(dict.fromkeys(told(kind.each) for kind in found)) or "no machine"
+        kinds = [*self.now, *(self.limit.kinds if self.limit else ())]
+        return " or ".join(dict.fromkeys(told(kind.each) for kind in kinds)) or "no machine"
 
 
 def told(resources: Resources, number: float = 1) -> str:
@@ -128,7 +133,7 @@ def _limit(cluster: str) -> Limit | None:
     """
     if reported := ray._private.state.state.get_max_resources_from_cluster_config():
         return Limit((Machines(1, reported),))
-    asked = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(_configured)
+    asked = ray.remote(num_cpus=0, resources={_HEAD: 0.001})(_configured)
     config: Mapping[str, Any] | None = ray.get(asked.remote(cluster))
     return None if config is None else configured(config)
 
@@ -152,14 +157,14 @@ def _configured(cluster: str) -> Mapping[str, Any] | None:
     return None
 
 
-def lacking(number: int, taken: Resources, what: str, keys: str, found: Room) -> list[str]:
+def lacking(number: int, taken: Resources, what: str, keys: str, there: Room) -> list[str]:
     """Why so many processes can never be there together; nothing if they can, or nobody knows."""
-    fitting = found.may_fit(taken)
+    fitting = there.may_fit(taken)
     if fitting is None or fitting >= number:
         return []
     return [
         f"cluster: expected room for {number} {what}, which takes {told(taken)}, got room for {fitting} at most on "
-        f"machines of {found}; lower {keys}"
+        f"machines of {there}; lower {keys}"
     ]
 
 

@@ -74,10 +74,10 @@ def _copied(folder: Path, model: Segmenter, out: Path) -> None:
 
 
 def _program(folder: Path, model: Segmenter, out: Path) -> None:
-    found = portable.program(model)
+    program = portable.program(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of weights whose channels come last, which are saved as they are
-        torch.export.save(found, out / "program.pt2")
+        torch.export.save(program, out / "program.pt2")
 
 
 def _onnx(folder: Path, model: Segmenter, out: Path) -> None:
@@ -101,10 +101,10 @@ def _about(model: Segmenter, form: str, folder: Path) -> dict[str, Any]:
 
 
 def _card(folder: Path, model: Segmenter, form: str) -> str:
-    found = reached.evaluations(folder, model.about)
+    evaluations = reached.evaluations(folder, model.about)
     return card.text(
         model.about,
         run=card.how_to_run(form, model.extractor.size),
-        measured="\n\n".join(map(reached.told, found)),
-        figures=[figure for one in found for figure in reached.figures_of(one)],
+        measured="\n\n".join(map(reached.told, evaluations)),
+        figures=[figure for one in evaluations for figure in reached.figures_of(one)],
     )

@@ -23,8 +23,8 @@ def evaluations(folder: Path, about: Mapping[str, Any]) -> list[measured.Figures
     """
     runs = [above for above in folder.resolve().parents[:_DEPTH] if (above / "evaluate").is_dir()]
     paths = sorted(path for run in runs[:1] for path in run.glob("evaluate/*/manifest.json"))
-    found = [manifest for path in paths if (manifest := read_manifest(path)) and _is_of(manifest, about)]
-    return [publish.read_json(manifest.path("metrics.json")) for manifest in found]
+    manifests = [manifest for path in paths if (manifest := read_manifest(path)) and _is_of(manifest, about)]
+    return [publish.read_json(manifest.path("metrics.json")) for manifest in manifests]
 
 
 def _is_of(manifest: Manifest, about: Mapping[str, Any]) -> bool:

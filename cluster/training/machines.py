@@ -51,10 +51,10 @@ class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]  # Ray says whi
 
 def choose_interface() -> None:
     """In a training worker: have gloo and NCCL use the interface of its node's address, unless the user said which."""
-    found = interface(ray.util.get_node_ip_address())
+    own = interface(ray.util.get_node_ip_address())
     for name in VARIABLES:
-        if found:
-            os.environ.setdefault(name, found)
+        if own:
+            os.environ.setdefault(name, own)
 
 
 def interface(address: str) -> str | None:

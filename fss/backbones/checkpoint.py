@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 import torch
 
 ACCEPTED = (
-    'accepted: "random", "torchvision", or a local path or fsspec address (s3://bucket/file) of safetensors, of a state'
-    " dict saved with torch.save, or of the .index.json of safetensors in shards"
+    'accepted: "random", "torchvision", "timm", or a local path or fsspec address (s3://bucket/file, hf://owner/name/'
+    "file) of safetensors, of a state dict saved with torch.save, or of the .index.json of safetensors in shards"
 )
 #: What people have under the name of weights: first bytes, what that is, and the remedy.
 _OTHERS = (
@@ -43,7 +43,7 @@ def read(path: str) -> dict[str, torch.Tensor]:
     """
     if not path.endswith(".json"):
         return _named(path, _decode(path, _fetch(path)))
-    found: dict[str, torch.Tensor] = {}
+    state: dict[str, torch.Tensor] = {}
     for shard, keys in _shards(path).items():
         tensors = _named(shard, _decode(shard, _fetch(shard)))
         if set(tensors) != keys:
@@ -51,8 +51,8 @@ def read(path: str) -> dict[str, torch.Tensor]:
                 f"weights {shard!r}: expected the tensors that {path!r} says, got others, for example"
                 f" {min(set(tensors) ^ keys)}; copy the index and all its shards again"
             )
-        found |= tensors
-    return found
+        state |= tensors
+    return state
 
 
 def files(path: str) -> list[str]:
@@ -146,14 +146,14 @@ def _refuse_archive(path: str, content: bytes) -> None:
 
 def _named(path: str, content: object) -> dict[str, torch.Tensor]:
     """All tensors inside mappings and sequences."""
-    found: dict[str, torch.Tensor] = {}
+    state: dict[str, torch.Tensor] = {}
     for key, tensor in _walk(content):
-        if key in found:
+        if key in state:
             raise ValueError(f"weights {path!r} name two tensors {key}; save one of them")
-        found[key] = _held(path, key, tensor)
-    if not found:
+        state[key] = _held(path, key, tensor)
+    if not state:
         raise ValueError(f"weights {path!r}: expected a state dict, got {type(content).__name__} without tensors")
-    return found
+    return state
 
 
 def _walk(content: object) -> Iterator[tuple[str, torch.Tensor]]:

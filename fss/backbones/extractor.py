@@ -82,8 +82,8 @@ class Extractor:
 
         Raises ValueError for features that are not finite: nothing that is made of them means anything.
         """
-        found = [self._called(part.to(self.device)) for part in inputs.split(self.call)]
-        return {level: torch.cat([part[level] for part in found]) for level in found[0]}
+        parts = [self._called(part.to(self.device)) for part in inputs.split(self.call)]
+        return {level: torch.cat([part[level] for part in parts]) for level in parts[0]}
 
     def _called(self, inputs: torch.Tensor) -> Features:
         """Features of at most `call` inputs, of one call of that size."""

@@ -78,6 +78,24 @@ def test_the_round_trip_gives_equal_masks(tmp_path, name):
     assert not loaded.head.training
 
 
+@pytest.mark.parametrize("name", ["timm/mobilenetv4_conv_small_035", "timm/vit_tiny_patch16_224", "small"])
+def test_the_backbone_comes_back_with_its_levels_its_normalisation_and_what_it_takes_out(tmp_path, name):
+    levels = {"timm/vit_tiny_patch16_224": [1, 2, 3]}.get(name)
+    backbone = backbones.build(name, seed=1, levels=levels)
+    size = 64 + backbone.corners
+    backbone.take_position_out(size, 0.2)
+    head = heads.build("prototype", {}, backbone.channels, corners=backbone.corners)
+    for file, data in segmenter.export(
+        head, Extractor(backbone, size), {"name": "prototype", "options": {}}, {}
+    ).items():
+        (tmp_path / file).write_bytes(data)
+    loaded = Segmenter.load(tmp_path, "cpu").extractor.backbone
+    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(values, loaded(image)[level]) for level, values in backbone(image).items())
+    assert backbones.fingerprint(loaded) == backbones.fingerprint(backbone)
+    assert loaded.report.unexpected == ()
+
+
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b")
