@@ -29,9 +29,9 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Compare runs in the browser: http://127.0.0.1:5000. One reader needs one of the server's four processes.
+# Compare runs in the browser: http://127.0.0.1:5000; the page of the last run is printed first.
 ui: .venv/ready
-	$(BIN)/python -m mlflow server --backend-store-uri "sqlite:///$(RUNS)/mlflow.db" --host 127.0.0.1 --port 5000 --workers 1
+	$(BIN)/python -m jobs.ui "root=$(RUNS)"
 
 # Of what is installed most is never imported: modules are compiled when they first are.
 .venv/ready: requirements.lock pyproject.toml

@@ -79,7 +79,7 @@ def check_own_photos(page: list[Block], home: Path) -> None:
     for line in [line for block in section(page, "Your own photos", "sh") for line in commands(block)]:
         filled = re.sub(r"\b(PHOTOS|IMAGE|MASK)\b", lambda word: own[word[0]], line)
         where = ROOT if line.startswith("make ") else work  # what make installs is the checkout's
-        shell(f"{filled} {SHORT}" if "jobs.train" in line else filled, where, home)
+        shell(f"{filled} {SHORT}" if "jobs.pipeline" in line else filled, where, home)
     written = sorted((work / "masks").glob("*.png"))
     if len(written) != PHOTOS:
         sys.exit(f"README: expected {PHOTOS} masks of own photos, got {len(written)}")

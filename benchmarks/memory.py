@@ -67,7 +67,7 @@ def _sizes(driver: psutil.Process) -> dict[str, float]:
             title, size = " ".join(child.cmdline()[:1]), child.memory_info().rss / 1e6
         except psutil.Error:  # it has ended
             continue
-        if title.startswith("ray::_Worker"):
+        if title.startswith("ray::Worker"):
             sizes["worker"] = max(sizes["worker"], size)
         else:
             sizes["ray"] += size

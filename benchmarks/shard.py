@@ -125,8 +125,10 @@ def measure(config: Config, names: list[str], rounds: int) -> dict[str, Any]:
         plain(root, names, Path(tempfile.mkdtemp(dir=work)), config.corpus)
 
     with session(ClusterConfig()), Pool(ClusterConfig(workers=2)) as two:
+        two.on_each(type, [0, 0])  # both are there
         one = copy.copy(two)
-        one.size, one._actors = 1, two._actors[:1]
+        one.size, one._workers = 1, copy.copy(two._workers)
+        one._workers.present = two._workers.present[:1]
         pools = {
             "workers_1": lambda: ours(config, one),
             "workers_2": lambda: ours(config, two),

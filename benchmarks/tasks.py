@@ -39,7 +39,7 @@ CLUSTERS, POINTS, ITERATIONS = 40, 64, 20
 class Here:
     """The stages' pool, without processes."""
 
-    size = 1
+    size = present = 1
 
     def map(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """(position, result) of every unit."""
@@ -49,6 +49,13 @@ class Here:
     def each(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[Any]:
         """The results of all units as they come, in order."""
         return map(function, units)
+
+    def on_all(self, function: Callable[[Any], Any]) -> None:
+        """Run `function(None)`."""
+        function(None)
+
+    def rest(self) -> None:
+        """Nothing: there are no workers to end."""
 
     def on_each(self, function: Callable[[Any], Any], units: Iterable[Any]) -> list[Any]:
         """The results of all units, in order."""

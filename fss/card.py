@@ -146,6 +146,7 @@ def _what(about: Mapping[str, Any]) -> dict[str, str]:
     model, network = about["model"], about["backbone"]
     weights, licence = origin(network["name"], about["facts"].get("backbone_weights"))
     tuned = ", tuned together with the head" if about["facts"].get("tuned") else ", frozen"
+    tuned += f", {share:g} of its directions taken out as position's" if (share := network.get("debias")) else ""
     return {
         "head": f"`{model['name']}`: {_first_line(model['name'])}",
         "source": _source(model["name"]),
@@ -175,8 +176,8 @@ def _source(name: str) -> str:
 def origin(name: str, weights: str | None) -> tuple[str, str]:
     """Where the weights of backbone `name` come from, and under which terms: two sentences.
 
-    `weights`: `random`, `pretrain`, `torchvision`, or of a file `sha256:` and its hash, by which torchvision's are
-    known; None where a model does not say.
+    `weights`: `random`, `pretrain`, `torchvision`, `timm`, or of a file `sha256:` and its hash, by which torchvision's
+    are known; None where a model does not say.
     """
     own = "no others' weights are in it"
     known = {
@@ -185,6 +186,10 @@ def origin(name: str, weights: str | None) -> tuple[str, str]:
         "torchvision": (
             "torchvision's first ImageNet weights, trained with labels",
             "torchvision is BSD-3-Clause; its weights may have the terms of ImageNet, which allows research",
+        ),
+        "timm": (
+            "timm's own weights of this network",
+            "timm is Apache-2.0; its weights have the terms of whoever trained them, see the network's page in timm",
         ),
     }
     if weights is None:
@@ -234,6 +239,7 @@ def _preprocessing(network: Mapping[str, Any]) -> list[str]:
     return [
         f"An image is turned upright, made sRGB and stretched to {side} x {side} pixels, bilinear, with antialiasing.",
         "Its values are divided by 255 and normalised with ImageNet's mean and standard deviation.",
+        *(["The network makes of these what its own mean and deviation give."] if "timm/" in network["name"] else []),
         f"A mask becomes the shares of thing and background in every cell of {network['stride']} pixels; 255 is void.",
         "The answer is enlarged to the image's own size, bilinear, before the larger side of each pixel is taken.",
     ]

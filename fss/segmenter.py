@@ -5,7 +5,8 @@
     masks = [answer.mask() for answer in thing.stream(queries)]
 
 The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head), `backbone.safetensors` and
-README.md, the model's card; it needs nothing of the run that made it.
+README.md, the model's card, and what makes it a model of MLflow (`fss.pyfunc`); it needs nothing of the run that made
+it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, card, heads, seals, shards
+from fss import backbones, card, heads, pyfunc, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture
+from fss.presence import Presence
 from fss.thing import Thing
 
 #: Of model.json. It grows when an older reader would misread what is written; facts and other additions leave it. A
@@ -35,12 +37,16 @@ FORMAT = 2
 _OLDEST = 2
 _FILES = ("model.safetensors", "backbone.safetensors")
 #: What `export` makes, in this order; a model is run by the weights and model.json.
-FILES = (*_FILES, card.NAME, "model.json")
+FILES = (*_FILES, card.NAME, *pyfunc.FILES, "model.json")
 _BACKBONE = "backbone/"  # no submodule's name has a slash
 
 
 def export(
-    head: nn.Module, extractor: Extractor, model: Mapping[str, Any], facts: Mapping[str, Any]
+    head: nn.Module,
+    extractor: Extractor,
+    model: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    presence: Presence | None = None,
 ) -> dict[str, bytes]:
     """The files of an exported model, by name; `model.json` is last and vouches for the weights.
 
@@ -50,6 +56,7 @@ def export(
         model: {"name": ..., "options": {...}}, as `fss.heads.build` takes them; absent options are filled in, so
             that later defaults change no exported model.
         facts: whatever is worth knowing later (run, steps, fingerprints), JSON values.
+        presence: how the chance that an image holds the thing is told from an answer of this head.
     """
     backbone = extractor.backbone
     files = dict(zip(_FILES, (weights_bytes(head), weights_bytes(backbone)), strict=True))
@@ -61,14 +68,17 @@ def export(
             "stride": backbone.stride,
             "size": extractor.size,
             "padding": backbone.padding,
+            "levels": backbone.levels,
+            "debias": backbone.debias.share if backbone.debias else 0.0,
             "fingerprint": backbones.fingerprint(backbone),
         },
         "sha256": {name: shards.sha256(data) for name, data in files.items()},
         "facts": dict(facts),
+        "presence": None if presence is None else presence.about,
     }
     sealed = seals.sealed(about)
     written = (json.dumps(sealed, indent=2, sort_keys=True) + "\n").encode()
-    return files | {card.NAME: card.text(about).encode(), "model.json": written}
+    return files | {card.NAME: card.text(about).encode()} | pyfunc.files() | {"model.json": written}
 
 
 def weights_bytes(module: nn.Module, tuned: Mapping[str, torch.Tensor] | None = None) -> bytes:
@@ -113,8 +123,10 @@ class Segmenter:
             if not path.is_file() or shards.sha256(path.read_bytes()) != digest:
                 raise ValueError(f"{path} is missing or damaged: expected sha256 {digest[:12]}; export the model again")
         chosen = about["backbone"]
-        weights_file = str(base / "backbone.safetensors")
-        backbone = backbones.build(chosen["name"], weights_file, stride=chosen["stride"], padding=chosen["padding"])
+        file = base / "backbone.safetensors"
+        options = {key: chosen.get(key) for key in ("stride", "padding", "levels")}
+        backbone = backbones.build(chosen["name"], str(file), **options)
+        backbone.restore(load(file.read_bytes()), chosen.get("debias", 0.0))
         model = about["model"]
         head = heads.build(model["name"], model["options"], backbone.channels, corners=backbone.corners)
         _fill(head, backbone, base / "model.safetensors" if weights is None else Path(weights))
@@ -136,7 +148,8 @@ class Segmenter:
         shown, drawn = _several(supports), _several(masks)
         if not shown or len(shown) != len(drawn):
             raise ValueError(f"expected as many masks as supports and at least one, got {len(shown)} and {len(drawn)}")
-        return Thing.of(self.head, self.extractor, list(zip(shown, drawn, strict=True)))
+        calibration = Presence.read(self.about.get("presence"))
+        return Thing.of(self.head, self.extractor, list(zip(shown, drawn, strict=True)), calibration)
 
     def probabilities(
         self, query: Picture, supports: Picture | Iterable[Picture], masks: Picture | Iterable[Picture]
@@ -220,6 +233,6 @@ def _unsealed(data: bytes) -> str:
 
 
 def _several(pictures: Picture | Iterable[Picture]) -> list[Picture]:
-    """A list of pictures, also of one that is given alone; of an array the first axis counts them."""
-    alone = isinstance(pictures, str | Path | bytes | Image.Image)
+    """A list of pictures, also of one that is given alone; of an array of three axes or more the first counts them."""
+    alone = isinstance(pictures, str | Path | bytes | Image.Image) or getattr(pictures, "ndim", 3) == 2
     return [pictures] if alone else list(pictures)  # type: ignore[list-item, arg-type]

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fss import presence, tiles
 from fss.backbones import Features
 from fss.backbones.extractor import Extractor
 from fss.grid import cells, enlarge
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture, as_image, as_support
 from fss.prefetch import batches
+from fss.presence import Presence
 from fss.training.bank import stack, stack_shots
 
 
@@ -24,6 +26,8 @@ class Answer:
 
     probabilities: np.ndarray
     """(H, W) float32 in [0, 1]: that of the thing at every pixel of the upright image."""
+    presence: float | None = None
+    """The chance that the thing is in the image at all, in [0, 1]; None if the model was not calibrated for it."""
 
     def mask(self, threshold: float = 0.5) -> np.ndarray:
         """(H, W) uint8 in {0, 1}: 1 where the probability is above `threshold`.
@@ -40,17 +44,26 @@ class Answer:
 class Thing:
     """What K supports show, as a head sees it; `Segmenter.prepare` makes it. No query computes anything of them again.
 
-    `supports` are tensors (1, K, ...) that `Head.embed` returned, `masks` their shares (1, K, 2, h, w).
+    `supports` are tensors (1, K, ...) that `Head.embed` returned, `masks` their shares (1, K, 2, h, w), `shown` what
+    `fss.presence.foreground` makes of both.
     """
 
     head: Head
     extractor: Extractor
     supports: Features
     masks: torch.Tensor
+    shown: torch.Tensor
+    calibration: Presence | None
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, head: Head, extractor: Extractor, pairs: Sequence[tuple[Picture, Picture]]) -> Thing:
+    def of(
+        cls,
+        head: Head,
+        extractor: Extractor,
+        pairs: Sequence[tuple[Picture, Picture]],
+        calibration: Presence | None = None,
+    ) -> Thing:
         """The thing that (image, mask) pairs show.
 
         Raises:
@@ -62,41 +75,63 @@ class Thing:
                 "expected a support mask that shows the thing, got only background and void; paint it with 1"
             )
         device, corners = extractor.device, extractor.backbone.corners
-        features = list(extractor.stream([image for image, _ in shown]))
+        features = list(extractor.stream([image for image, _ in shown], head.sees_colour))
         side = features[0]["high"].shape[-1]
         masks = torch.stack([cells(mask, side, corners) for _, mask in shown])[None].to(device)
         shots = stack_shots([features], device)
         embedded = head.embed({level: values.flatten(0, 1) for level, values in shots.items()})
-        return cls(head, extractor, {name: values[None] for name, values in embedded.items()}, masks)
+        supports = {name: values[None] for name, values in embedded.items()}
+        return cls(head, extractor, supports, masks, presence.foreground(shots, masks), calibration)
 
-    def stream(self, images: Iterable[Picture]) -> Iterator[Answer]:
+    def stream(self, images: Iterable[Picture], tile: int | None = None) -> Iterator[Answer]:
         """The answer of one image after the other, computed `Extractor.call` at a time; none is kept.
 
         Images are paths, bytes, Pillow images of any mode, arrays or tensors, of any sizes; see `fss.imaging.inputs`.
+        The backbone sees each squeezed to its own input. With `tile`, those with a longer side are cut into tiles of so
+        many pixels a side, see `fss.tiles`; the thing is there if it is in any of them.
 
         Raises:
             ValueError: for what is no image.
         """
-        corners = self.extractor.backbone.corners
         asked = (as_image(image, f"query {place}") for place, image in enumerate(images))
+        return self._whole(asked) if tile is None else (self._tiled(image, tile) for image in asked)
+
+    def _tiled(self, image: Image.Image, side: int) -> Answer:
+        places = tiles.boxes(image.size, side)
+        parts = list(self._whole(map(image.crop, places)))
+        chances = [part.presence for part in parts if part.presence is not None]
+        found = tiles.blended(image.size, places, (part.probabilities for part in parts))
+        return Answer(found, max(chances, default=None))
+
+    def _whole(self, asked: Iterable[Image.Image]) -> Iterator[Answer]:
+        corners = self.extractor.backbone.corners
         for batch in batches(asked, self.extractor.call):
-            for image, logits in zip(batch, self._logits(batch), strict=True):
+            for image, logits, chance in zip(batch, *self._answered(batch), strict=True):
                 soft = enlarge(logits[None], (image.height, image.width), corners).softmax(dim=1)[0, 1]
-                yield Answer(soft.cpu().numpy())
+                yield Answer(soft.cpu().numpy(), chance)
 
     def probabilities(self, image: Picture) -> np.ndarray:
         """(H, W) float32 in [0, 1]: see `Answer.probabilities`; raises as `stream`."""
+        return self.answer(image).probabilities
+
+    def answer(self, image: Picture) -> Answer:
+        """That of one image; raises as `stream`."""
         (answer,) = self.stream([as_image(image, "query")])
-        return answer.probabilities
+        return answer
 
     def segment(self, image: Picture, threshold: float = 0.5) -> np.ndarray:
         """(H, W) uint8 mask of one image; raises as `stream` and `Answer.mask`."""
-        return Answer(self.probabilities(image)).mask(threshold)
+        return self.answer(image).mask(threshold)
 
     @torch.inference_mode()
-    def _logits(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """(B, 2, h, w) float32 logits of the cells of B images."""
-        levels = stack(list(self.extractor.stream(images)), self.extractor.device)
-        supports = {name: values.expand(len(images), *values.shape[1:]) for name, values in self.supports.items()}
+    def _answered(self, images: Sequence[Image.Image]) -> tuple[torch.Tensor, Sequence[float | None]]:
+        """(B, 2, h, w) float32 logits of the cells of B images, and the chances that they hold the thing."""
+        number, corners = len(images), self.extractor.backbone.corners
+        levels = stack(list(self.extractor.stream(images, self.head.sees_colour)), self.extractor.device)
+        supports = {name: values.expand(number, *values.shape[1:]) for name, values in self.supports.items()}
         query = self.head.focus(self.head.embed(levels))
-        return self.head.match(query, supports, self.masks.expand(len(images), *self.masks.shape[1:]))
+        logits = self.head.match(query, supports, self.masks.expand(number, *self.masks.shape[1:]))
+        if self.calibration is None:
+            return logits, [None] * number
+        likeness = presence.likeness(logits, levels, self.shown.expand(number, -1), corners)
+        return logits, self.calibration.chance(likeness).tolist()

@@ -22,7 +22,7 @@ import importlib, pkgutil, sys
 from pathlib import Path
 
 BLOCKED = {"cluster", "jobs", "ray", "deepspeed", "mlflow", "hydra", "omegaconf", "pyarrow", "webdataset",
-           "scipy", "skimage", "faiss", "matplotlib", "pycocotools", "psutil"}
+           "scipy", "skimage", "faiss", "matplotlib", "pycocotools", "psutil", "timm", "huggingface_hub"}
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
@@ -96,6 +96,7 @@ def test_the_wheel_holds_the_library_alone(wheel):
 def test_the_wheel_asks_for_what_inference_needs_and_extras_for_the_rest(wheel):
     assert required(wheel) == INFERENCE
     assert {"ray", "deepspeed", "mlflow", "hydra-core", "webdataset", "scipy"} <= required(wheel, "cluster")
+    assert required(wheel, "timm") == {"timm"}
     assert required(wheel, "cpu") == {"faiss-cpu"}
     assert required(wheel, "gpu") == {"faiss-gpu"}
     assert "pytest" in required(wheel, "dev")
@@ -104,7 +105,7 @@ def test_the_wheel_asks_for_what_inference_needs_and_extras_for_the_rest(wheel):
 def test_every_extra_is_in_the_lock(wheel):
     """`make` installs the lock alone: what a checkout needs must be in it."""
     lock = {line.partition("==")[0].lower() for line in (ROOT / "requirements.lock").read_text().splitlines()}
-    wanted = required(wheel).union(*(required(wheel, extra) for extra in ("cluster", "cpu", "export", "dev")))
+    wanted = required(wheel).union(*(required(wheel, extra) for extra in ("cluster", "cpu", "export", "dev", "timm")))
     normal = {re.sub(r"[-_.]+", "-", name) for name in lock}
     assert {name for name in wanted if re.sub(r"[-_.]+", "-", name) not in normal} == set()
 

@@ -21,6 +21,7 @@ from cluster.config.quality import QualityConfig
 from cluster.config.refine import RefineConfig
 from cluster.config.tracking import TrackingConfig
 from cluster.config.train import TrainConfig
+from fss import heads
 from fss.datasets import DatasetKeys, pascal5i
 from fss.keys import at_least, key, one_of
 from fss.labelling.sources import clusters
@@ -93,7 +94,8 @@ class Config:
     episode_list: str | None = key(None, path=True)
     """A list that evaluate wrote (episode_list.parquet), to be run again instead of drawing."""
     baselines: Any = None
-    """Training-free models beside the model; none = the floors that a trained one has to beat."""
+    """Training-free models beside the model, `anchors` for all published ones; none = the floors that a trained one has
+    to beat."""
     select: str = key("holdout", one_of("holdout", "base_classes", "test_classes"))
     """Which candidate of training is measured: holdout (the exported one, chosen without labels), or, by name only and
     said in the table, the best on the other folds' classes (base_classes) or on the tested ones (test_classes)."""
@@ -151,7 +153,8 @@ def baselines(config: Config) -> tuple[str, ...] | None:
     chosen = config.baselines
     if chosen is None:
         return None
-    return tuple(dict.fromkeys(map(str, chosen if isinstance(chosen, list | tuple) else [chosen])))
+    asked = map(str, chosen if isinstance(chosen, list | tuple) else [chosen])
+    return tuple(dict.fromkeys(name for one in asked for name in (heads.anchors() if one == "anchors" else (one,))))
 
 
 def numbers(value: Any) -> tuple[int, ...]:

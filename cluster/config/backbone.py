@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fss.keys import at_least, key, one_of
+from fss.keys import Rule, at_least, key, one_of, ranged
 
 PRECISIONS = ("fp32", "bf16")
 PADDINGS = ("zeros", "replicate", "reflect")
 #: Weights that are not a file.
-NAMED = ("random", "torchvision", "pretrain")
+NAMED = ("random", "torchvision", "timm", "pretrain")
 
 
 def _names() -> tuple[str, ...]:
@@ -18,21 +18,34 @@ def _names() -> tuple[str, ...]:
     return backbones.names()
 
 
+def _known(name: str) -> bool:
+    from fss import backbones
+
+    return backbones.known(name)
+
+
 @dataclass
 class BackboneConfig:
     """The frozen feature extractor."""
 
-    name: str = key("resnet50", one_of(names=_names))
-    """Of `fss.backbones`; presets in conf/backbone set its size and stride too."""
+    name: str = key("resnet50", Rule(_known, lambda: f"one of {', '.join(_names())}", _names))
+    """Of `fss.backbones`, or timm/NAME for any of timm's; presets in conf/backbone set its size and stride too."""
     weights: str | None = key(None, path=NAMED)
-    """`torchvision`, `pretrain` (this run's own pre-training stage), a path or fsspec URL, or `random`."""
-    stride: int = key(16, at_least(1))
-    """Pixels between the cells of its grid."""
+    """`torchvision` or `timm` (downloaded), `pretrain` (this run's own pre-training stage), a path or fsspec URL, or
+    `random`."""
+    stride: int | None = key(16, at_least(1))
+    """Pixels between the cells of its grid; none = a transformer's patch, or 16."""
+    levels: list[int] | None = key(None, at_least(1))
+    """Blocks or stages, from 1, after which a network of timm gives low, mid and high; none = half, three quarters and
+    all of the blocks, or the last three stages."""
     size: int = key(417, at_least(1))
     """Side of the square network input, pixels; see fss.backbones for the sizes at which padding is exact."""
     padding: str = key("zeros", one_of(*PADDINGS))
     """What convolutions see beyond the border: `zeros`, as networks are trained, or the picture continued by `reflect`
     or `replicate`, which keeps segments and predictions from clinging to the border."""
+    debias: float = key(0.0, ranged("a share in [0, 1)", lambda value: 0 <= value < 1))
+    """Share of each level's directions that is taken out of features: those in which the cells of a black image differ
+    most, which are their position's; INSID3 takes 0.49."""
     precision: str = key("fp32", one_of(*PRECISIONS))
     """bf16 where the processor computes in it (GPUs, AMX, AVX-512 BF16); features are float32 all the same."""
 

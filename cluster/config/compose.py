@@ -96,6 +96,9 @@ class Arguments:
         elif group == "model" and ("/" in name or Path(name).exists()):
             self.choices[group] = "trained"
             self.texts["model.path"] = name
+        elif group == "backbone" and name.startswith("timm/"):
+            self.choices[group] = "timm"
+            self.texts["backbone.name"] = name
         elif group != "experiment" or name not in ("", "null"):
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -96,6 +96,11 @@ def _training(config: Config) -> Iterator[str]:
 def _tuning(config: Config) -> Iterator[str]:
     if not config.train.tune:
         return
+    if config.backbone.debias:
+        yield (
+            f"backbone.debias: expected 0 with train.tune, got {config.backbone.debias}; the directions are those of a "
+            "backbone that does not change, set backbone.debias=0"
+        )
     if config.select != "holdout":
         yield (
             f"select: expected holdout with train.tune, got {config.select}; candidates differ in their backbones, "

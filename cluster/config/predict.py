@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omegaconf import MISSING
 
 from cluster.config.corpus import reading_problems
 from fss.imaging.colour import Reading
-from fss.keys import key, ranged
+from fss.keys import at_least, key, ranged
+
+#: The keys that say where in a support the thing is.
+SHOWN = ("support_mask", "support_box", "support_points")
 
 
 @dataclass
@@ -20,14 +24,30 @@ class PredictConfig:
     models:/NAME/VERSION."""
     support: str | list[str] = key(MISSING, path=True)
     """Image, or list of images, that shows the thing: support=[a.jpg,b.jpg]."""
-    support_mask: str | list[str] = key(MISSING, path=True)
-    """Its mask, or one for each support: nonzero (or 1) = the thing."""
-    query: str = key(MISSING, path=True)
-    """Image or folder of images to segment."""
+    support_mask: str | list[str] | None = key(None, path=True)
+    """Its mask, or one for each support: nonzero (or 1) = the thing. In its place a box or points may be given."""
+    support_box: list[list[float]] | None = None
+    """A box around the thing for each support, [[left,top,right,bottom]] in pixels; the model finds the thing in it."""
+    support_points: list[list[list[float]]] | None = None
+    """Points for each support, [[[x,y,1],[x,y,0]]] in pixels: 1 = on the thing, 0 = beside it; the model finds the
+    thing around them."""
+    query: str | list[str] = key(MISSING, path=True)
+    """Images to segment: an image, a folder, a pattern ('photos/**/*.jpg'), a text file with one path a line, or a list
+    of these."""
     out: str = MISSING
-    """Folder that masks and overlays are written into."""
+    """Folder that masks, overlays, tables and the contact sheet are written into."""
+    name: str = "thing"
+    """What the thing is called in coco.json and on the contact sheet."""
     threshold: float = key(0.5, ranged("a probability in (0, 1)", lambda value: 0 < value < 1))
     """Foreground probability from which a pixel belongs to the thing, in (0, 1)."""
+    presence: float = key(0.25, ranged("a chance from 0 to 1", lambda value: 0 <= value <= 1))
+    """Chance from which an image counts as one that holds the thing, in answers.csv and coco.json; masks are written
+    all the same. Without a calibrated model an image holds the thing if its mask is not empty."""
+    tile: int | None = key(None, at_least(64))
+    """Side in pixels of the square tiles that larger images are cut into, for things that are small in them; tiles
+    overlap by a quarter. none = the model sees each image as a whole, squeezed to its own input."""
+    soft: bool = False
+    """Whether each image's probabilities are written too, as NAME.soft.png of 16 bits: 65535 = certain."""
     bands: list[int] | None = None
     """Bands of TIFFs of several that are shown as red, green and blue, or one as grey, counted from 1: [4,3,2]; none =
     as the file says. Give what the model's corpus.bands was."""
@@ -46,15 +66,25 @@ class PredictConfig:
 
     def problems(self) -> list[str]:
         """What cannot work, one sentence each."""
-        wrong = []
-        supports, masks = listed(self.support), listed(self.support_mask)
-        if MISSING not in (*supports, *masks) and len(supports) != len(masks):
-            wrong.append(
-                f"support_mask: expected one mask for each support, got {len(supports)} supports and {len(masks)} masks"
-            )
-        if not supports:
-            wrong.append("support: expected at least one image, got an empty list")
+        supports = listed(self.support)
+        wrong = [] if supports else ["support: expected at least one image, got an empty list"]
+        if supports and MISSING not in supports:
+            wrong += self._shown_problems(supports)
+        if self.support_box is not None and any(len(box) != 4 for box in self.support_box):
+            wrong.append(f"support_box: expected [[left,top,right,bottom]], four numbers each, got {self.support_box}")
+        if self.support_points is not None and any(len(one) != 3 for points in self.support_points for one in points):
+            wrong.append(f"support_points: expected points [x,y,side] for each support, got {self.support_points}")
         return [*wrong, *reading_problems(self.bands, self.range)]
+
+    def _shown_problems(self, supports: Sequence[str]) -> list[str]:
+        given = {name: value for name in SHOWN if (value := getattr(self, name)) is not None}
+        if len(given) != 1:
+            return [f"support_mask: expected one of {', '.join(SHOWN)}, got {' and '.join(given) or 'none'}; set one"]
+        ((name, value),) = given.items()
+        found, what = len(listed(value)), "masks" if name == "support_mask" else "of them"
+        if found == len(supports):
+            return []
+        return [f"{name}: expected one mask for each support, got {len(supports)} supports and {found} {what}"]
 
 
 def listed(value: str | list[str]) -> list[str]:

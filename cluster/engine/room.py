@@ -27,6 +27,10 @@ Resources = Mapping[str, float]
 _SOON, _AGAIN = 5.0, 60.0
 
 
+#: What only the head has of, which no autoscaler adds or takes away.
+_HEAD = "node:__internal_head__"
+
+
 @dataclass(frozen=True)
 class Machines:
     """So many machines, each with these resources."""
@@ -62,7 +66,8 @@ class Room:
         """How many there can ever be; None where nobody knows."""
         if self.limit is None:
             return None
-        fitting, left = 0.0, self.limit.most
+        kept = Room(tuple(kind for kind in self.now if _HEAD in kind.each))
+        fitting, left = float(kept.fits(taken)), self.limit.most
         for kind in sorted(self.limit.kinds, key=lambda kind: -kind.hold(taken)):
             number = min(kind.number, left)
             fitting, left = fitting + number * kind.hold(taken), left - number
@@ -128,7 +133,7 @@ def _limit(cluster: str) -> Limit | None:
     """
     if reported := ray._private.state.state.get_max_resources_from_cluster_config():
         return Limit((Machines(1, reported),))
-    asked = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(_configured)
+    asked = ray.remote(num_cpus=0, resources={_HEAD: 0.001})(_configured)
     config: Mapping[str, Any] | None = ray.get(asked.remote(cluster))
     return None if config is None else configured(config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import time
 from collections.abc import Callable
@@ -34,7 +35,8 @@ class Place:
 class Worker:
     """Stays alive between stages, so that backbones and features which a function caches are reused."""
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int, mark: Mark | None):
+        self._mark = mark
         redact.install()
         one_for_sums()
         with contextlib.suppress(ImportError):
@@ -42,13 +44,22 @@ class Worker:
 
             faiss.omp_set_num_threads(threads)  # its labels are the same for any number, see fss.clustering.assign
 
-    def place(self, mark: Mark | None) -> Place:
+    @functools.cached_property
+    def _problem(self) -> str | None:
+        return None if self._mark is None else self._mark.problem()
+
+    def place(self) -> Place:
         """Where this is; the first call, whose answer says that the worker is there."""
-        problem = None if mark is None else mark.problem()
-        return Place(socket.gethostname(), ray.get_runtime_context().get_node_id(), problem)
+        return Place(socket.gethostname(), ray.get_runtime_context().get_node_id(), self._problem)
 
     def run(self, function: Callable[[Any], Any], unit: Any) -> Any:
-        """What `function` makes of `unit`."""
+        """What `function` makes of `unit`.
+
+        Raises:
+            ValueError: if Ray has started this again on a machine that does not see what the run writes.
+        """
+        if self._problem:
+            raise ValueError(self._problem)
         try:
             return function(unit)
         except Exception as error:
@@ -90,8 +101,8 @@ class Workers:
         """
         asked = range(len(self.present) + len(self._coming), min(number, self._most))
         for _ in asked:
-            actor = self._remote.remote(self._config.cpus_per_worker)
-            self._coming[actor.place.remote(self._mark)] = actor
+            actor = self._remote.remote(self._config.cpus_per_worker, self._mark)
+            self._coming[actor.place.remote()] = actor
         if not self.present:
             next(room.awaited(self.coming, self._told))
             self.arrived()

@@ -57,8 +57,17 @@ def entries(work: EvaluateWork) -> tuple[MeasuredModel, ...]:
 def _exported(folder: Path) -> BackboneSpec:
     """The backbone of an exported model."""
     chosen = segmenter.read_about(folder)["backbone"]
-    weights, padding = str(folder / "backbone.safetensors"), chosen["padding"]
-    return BackboneSpec(chosen["name"], weights, chosen["stride"], chosen["size"], 0, padding=padding)
+    levels = chosen.get("levels")
+    return BackboneSpec(
+        name=chosen["name"],
+        weights=str(folder / "backbone.safetensors"),
+        stride=chosen["stride"],
+        size=chosen["size"],
+        seed=0,
+        padding=chosen["padding"],
+        levels=None if levels is None else tuple(levels),
+        debias=chosen.get("debias", 0.0),
+    )
 
 
 def refuse_trained_on(models: Sequence[MeasuredModel], dataset: Dataset, items: Sequence[Item]) -> None:

@@ -29,7 +29,7 @@ from fss.evaluation import running
 from fss.evaluation.cache import FeatureStore, Memory
 from fss.evaluation.metrics import FIELDS, MODEL
 from fss.evaluation.running import Photos
-from fss.heads.parts.capabilities import Fits
+from fss.heads.parts.capabilities import Fits, SeesBlank
 from fss.heads.parts.head import Head
 from fss.imaging import images
 
@@ -59,15 +59,17 @@ class MeasuredModel:
 
 @functools.lru_cache(maxsize=32)
 def _load_head(entry: MeasuredModel) -> Head:
-    device = entry.spec.load().device
+    extractor = entry.spec.load()
     if entry.folder:
         head = segmenter.Segmenter.load(entry.folder).head
     else:
-        backbone = entry.spec.load().backbone
+        backbone = extractor.backbone
         head = heads.build(entry.head, dict(entry.options), backbone.channels, corners=backbone.corners)
     if entry.weights:
         head.load_state_dict(load(Path(entry.weights).read_bytes()))
-    return head.eval().to(device)
+    elif isinstance(head, SeesBlank) and not entry.folder:
+        head.see_blank(extractor.blank())
+    return head.eval().to(extractor.device)
 
 
 @dataclass(frozen=True)

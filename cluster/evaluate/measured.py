@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.evaluate.results import ModelResult, markdown_lines, results_latex, results_markdown
+from cluster.evaluate.results import ModelResult, latex_row, markdown_lines, results_latex, results_markdown
 from cluster.tracking.journal import Journal
 
 NAMES = {
@@ -62,12 +62,13 @@ def results(figures: Figures) -> list[ModelResult]:
 
 
 def files(figures: Figures) -> dict[str, bytes]:
-    """`table.md`, `table.tex`, `classes.md` and `classes.png`."""
+    """`table.md`, `table.tex`, `row.tex`, `classes.md` and `classes.png`."""
     rows = results(figures)
     notes = "\n".join(f"* {line}" for line in notes_on(figures))
     return {
         "table.md": f"{results_markdown(rows)}\n\n{notes}\n".encode(),
         "table.tex": f"{results_latex(rows)}\n".encode(),
+        "row.tex": f"{latex_row(rows, figures['protocol']['name'])}\n".encode(),
         "classes.md": f"{per_class(figures)}\n".encode(),
         "classes.png": bars(class_scores(figures)),
     }

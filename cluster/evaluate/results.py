@@ -130,6 +130,18 @@ def results_latex(results: Sequence[ModelResult]) -> str:
     return "\n\n".join(_latex(table) for table in tables(results))
 
 
+def latex_row(results: Sequence[ModelResult], protocol: str) -> str:
+    """The last model of the first metric as one row of a paper's table, under a comment that says what its numbers are.
+
+    Its label carries the protocol, by which alone it can be compared.
+    """
+    table = tables(results)[0]
+    columns = ", ".join(f"{group} {name}" for group in table.groups for name in table.columns)
+    numbers = [percent(value) for values in table.cells[-1] for value in values]
+    row = [latex(text) for text in (f"{table.models[-1]} ({protocol})", *numbers)]
+    return f"% {table.metric} in percent, protocol {protocol}: {columns}\n{' & '.join(row)} \\\\"
+
+
 def means_markdown(results: Sequence[ModelResult]) -> str:
     """The means alone, one column per metric and shots: small enough for the head of a run's page in the MLflow UI."""
     every = tables(results)

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cluster.config import Config
 from cluster.config.backbone import NAMED
@@ -14,7 +14,7 @@ from cluster.engine.files import content_hash
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints, picked
 from fss import backbones
-from fss.backbones import checkpoint
+from fss.backbones import Backbone, checkpoint
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.precision import warn_of_slow
 
@@ -25,35 +25,52 @@ class BackboneSettings:
 
     name: str
     weights: str
-    """`random`, `torchvision`, `pretrain`, or of a file the sha256 of its content."""
-    stride: int
+    """`random`, `torchvision`, `timm`, `pretrain`, or of a file the sha256 of its content."""
+    stride: int | None
     size: int
     precision: str
     padding: str
+    levels: tuple[int, ...] | None
+    debias: float
     seed: int | None
     """Of random weights."""
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Everything that makes an extractor; `weights` is `random`, `torchvision`, a path or a URL."""
+    """Everything that makes an extractor; `weights` is `random`, `torchvision`, `timm`, a path or a URL."""
 
     name: str
     weights: str
-    stride: int
+    stride: int | None
     size: int
     seed: int
     precision: str = "fp32"
     padding: str = "zeros"
+    levels: tuple[int, ...] | None = None
+    debias: float = 0.0
 
     def load(self) -> Extractor:
         """The extractor, on the worker's GPU if it was given one; kept for the next call in this process."""
         return _load(self)
 
+    def build(self) -> Backbone:
+        """The network on the CPU.
+
+        Raises:
+            ValueError: if it cannot be built, or does not take images of this size.
+        """
+        built = backbones.build(
+            self.name, self.weights, stride=self.stride, seed=self.seed, padding=self.padding, levels=self.levels
+        )
+        built.net.check_size(self.size, self.size)
+        return built
+
 
 @functools.lru_cache(maxsize=4)
 def _load(spec: BackboneSpec) -> Extractor:
-    network = backbones.build(spec.name, spec.weights, stride=spec.stride, seed=spec.seed, padding=spec.padding)
+    network = spec.build()
+    network.take_position_out(spec.size, spec.debias)
     device = device_by_name()
     warn_of_slow(spec.precision, device, "backbone.precision")
     return Extractor(network.to(device), spec.size, precision=spec.precision)
@@ -92,7 +109,7 @@ def spec(chosen: BackboneSettings, file: str | None, inputs: Mapping[str, Manife
     weights = file or chosen.weights
     if weights == "pretrain":
         weights = str(inputs["pretrain"].path("backbone.safetensors"))
-    return replace(picked(BackboneSpec, chosen, seed=chosen.seed or 0), weights=weights)
+    return picked(BackboneSpec, chosen, seed=chosen.seed or 0, weights=weights)
 
 
 def given(config: Config) -> BackboneSpec:
@@ -118,8 +135,4 @@ def problems(config: Config) -> list[str]:
 @functools.lru_cache(maxsize=8)
 def _unfit(chosen: BackboneSpec) -> tuple[str, ...]:
     """Why the network cannot be built; looked at once a process, for many stages ask."""
-
-    def build() -> None:
-        backbones.build(chosen.name, chosen.weights, stride=chosen.stride, seed=chosen.seed, padding=chosen.padding)
-
-    return tuple(complaints(build))
+    return tuple(complaints(chosen.build))

@@ -22,11 +22,12 @@ from cluster.label import sources
 from cluster.quality import stage as quality
 from cluster.quality import text as quality_text
 from cluster.report import page as report
+from cluster.report import unmeasured
 from cluster.report.charts import Chart
 from cluster.tracking.journal import flatten, read_events
 from cluster.tracking.redact import redacted
 from cluster.tracking.shipper import default_tracking_uri, tracking_place
-from fss import shards
+from fss import heads, shards
 from fss.drawing import pictures
 from fss.imaging import images
 from fss.tasks import task as tasks
@@ -35,8 +36,13 @@ _LOCAL = "http://127.0.0.1:5000"
 
 
 def stages(run: Run) -> list[str]:
-    """What the pipeline goes through, in order: evaluate and all it reads, and the report on what is paired."""
-    names = run.order("evaluate")
+    """What the pipeline goes through, in order: the last stage and all it reads, and the report on what is paired.
+
+    The last one is evaluate; without labelled images to measure on it is train.
+    """
+    config = run.config
+    measured = config.dataset.rendered or config.dataset.root is not None
+    names = run.order("evaluate" if measured or config.model.name in (*heads.training_free(), "trained") else "train")
     if run.config.refine.labels in names and quality.wanted(run.config):
         names.insert(names.index(run.config.refine.labels) + 1, "quality")
     return names
@@ -45,15 +51,19 @@ def stages(run: Run) -> list[str]:
 def conclude(run: Run) -> str:
     """Write summary.json and report.html into the run's folder, put both into MLflow, and return the closing words."""
     done = [run.ensure(name) for name in stages(run)]
-    figures = publish.read_json(done[-1].path("metrics.json"))
-    rows = measured.results(figures)
+    figures = publish.read_json(done[-1].path("metrics.json")) if done[-1].stage == "evaluate" else None
+    rows = measured.results(figures) if figures else []
     page = _report(run, done, figures, rows)
     publish.write_json(run.folder / "summary.json", _summary(run, done, figures))
     path = report.write(page, run.folder / "report.html")
     _log(run, figures, rows, page)
     uri = _tracking_uri(run)
     look = _ui(run.config.root, uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
-    return "\n".join(["", results_table(rows), "", f"report:    {path}", f"MLflow UI: {look}"])
+    lines = [f"report:    {path}", f"MLflow UI: {look}"]
+    model = _model(done)
+    if model is not None:
+        lines.append(f"segment:   {_predict(model)}")
+    return "\n".join(["", results_table(rows) if rows else unmeasured.text(done[-1]), "", *lines])
 
 
 def _tracking_uri(run: Run) -> str:
@@ -71,23 +81,41 @@ def _ui(root: str, uri: str, page: str | None = None) -> str:
     return page or uri
 
 
-def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any]) -> dict[str, Any]:
+def _model(done: list[Manifest]) -> Path | None:
+    return next((manifest.folder / "model" for manifest in done if manifest.stage == "train"), None)
+
+
+def _predict(model: Path) -> str:
+    given = f"model={shlex.quote(str(model))} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
+    return f"{python()} -m jobs.predict {given}"
+
+
+def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any] | None) -> dict[str, Any]:
     by_stage = {
         m.stage: {"seconds": run.seconds(m), "fingerprint": m.fingerprint, "counts": dict(m.counts)} for m in done
     }
-    model = next((str(m.folder / "model") for m in done if m.stage == "train"), None)
+    model = _model(done)
     total = sum(run.seconds(manifest) for manifest in done)
-    about = {"name": run.config.name, "results": figures, "stages": by_stage, "seconds": total, "model": model}
+    about = {
+        "name": run.config.name,
+        "results": figures,
+        "stages": by_stage,
+        "seconds": total,
+        "model": model and str(model),
+    }
     clusters = [publish.read_json(m.path("quality.json")) for m in done if m.stage == "quality"]
     return about | ({"quality": clusters[0]} if clusters else {})
 
 
-def _log(run: Run, figures: Mapping[str, Any], rows: list[ModelResult], page: report.Report) -> None:
+def _log(run: Run, figures: Mapping[str, Any] | None, rows: list[ModelResult], page: report.Report) -> None:
     journal = run.pipeline_journal
-    model = list(figures["models"])[-1]
-    for number, of_shots in figures["models"][model].items():
-        journal.metrics({f"result/{key}_{number}shot": of_shots["mean"][key] for key in ("miou", "fb_iou")})
-    journal.tags({"mlflow.note.content": f"{means_markdown(rows)}\n\n{results_markdown(rows)}"})
+    if figures is None:
+        journal.tags({"mlflow.note.content": page.summary})
+    else:
+        model = list(figures["models"])[-1]
+        for number, of_shots in figures["models"][model].items():
+            journal.metrics({f"result/{key}_{number}shot": of_shots["mean"][key] for key in ("miou", "fb_iou")})
+        journal.tags({"mlflow.note.content": f"{means_markdown(rows)}\n\n{results_markdown(rows)}"})
     journal.artifact(run.folder / "report.html")
     journal.artifact(run.folder / "summary.json")
     _log_galleries(run, page)
@@ -104,25 +132,26 @@ def _log_galleries(run: Run, page: report.Report) -> None:
                 child.image(gallery.title.lower().replace("-", "_"), pictures.contact_sheet(rows, cell=gallery.cell))
 
 
-def _report(run: Run, done: list[Manifest], figures: Mapping[str, Any], rows: list[ModelResult]) -> report.Report:
-    config = run.config
-    model = next((m.folder / "model" for m in done if m.stage == "train"), None)
+def _report(
+    run: Run, done: list[Manifest], figures: Mapping[str, Any] | None, rows: list[ModelResult]
+) -> report.Report:
+    config, model = run.config, _model(done)
     commands = [report.NextCommand("Look at the runs in MLflow", _ui(config.root, _tracking_uri(run)))]
     if model:
-        line = f"{python()} -m jobs.predict model={model} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
-        commands.append(report.NextCommand("Segment your own images", line))
-    notes = measured.notes_on(figures)
+        commands.append(report.NextCommand("Segment your own images", _predict(model)))
+    summary, *notes = measured.notes_on(figures) if figures else [unmeasured.text(done[-1])]
+    shown = _predictions(done[-1]) if figures else unmeasured.gallery(done[-1])
     return report.Report(
         title=f"{config.name}: few-shot segmentation from unlabelled images",
-        summary=notes[0],
-        results_note="; ".join(notes[1:]),
-        headlines=_headlines(figures),
+        summary=summary,
+        results_note="; ".join(notes),
+        headlines=_headlines(figures) if figures else unmeasured.headlines(done[-1]),
         facts={"folder": str(run.folder), "backbone": config.backbone.name, "seed": config.seed},
         stages=[_stage(run, m) for m in done],
         results=rows,
-        classes=measured.class_scores(figures),
-        charts=list(_charts(run)),
-        galleries=[g for g in (_clusters(run), _labels(run), _tasks(run), _predictions(done[-1])) if g],
+        classes=measured.class_scores(figures) if figures else {},
+        charts=list(_charts(run, [m.stage for m in done])),
+        galleries=[g for g in (_clusters(run), _labels(run), _tasks(run), shown) if g],
         commands=commands,
         config="\n".join(f"{key}={value}" for key, value in flatten(redacted(plain(config))).items()),
     )
@@ -148,8 +177,8 @@ def _stage(run: Run, manifest: Manifest) -> report.StageRow:
     return report.StageRow(manifest.stage, run.seconds(manifest), manifest.counts.get(unit, 0), unit, size)
 
 
-def _charts(run: Run) -> Iterator[Chart]:
-    for stage in (name for name in run.order("evaluate") if name in ("pretrain", "train")):
+def _charts(run: Run, stages: list[str]) -> Iterator[Chart]:
+    for stage in (name for name in stages if name in ("pretrain", "train")):
         curves: dict[str, list[tuple[float, float]]] = {}
         events, _ = read_events(run.tracking_folder / f"{run.journal_name(stage)}.jsonl")
         for event in events:

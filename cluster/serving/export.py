@@ -23,7 +23,7 @@ from cluster.config.export import ExportConfig
 from cluster.engine import publish
 from cluster.engine.places import own_folder
 from cluster.serving import reached, registry
-from fss import card, portable, segmenter, shards
+from fss import card, portable, pyfunc, shards
 from fss.segmenter import Segmenter
 
 #: What an export's folder is known by.
@@ -67,9 +67,10 @@ def _refuse_additions(out: Path) -> None:
 
 
 def _copied(folder: Path, model: Segmenter, out: Path) -> None:
-    for name in segmenter.FILES:
-        if name != card.NAME and (folder / name).is_file():
-            publish.write_bytes(out / name, (folder / name).read_bytes())
+    for name, data in pyfunc.files().items():
+        publish.write_bytes(out / name, data)
+    for name in (*model.about["sha256"], "model.json"):
+        publish.write_bytes(out / name, (folder / name).read_bytes())
 
 
 def _program(folder: Path, model: Segmenter, out: Path) -> None:

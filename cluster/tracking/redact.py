@@ -1,7 +1,8 @@
 """Secrets leave no process: whatever is logged, journaled, sent, reported or said goes through `redact` first.
 
 Addresses carry secrets in two places: `scheme://user:password@host`, and values of a query such as `?Signature=...`.
-Both become `***`; what is left still tells the scheme, the host, the path and the names of the query's keys.
+Others are known by what stands before them: `Bearer ...`, `AccountKey=...`, `aws_secret_access_key=...`, `hf_...`.
+All become `***`; what is left still tells the scheme, the host, the path and the names of the query's keys.
 """
 
 from __future__ import annotations
@@ -22,18 +23,25 @@ _URL = re.compile(r"\w://[^\s\"<>]+")
 _LOGIN = re.compile(r"(?<=://)(?:[^/]*|[^/:@]*:(?!\d{1,5}(?:[/?#]|$)).*)@")
 #: Keys of a query that carry a login: of S3, Google and Azure, and those that services invent.
 _QUERY = re.compile(
-    r"(?i)([?&;](?:[\w.%-]*(?:signature|token|secret|passwo?r?d|passwd|pwd|credential|access_?key|auth)[\w.%-]*"
+    r"(?i)([?&;#](?:[\w.%-]*(?:signature|token|secret|passwo?r?d|passwd|pwd|credential|access_?key|auth|session)[\w.%-]*"
     r"|[\w.-]*key(?:_?id)?|sig|sas)=)[^&;#\s\"')\]}]+"
+)
+#: Secrets outside of addresses: in a request's header, in settings of Azure and S3, tokens that say whose they are.
+_BARE = re.compile(
+    r"(?i)(\bbearer\s+|(?:account_?key|shared_?access_?(?:key|signature)|secret_?access_?key|session_?token)"
+    r"['\"]?\s*[=:]\s*['\"]?|\b(?=(?:hf|gh[pousr])_[a-z0-9]{30}))[^\s;,'\"&]+"
 )
 
 
 def redact(text: str) -> str:
-    """`text` without the logins of any address in it.
+    """`text` without the logins of any address in it, and without tokens that are known by their beginning.
 
     >>> redact("GET s3://me:pass@host/a.jpg?AWSAccessKeyId=AK&Expires=5 failed")
     'GET s3://***@host/a.jpg?AWSAccessKeyId=***&Expires=5 failed'
     """
-    return _URL.sub(lambda url: _QUERY.sub(r"\1***", _LOGIN.sub("***@", url[0])), text) if "://" in text else text
+    if "://" in text:
+        text = _URL.sub(lambda url: _QUERY.sub(r"\1***", _LOGIN.sub("***@", url[0])), text)
+    return _BARE.sub(r"\1***", text)
 
 
 def redacted(value: T) -> T:

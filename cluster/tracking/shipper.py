@@ -46,6 +46,12 @@ def default_tracking_uri(root: Path | str) -> str:
     return f"sqlite:///{Path(root).absolute()}/mlflow.db"
 
 
+def run_page(server: str, experiment_id: str, run_id: str) -> str:
+    """The page of a run in the MLflow UI of a server's address, which ends in no slash."""
+    # Without the last part MLflow 3 shows its pages for language models around it.
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
 def tracking_place(settings: TrackingConfig, root: Path | str) -> tuple[str, str]:
     """Address and experiment that a run goes to: as its settings say, or else MLflow's own variables, or else a file.
 
@@ -166,8 +172,7 @@ class Shipper:
         base = (server or redact(self.tracking_uri)).rstrip("/")
         if not run_id or not base.startswith("http"):
             return None
-        # Without the last part MLflow 3 shows its pages for language models around it.
-        return f"{base}/#/experiments/{self._experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        return run_page(base, self._experiment_id, run_id)
 
     def __enter__(self) -> Self:
         return self.start()

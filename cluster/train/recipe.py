@@ -23,10 +23,13 @@ from cluster.train.settings import TrainMeans, TrainSettings
 from cluster.train.tasks import Tasks, mixed
 from cluster.training import optimizers
 from cluster.training.feed import Feed, load
-from fss import backbones, segmenter
+from fss import backbones, presence, segmenter
+from fss.backbones.extractor import Extractor
 from fss.heads.parts import losses
 from fss.heads.parts.capabilities import Settles, Studies
+from fss.heads.parts.head import Head
 from fss.precision import warn_of_slow
+from fss.presence import Presence
 from fss.tasks import task
 from fss.training import study
 from fss.training.bank import FeatureBank, batch_features, batch_pixels
@@ -179,8 +182,21 @@ class MetaRecipe:
             network.load_state_dict(tuned, strict=False)
             extractor = dataclasses.replace(extractor, backbone=network)
         facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
-        for name, data in segmenter.export(head, extractor, self.settings.head.about, facts).items():
+        found = self._presence(head, extractor)
+        for name, data in segmenter.export(head, extractor, self.settings.head.about, facts, found).items():
             publish.write_bytes(folder / "model" / name, data)
+
+    def _presence(self, head: Head, extractor: Extractor) -> Presence | None:
+        """How the head's answers tell that a query does not hold the thing, from the held-out tasks."""
+        if self.holdout is None:
+            return None
+        batch, (query, support, masks, _) = self._held(self.settings.holdout)
+        if self.settings.tune:
+            shots = extractor.features(support.flatten(0, 1))
+            query, support = extractor.features(query), {k: v.unflatten(0, masks.shape[:2]) for k, v in shots.items()}
+        return presence.calibrated(
+            head.eval(), query, support, masks, [{key for key, _ in row} for row in batch.images]
+        )
 
 
 def _meta(module: nn.Module) -> MetaModule:

@@ -64,10 +64,12 @@ def fill(head: Head, path: str, model: Mapping[str, Any], fingerprint: str) -> N
     about = segmenter.read_about(folder)
     theirs = about["model"]
     if about["backbone"]["fingerprint"] != fingerprint:
+        chosen = about["backbone"] | {"weights": folder / "backbone.safetensors"}
+        keys = ("weights", "padding", "levels", "debias")
+        own = " ".join(f"backbone.{key}={chosen[key]}".replace(" ", "") for key in keys if chosen.get(key))
         raise ValueError(
             f"train.init_from: the model in {folder} was trained on another backbone; set "
-            f"backbone={about['backbone']['name']} backbone.weights={folder / 'backbone.safetensors'} "
-            f"backbone.padding={about['backbone']['padding']}"
+            f"backbone={chosen['name']} {own}"
         )
     other = _different(theirs["options"], heads.complete(model["name"], model["options"]))
     data = (folder / WEIGHTS).read_bytes()

@@ -8,6 +8,8 @@
 | `mobilenet_v2` | features[6], [13], [17] | 8, 16, 32 | 32k+1 | ceil(S / stride) |
 | `vgg16` | conv3_3, conv4_3, conv5_3 | 8, 16, 32 | 32k | floor(S / stride) |
 | `vit_small`, `vit_base` | blocks 6, 9, 12, normed | patch: 8, 14, 16 | multiple of the patch | S / stride |
+| `timm/NAME`, a transformer | after 1/2, 3/4, all of its blocks, normed | patch | multiple of the patch | S / stride |
+| `timm/NAME`, a pyramid | its last three stages | 8, 16, 32 | 32k+1, patches 32k | as their geometry says |
 | `small` | see `fss.backbones.small` | its own | its own | its own |
 
 `mid` and `high` share the grid of `stride`; `low` is at stride 8 in the convolutional networks, at `stride` in the
@@ -27,16 +29,19 @@ cells that lie there, in every network.
 `fss.backbones.dilation`.
 
 **A new one** is a file here and a preset in `conf/backbone`: a module with `NAMES`, the names that it offers, written
-out as a tuple of strings, and `NETWORK`, a subclass of `fss.backbones.network.Network`. See `docs/extending.md`.
+out as a tuple of strings (`*` stands for what the module itself knows), and `NETWORK`, a subclass of
+`fss.backbones.network.Network`. See `docs/extending.md`.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import fnmatch
 import functools
 import importlib
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +75,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_modules()))
 
 
+def known(name: str) -> bool:
+    """Whether `build` has a network of that name, as far as can be told without importing one; * stands for any."""
+    return _pattern(name) is not None
+
+
 def _modules() -> dict[str, str]:
     """The module of each name, as the files of this folder say in `NAMES`; none is imported."""
     return {name: module for module in choices.names(__name__) for name in _offered(_file(f"{__name__}.{module}"))}
@@ -91,29 +101,39 @@ def _offered(file: str) -> tuple[str, ...]:
 
 
 def build(
-    name: str, weights: str = "random", *, stride: int | None = None, seed: int = 0, padding: str = "zeros"
+    name: str,
+    weights: str = "random",
+    *,
+    stride: int | None = None,
+    seed: int = 0,
+    padding: str = "zeros",
+    levels: Sequence[int] | None = None,
 ) -> Backbone:
     """A frozen backbone.
 
     `weights`: "random" (a function of `seed`; the global generators are not touched), "torchvision" (ImageNet,
-    downloaded), or the path or fsspec address of a checkpoint, see `docs/backbones.md`. `stride`: None is 16, or the
-    checkpoint's patch size. `padding` of convolutions: zeros, replicate or reflect.
-    Raises ValueError for unknown names, strides and paddings, weights that cannot be read or are no finite floats, and
-    weights of another network.
+    downloaded), "timm" (its own, downloaded), or the path or fsspec address of a checkpoint, see `docs/backbones.md`.
+    `stride`: None is 16, or the patch size. `padding` of convolutions: zeros, replicate or reflect. `levels`: blocks or
+    stages, from 1, after which a network of timm gives low, mid and high; None is the network's own choice.
+    Raises ValueError for unknown names, strides, paddings and levels, weights that cannot be read or are no finite
+    floats, and weights of another network.
     """
     from fss.backbones.backbone import Backbone
     from fss.backbones.padding import pad_with
     from fss.backbones.weights import LoadReport, load_state, read_state, renamed
 
     network = _network(name)
+    if levels is not None and not network.chooses_levels:
+        raise ValueError(f"{name}: expected no levels, which only networks of timm let choose, got {list(levels)}")
+    chosen = {} if levels is None else {"levels": levels}
     if weights == "random":
-        net, report = _seeded(network, name, stride, None, seed), LoadReport(source=f"random, seed {seed}")
+        net, report = _seeded(network, name, stride, None, seed, chosen), LoadReport(source=f"random, seed {seed}")
     else:
         given = renamed(network, read_state(network.torchvision_name(name), weights))
-        net = _seeded(network, name, stride, given.tensors, seed)
+        net = _seeded(network, name, stride, given.tensors, seed, chosen)
         report = load_state(name, net, given, source=weights)
     pad_with(net, padding)
-    return Backbone(name, net, report, padding)
+    return Backbone(name, net, report, padding, levels)
 
 
 def corners(name: str) -> bool:
@@ -122,7 +142,7 @@ def corners(name: str) -> bool:
     Raises:
         ValueError: for an unknown name.
     """
-    return bool(_network(name).corners)
+    return _network(name).geometry(name)
 
 
 def torchvision_name(name: str) -> str:
@@ -135,18 +155,30 @@ def torchvision_name(name: str) -> str:
 
 
 def _network(name: str) -> type[Network]:
-    modules = _modules()
-    if name not in modules:
+    pattern, modules = _pattern(name), _modules()
+    if pattern is None:
         close = difflib.get_close_matches(str(name), modules, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown backbone {name!r}: expected one of {', '.join(sorted(modules))}.{hint}")
-    return importlib.import_module(f"{__name__}.{modules[name]}").NETWORK
+    return importlib.import_module(f"{__name__}.{modules[pattern]}").NETWORK
 
 
-def _seeded(network: type[Network], name: str, stride: int | None, state: State | None, seed: int) -> Network:
+def _pattern(name: str) -> str | None:
+    """The one of `names` that stands for a name."""
+    return next((pattern for pattern in _modules() if fnmatch.fnmatchcase(str(name), pattern)), None)
+
+
+def _seeded(
+    network: type[Network],
+    name: str,
+    stride: int | None,
+    state: State | None,
+    seed: int,
+    levels: Mapping[str, Sequence[int]],
+) -> Network:
     """The network, initialised on the CPU from `seed`; no global generator, of CPU or accelerator, moves."""
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        return network(name, stride) if state is None else network.for_weights(name, stride, state)
+        return network(name, stride, **levels) if state is None else network.for_weights(name, stride, state, **levels)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from fss.backbones.debias import Debias, of_black
 from fss.backbones.folding import folded
-from fss.backbones.network import Features
+from fss.backbones.network import Features, Network, State
 from fss.backbones.weights import LoadReport
 
 
@@ -16,20 +18,39 @@ class Backbone(nn.Module):
     """A network that never changes: evaluation mode for ever, no gradients, BatchNorm statistics as loaded.
 
     Attributes: `name`; `stride` in pixels of the `mid` and `high` grid; `channels` of each level; `corners`, which of
-    the two geometries of `fss.grid` its cells have; `padding` of its convolutions; `report`, what became of every
-    key of the weights file.
+    the two geometries of `fss.grid` its cells have; `padding` of its convolutions; `levels`, where they were chosen;
+    `report`, what became of every key of the weights file; `debias`, what takes position out of features, or None.
     """
 
-    def __init__(self, name: str, net: nn.Module, report: LoadReport, padding: str = "zeros") -> None:
+    def __init__(
+        self,
+        name: str,
+        net: Network,
+        report: LoadReport,
+        padding: str = "zeros",
+        levels: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.name = name
         self.padding = padding
-        self.stride: int = int(net.stride)  # type: ignore[arg-type]
-        self.channels: dict[str, int] = dict(net.channels)  # type: ignore[arg-type]
-        self.corners: bool = bool(net.corners)
+        self.levels = None if levels is None else tuple(levels)
+        self.stride = net.stride
+        self.channels = dict(net.channels)
+        self.corners = net.corners
         self.report = report
         self.net = net.eval().requires_grad_(False)
+        self.debias: Debias | None = None
         self.training = False
+
+    def take_position_out(self, size: int, share: float) -> None:
+        """From now on, by the features of a black image of this side; see `fss.backbones.debias`. On the CPU."""
+        self.debias = of_black(self.net, size, share) if share else None
+
+    def restore(self, state: State, share: float) -> None:
+        """Become what was exported, `state`: also what no weights file of the network holds."""
+        bases = {key.removeprefix("debias."): tensor for key, tensor in state.items() if key.startswith("debias.")}
+        self.debias = Debias(bases, share) if share else None
+        self.load_state_dict(state, strict=False)
 
     def train(self, mode: bool = True) -> Backbone:
         """Change nothing: PFENet and MaskSplit let their "frozen" BatchNorm drift through this door."""
@@ -43,18 +64,27 @@ class Backbone(nn.Module):
                 f"expected normalised images (B,3,S,S) in floating point, got {tuple(images.shape)} {images.dtype}"
             )
         # The layout in which convolutions are fastest; they keep it up to the last one.
-        return self.net(images.contiguous(memory_format=torch.channels_last))
+        features = self.net(images.contiguous(memory_format=torch.channels_last))
+        return features if self.debias is None else self.debias(features)
 
     @torch.no_grad()
     def folded(self, images: torch.Tensor) -> Backbone:
         """What computes the same without batch norms, see `fss.backbones.folding`; `images` are any that it takes."""
-        return Backbone(self.name, folded(self.net, images), self.report, self.padding)
+        made = Backbone(self.name, folded(self.net, images), self.report, self.padding, self.levels)
+        made.debias = self.debias
+        return made
 
 
 def fingerprint(backbone: Backbone) -> str:
-    """Hex sha256 over name, stride, padding, and the name, type, shape and bytes of every parameter and buffer."""
-    digest = hashlib.sha256(f"{backbone.name} {backbone.stride} {backbone.padding}".encode())
-    tensors = dict(backbone.named_parameters()) | dict(backbone.named_buffers())
+    """Hex sha256 over name, stride, padding, and the name, type, shape and bytes of every parameter and buffer.
+
+    Also of chosen levels and of the share of `debias`, whose directions follow from the rest, but not to the last bit.
+    """
+    share = backbone.debias.share if backbone.debias else None
+    chosen = "".join(f" {what} {value}" for what, value in (("levels", backbone.levels), ("debias", share)) if value)
+    digest = hashlib.sha256(f"{backbone.name} {backbone.stride} {backbone.padding}{chosen}".encode())
+    net = backbone.net
+    tensors = {f"net.{key}": tensor for key, tensor in (*net.named_parameters(), *net.named_buffers())}
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()
         digest.update(f"\n{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 import torch
 
 ACCEPTED = (
-    'accepted: "random", "torchvision", or a local path or fsspec address (s3://bucket/file) of safetensors, of a state'
-    " dict saved with torch.save, or of the .index.json of safetensors in shards"
+    'accepted: "random", "torchvision", "timm", or a local path or fsspec address (s3://bucket/file, hf://owner/name/'
+    "file) of safetensors, of a state dict saved with torch.save, or of the .index.json of safetensors in shards"
 )
 #: What people have under the name of weights: first bytes, what that is, and the remedy.
 _OTHERS = (

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from fss.backbones import Backbone, Features
@@ -57,9 +58,23 @@ class Extractor:
         return self.backbone.folded(self._blank)
 
     @torch.inference_mode()
-    def __call__(self, pictures: Sequence[Image.Image]) -> Features:
-        """Features of a batch of RGB images of any sizes: each level (B, C, h, w) float32, on the device."""
-        return self.features(torch.stack([images.to_tensor(picture, self.size) for picture in pictures]))
+    def __call__(self, pictures: Sequence[Image.Image], colour: bool = False) -> Features:
+        """Features of a batch of RGB images of any sizes: each level (B, C, h, w) float32, on the device.
+
+        With `colour` they bring `colours` as level `colour`, for heads that look at it (`Head.sees_colour`).
+        """
+        found = self.features(torch.stack([images.to_tensor(picture, self.size) for picture in pictures]))
+        return found | {"colour": self.colours(pictures, found["high"].shape[-1])} if colour else found
+
+    def blank(self) -> Features:
+        """Features of one black image: what remains is where a cell lies."""
+        return self.features(images.normalise(torch.zeros(1, 3, self.size, self.size)))
+
+    def colours(self, pictures: Sequence[Image.Image], cells: int) -> torch.Tensor:
+        """(B, 3, cells, cells) float32 in [0, 1], on the device: the colours of images at the centres of cells."""
+        pixels = torch.stack([images.to_bytes(picture, self.size) for picture in pictures]).to(self.device).float()
+        corners = self.backbone.corners
+        return F.interpolate(pixels / 255, size=(cells, cells), mode="bilinear", align_corners=corners)
 
     @torch.inference_mode()
     def features(self, inputs: torch.Tensor) -> Features:
@@ -86,10 +101,10 @@ class Extractor:
             )
         return {level: values.float() for level, values in features.items()}
 
-    def stream(self, pictures: Sequence[Image.Image]) -> Iterator[Features]:
+    def stream(self, pictures: Sequence[Image.Image], colour: bool = False) -> Iterator[Features]:
         """Features of one image after the other, each level (C, h, w)."""
         for start in range(0, len(pictures), self.call):
-            features = self(pictures[start : start + self.call])
+            features = self(pictures[start : start + self.call], colour)
             for index in range(len(next(iter(features.values())))):
                 yield {level: values[index] for level, values in features.items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,8 +16,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+Net = TypeVar("Net", bound=nn.Module)
 
-def folded(net: nn.Module, images: torch.Tensor) -> nn.Module:
+
+def folded(net: Net, images: torch.Tensor) -> Net:
     """A copy of `net`, in evaluation mode, whose batch norms are folded away; `net` itself where none can be.
 
     What a batch norm follows is seen in a pass over `images`, any that `net` takes. One stays where its input is no

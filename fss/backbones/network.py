@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from fss.backbones.weights import Renamed
 
 Features = dict[str, torch.Tensor]
 """Levels "low", "mid", "high": (B, C, h, w) floating point; mid and high on one grid."""
@@ -17,7 +20,7 @@ class Network(nn.Module):
     """Base of all networks; `forward` takes (B, 3, S, S) ImageNet-normalised images and gives `Features`.
 
     The constructor takes a name and a stride in pixels, None for the network's own choice, and raises ValueError for a
-    stride that it does not have.
+    stride that it does not have. One that `chooses_levels` also takes `levels`, the numbers of its blocks or stages.
     """
 
     stride: int
@@ -26,13 +29,19 @@ class Network(nn.Module):
     """Of each level."""
     corners: bool
     """Where the cells lie, see `fss.grid`: outermost centres on the image's border, or cells that tile the image."""
+    chooses_levels: ClassVar[bool] = False
     left_out: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the keys in checkpoints of this network that it knowingly does without."""
 
     @classmethod
-    def for_weights(cls, name: str, stride: int | None, state: State) -> Self:
+    def for_weights(cls, name: str, stride: int | None, state: State, **levels: Any) -> Self:
         """The network that `state`, with any prefix, fits; by default weights do not shape it."""
-        return cls(name, stride)
+        return cls(name, stride, **levels)
+
+    @classmethod
+    def geometry(cls, name: str) -> bool:
+        """`corners` of the network `name`, which is not built for it; by default all of a class have the same."""
+        return bool(cls.corners)
 
     @classmethod
     def torchvision_name(cls, name: str) -> str:
@@ -46,6 +55,18 @@ class Network(nn.Module):
         Keys come with whatever wraps them, and keep it. By default each is a whole tensor of the same name.
         """
         return key, 0
+
+    @property
+    def loaded(self) -> nn.Module:
+        """The module whose tensors checkpoints hold; by default the network itself."""
+        return self
+
+    def converted(self, given: Renamed, prefix: str) -> Renamed:
+        """A checkpoint, whose tensors of this network begin with `prefix`, under its names; by default as it is."""
+        return given
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError for images of a size that the network refuses; by default there is none."""
 
     def fitted(self, state: State) -> dict[str, torch.Tensor]:
         """The network's own tensors of a checkpoint as this network holds them; by default as they are."""

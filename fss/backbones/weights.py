@@ -21,13 +21,15 @@ logger = logging.getLogger(__name__)
 _AVERAGED = re.compile(r"(^|[._])(teacher|ema)([._]|$)")
 #: .. and never these: what a teacher was made from, what the query encoder is compared with, and optimizers' moments.
 _TWIN = re.compile(r"(^|[._])(student|encoder_k|key_encoder|momentum\w*|target\w*|optim\w*|exp_avg\w*)([._]|$)")
-#: Parts of a checkpoint that a feature extractor knowingly leaves out: classifiers, projection heads, twins, queues.
+#: Parts of a checkpoint that a feature extractor knowingly leaves out: classifiers, projection heads, twins, queues,
+#: and what an exported backbone has beside its network.
 _LEFT_OUT = re.compile(
     r"(^|\.)(fc|classifier|heads?|head_dist|dino_head|ibot_head|predictor|projector|pooler|decoder\w*|mask_token|queue\w*"
-    r"|criterion|loss\w*|scheduler\w*|lr_schedulers|callbacks)(\.|$)"
+    r"|debias|input_scale|input_shift|criterion|loss\w*|scheduler\w*|lr_schedulers|callbacks)(\.|$)"
 )
 #: Old checkpoints lack these counters of BatchNorm, and frozen networks do not use them.
 _COUNTER = "num_batches_tracked"
+_SPOILT = "the training that made them went wrong, or the file is damaged: take another checkpoint"
 _SCALE = re.compile(r"_(scale\w*|zero_point)$")
 
 
@@ -49,18 +51,23 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class Renamed:
-    """A checkpoint in a network's words, still with what wraps them; `origins` are each one's names in the file."""
+    """A checkpoint in a network's words, still with what wraps them; `origins` are each one's names in the file.
+
+    `left_out` are names in the file of what the network knowingly does without.
+    """
 
     tensors: dict[str, torch.Tensor]
     origins: dict[str, tuple[str, ...]]
+    left_out: tuple[str, ...] = ()
 
 
 def read_state(name: str, weights: str) -> dict[str, torch.Tensor]:
-    """All tensors of `weights` ("torchvision" or a path or address) as saved, on the CPU, see `checkpoint.read`.
+    """All tensors of `weights` ("torchvision", "timm", a path or address) as saved, on the CPU, see `checkpoint.read`.
 
-    Raises ValueError if the file cannot be found or is no checkpoint, or torchvision cannot deliver.
+    Raises ValueError if the file cannot be found or is no checkpoint, or torchvision or timm cannot deliver.
     """
-    return _torchvision_state(name) if weights == "torchvision" else checkpoint.read(weights)
+    named = {"torchvision": _torchvision_state, "timm": _timm_state}
+    return named[weights](name) if weights in named else checkpoint.read(weights)
 
 
 def renamed(network: type[Network], state: State) -> Renamed:
@@ -93,8 +100,9 @@ def load_state(name: str, net: Network, given: Renamed, source: str) -> LoadRepo
     Raises ValueError if a key of `net` is missing or has another shape, is quantised without its scale or is not
     finite, or if several networks fit. BatchNorm's `num_batches_tracked` may be missing.
     """
-    wanted = net.state_dict()
+    wanted = net.loaded.state_dict()
     prefix = _prefix(wanted, given.tensors, source)
+    given = net.converted(given, prefix)
     known = {key: given.tensors[prefix + key] for key in wanted if prefix + key in given.tensors}
     scales = [f"{prefix}{key}_scale" for key in known if f"{prefix}{key}_scale" in given.tensors]
     used = {origin for own in [*(prefix + key for key in known), *scales] for origin in given.origins[own]}
@@ -102,15 +110,15 @@ def load_state(name: str, net: Network, given: Renamed, source: str) -> LoadRepo
     ignored = {key for key in rest if _leaves_out(net.left_out, key, prefix)}
     report = LoadReport(
         source=source,
-        matched=tuple(origin for keys in given.origins.values() for origin in keys if origin in used),
+        matched=tuple(dict.fromkeys(origin for keys in given.origins.values() for origin in keys if origin in used)),
         missing=tuple(key for key in wanted if key not in known and not key.endswith(_COUNTER)),
         unexpected=tuple(key for key in rest if key not in ignored),
-        ignored=tuple(key for key in rest if key in ignored),
+        ignored=tuple(key for key in rest if key in ignored) + given.left_out,
     )
     _refuse_missing(name, len(wanted), report)
     matched = {key: _unscaled(source, prefix + key, tensor, given.tensors) for key, tensor in known.items()}
     fitted = net.fitted(matched)
-    net.load_state_dict(checked(name, wanted, fitted, source), strict=False)
+    net.loaded.load_state_dict(checked(name, wanted, fitted, source), strict=False)
     if report.unexpected:
         logger.warning("%s: keys that %s does not use: %s", source, name, ", ".join(report.unexpected))
     return report
@@ -128,8 +136,8 @@ def under_prefix(wanted: State, state: State, source: str) -> dict[str, torch.Te
 def checked(name: str, wanted: State, state: State, source: str) -> dict[str, torch.Tensor]:
     """The tensors `state` for a network `name` that has the tensors `wanted`; floats become float32.
 
-    Raises ValueError for another shape, and where `wanted` has floats, for integers, floats of one byte, and values
-    that are not finite.
+    Raises ValueError for another shape, and where `wanted` has floats, for integers, floats of one byte, values that
+    are not finite, negative variances, and weights that all hold one number.
     """
     _refuse_shapes(name, wanted, state, source)
     floats = {key: tensor for key, tensor in state.items() if key in wanted and wanted[key].is_floating_point()}
@@ -141,11 +149,13 @@ def checked(name: str, wanted: State, state: State, source: str) -> dict[str, to
         )
     whole = {key: tensor.float() for key, tensor in floats.items()}
     wild = [key for key, tensor in whole.items() if not tensor.isfinite().all()]
-    if wild:
-        raise ValueError(
-            f"{source}: {len(wild)} tensors hold values that are not finite as float32: {_first(wild)}; the training"
-            " that made them went wrong, or the file is damaged: take another checkpoint"
-        )
+    below = [key for key, tensor in whole.items() if key.endswith("running_var") and (tensor < 0).any()]
+    large = [tensor for tensor in whole.values() if tensor.ndim > 1]
+    for wrong, what in ((wild, "values that are not finite as float32"), (below, "variances below 0")):
+        if wrong:
+            raise ValueError(f"{source}: {len(wrong)} tensors hold {what}: {_first(wrong)}; {_SPOILT}")
+    if large and all(tensor.min() == tensor.max() for tensor in large):
+        raise ValueError(f"{source}: each of its weights holds one number everywhere; {_SPOILT}")
     return {**state, **whole}
 
 
@@ -232,6 +242,14 @@ def _leaves_out(left_out: tuple[str, ...], key: str, prefix: str) -> bool:
     """Whether a key of the file belongs to what a feature extractor does without, or to a copy that is not meant."""
     key = key.removeprefix(prefix)
     return key.startswith(left_out) or any(words.search(key) for words in (_LEFT_OUT, _TWIN))
+
+
+def _timm_state(name: str) -> dict[str, torch.Tensor]:
+    from fss.backbones import timm
+
+    if not name.startswith(timm.PREFIX):
+        raise ValueError(f"{name}: timm has weights for its own networks alone; set backbone={timm.PREFIX}NAME")
+    return timm.pretrained_state(name)
 
 
 def _torchvision_state(name: str) -> dict[str, torch.Tensor]:

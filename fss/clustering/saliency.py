@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from fss.clustering.normalised_cut import normalised_cut
+from fss.clustering.otsu import otsu
 
 
 def cut(tokens: np.ndarray) -> np.ndarray:
@@ -31,21 +33,10 @@ def side(vector: np.ndarray) -> np.ndarray:
       side of the eigenvector's largest entry, is often the background: on 120 photos of VOC 2012 train (MobileNetV2
       at 417 pixels) it reaches 25 % IoU with the union of all things, the border 44 %, a choice by the truth 48 %.
     """
-    margin = vector - otsu(vector.ravel())
+    margin = vector - otsu(torch.from_numpy(vector.reshape(1, -1))).item()
     if margin[0, 0] > 0:  # the sign of an eigenvector is arbitrary: where the shares tie, the first cell is outside
         margin = -margin
     return -margin if _border_share(margin > 0) > _border_share(margin < 0) else margin
-
-
-def otsu(values: np.ndarray) -> float:
-    """The threshold that divides (N,) values with the largest variance between the two classes, midway in its gap."""
-    ordered = np.sort(values)
-    below = np.arange(1, len(ordered))
-    above = len(ordered) - below
-    sums = np.cumsum(ordered)
-    difference = sums[:-1] / below - (sums[-1] - sums[:-1]) / above
-    best = int((below * above * difference**2).argmax())
-    return float(ordered[best] + ordered[best + 1]) / 2
 
 
 def _border_share(side: np.ndarray) -> float:

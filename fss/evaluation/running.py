@@ -111,7 +111,10 @@ class Photos:
         return self._kept(("focus", head, name), lambda: head.focus(self.embedded(head, name)))
 
     def _embed(self, head: Head, name: str) -> Features:
-        return head.embed({k: v[None].to(self.device).float() for k, v in self.features(name).items()})
+        seen = {k: v[None].to(self.device).float() for k, v in self.features(name).items()}
+        if head.sees_colour:
+            seen["colour"] = self.extractor.colours([self.dataset.image(name)], self.grid)
+        return head.embed(seen)
 
     def mask(self, name: str) -> np.ndarray:
         """(H, W) class indices."""

@@ -43,6 +43,13 @@ def training_free() -> dict[str, str]:
     return {name: kind(name).title or name for name in names() if not kind(name).trained}
 
 
+def anchors() -> tuple[str, ...]:
+    """Published heads that need no training: what a trained one should be held against."""
+    from fss.heads.parts.anchor import Anchor
+
+    return tuple(name for name in names() if issubclass(kind(name), Anchor))
+
+
 def readouts() -> tuple[str, ...]:
     """Heads that a learned one can be added to, see `fss.heads.parts.residual`."""
     return tuple(name for name in names() if kind(name).is_readout)
@@ -109,4 +116,4 @@ def _added(head: Head, options: HeadOptions, channels: Mapping[str, int]) -> Hea
     if not isinstance(options, LearnedOptions) or options.residual == "none":
         return head
     readout = build(options.residual, {"scale": 1.0}, channels, corners=head.corners)
-    return Residual(head, readout, lent=head.lends == options.residual, by_shots=options.by_shots)
+    return Residual(head, readout, lent=head.lends == options.residual, by_shots=options.by_shots, otsu=options.otsu)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from fss.backbones import Features
 from fss.heads import smoothed
 from fss.heads.parts import tokens
+from fss.heads.parts.threshold import moved
 from fss.heads.parts.walk import walked
 from fss.keys import FROM_ZERO, POSITIVE, at_least, key
 
@@ -89,7 +90,8 @@ class CorpusReadout(smoothed.SmoothedReadout):
         if self.own:
             sides = F.normalize(sides + self.own / shots * self._sure(query, maps), dim=2)
             maps = self._read(query, sides)
-        return (self.scale * maps).unflatten(2, query["tokens"].shape[-2:])
+        logits = (self.scale * maps).unflatten(2, query["tokens"].shape[-2:])
+        return moved(logits, self.otsu / masks.shape[1])
 
     def _alike(self, foreground: torch.Tensor) -> torch.Tensor:
         """(B, 2, C) means of both prototypes of the regions whose foregrounds are most like (B, C)."""

@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from fss.backbones import Features
+from fss.heads.parts.agglomeration import segments
 from fss.heads.parts.head import Head
 from fss.heads.parts.options import A_LEVEL, HeadOptions
 from fss.heads.parts.tokens import flat_masks, flat_tokens, prototype_cosines, unit_grid
@@ -68,8 +68,7 @@ class SegmentSelection(Head):
     def focus(self, query: Features) -> Features:
         """`spread`: (B, N, N), the mean over a cell's segment, then the walk, as one matrix; rows sum to 1."""
         tokens = query["tokens"].flatten(2)
-        rows = tokens.detach().transpose(1, 2).cpu().numpy()
-        spread = torch.stack([averages(agglomerate(image, self.tau)) for image in rows]).to(tokens.device)
+        spread = averages(segments(tokens, self.tau))
         walk = affinity_walk(tokens)
         for _ in range(self.steps):
             spread = walk @ spread
@@ -94,21 +93,10 @@ def _contrast(query: torch.Tensor, support: torch.Tensor, weights: torch.Tensor)
     return (cosines[:, 1] - cosines[:, 0])[..., None]
 
 
-def agglomerate(tokens: np.ndarray, tau: float) -> np.ndarray:
-    """Segments of (N, D) unit tokens by average linkage, as long as mean cosines reach `tau`: (N,) int64 of 0..S-1."""
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import squareform
-
-    distances = np.clip(1 - tokens @ tokens.T, 0, None).astype(np.float64)
-    np.fill_diagonal(distances, 0)
-    tree = linkage(squareform(distances, checks=False), "average")
-    return fcluster(tree, 1 - tau, "distance").astype(np.int64) - 1
-
-
-def averages(labels: np.ndarray) -> torch.Tensor:
-    """The matrix that replaces each of N values by the mean of its label: (N, N) float32."""
-    same = torch.from_numpy(labels[:, None] == labels[None]).float()
-    return same / same.sum(dim=1, keepdim=True)
+def averages(labels: torch.Tensor) -> torch.Tensor:
+    """The matrices that replace each value of (B, N) cells by the mean of its label: (B, N, N) float32."""
+    same = (labels[:, :, None] == labels[:, None]).float()
+    return same / same.sum(dim=2, keepdim=True)
 
 
 HEAD = SegmentSelection

@@ -10,9 +10,10 @@ import torch
 from fss.backbones import Features
 from fss.heads.parts.head import Head
 from fss.heads.parts.options import A_LEVEL, HeadOptions
+from fss.heads.parts.threshold import moved
 from fss.heads.parts.tokens import flat_masks, flat_tokens, prototype_cosines, unit_grid
 from fss.heads.parts.walk import affinity_walk, walked
-from fss.keys import FROM_ZERO, key
+from fss.keys import FROM_ZERO, SHARE_OR_NONE, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,9 @@ class Options(HeadOptions):
     """Of the walk."""
     scale: float = 20.0
     """A temperature: it does not move the border between the two sides."""
+    otsu: float = key(0.0, SHARE_OR_NONE)
+    """Share of the way from zero to where the query's own logits part (`fss.heads.parts.threshold`), over the number of
+    supports."""
 
 
 class SmoothedReadout(Head):
@@ -39,7 +43,8 @@ class SmoothedReadout(Head):
 
     def __init__(self, channels: Mapping[str, int], options: Options):
         super().__init__()
-        self.levels, self.steps, self.scale = options.levels, options.steps, options.scale
+        self.levels, self.steps = options.levels, options.steps
+        self.scale, self.otsu = options.scale, options.otsu
 
     def embed(self, features: Features) -> Features:
         """`tokens`: (B, C, h, w) of length 1."""
@@ -54,7 +59,8 @@ class SmoothedReadout(Head):
         tokens = query["tokens"]
         cosines = prototype_cosines(tokens.flatten(2), flat_tokens(support["tokens"]), flat_masks(masks))
         maps = (self.scale * cosines).transpose(1, 2)
-        return walked(query["walk"], maps, self.steps).transpose(1, 2).unflatten(2, tokens.shape[-2:])
+        logits = walked(query["walk"], maps, self.steps).transpose(1, 2).unflatten(2, tokens.shape[-2:])
+        return moved(logits, self.otsu / masks.shape[1])
 
 
 HEAD = SmoothedReadout

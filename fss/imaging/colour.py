@@ -38,8 +38,8 @@ NO_READING = Reading()
 def to_srgb(image: Image.Image, reading: Reading = NO_READING) -> Image.Image:
     """`image` as 8-bit sRGB; the very same object if that is what it is.
 
-    Transparency is laid over white; deep and float pixels are scaled as `light` says; an ICC profile that is not sRGB
-    is applied, a broken one is ignored, as browsers do.
+    Transparency is laid over white, but where nothing would be seen it is left out; deep and float pixels are scaled as
+    `light` says; an ICC profile that is not sRGB is applied, a broken one is ignored, as browsers do.
 
     Raises:
         BadImageError: with reason `no_data` if no pixel holds a number.
@@ -51,7 +51,8 @@ def to_srgb(image: Image.Image, reading: Reading = NO_READING) -> Image.Image:
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba).convert("RGB")
+        seen = rgba.getchannel("A").getextrema() != (0, 0)
+        image = (Image.alpha_composite(white, rgba) if seen else rgba).convert("RGB")
     elif image.mode not in ("RGB", "CMYK", "L"):
         image = image.convert("RGB")
     if profile and (change := _transform(profile)) is not None and change[0] in (image.mode, given.mode):

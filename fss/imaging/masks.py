@@ -26,6 +26,8 @@ BLACK: Colour = (0, 0, 0)
 VOID = images.VOID
 #: Formats that change numbers a little.
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
+#: Formats of several pictures, beside TIFF.
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 #: From here on a mask's brightest number is white, and this near to black and white pixels are black and white.
 _WHITE = 200
 _NEAR = 0.1
@@ -57,12 +59,17 @@ def decode(data: bytes, name: str, *, max_pixels: int = 64_000_000) -> Drawn:
     """The mask of a file's bytes, upright as its own EXIF says.
 
     Raises:
-        BadImageError: if it cannot be read.
+        ValueError: if it cannot be read, or holds several pictures, of which nobody knows which is meant.
     """
     deep = raster.read(data, max_pixels)
+    image = None if deep is not None else images.open_header(data, max_pixels=max_pixels)
+    frames = getattr(image, "n_frames", 1) if image is not None and image.format in _ANIMATED else raster.pages(data)
+    if frames > 1:
+        raise ValueError(f"expected one mask, got {frames} pictures in one file; save each as a file of its own")
     if deep is not None:
         return from_array(_upright(deep.pixels, deep.orientation), name)
-    return from_image(images.open_header(data, max_pixels=max_pixels), name)
+    assert image is not None
+    return from_image(image, name)
 
 
 def from_image(image: Image.Image, name: str) -> Drawn:
@@ -143,6 +150,8 @@ def numbers(drawn: Drawn) -> np.ndarray:
         ValueError: if nobody can tell what it shows.
     """
     labels = _looks(drawn)
+    if labels.dtype.kind == "i" and labels.min(initial=0) < 0:
+        raise drawn.refused("numbers from 0", str(labels.min()), "make the rest 0 and the thing 1")
     if labels.dtype.kind == "f":
         labels = _whole_or_cut(labels, drawn)
     return _cut(labels, drawn) if drawn.lossy or _is_soft(labels) else labels

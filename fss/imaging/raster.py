@@ -90,7 +90,7 @@ class Raster:
             return None
         band = self.pixels[..., self.alpha : self.alpha + 1]
         top = np.iinfo(band.dtype).max if band.dtype.kind in "iu" else 1
-        if ((band <= 0) | (band >= top)).mean() < 0.5:
+        if ((band <= 0) | (band >= top)).mean() < 0.5 or (band <= 0).all():  # then nothing would be seen
             return None
         return np.clip(band.astype(np.float32) / top, 0, 1)
 
@@ -129,6 +129,22 @@ def size(data: bytes) -> tuple[int, int, int] | None:
         with _tifffile().TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages.first
             return page.imagewidth, page.imagelength, _orientation(page)
+    except Exception as error:  # as above
+        raise damaged(error) from error
+
+
+def pages(data: bytes) -> int:
+    """How many pictures of the first one's size a TIFF holds, smaller ones being overviews; 1 of anything else.
+
+    Raises:
+        BadImageError: with reason `broken`.
+    """
+    if data[:4] not in _TIFF:
+        return 1
+    try:
+        with _tifffile().TiffFile(io.BytesIO(data)) as file:
+            sizes = [page.keyframe.shape[:2] for page in file.pages]
+            return sizes.count(sizes[0])
     except Exception as error:  # as above
         raise damaged(error) from error
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from fss.clustering.otsu import otsu
+
 
 def border_saliency(images: torch.Tensor, *, side: int = 32, trim: float = 2.5) -> torch.Tensor:
     """How unlike the border each cell of an image is.
@@ -27,20 +29,6 @@ def border_saliency(images: torch.Tensor, *, side: int = 32, trim: float = 2.5) 
         distance = _mahalanobis(border, mean, precision)
         weights = (distance <= trim * distance.median(1, keepdim=True).values).to(border.dtype)
     return _mahalanobis(cells.flatten(2), mean, precision).sqrt().unflatten(1, (side, side))
-
-
-def otsu(values: torch.Tensor) -> torch.Tensor:
-    """The threshold of each row (B, N) that splits it with the largest variance between the classes (Otsu, 1979): (B,).
-
-    Values above the threshold are the upper class.
-    """
-    ordered = values.sort(1).values
-    below = torch.arange(1, values.shape[1], device=values.device)
-    above = values.shape[1] - below
-    total = ordered.cumsum(1)
-    gap = (total[:, -1:] - total[:, :-1]) / above - total[:, :-1] / below
-    best = (below * above * gap**2).argmax(1, keepdim=True)
-    return ordered.gather(1, best)[:, 0]
 
 
 def components(mask: np.ndarray, *, most: int, smallest: int) -> np.ndarray:

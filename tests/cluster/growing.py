@@ -25,6 +25,7 @@ def scaling(address):
     empty = [f"{when}_commands" for when in ("initialization", "setup", "head_setup", "worker_setup")]
     empty += ["head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files"]
     provider = {"type": "fake_multinode", "head_node_id": HEAD, "gcs_address": address, "launch_multiple": True}
+    provider |= {"use_node_id_as_ip": True, "disable_node_updaters": True}  # machines that are processes of this one
     return json.dumps(
         {
             "cluster_name": "growing",

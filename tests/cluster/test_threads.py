@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cluster.engine import check
-from cluster.engine.pool import _Worker
 from cluster.engine.run import Run
+from cluster.engine.workers import Worker
 from cluster.stages import STAGES
+from tests.cluster.here import Here
 from tests.places import SHARED
 
 WEIGHTS = SHARED / "weights/mobilenet_v2_imagenet1k_fp16.pth"
@@ -24,29 +25,24 @@ def _threads_of_others(monkeypatch):
     """Put back after the test; and no machine is too small for four."""
     import faiss
 
-    monkeypatch.setattr(check, "workers", lambda config: [])
+    monkeypatch.setattr(check, "machines", lambda config, training: [])
     before = torch.get_num_threads(), faiss.omp_get_max_threads()
     yield
     torch.set_num_threads(before[0])
     faiss.omp_set_num_threads(before[1])
 
 
-class Here:
+class OneWorker(Here):
     """A pool of one worker: this process."""
 
-    size = 1
-
     def __init__(self, threads):
-        self.worker = _Worker(threads)
+        self.worker = Worker(threads, None)
 
     def map(self, function, units):
         yield from ((index, self.worker.run(function, unit)) for index, unit in enumerate(units))
 
     def each(self, function, units):
         yield from (self.worker.run(function, unit) for unit in units)
-
-    def on_each(self, function, units):
-        return list(self.each(function, units))
 
 
 def files(config, threads):
@@ -56,7 +52,7 @@ def files(config, threads):
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
     run = Run(config, STAGES)
-    run.__dict__["pool"] = Here(threads)
+    run.__dict__["pool"] = OneWorker(threads)
     return {stage: run.ensure(stage).files for stage in ("label", "evaluate") for stage in run.order(stage)}
 
 

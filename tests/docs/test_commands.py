@@ -107,7 +107,7 @@ def test_a_command_works_as_it_stands(command, tmp_path, monkeypatch):
         (".venv/bin/python -m jobs.pipelines", "there is no jobs.pipelines"),
         (".venv/bin/python -m jobs.train experiment=photo", "got 'photo'"),
         (".venv/bin/python -m jobs.train experiment=photos train.stepz=3", "train.stepz"),
-        (".venv/bin/python -m jobs.predict model=m", "support_mask"),
+        (".venv/bin/python -m jobs.predict model=m", "out, query, support"),
         (".venv/bin/python -m benchmarks.cam --rooot VOC2012", "benchmarks.cam has no --rooot"),
         (".venv/bin/ray up cluster/deploy/none.yaml", "there is no cluster/deploy/none.yaml"),
         ("git archive HEAD | docker build -f docs/Dockerfile -", "there is no docs/Dockerfile"),

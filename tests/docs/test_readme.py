@@ -30,7 +30,7 @@ def test_the_readme_has_what_the_script_does(script, page):
     own = [line for block in script.section(page, "Your own photos", "sh") for line in commands(block)]
     assert demo == ["make demo", "make ui"]
     assert [line.split()[:3] for line in own[1:]] == [
-        [".venv/bin/python", "-m", "jobs.train"],
+        [".venv/bin/python", "-m", "jobs.pipeline"],
         [".venv/bin/python", "-m", "jobs.predict"],
     ]
     assert len(script.section(page, "In Python", "python")) == 1

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fss import heads, portable
+from fss import backbones, heads, portable
+from fss.backbones.extractor import Extractor
 from fss.segmenter import Segmenter
 from tests.fss.test_segmenter import OPTIONS, write
 
@@ -26,11 +27,11 @@ def model(folder, name, **more):
     return Segmenter.load(folder, "cpu")
 
 
-def asked(queries: int, shots: int):
+def asked(queries: int, shots: int, side: int = SIZE):
     """Random images with masks, of which the first has void and the second shows nothing."""
     g = torch.Generator().manual_seed(queries + shots)
-    pixels = torch.randint(0, 256, (queries + shots, 3, SIZE, SIZE), generator=g).byte()
-    masks = torch.zeros(shots, SIZE, SIZE, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (queries + shots, 3, side, side), generator=g).byte()
+    masks = torch.zeros(shots, side, side, dtype=torch.uint8)
     masks[:, 16:40, 10:50] = 1
     masks[1:2] = 0
     masks[0, :5] = 255
@@ -45,7 +46,7 @@ def expected(segmenter, queries, supports, masks):
 def check_torch(segmenter):
     program = portable.program(segmenter)
     for numbers in ((3, 2), (1, 1), (2, 5)):
-        given = asked(*numbers)
+        given = asked(*numbers, segmenter.extractor.size)
         found = program.module()(*given).numpy()
         np.testing.assert_allclose(found, expected(segmenter, *given), atol=1e-5)
     assert found.std() > 1e-4
@@ -59,7 +60,7 @@ def check_onnx(segmenter, folder):
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     assert [one.name for one in session.get_inputs()] == ["queries", "supports", "masks"]
     for numbers in ((3, 2), (1, 1), (2, 5)):
-        given = asked(*numbers)
+        given = asked(*numbers, segmenter.extractor.size)
         named = dict(zip(("queries", "supports", "masks"), (one.numpy() for one in given), strict=True))
         (found,) = session.run(["probabilities"], named)
         gap = np.abs(found - expected(segmenter, *given))
@@ -72,13 +73,25 @@ def test_most_heads_are_graphs():
 
 
 def test_a_residual_head_is_one_if_both_of_its_parts_are(tmp_path):
-    check_torch(model(tmp_path, "correlation", residual="smoothed"))
-    sst = model(tmp_path / "sst", "sst", residual="prototype")
     with pytest.raises(ValueError, match="sst takes a gradient inside of its forward pass"):
-        portable.program(sst)
+        portable.program(model(tmp_path, "sst", residual="prototype"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_head_that_is_a_graph_answers_as_the_segmenter_does(tmp_path, name):
     check_onnx(model(tmp_path, name), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_head_on_a_readout_answers_as_the_segmenter_does(tmp_path):
+    check_torch(model(tmp_path, "correlation", residual="smoothed"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), [("resnet18", 65), ("mobilenet_v2", 65), ("vgg16", 64), ("vit_small", 64)])
+def test_every_family_of_backbones_is_a_graph(tmp_path, name, size):
+    """With cells that tile the image, and cells whose outermost centres lie on its border."""
+    extractor = Extractor(backbones.build(name, seed=1), size)
+    head = heads.build("prototype", {}, extractor.backbone.channels, corners=extractor.backbone.corners).eval()
+    check_onnx(Segmenter(head, extractor, {}), tmp_path)

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 
 from fss import backbones, heads, seals, segmenter
 from fss.backbones.extractor import Extractor
-from fss.heads.parts.capabilities import Fits, Recalls
+from fss.heads.parts.capabilities import Fits, Recalls, SeesBlank
 from fss.segmenter import Segmenter
 from tests.fss.conftest import noise_image
 
@@ -29,7 +31,7 @@ MASKS[1][20:50, 10:] = 1
 MASKS[1][:5] = 255
 
 
-def write(folder, name: str = "correlation", **more: object):
+def write(folder, name: str = "correlation", facts: Mapping[str, Any] = {"steps": 7}, **more: object):
     """A model with random weights in `folder`, and the head and extractor it was made of."""
     extractor = Extractor(backbones.build("small", seed=1), size=64)
     options = OPTIONS.get(name, {}) | more
@@ -39,11 +41,13 @@ def write(folder, name: str = "correlation", **more: object):
         head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
     if isinstance(head, Recalls):
         head.fill(np.random.default_rng(0).normal(size=head.index.swapaxes(0, 1).shape))
+    if isinstance(head, SeesBlank):
+        head.see_blank(extractor.blank())
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=g))
-    files = segmenter.export(head, extractor, {"name": name, "options": options}, {"steps": 7})
+    files = segmenter.export(head, extractor, {"name": name, "options": options}, facts)
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in files.items():
         (folder / file).write_bytes(data)
@@ -74,6 +78,24 @@ def test_the_round_trip_gives_equal_masks(tmp_path, name):
     assert not loaded.head.training
 
 
+@pytest.mark.parametrize("name", ["timm/mobilenetv4_conv_small_035", "timm/vit_tiny_patch16_224", "small"])
+def test_the_backbone_comes_back_with_its_levels_its_normalisation_and_what_it_takes_out(tmp_path, name):
+    levels = {"timm/vit_tiny_patch16_224": [1, 2, 3]}.get(name)
+    backbone = backbones.build(name, seed=1, levels=levels)
+    size = 64 + backbone.corners
+    backbone.take_position_out(size, 0.2)
+    head = heads.build("prototype", {}, backbone.channels, corners=backbone.corners)
+    for file, data in segmenter.export(
+        head, Extractor(backbone, size), {"name": "prototype", "options": {}}, {}
+    ).items():
+        (tmp_path / file).write_bytes(data)
+    loaded = Segmenter.load(tmp_path, "cpu").extractor.backbone
+    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(values, loaded(image)[level]) for level, values in backbone(image).items())
+    assert backbones.fingerprint(loaded) == backbones.fingerprint(backbone)
+    assert loaded.report.unexpected == ()
+
+
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b")
@@ -86,7 +108,7 @@ def test_the_json_vouches_for_the_other_files_and_comes_last(tmp_path):
     files = segmenter.export(head, extractor, {"name": "correlation", "options": {"dim": 16}}, {})
     assert list(files)[-1] == "model.json"
     assert tuple(files) == segmenter.FILES
-    assert set(json.loads(files["model.json"])["sha256"]) == set(files) - {"README.md", "model.json"}
+    assert set(json.loads(files["model.json"])["sha256"]) == {"model.safetensors", "backbone.safetensors"}
 
 
 def test_a_candidates_weights_take_the_place_of_the_heads(tmp_path):

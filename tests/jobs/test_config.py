@@ -26,9 +26,14 @@ def test_every_preset_loads(preset):
     group, name = preset.split("=")
     config = load([preset])
     if group in ("backbone", "model", "dataset", "protocol"):
-        assert name.startswith(getattr(config, group).name)
+        assert name.startswith(getattr(config, group).name.partition("/")[0])
     else:
         assert hasattr(config, group)
+
+
+def test_any_network_of_timm_is_a_backbone():
+    config = load(["backbone=timm/resnet50", "backbone.size=449"])
+    assert (config.backbone.name, config.backbone.stride, config.backbone.size) == ("timm/resnet50", None, 449)
 
 
 def test_there_are_presets_to_test():
@@ -51,7 +56,7 @@ WRONG = {
     "wrong option": (
         "backbone=resnet5",
         "backbone: expected one of deeplabv3, deeplabv3plus, mobilenet_v2, resnet101, resnet101_linear, resnet18, "
-        "resnet18_linear, resnet50, resnet50_linear, small, vgg16, vit_base, vit_small, "
+        "resnet18_linear, resnet50, resnet50_linear, small, timm, vgg16, vit_base, vit_small, "
         "got 'resnet5'; did you mean 'resnet50'?",
     ),
     "wrong experiment": ("experiment=tinny", "got 'tinny'; did you mean 'tiny'?"),
@@ -135,7 +140,7 @@ WRONG = {
     "a head's option": (["model=sst", "model.options.fusion=sum"], "fusion: expected one of iou, mean, max, got 'sum'"),
     "no option of the head": (
         ["+model.options.heads=3", "model=sst"],
-        "model.options.heads: expected one of residual, by_shots, levels, dim,",
+        "model.options.heads: expected one of residual, by_shots, otsu, levels, dim,",
     ),
     "compiled inner gradient": (
         ["model=sst", "train.compile=true"],
@@ -211,6 +216,7 @@ def test_numbers_and_lists_of_them():
     config = load(["shots=[5,1]", "seeds=[0,2]", "seed=3", "baselines=[smoothed,prototype,smoothed]"])
     assert (shots(config), seeds(config), baselines(config)) == ((5, 1), (0, 2), ("smoothed", "prototype"))
     assert baselines(load(["baselines=[]"])) == ()
+    assert baselines(load(["baselines=[smoothed,anchors,insid3]"])) == ("smoothed", "foris", "insid3")
     assert baselines(load([])) is None
     assert seeds(load(["seeds=4"])) == (4,)
 

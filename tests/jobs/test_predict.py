@@ -1,6 +1,8 @@
 """Users' own images through the predict command, and the errors of the sync command."""
 
+import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +79,52 @@ def test_the_mask_is_the_segmenters(model, own):
     with Image.open(own / "queries" / "one.jpg") as query, Image.open(own / "a.jpg") as support:
         direct = Segmenter.load(model).segment(query.convert("RGB"), [support.convert("RGB")], [mask])
     np.testing.assert_array_equal(masks(own)["one.png"], direct)
+
+
+def test_what_is_told_of_all_images(model, own, capsys):
+    """Whether the thing is there is known: the tiny model was calibrated on its held-out tasks."""
+    run(model, own, "name=ball", "soft=true")
+    written = sorted(path.name for path in (own / "out").iterdir())
+    of_each = [f"{stem}.{end}" for stem in ("one", "small", "two") for end in ("overlay.jpg", "png", "soft.png")]
+    assert written == sorted([*of_each, "answers.csv", "coco.json", "predict.json", "sheet.jpg"])
+    rows = list(csv.DictReader((own / "out" / "answers.csv").open()))
+    assert [Path(row["file"]).name for row in rows] == ["one.jpg", "small.png", "two.JPG"]
+    assert all(
+        0 < float(row["chance"]) < 1 and row["present"] == str(int(float(row["chance"]) >= 0.25)) for row in rows
+    )
+    missed = sum(row["present"] == "0" for row in rows)
+    assert capsys.readouterr().out.count(" % of the image, not there\n") == missed
+    coco = json.loads((own / "out" / "coco.json").read_text())
+    assert coco["categories"] == [{"id": 1, "name": "ball"}]
+    assert [(one["width"], one["height"]) for one in coco["images"]] == [(96, 96), (60, 45), (96, 96)]
+
+
+def test_a_box_and_points_stand_for_a_mask(model, own):
+    shown = {"box": "support_box=[[30,20,70,60]]", "points": "support_points=[[[50,40,1],[5,5,0]]]"}
+    for name, given in shown.items():
+        arguments = [f"model={model}", f"support={own}/a.jpg", given, f"query={own}/queries/one.jpg"]
+        predict.predict(predict.COMMAND.load([*arguments, f"out={own}/{name}"]))
+        assert {path.name for path in (own / name).iterdir()} >= {"one.png", "sheet.jpg"}
+    with pytest.raises(ValueError, match=r"expected a box \[left,top,right,bottom\] within 96x96"):
+        predict.predict(predict.COMMAND.load([*arguments[:2], "support_box=[[90,90,20,20]]", arguments[3], "out=o"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "expected one of support_mask, support_box, support_points, got none; set one"),
+        (["support_mask=a.png", "support_box=[[1,2,3,4]]"], "got support_mask and support_box; set one"),
+        (["support_box=[[1,2,3]]"], r"support_box: expected \[\[left,top,right,bottom\]\], four numbers each"),
+        (["support_points=[[[1,2]]]"], r"support_points: expected points \[x,y,side\] for each support"),
+        (
+            ["support_box=[[1,2,3,4],[1,2,3,4]]"],
+            "support_box: expected one mask for each support, got 1 supports and 2",
+        ),
+    ],
+)
+def test_what_shows_the_thing_is_given_once(given, told):
+    with pytest.raises(ValueError, match=told):
+        predict.COMMAND.load(["model=m", "support=a.jpg", "query=b.jpg", "out=o", *given])
 
 
 def test_several_supports_and_a_single_query(model, own):

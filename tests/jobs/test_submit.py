@@ -5,6 +5,9 @@ each pool worker and each training worker, and all of them import torch.
 """
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from cluster.engine.session import ROOT
 from cluster.engine.stage import read_manifest
 from cluster.tracking.shipper import default_tracking_uri
 from tests import rays
+from tests.docs.pages import blocks, commands
 
 pytestmark = pytest.mark.slow
 
@@ -41,13 +45,21 @@ def head(tmp_path_factory):
         yield one
 
 
-def submit(head, *arguments):
-    """`ray job submit` of the pipeline, its log followed to the end."""
-    command = [rays.RAY, "job", "submit", "--address", head.dashboard, "--working-dir", "."]
-    command += ["--runtime-env", "cluster/deploy/runtime-env.yaml", "--", "python", "-m", "jobs.pipeline", *arguments]
+def documented():
+    """The words of docs/submit.md's own `ray job submit`, up to the arguments of its command."""
+    code = (block for block in blocks(ROOT / "docs/submit.md") if block.kind == "code")
+    (found,) = (line for block in code for line in commands(block) if "job submit" in line)
+    words = shlex.split(found)
+    return words[: words.index("jobs.pipeline") + 1]
+
+
+def submit(head, *arguments, folder=ROOT):
+    """What docs/submit.md says, from `folder`, of a head at another address; its log is followed to the end."""
+    words = [{"http://127.0.0.1:8265": head.dashboard, ".venv/bin/ray": rays.RAY}.get(w, w) for w in documented()]
+    assert head.dashboard in words
     done = subprocess.run(
-        command,
-        cwd=ROOT,
+        [*words, *arguments],
+        cwd=folder,
         env=head.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -129,6 +141,25 @@ def test_the_run_stands_in_mlflow(finished):
     assert [metric.step for metric in losses] == [1, 2]
     assert parent.data.params["train.steps"] == "2"
     assert {"report.html", "summary.json"} <= {f.path for f in client.list_artifacts(parent.info.run_id)}
+
+
+def test_submitting_again_from_another_checkout_resumes(head, finished, tmp_path):
+    """One in which a stage's code has changed, which is named; nothing is made again."""
+    root, _ = finished
+    for folder in ("fss", "cluster", "jobs", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "cluster/label/stage.py").open("a") as file:
+        file.write("\nCHANGED = True\n")
+    status, log = submit(head, *SMALL, f"root={root}", folder=tmp_path)
+    assert status == 0, log[-6000:]
+    assert log.count(" is done (") == 9
+    assert re.search(r"label.* by other code .* and is used as it is", log)
+
+
+def test_a_folder_in_rays_copy_of_the_code_is_refused(head):
+    status, log = submit(head, *SMALL, "root=runs")
+    assert status == 1
+    assert "error: root: expected an absolute path inside of a Ray job, got 'runs'" in log
 
 
 def test_a_wrong_configuration_fails_the_job_with_its_explanation(head, tmp_path):

@@ -31,6 +31,17 @@ class Fits(Protocol):
 
 
 @runtime_checkable
+class SeesBlank(Protocol):
+    """Knows what position looks like in features only when it has seen an image of nothing else.
+
+    Whoever builds it for a backbone shows it `Extractor.blank`. What it learned is in its `state_dict`.
+    """
+
+    def see_blank(self, features: Features) -> None:
+        """Set the buffers from levels (1, C, h, w) of one black image."""
+
+
+@runtime_checkable
 class Recalls(Protocol):
     """Looks up regions of an unlabelled corpus when it is asked, if its options say so (`looks_up_regions`).
 

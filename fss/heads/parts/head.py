@@ -43,6 +43,8 @@ class Head(nn.Module, abc.ABC):
     trained: ClassVar[bool] = True
     #: Its logits are cosines times its option `scale`: heads that learn can be added to it.
     is_readout: ClassVar[bool] = False
+    #: It looks at level `colour` besides, (B, 3, h, w) in [0, 1] on the grid of `high`; see `Extractor.colours`.
+    sees_colour: ClassVar[bool] = False
     #: What its forward pass does that is no graph of tensor operations, in words; none = it is one. `torch.compile` and
     #: exports to other runtimes need a graph.
     no_graph: ClassVar[str] = ""

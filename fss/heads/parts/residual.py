@@ -13,6 +13,7 @@ from torch import nn
 
 from fss.backbones import Features
 from fss.grid import enlarge
+from fss.heads.parts import threshold
 from fss.heads.parts.capabilities import Fits, Settles, Silences, Studies, Ways, margins
 from fss.heads.parts.head import Auxiliary, Head
 
@@ -32,12 +33,13 @@ class Residual(Head):
         lent: `head` embeds the read-out's tensors itself, under the same names.
         by_shots: the head's logits count 1/K beside a read-out of K supports: prototypes of several images err less,
             and a head that learned from single supports would undo that.
+        otsu: share of the way that the threshold of the sum moves towards the query's own, over K.
 
     Raises:
         ValueError: for a head that cannot start silent.
     """
 
-    def __init__(self, head: Head, readout: Head, lent: bool = False, by_shots: bool = False):
+    def __init__(self, head: Head, readout: Head, lent: bool = False, by_shots: bool = False, otsu: float = 0.0):
         super().__init__()
         if not isinstance(head, Silences):
             raise ValueError(
@@ -45,7 +47,8 @@ class Residual(Head):
                 "model.options.residual=none"
             )
         head.silence()
-        self.head, self.readout, self.corners, self.lent, self.by_shots = head, readout, head.corners, lent, by_shots
+        self.head, self.readout, self.corners, self.lent = head, readout, head.corners, lent
+        self.by_shots, self.otsu = by_shots, otsu
         self.gain = nn.Parameter(torch.tensor([_GAIN]))
         self.transformers = tuple(f"head.{name}" for name in head.transformers)  # type: ignore[misc]
         self.no_graph = head.no_graph or readout.no_graph  # type: ignore[misc]
@@ -102,7 +105,8 @@ class Residual(Head):
         own = self._share(masks.shape[1]) * own
         source = self._source
         cosines = margins(self.readout, _part(source, query), _part(source, support), masks, ways)
-        return own + self.gain * self._on_grid(cosines, own)
+        sums = own + self.gain * self._on_grid(cosines, own)
+        return sums - threshold.own(sums, self.otsu / masks.shape[1])
 
     @property
     def _source(self) -> str:
@@ -117,7 +121,8 @@ class Residual(Head):
         """Half of the read-out's margin, on the head's grid, goes to the foreground, half comes off the background."""
         cosines = self._on_grid(cosines, logits)
         half = self.gain * (cosines[:, 1] - cosines[:, 0]) / 2
-        return self._share(shots) * logits + torch.stack([-half, half], dim=1)
+        sums = self._share(shots) * logits + torch.stack([-half, half], dim=1)
+        return threshold.moved(sums, self.otsu / shots)
 
     def _on_grid(self, cosines: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) cosines on the grid of the logits."""

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from fss.clustering.normalised_cut import second_vector
-from fss.clustering.saliency import otsu, side
+from fss.clustering.otsu import otsu
+from fss.clustering.saliency import side
 from fss.heads.parts.walk import affinity_walk, walked
 from fss.labelling.refine import Keys
 
@@ -35,7 +36,7 @@ def salient(field: torch.Tensor) -> np.ndarray:
     rows = field.flatten(0, 1).float().cpu().numpy()
     margin = side(second_vector(rows).reshape(field.shape[:2]))
     whole = margin > 0
-    return whole if whole.sum() < 2 else margin > otsu(margin[whole])
+    return whole if whole.sum() < 2 else margin > otsu(torch.from_numpy(margin[whole])[None]).item()
 
 
 def refine(fields: Sequence[torch.Tensor], keys: Keys) -> list[np.ndarray | None]:
@@ -117,5 +118,6 @@ def _read(field: torch.Tensor, direction: torch.Tensor) -> np.ndarray:
     rows = field.flatten(0, 1).float()
     maps = (rows @ direction.to(rows))[None, :, None]
     maps = walked(affinity_walk(rows.T[None]), maps, _STEPS)
-    margin = maps[0, :, 0].double().cpu().numpy()
-    return (1 / (1 + np.exp(-_SCALE * (margin - otsu(margin))))).astype(np.float32).reshape(field.shape[:2])
+    margin = maps[0, :, 0].double().cpu()
+    soft = torch.sigmoid(_SCALE * (margin - otsu(margin[None])))
+    return soft.float().numpy().reshape(field.shape[:2])

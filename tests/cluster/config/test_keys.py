@@ -13,6 +13,7 @@ from cluster.config import train as train_keys
 from cluster.config.build import CHOICES, build, classes, every_key
 from cluster.config.export import ExportConfig
 from cluster.config.predict import PredictConfig
+from cluster.config.ui import UiConfig
 from fss import choices, keys
 from fss.backbones import padding
 from fss.evaluation import episodes
@@ -35,6 +36,7 @@ def dataclasses_of_keys():
     yield "config", Config
     yield "predict", PredictConfig
     yield "export", ExportConfig
+    yield "ui", UiConfig
 
 
 CHECKED = [
@@ -107,6 +109,10 @@ OWN = {  # what a choice says of keys that do not go together
     "pre-trained ResNet": (
         {"backbone": {"weights": "pretrain"}},
         "backbone.weights: expected backbone=small and a backbone.size that is a multiple of 32 with pretrain, got",
+    ),
+    "position out of a backbone that learns": (
+        {"backbone": {"debias": 0.49, "weights": "random"}, "train": {"tune": ["layer4"], "features": "fresh"}},
+        "backbone.debias: expected 0 with train.tune, got 0.49; the directions are those of a backbone that does not",
     ),
     "names without a classifier": (
         {"protocol": {"supports": "names"}},

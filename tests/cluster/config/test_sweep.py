@@ -244,6 +244,7 @@ def alternatives(places):
         "corpus.near_duplicates": (4,),
         "corpus.drivers": ("memory",),
         "backbone.weights": (f"{places}/first/model.safetensors",),
+        "backbone.levels": ([6, 9, 12],),
         "source.shards": (1,),
         "source.levels": (["high"], ["mid"]),
         "source.granularities": ([2, 5],),

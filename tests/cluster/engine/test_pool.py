@@ -1,13 +1,15 @@
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 from cluster.config import ClusterConfig
-from cluster.engine import pool
+from cluster.engine import pool, room, workers
 from cluster.engine.pool import Failure, Pool
 
 
@@ -138,6 +140,7 @@ def test_a_unit_that_always_kills_is_a_failure_after_some_tries(impatient, tmp_p
     arrived.touch()
     ((_, failure),) = results
     assert "died again and again" in failure.message
+    assert f"first on {socket.gethostname()}" in failure.message
     with pytest.raises(ValueError, match="died again and again"):
         list(impatient.each(deadly, [1]))
 
@@ -198,6 +201,46 @@ def test_a_worker_that_hangs_loses_its_units_to_idle_ones(pools, tmp_path, monke
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)
     assert sorted(found) == [(unit, unit) for unit in range(8)]
     assert len(set(pools[2].on_each(where, [0, 1]))) == 2
+
+
+def test_a_machine_that_is_lost_is_named(pools, monkeypatch):
+    assert pools[1].on_each(square, [3]) == [9]
+    ours = pools[1]._workers
+    (actor,) = ours.present
+    assert ours.host(actor) == socket.gethostname()
+    monkeypatch.setattr(room, "hosts", dict)
+    assert ours.host(actor) == f"{socket.gethostname()}, which has left the cluster"
+
+
+def test_workers_are_asked_for_when_there_is_a_unit_for_each(ray_session):
+    with Pool(ClusterConfig(workers=3)) as one:
+        assert dict(one.map(square, [])) == {}
+        assert one.on_each(square, []) == []
+        assert (one.size, one.present) == (3, 0)
+        assert dict(one.map(square, [3])) == {0: 9}
+        assert one.present == 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_later_takes_its_share(ray_session, monkeypatch):
+    """There is room for it after the first result; units that have a worker of their own move in the next round."""
+    monkeypatch.setattr(workers, "_GATHERING", 0.0)
+
+    def slow(_):
+        time.sleep(0.05)
+        return os.getpid()
+
+    free = ray.available_resources()["CPU"]
+    others = ray.remote(num_cpus=free - 1)(Fails).remote()
+    ray.get(others.__ray_ready__.remote())
+    with Pool(ClusterConfig(workers=2)) as one:
+        results = one.map(slow, range(400))
+        seen = [next(results)[1] for _ in range(3)]
+        assert (one.present, len(set(seen))) == (1, 1)
+        ray.kill(others)
+        seen += [pid for _, pid in results]
+        assert (one.present, len(set(seen))) == (2, 2)
+        assert len(set(one.on_each(where, range(4)))) == 2
 
 
 def test_on_each_keeps_order_and_place(pools):

@@ -42,6 +42,8 @@ def test_an_autoscaler_may_add_so_much():
 
 def test_it_adds_the_larger_machines_first_and_no_more_than_it_may_together():
     kinds = (Machines(4, {"CPU": 2.0}), Machines(1, {"CPU": 16.0}))
+    working = Machines(1, {"CPU": 3.0, "node:__internal_head__": 1.0})
+    assert Room((working, Machines(1, {"CPU": 2.0})), Limit(kinds, 3)).may_fit({"CPU": 1.0}) == 23
     assert Room((HEAD,), Limit(kinds, 3)).may_fit({"CPU": 1.0}) == 20
     assert Room((HEAD,), Limit(kinds)).may_fit({"CPU": 1.0}) == 24
     boundless = {"head_node_type": "head", "available_node_types": {"head": {}, "any": {"resources": {"CPU": 2}}}}

@@ -9,6 +9,7 @@ from cluster.evaluate.results import (
     ModelResult,
     latex,
     latex_lines,
+    latex_row,
     means_markdown,
     results_latex,
     results_markdown,
@@ -76,6 +77,17 @@ def test_latex_by_hand():
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_a_papers_row_is_the_last_models_and_names_its_protocol():
+    more = [*RESULTS[:3], ModelResult("[new] 100 %", "FB-IoU", 1, [0.6, 0.7])]
+    assert latex_row(more, "hsnet").splitlines() == [
+        "% mIoU in percent, protocol hsnet: "
+        "1-shot fold 0, 1-shot fold 1, 1-shot mean, 5-shot fold 0, 5-shot fold 1, 5-shot mean",
+        r"{[}new] 100 \% (hsnet) & 40.0 & 37.4 & 38.7 & 50.0 & 50.0 & 50.0 \\",
+    ]
+    gap = latex_row([ModelResult("m", "mIoU", 1, [0.3, None])], "ours").splitlines()[1]
+    assert gap == r"m (ours) & 30.0 & -- & -- \\"
 
 
 def test_latex_of_several_tables_is_sound():

@@ -38,15 +38,16 @@ from cluster.evaluate.measure import RunBlock
 from cluster.engine.run import Run
 from cluster.evaluate import units
 from cluster.stages import STAGES
+from tests.cluster.here import Here
 units._BLOCK = {BLOCK}
-class Here:  # the units in this process, one after the other
+class Dies(Here):
     def map(self, publisher, units):
         for index, unit in enumerate(units):
             if isinstance(publisher.function, RunBlock) and index == 2:
                 os.kill(os.getpid(), 9)
             yield index, publisher(unit)
 run = Run(pickle.loads(Path(sys.argv[1]).read_bytes()), STAGES)
-run.__dict__["pool"] = Here()
+run.__dict__["pool"] = Dies()
 run.ensure("evaluate")
 """
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -9,6 +10,7 @@ import torch
 
 from cluster.features import backbone
 from fss import backbones
+from fss.imaging.images import normalise
 from jobs._config import load
 
 OVERRIDES = ("experiment=tiny", "backbone=small", "corpus=folder", "corpus.root=/nowhere")
@@ -60,3 +62,18 @@ def test_weights_that_are_not_finite_are_a_problem_before_any_work(tmp_path, sta
     torch.save(state | {key: state[key] * float("nan")}, tmp_path / "weights.pth")
     (said,) = problems(tmp_path / "weights.pth")
     assert f"not finite as float32: {key}" in said
+
+
+def test_a_size_that_the_network_refuses_is_a_problem_before_any_work():
+    own = ("backbone=timm/resnet18", "backbone.weights=random", "backbone.size=448")
+    (said,) = backbone.problems(load([*OVERRIDES, *own]))
+    assert said.endswith("got 448 x 448: set the input size to 449")
+
+
+def test_position_is_taken_out_of_what_a_worker_computes():
+    spec = backbone.BackboneSpec("small", "random", None, 64, seed=1, debias=0.25)
+    extractor = spec.load()
+    assert extractor.backbone.debias.share == 0.25
+    black = extractor.features(normalise(torch.zeros(1, 3, 64, 64)))["low"]
+    plain = replace(spec, debias=0.0).load().features(normalise(torch.zeros(1, 3, 64, 64)))["low"]
+    assert black.flatten(2).var(dim=2).sum() < 0.2 * plain.flatten(2).var(dim=2).sum()

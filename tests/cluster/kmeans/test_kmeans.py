@@ -92,12 +92,7 @@ from cluster.engine import publish
 from cluster.engine.run import Run
 from cluster.stages import STAGES
 from jobs._config import load
-class Here:  # the units in this process
-    size = 1
-    def each(self, function, units):
-        return map(function, units)
-    def on_each(self, function, units):
-        return list(map(function, units))
+from tests.cluster.here import Here
 write, count = publish.write_bytes, 0
 def dying(path, data):
     global count

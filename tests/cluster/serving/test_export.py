@@ -6,6 +6,7 @@ import runpy
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from cluster.config.export import FORMATS, ExportConfig
@@ -13,6 +14,7 @@ from cluster.engine import publish
 from cluster.serving.export import export
 from fss import card, segmenter
 from fss.segmenter import Segmenter
+from tests.cluster.evaluate.test_measured import content, table
 from tests.fss.conftest import noise_image
 from tests.fss.test_segmenter import write
 
@@ -87,15 +89,31 @@ def test_a_head_that_is_no_graph_is_refused_for_its_own_reason(tmp_path, name, r
     assert files(tmp_path) == {"model"}
 
 
-def test_the_card_of_a_run_tells_its_evaluations(tmp_path, tiny_run):
-    model = tiny_run.manifest("train").folder / "model"
-    figures = publish.read_json(tiny_run.manifest("evaluate").path("metrics.json"))
-    assert "knows of no evaluation" in (model / card.NAME).read_text()
+def evaluation(run, name, figures, **more):
+    """A finished evaluation of a run, as far as cards read it."""
+    data = json.dumps(figures).encode()
+    written = publish.write_bytes(run / "evaluate" / name / "metrics.json", data)
+    manifest = {"stage": "evaluate", "fingerprint": name, "settings": {"exported": None}, "inputs": {}, "counts": {}}
+    file = {"path": "metrics.json", "count": 0, **written}
+    publish.write_sealed(run / "evaluate" / name / "manifest.json", manifest | {"files": [file]} | more)
+
+
+def test_the_card_tells_the_evaluations_of_the_model_and_no_others(tmp_path):
+    model = tmp_path / "run" / "train" / "abc" / "model"
+    write(model, facts={"fingerprint": "abc", "steps": 7})
+    figures = content(table(seeds=(3,)))
+    hashes = segmenter.read_about(model)["sha256"]
+    evaluation(tmp_path / "run", "own", figures | {"episodes_sha256": 64 * "1"}, inputs={"train": "abc"})
+    evaluation(tmp_path / "run", "other", figures | {"episodes_sha256": 64 * "2"}, inputs={"train": "def"})
+    by_path = {"settings": {"exported": {"files": hashes}}}
+    evaluation(tmp_path / "run", "path", figures | {"episodes_sha256": 64 * "3"}, **by_path)
     export(ExportConfig(str(model), "segmenter", str(tmp_path / "out")))
     text = (tmp_path / "out" / card.NAME).read_text()
-    assert f"episode list {figures['episodes_sha256'][:12]}" in text
-    assert "model-index: " in text
-    corpus = tiny_run.manifest("shard")
-    assert f"{corpus.counts['accepted']} images, fingerprint `{corpus.fingerprint}`" in text
-    about = segmenter.read_about(model)
-    assert about["facts"]["backbone_weights"] == tiny_run.manifest("train").settings["backbone"]["weights"]
+    assert re.findall(r"episode list (\d)", text) == ["1", "3"]
+    _, head, body = text.split("---\n", 2)
+    (listed,) = yaml.safe_load(head)["model-index"][0]["results"]
+    last = figures["models"]["net, meta-trained"]
+    expected = [(f"{k}-shot mIoU", round(100 * last[k]["mean"]["miou"], 2)) for k in ("1", "5")]
+    assert [(one["name"], one["value"]) for one in listed["metrics"]] == 2 * expected
+    low, high = last["1"]["interval"]["miou"]
+    assert f"[{100 * low:.1f}, {100 * high:.1f}]" in body

@@ -11,6 +11,7 @@ from cluster.serving import registry
 from jobs._config import load
 from jobs.evaluate import evaluate
 from tests.cluster.store import FILES, registered, ship
+from tests.fss.test_segmenter import write
 
 
 @pytest.fixture
@@ -27,6 +28,16 @@ def test_a_registered_model_is_found_by_version_and_alias(uri, folder, root, mod
         assert {path.name for path in found.iterdir()} == FILES
         assert tmp_path in found.parents
     assert registry.folder(str(model), tmp_path) == model
+
+
+def test_mlflow_itself_loads_a_registered_model(uri, folder, root, tmp_path):
+    import mlflow
+
+    write(tmp_path / "model")
+    registered(folder, tmp_path / "model", "whole")
+    ship(folder, root)
+    loaded = mlflow.pyfunc.load_model("models:/whole@champion")
+    assert loaded.predict(loaded.input_example)[0].keys() == {"mask"}
 
 
 def test_a_version_is_downloaded_once_and_evaluated_from_below_root(uri, folder, root, model, tmp_path, monkeypatch):

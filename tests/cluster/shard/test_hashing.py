@@ -22,12 +22,11 @@ from cluster.stages import STAGES
 from fss import shards
 from fss.imaging import hashes as perceptual
 from fss.imaging import images, intake
+from tests.cluster.here import Here
 
 
-class Here:
+class Reversed(Here):
     """A pool in this process that hands results back in reverse."""
-
-    size = 1
 
     def map(self, function, units):
         yield from reversed([(index, function(unit)) for index, unit in enumerate(units)])
@@ -40,7 +39,7 @@ def shard_stage(root, folder, **settings):
     for key, value in settings.items():
         setattr(config.corpus, key, value)
     run = Run(config, STAGES)
-    run.__dict__["pool"] = Here()
+    run.__dict__["pool"] = Reversed()
     _, counts = STAGES["shard"].work(run.work("shard", folder))
     rows = [row for path in sorted(folder.glob("corpus-*.ledger.parquet")) for row in pq.read_table(path).to_pylist()]
     assert counts["accepted"] + counts["rejected"] + counts["duplicate"] == counts["inputs"] == len(rows)
@@ -209,7 +208,7 @@ def test_damage_between_the_passes_is_made_good(near, tmp_path, monkeypatch, cap
         config.root, config.corpus.root = str(tmp_path / work.__name__), str(near)
         config.corpus.shard_size, config.corpus.near_duplicates = 5, 4
         run = Run(config, STAGES)
-        run.__dict__["pool"] = Here()
+        run.__dict__["pool"] = Reversed()
         results.append([(f.path, f.sha256, f.count) for f in run.ensure("shard").files])
     assert results[0] == results[1]
     assert f"{hurt[0]} is damaged: expected" in caplog.text

@@ -40,6 +40,13 @@ def test_documented_examples():
         ("['http://h/x?token=a', 'b@c']", "['http://h/x?token=***', 'b@c']"),
         ("/data/x?token=abc", "/data/x?token=abc"),
         ("https://h/?keyword=5", "https://h/?keyword=5"),
+        ("http://h/x#access_token=abc", "http://h/x#access_token=***"),
+        ("https://h/a;jsessionid=F0", "https://h/a;jsessionid=***"),
+        ("Authorization: Bearer eyJ.a-b", "Authorization: Bearer ***"),
+        ("AccountName=a;AccountKey=Zm9v==;End=c", "AccountName=a;AccountKey=***;End=c"),
+        ("{'aws_secret_access_key': 'wJ/x+y'}", "{'aws_secret_access_key': '***'}"),
+        (f"401 for hf_{'aB3' * 11}d", "401 for ***"),
+        ("hf_backbones/vit.pth", "hf_backbones/vit.pth"),
     ],
 )
 def test_only_logins_are_hidden(text, shown):

@@ -104,7 +104,11 @@ def test_the_selected_candidate_is_what_the_stage_exports_lists_and_tells(tiny_r
     assert measured == {one.step: one.figures["holdout_iou"] for one in found}
     best = max(found, key=lambda one: one.figures["holdout_iou"])  # the first of equals
     selection = {"by": "holdout", "step": best.step, "holdout_iou": best.figures["holdout_iou"]}
-    assert segmenter.read_about(manifest.folder / "model")["facts"]["selection"] == selection
+    facts, corpus = segmenter.read_about(manifest.folder / "model")["facts"], tiny_run.manifest("shard")
+    assert facts["selection"] == selection
+    assert facts["corpus"] == {"fingerprint": corpus.fingerprint, "images": corpus.counts["accepted"]}
+    assert facts["backbone_weights"] == manifest.settings["backbone"]["weights"]
+    assert {f"model/{name}" for name in segmenter.FILES} <= {file.path for file in manifest.files}
     assert manifest.path("model/model.safetensors").read_bytes() == best.path.read_bytes()
     events, _ = read_events(tiny_run.tracking_folder / f"{tiny_run.journal_name('train')}.jsonl")
     told = {key: value for e in events if e["kind"] in ("metrics", "tags") for key, value in e["values"].items()}

@@ -47,6 +47,22 @@ def test_a_plain_image_gives_the_colour_by_hand(extractor):
     assert torch.allclose(features["high"][0, :, 4, 4], expected, atol=1e-5)
 
 
+def test_a_blank_image_is_black(extractor):
+    black = extractor([Image.new("RGB", (65, 65))])
+    assert all(torch.equal(values, black[level]) for level, values in extractor.blank().items())
+
+
+def test_colours_of_cells_by_hand_beside_the_features(extractor):
+    pixels = np.zeros((65, 65, 3), np.uint8)
+    pixels[:, :20, 0], pixels[40:, 20:, 2] = 255, 51
+    picture = Image.fromarray(pixels)
+    (found,) = extractor.stream([picture], colour=True)
+    expected = torch.zeros(3, 9, 9)
+    expected[0, :, :3], expected[2, 5:, 3:] = 1.0, 0.2  # centres are the pixels 0, 8, ..., 64
+    assert torch.allclose(found.pop("colour"), expected, atol=1e-6)
+    assert all(torch.equal(values[0], found[level]) for level, values in extractor([picture]).items())
+
+
 def test_devices_by_name():
     assert extract.device_by_name("cpu") == torch.device("cpu")
     assert extract.device_by_name("cuda:1") == torch.device("cuda", 1)

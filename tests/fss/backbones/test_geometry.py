@@ -53,7 +53,17 @@ def off_centre(backbone: Backbone, width: int) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("name", backbones.names())
+#: Of timm: a transformer, dilated and enlarged pyramids of both geometries, shifted windows.
+OF_TIMM = (
+    "timm/vit_tiny_patch16_224",
+    "timm/resnet18",
+    "timm/mobilenetv4_conv_small_035",
+    "timm/convnext_atto",
+    "timm/swin_s3_tiny_224",
+)
+
+
+@pytest.mark.parametrize("name", [*(name for name in backbones.names() if "*" not in name), *OF_TIMM])
 def test_cells_lie_where_the_network_says(name):
     backbone = symmetric(name)
     side = side_of(backbone, backbone.corners)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fss import backbones
 from fss.backbones.vit import ViT
+from tests.fss.backbones import checkpoints
 from tests.fss.backbones.noise import noise
 from tests.places import SHARED
 
@@ -214,6 +215,15 @@ def test_weights_that_are_not_finite_as_float32_are_refused_by_name(tmp_path, sm
         backbones.build("small", saved(tmp_path, small_state | {key: bad}))
 
 
+def test_variances_below_zero_and_weights_without_content_are_refused(tmp_path, small_state):
+    key = next(key for key in small_state if key.endswith("running_var"))
+    with pytest.raises(ValueError, match=f"1 tensors hold variances below 0: {key}; the training that made them"):
+        backbones.build("small", saved(tmp_path, small_state | {key: -small_state[key]}))
+    empty = {key: torch.zeros_like(tensor) for key, tensor in small_state.items()}
+    with pytest.raises(ValueError, match="each of its weights holds one number everywhere; the training"):
+        backbones.build("small", saved(tmp_path, empty))
+
+
 def test_what_is_not_used_may_be_anything(tmp_path, small_state):
     path = saved(tmp_path, small_state | {"fc.weight": torch.tensor([float("nan")])})
     assert_loaded(backbones.build("small", path), small_state)
@@ -250,40 +260,34 @@ def test_other_ways_to_scale_are_refused(tmp_path, small_state, suffix, shape):
 # ------------------------------------------------------------------------------------------------ transformers
 
 
-def vit_state(**options):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(11)
-        state = ViT("vit_small", **options).state_dict()
-    return state
-
-
 def test_dino_teacher_loads_without_its_head(tmp_path):
-    state = vit_state(patch=8, native_grid=28)
+    state = checkpoints.dino(patch=8, grid=28)
     teacher = {f"backbone.{key}": tensor for key, tensor in state.items()} | {"head.mlp.0.weight": torch.zeros(2, 2)}
     path = saved(tmp_path, {"student": {"module.x": torch.zeros(1)}, "teacher": teacher, "epoch": 99})
     backbone = backbones.build("vit_small", path)
-    assert_loaded(backbone, state)
+    assert torch.equal(backbone.net.loaded.blocks[11].mlp.fc2.weight, state["blocks.11.mlp.fc2.weight"])
     assert (backbone.stride, backbone.report.ignored) == (8, ("student.module.x", "teacher.head.mlp.0.weight"))
+    assert not backbone.report.unexpected
     with pytest.raises(ValueError, match="checkpoint has patches of 8 px, got stride 16: set stride to 8"):
         backbones.build("vit_small", path, stride=16)
 
 
 def test_dinov2_with_registers_layer_scale_and_chunked_blocks(tmp_path):
-    state = vit_state(patch=14, native_grid=5, num_registers=4, layer_scale=True)
+    state = checkpoints.dino(patch=14, grid=5, registers=4, layer_scale=True)
     chunked = {}
     for key, tensor in state.items():
         block = key.split(".")[1] if key.startswith("blocks.") else None
         chunked[key.replace(f"blocks.{block}.", f"blocks.{int(block) // 6}.{block}.") if block else key] = tensor
-    backbone = backbones.build("vit_small", saved(tmp_path, chunked | {"mask_token": torch.zeros(1, 384)}))
-    assert_loaded(backbone, state)
-    assert backbone.report.ignored == ("mask_token",)
-    assert backbone.net.register_tokens.shape == (1, 4, 384)
+    backbone = backbones.build("vit_small", saved(tmp_path, chunked | checkpoints.mask()))
+    assert len(backbone.report.matched) == len(state)
+    assert (backbone.report.ignored, backbone.report.unexpected) == (("mask_token",), ())
+    assert torch.equal(backbone.net.loaded.reg_token, state["register_tokens"])
     features = backbone(noise(1, 3, 42, 56))
     assert {tuple(f.shape) for f in features.values()} == {(1, 384, 3, 4)}
 
 
 def test_other_transformers_are_refused(tmp_path):
-    path = saved(tmp_path, vit_state(native_grid=2) | {"cls_token": torch.zeros(1, 1, 768)})
+    path = saved(tmp_path, checkpoints.dino(grid=2) | {"cls_token": torch.zeros(1, 1, 768)})
     with pytest.raises(ValueError, match=r"another shape than in vit_small: cls_token \(expected \(1, 1, 384\)"):
         backbones.build("vit_small", path)
     with pytest.raises(ValueError, match=r"no 'patch_embed\.proj\.weight', so they are not of a DINO-like"):
@@ -294,32 +298,6 @@ def test_other_transformers_are_refused(tmp_path):
             None,
             {"patch_embed.proj.weight": torch.zeros(384, 3, 8, 8), "pos_embed": torch.zeros(1, 7, 384)},
         )
-
-
-def test_position_table_is_untouched_at_its_own_size_and_interpolated_elsewhere():
-    with torch.random.fork_rng(devices=[]):
-        vit = ViT("vit_small", native_grid=4)
-    assert vit.position_table(4, 4) is vit.pos_embed
-    ramp = torch.arange(4.0).view(1, 4, 1).expand(4, 4, 384)  # grows along x only
-    with torch.no_grad():
-        vit.pos_embed[0, 1:] = ramp.reshape(16, 384)
-        grid = vit.position_table(8, 6)[0, 1:].unflatten(0, (8, 6))
-        assert torch.equal(vit.position_table(8, 6)[:, :1], vit.pos_embed[:, :1])
-    assert torch.allclose(grid, grid[:1].expand_as(grid), atol=1e-5)
-    assert (grid[0, 1:, 0] > grid[0, :-1, 0]).all()
-
-
-def test_attention_block_equals_the_textbook_formula():
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        attention = ViT("vit_small", native_grid=2).blocks[0].attn
-        x = noise(1, 5, 384)
-        q, k, v = attention.qkv(x).chunk(3, dim=-1)
-        heads = []
-        for h in range(6):
-            part = slice(64 * h, 64 * h + 64)
-            heads.append((q[..., part] @ k[..., part].transpose(1, 2) / 8).softmax(-1) @ v[..., part])
-        torch.testing.assert_close(attention(x), attention.proj(torch.cat(heads, -1)), rtol=1e-4, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ real weights

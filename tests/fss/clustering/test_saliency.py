@@ -1,11 +1,9 @@
-"""The salient side of painted images, and Otsu's threshold by brute force."""
+"""The salient side of painted images."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fss.clustering.saliency import cut, otsu
+from fss.clustering.saliency import cut
 
 
 def painted(side: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -36,15 +34,3 @@ def test_where_borders_tie_the_first_cell_is_outside():
 @pytest.mark.parametrize("value", [0.0, 0.5])
 def test_a_plain_image_shows_nothing(value):
     assert (cut(np.full((4, 5, 4), value, np.float32)) == 0).all()
-
-
-@given(st.lists(st.integers(-20, 20), min_size=2, max_size=12))
-def test_otsu_equals_brute_force(numbers):
-    values = np.array(numbers, float)
-
-    def between(threshold: float) -> float:
-        low, high = values[values <= threshold], values[values > threshold]
-        return len(low) * len(high) * (low.mean() - high.mean()) ** 2 if len(low) and len(high) else 0.0
-
-    best = max(between(v) for v in values)
-    assert between(otsu(values)) == pytest.approx(best)

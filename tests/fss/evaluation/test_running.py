@@ -15,7 +15,7 @@ from fss.evaluation.episodes import Episode, EpisodeRules, Way, draw, pool
 from fss.evaluation.metrics import Counts
 from fss.evaluation.running import Photos
 from fss.grid import cells
-from fss.heads.parts.capabilities import Fits, Recalls, Ways
+from fss.heads.parts.capabilities import Fits, Recalls, SeesBlank, Ways
 from fss.heads.parts.head import Head
 from tests.fss.conftest import noise_image
 
@@ -61,6 +61,8 @@ def build(extractor, name: str) -> Head:
     head = heads.build(name, OPTIONS.get(name, {}), backbone.channels, corners=backbone.corners).eval()
     if isinstance(head, Recalls):
         head.fill(np.random.default_rng(0).normal(size=head.index.swapaxes(0, 1).shape))
+    if isinstance(head, SeesBlank):
+        head.see_blank(extractor.blank())
     return head
 
 
@@ -76,8 +78,10 @@ def by_hand(extractor, dataset, head, episode: Episode, size, *, rounded=True) -
     """
 
     def see(name):
-        found = extractor([dataset.image(name)])
-        return {level: v.half().float() for level, v in found.items()} if rounded else found
+        picture = dataset.image(name)
+        found = extractor([picture])
+        seen = {level: v.half().float() for level, v in found.items()} if rounded else found
+        return seen | {"colour": extractor.colours([picture], 9)} if head.sees_colour else seen
 
     margins = [torch.zeros(size)]
     for way in episode.ways:

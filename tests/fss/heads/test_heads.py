@@ -11,7 +11,7 @@ from fss import heads
 from fss.backbones import Features
 from fss.grid import enlarge
 from fss.heads.parts import capabilities, losses
-from fss.heads.parts.capabilities import Fits, Recalls, Studies
+from fss.heads.parts.capabilities import Fits, Recalls, SeesBlank, Studies
 from fss.heads.umtfss import masked_average
 
 CHANNELS = {"low": 6, "mid": 8, "high": 9}
@@ -69,6 +69,8 @@ def head(name: str, *, steps: int = 0, seed: int = 0, **options: object) -> nn.M
     module = heads.build(name, OPTIONS.get(name, {}) | options, CHANNELS, corners=True, seed=seed)
     if isinstance(module, Fits):
         module.fit(module.describe(module.embed(episode(8, seed=300)[0])).numpy(), seed=0)
+    if isinstance(module, SeesBlank):
+        module.see_blank(episode(1, seed=600)[0])
     if isinstance(module, Recalls):
         shown, _, masks = episode(8, seed=500)
         module.fill(module.prototypes(module.embed(shown), masks[:, 0]).numpy())
@@ -257,7 +259,7 @@ def test_capabilities_are_opted_into():
     able = {kind.__name__: [n for n in heads.names() if isinstance(head(n), kind)] for kind in CAPABILITIES}
     assert set(FREE) <= set(heads.training_free())
     some = {"Fits": "cluster_match", "Recalls": "corpus_readout", "Studies": "mining", "Settles": "mining"}
-    for kind, name in {**some, "Ways": "pixel_meta"}.items():
+    for kind, name in {**some, "Ways": "pixel_meta", "SeesBlank": "insid3"}.items():
         assert name in able[kind]
         assert "correlation" not in able[kind]
     assert set(able["Silences"]) <= set(LEARNED)

@@ -26,7 +26,7 @@ def test_unknown_heads_are_refused_with_the_nearest():
 
 def test_all_mistakes_are_named_at_once():
     told = refused("panet", dims=3, levels=["mid", "deep"], align="much", project=1)
-    names = "residual, by_shots, levels, dim, project, align"
+    names = "residual, by_shots, otsu, levels, dim, project, align"
     assert told.splitlines()[1:] == [
         f"  model.options.dims: expected one of {names}, got an unknown key; did you mean 'dim'?",
         "  model.options.project: expected true or false, got 1",
@@ -42,7 +42,11 @@ def test_all_mistakes_are_named_at_once():
         ("nearest", {"levels": []}, "levels: expected a list of one or more, each text, got []"),
         ("nearest", {"levels": "mid"}, "levels: expected a list of one or more, each text, got 'mid'"),
         ("segments", {"tau": 1.5}, "tau: expected a share in [0, 1], got 1.5"),
-        ("smoothed", {"residual": "prototype"}, "residual: expected one of levels, steps, scale, got an unknown key"),
+        (
+            "smoothed",
+            {"residual": "prototype"},
+            "residual: expected one of levels, steps, scale, otsu, got an unknown key",
+        ),
         ("correlation", {"residual": True}, "residual: expected text, got True"),
         ("correlation", {"residual": "nearest"}, "residual: expected one of none, prototype, smoothed, got 'nearest'"),
         ("correlation", {"dim": 6}, "dim: expected a multiple of 4, got 6"),
@@ -83,7 +87,8 @@ def test_keys_that_do_nothing_beside_the_others_are_known():
     assert heads.idle_options("cyctr", {"self_attention": "dense"}) == {}
     assert list(heads.idle_options("cyctr", {"self_attention": "dense", "points": 4})) == ["points"]
     assert list(heads.idle_options("cyctr", {"by_shots": True})) == ["by_shots"]
-    assert heads.idle_options("cyctr", {"by_shots": True, "residual": "smoothed"}) == {}
+    assert list(heads.idle_options("cyctr", {"otsu": 0.5})) == ["otsu"]
+    assert heads.idle_options("cyctr", {"by_shots": True, "otsu": 0.5, "residual": "smoothed"}) == {}
 
 
 def test_numbers_and_lists_become_what_the_fields_are():

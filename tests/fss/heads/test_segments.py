@@ -1,49 +1,21 @@
-"""Agglomeration by brute force, and the head by the formulas it is made of."""
+"""The head by the formulas it is made of."""
 
-import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 
 from fss import heads
-from fss.heads.segments import agglomerate, averages
+from fss.heads.parts.agglomeration import agglomerate
+from fss.heads.segments import averages
 from tests.fss.heads.test_heads import CHANNELS, episode
-
-
-def unit(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    values = np.random.default_rng(seed).normal(size=shape)
-    return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def margin(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, 1] - logits[:, 0]
 
 
-@pytest.mark.parametrize("tau", [0.0, 0.3, 0.6])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_segments_equal_brute_force(tau, seed):
-    tokens = unit((14, 3), seed)
-    cosine = tokens @ tokens.T
-    groups = [[i] for i in range(14)]
-    while len(groups) > 1:
-        pairs = [(a, b) for a in range(len(groups)) for b in range(a)]
-        likeness = [cosine[np.ix_(groups[a], groups[b])].mean() for a, b in pairs]
-        if max(likeness) < tau:
-            break
-        a, b = pairs[int(np.argmax(likeness))]
-        groups[b] += groups.pop(a)
-    labels = agglomerate(tokens, tau)
-    assert {frozenset(g) for g in groups} == {frozenset(np.flatnonzero(labels == v)) for v in range(labels.max() + 1)}
-
-
-def test_plain_and_empty_tokens_have_segments():
-    assert agglomerate(np.full((5, 4), 0.5, np.float32), 1.0).max() == 0
-    assert sorted(agglomerate(np.zeros((3, 4), np.float32), 0.5)) == [0, 1, 2]
-
-
 def test_averages_by_hand():
-    found = averages(np.array([1, 0, 1])) @ torch.tensor([2.0, 7.0, 4.0])
-    assert found.tolist() == [3, 7, 3]
+    found = averages(torch.tensor([[1, 0, 1]])) @ torch.tensor([2.0, 7.0, 4.0])
+    assert found.tolist() == [[3, 7, 3]]
 
 
 def test_without_segments_and_seeds_it_is_the_smoothed_readout():

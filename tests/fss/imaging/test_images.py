@@ -74,6 +74,11 @@ def test_transparency_is_laid_over_white():
     assert np.asarray(decode(encoded(palette, transparency=0))).tolist() == [[[255] * 3, [50, 60, 70]]]
 
 
+def test_transparency_of_all_is_left_out():
+    rgba = np.dstack([COLOURS, np.zeros(COLOURS.shape[:2], np.uint8)])
+    assert np.array_equal(np.asarray(decode(encoded(rgba))), COLOURS)
+
+
 def test_cmyk_jpegs_become_rgb():
     found = np.asarray(decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"))).astype(int)
     assert np.abs(found - (255, 0, 0)).max() <= 4

@@ -134,6 +134,7 @@ def test_soft_edges_are_cut_in_the_middle(soften, caplog):
     assert "values between black and white are cut at half of the brightest" in caplog.text
 
 
+STORED, SECOND = Image.fromarray(WHITE), {"save_all": True, "append_images": [Image.fromarray(255 - WHITE)]}
 REGIONS = THING.copy()
 REGIONS[30:] = 2
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -148,6 +149,9 @@ REFUSED = {
         "a mask that is nearly black and white, got many values",
     ),
     "small numbers as JPEG": (saved(Image.fromarray(THING), "JPEG"), "got many values up to 1; cut it at a threshold"),
+    "numbers below 0": (THING.astype(int) - 1, "numbers from 0, got -1; make the rest 0 and the thing 1"),
+    "several frames": (saved(STORED, "GIF", **SECOND), "one mask, got 2 pictures in one file; save each as a file"),
+    "several pages": (saved(STORED, "TIFF", **SECOND), "one mask, got 2 pictures in one file; save each as a file"),
     "not finite": (THING * np.nan, "finite numbers, got nan or infinity"),
     "logits": (THING * 9.5 - 3.2, "shares from 0 to 1, got -3.2..6.3"),
     "both": (alpha(np.asarray(painted((255, 255, 255))), np.flip(WHITE, 0)), "a mask in colours or in transparency"),
@@ -162,6 +166,12 @@ def test_what_nobody_can_read_is_refused_with_the_remedy(name):
     with pytest.raises(ValueError, match=r"^m\.png: ") as caught:
         inputs.as_mask(source, "m.png")
     assert says in str(caught.value)
+
+
+def test_overviews_of_a_mask_are_left_out():
+    """As in cloud-optimised GeoTIFFs."""
+    overview = {"save_all": True, "append_images": [Image.fromarray(WHITE[::2, ::2])]}
+    assert inputs.as_mask(saved(Image.fromarray(WHITE), "TIFF", **overview)).tolist() == THING.tolist()
 
 
 def test_class_indices_are_the_numbers_that_are_written():

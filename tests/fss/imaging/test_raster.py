@@ -100,6 +100,12 @@ def test_transparency_is_laid_over_white_and_may_be_multiplied_already():
     )
 
 
+def test_transparency_of_all_is_left_out():
+    alpha = np.zeros((40, 48), np.uint16)
+    deep = np.dstack([RAMP.astype(np.uint16) * 257, alpha])
+    assert difference(tiff(deep, photometric="rgb", extrasamples=["unassalpha"]), RAMP) <= 1
+
+
 @pytest.mark.parametrize("number", [-9999, -3.4028235e38, np.nan, np.inf, 77])
 def test_nodata_is_black_and_does_not_stretch_the_rest(number):
     values = GREY / np.float32(255)

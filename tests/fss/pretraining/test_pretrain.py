@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fss.backbones.small import SmallNet
 from fss.imaging.images import normalise
 from fss.pretraining.contrast import ContrastConfig, PretrainModel, object_contrast
-from fss.pretraining.proposals import border_saliency, components, otsu, propose
+from fss.pretraining.proposals import border_saliency, components, propose
 from fss.pretraining.views import ViewConfig, Views, crop, make_views, uniforms
 from fss.scenes.scene import render
 
@@ -128,11 +128,6 @@ def test_view_config_says_what_is_wrong() -> None:
         ViewConfig(scale=(0.5, 1.5))
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         ContrastConfig(temperature=0)
-
-
-def test_otsu_splits_two_groups() -> None:
-    values = torch.tensor([[1.0, 9.0, 1.2, 8.5, 0.9, 9.5], [0.0, 0.0, 0.0, 5.0, 5.0, 5.0]])
-    assert (values > otsu(values)[:, None]).tolist() == [[False, True] * 3, [False] * 3 + [True] * 3]
 
 
 def test_saliency_is_high_on_what_is_unlike_the_border() -> None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from fss import heads
 from fss.backbones import Features
+from fss.heads.parts import threshold
 from fss.heads.parts.capabilities import Fits, Settles, Silences, Studies, Ways, margins
 from fss.heads.parts.head import Auxiliary, Head
 from fss.heads.parts.residual import Residual
@@ -116,6 +117,30 @@ def test_what_is_learned_counts_less_the_more_supports_there_are(by_shots, share
         alone = module.head(query, some, masks[:, :number])[:, 1]
         assert alone.abs().max() > 1e-3
         assert torch.allclose(learned, alone * (share if number == 3 else 1.0), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["correlation", "pixel_meta"])
+def test_the_sums_own_threshold_counts_less_the_more_supports_there_are(name):
+    """With the margins of several ways too, and for a head that answers them together."""
+    plain, moving = head(name, steps=2, residual="smoothed"), head(name, steps=2, residual="smoothed", otsu=0.6)
+    moving.load_state_dict(plain.state_dict())
+    for shots in (1, 3):
+        query, support, masks = episode(4, shots)
+        before, after = plain(query, support, masks), moving(query, support, masks)
+        margin = before[:, 1] - before[:, 0]
+        assert torch.allclose(after[:, 1] - after[:, 0], margin - threshold.own(margin, 0.6 / shots), atol=1e-5)
+        assert not torch.allclose(after, before, atol=1e-3)
+        before, after = (margins(one, *one.prepare(query, support, masks), masks, 2) for one in (plain, moving))
+        assert torch.allclose(after, before - threshold.own(before, 0.6 / shots), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["smoothed", "corpus_readout"])
+def test_so_does_a_read_outs(name):
+    for shots in (1, 3):
+        inputs = episode(shots=shots)
+        before, after = head(name)(*inputs), head(name, otsu=0.6)(*inputs)
+        margin = before[:, 1] - before[:, 0]
+        assert torch.allclose(after[:, 1] - after[:, 0], margin - threshold.own(margin, 0.6 / shots), atol=1e-5)
 
 
 def test_what_a_head_embeds_for_itself_is_lent_to_the_smoothed_readout():

@@ -1,0 +1,165 @@
+"""What a prediction is given, looked at before any work: supports and what shows the thing in them, and queries."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from cluster.config.predict import PredictConfig, listed
+from cluster.engine.places import own_folder
+from cluster.serving import registry
+from fss import marks
+from fss.imaging import images, inputs
+from fss.segmenter import Segmenter
+
+A = TypeVar("A")
+T = TypeVar("T")
+#: What a folder of masks is made of; it is written first, and says whose folder it is.
+MARK = "predict.json"
+#: What nobody here takes apart.
+_VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a prediction needs, all of it looked at."""
+
+    segmenter: Segmenter
+    supports: Sequence[Image.Image]
+    masks: Sequence[np.ndarray]
+    queries: Sequence[Path]
+    out: Path
+
+
+def look(config: PredictConfig) -> Given:
+    """Everything that `config` names.
+
+    Raises:
+        ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once.
+    """
+    problems = _Problems()
+    photos = [Path(one) for one in listed(config.support)]
+    supports = problems.keep(functools.partial(inputs.as_image, reading=config.reading), photos)
+    masks = _drawn(config, photos, problems)
+    queries = [path for found in problems.keep(_queries, listed(config.query)) for path in found]
+    segmenters = problems.keep(_load, [config])
+    folders = problems.keep(lambda path: own_folder(path, "out", MARK), [config.out])
+    problems.keep(lambda out: _check_names(queries, out, config.overwrite), folders)
+    if not problems and not masks:
+        masks = _marked(config, segmenters[0], supports, problems)
+    problems.tell()
+    return Given(segmenters[0], supports, masks, queries, folders[0])
+
+
+def left_out(places: Sequence[str], queries: Sequence[Path]) -> Iterator[str]:
+    """A line for what else lies in each folder of queries."""
+    for folder in (Path(place) for place in places if Path(place).is_dir()):
+        found = sorted(set(folder.iterdir()) - set(queries))
+        if found:
+            names = ", ".join(f"{one.name}/" if one.is_dir() else one.name for one in found[:5])
+            more = f" and {len(found) - 5} more" if found[5:] else ""
+            yield f"left out, no images by their names: {names}{more}"
+
+
+class _Problems(list[str]):
+    """What is wrong with the files that were given."""
+
+    def keep(self, read: Callable[[A], T], items: Iterable[A]) -> list[T]:
+        """What `read` makes of each item; an item at which it raises a ValueError is kept as a problem."""
+        found = []
+        for item in items:
+            try:
+                found.append(read(item))
+            except ValueError as error:
+                self.append(str(error))
+        return found
+
+    def tell(self) -> None:
+        """Raise all that was kept as one ValueError."""
+        if self:
+            raise ValueError("\n  ".join(self))
+
+
+def _load(config: PredictConfig) -> Segmenter:
+    with tempfile.TemporaryDirectory() as scratch:
+        return Segmenter.load(registry.folder(config.model, Path(scratch)), config.device)
+
+
+def _drawn(config: PredictConfig, photos: Sequence[Path], problems: _Problems) -> list[np.ndarray]:
+    """The masks that were drawn, of their images' sizes; none where boxes or points were given."""
+    if config.support_mask is None:
+        return []
+    masks = problems.keep(_mask, map(Path, listed(config.support_mask)))
+    if problems:
+        return masks
+    return problems.keep(lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True))
+
+
+def _marked(
+    config: PredictConfig, segmenter: Segmenter, supports: Sequence[Image.Image], problems: _Problems
+) -> list[np.ndarray]:
+    """The masks that the model makes of boxes or points."""
+    if config.support_box is not None:
+        pairs = zip(supports, config.support_box, strict=True)
+        return problems.keep(lambda pair: marks.of_box(segmenter, *pair), pairs)
+    assert config.support_points is not None
+    return problems.keep(
+        lambda pair: marks.of_points(segmenter, *pair), zip(supports, config.support_points, strict=True)
+    )
+
+
+def _mask(path: Path) -> np.ndarray:
+    found = inputs.as_mask(path)
+    if not (found == 1).any():
+        raise ValueError(f"{path}: expected a mask that shows the thing, got only background; paint it with 1 or 255")
+    return found
+
+
+def _check_names(queries: Sequence[Path], out: Path, overwrite: bool) -> None:
+    doubled = [stem for stem, number in Counter(path.stem for path in queries).items() if number > 1]
+    if doubled:
+        raise ValueError(
+            f"two query images are called {doubled[0]}, their masks would overwrite each other; rename one"
+        )
+    if not overwrite and any((out / f"{path.stem}.png").exists() for path in queries):
+        raise ValueError(f"{out} already holds masks of these images; choose another out= or set overwrite=true")
+
+
+def _queries(place: str) -> list[Path]:
+    """The images that `place` means: itself, those in a folder, of a pattern or of a list, by their names."""
+    path = Path(place)
+    if path.suffix.lower() in _VIDEOS:
+        raise ValueError(
+            f"expected images at query={place}, got a video; take its frames out with "
+            f"`ffmpeg -i {place} FOLDER/%06d.png` and set query=FOLDER"
+        )
+    if path.is_file():
+        return _of_list(path) if path.suffix.lower() == ".txt" else [path]
+    known = images.EXTENSIONS | images.UNDECODED
+    beside = path.glob("*") if path.is_dir() else map(Path, glob.glob(place, recursive=True))
+    found = sorted(one for one in beside if one.suffix.lower() in known and one.is_file())
+    if not found:
+        raise ValueError(f"expected an image or a folder of images at query={place}, found none")
+    return found
+
+
+def _of_list(path: Path) -> list[Path]:
+    """The paths in a text file, one a line, relative to its folder."""
+    names = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    found = [path.parent / name for name in names if name]
+    lost = [str(one) for one in found if not one.is_file()]
+    if lost or not found:
+        raise ValueError(
+            f"expected one image a line in query={path}, relative to its folder, "
+            + (f"there is no {lost[0]}" + (f", nor {len(lost) - 1} others" if lost[1:] else "") if lost else "got none")
+        )
+    return found

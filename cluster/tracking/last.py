@@ -1,0 +1,28 @@
+"""The page of the pipeline that ran last, for whoever opens MLflow's pages of a folder of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.tracking.shipper import default_tracking_uri, run_page
+from fss import seals
+
+
+def page(root: Path | str, server: str) -> str | None:
+    """The last pipeline's page on `server`, an address without a slash at its end; None if MLflow has no such run."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    if not (Path(root) / "mlflow.db").is_file():  # MLflow would make an empty one
+        return None
+    client = MlflowClient(default_tracking_uri(root))
+    sent = Path(root).glob("*/tracking/pipeline-*.mlflow.json")
+    for path in sorted(sent, key=lambda one: one.stat().st_mtime, reverse=True):
+        run_id = (seals.unsealed(path.read_bytes()) or {}).get("run_id")
+        try:
+            found = client.get_run(run_id) if run_id else None
+        except MlflowException:  # it went to another server, or was removed
+            continue
+        if found is not None and found.info.lifecycle_stage == "active":
+            return run_page(server, found.info.experiment_id, run_id)
+    return None

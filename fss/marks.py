@@ -1,0 +1,75 @@
+"""Marks in place of a mask: a box around a thing, or points on it and beside it, filled by the model's own features.
+
+The model is asked about the support itself: what is marked is the mask of a support, and the same image is the query.
+Asking again about the answer made it worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fss.imaging.images import VOID
+from fss.imaging.inputs import Picture, as_image
+from fss.segmenter import Segmenter
+
+#: The radius of a point, and the width of the border that is beside the thing, as shares of the longer side.
+_RADIUS, _BORDER = 0.025, 0.04
+
+
+def of_box(segmenter: Segmenter, image: Picture, box: Sequence[float]) -> np.ndarray:
+    """(H, W) uint8 mask in {0, 1} of the thing in `box`, the whole box where the model sees nothing in it.
+
+    Args:
+        segmenter: a loaded model.
+        image: of any size, see `fss.imaging.inputs`.
+        box: left, top, right and bottom, pixels of the upright image; the last two are outside.
+
+    Raises:
+        ValueError: for what is no image, or a box without a pixel of it.
+    """
+    shown = as_image(image)
+    left, top, right, bottom = (round(side) for side in box)
+    inside = np.zeros((shown.height, shown.width), np.uint8)
+    inside[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1
+    if not inside.any() or inside.all():
+        raise ValueError(
+            f"expected a box [left,top,right,bottom] within {shown.width}x{shown.height} that leaves something "
+            f"outside, got {list(box)}"
+        )
+    found = segmenter.segment(shown, shown, inside) & inside
+    return found if found.any() else inside
+
+
+def of_points(segmenter: Segmenter, image: Picture, points: Sequence[Sequence[float]]) -> np.ndarray:
+    """(H, W) uint8 mask in {0, 1} of the thing that `points` lie on.
+
+    Args:
+        segmenter: a loaded model.
+        image: of any size, see `fss.imaging.inputs`.
+        points: (x, y, side) each, pixels of the upright image; side 1 = on the thing, 0 = beside it. The image's
+            border is taken to be beside it, but around points on the thing.
+
+    Raises:
+        ValueError: for what is no image, a point outside of it, or if none is on the thing.
+    """
+    shown = as_image(image)
+    seeds = _seeds((shown.height, shown.width), points)
+    return np.where(seeds == VOID, segmenter.segment(shown, shown, seeds), seeds)
+
+
+def _seeds(size: tuple[int, int], points: Sequence[Sequence[float]]) -> np.ndarray:
+    """(H, W) uint8: 1 and 0 in a disc around each point, 255 elsewhere."""
+    height, width = size
+    if not any(side == 1 for _, _, side in points) or any(side not in (0, 1) for _, _, side in points):
+        raise ValueError(f"expected points [x,y,side] with side 1 on the thing or 0 beside it, one on it, got {points}")
+    if any(not (0 <= x < width and 0 <= y < height) for x, y, _ in points):
+        raise ValueError(f"expected points within {width}x{height}, got {points}")
+    rows, columns = np.ogrid[:height, :width]
+    seeds = np.full(size, VOID, np.uint8)
+    border = max(1, round(_BORDER * max(size)))
+    seeds[:border], seeds[-border:], seeds[:, :border], seeds[:, -border:] = 0, 0, 0, 0
+    for x, y, side in points:
+        seeds[(rows - y) ** 2 + (columns - x) ** 2 <= max(1, _RADIUS * max(size)) ** 2] = int(side)
+    return seeds

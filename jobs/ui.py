@@ -1,0 +1,42 @@
+"""Look at runs in MLflow's pages; the page of the last pipeline is printed first.
+
+    python -m jobs.ui root=runs
+    python -m jobs.ui root=/mnt/shared/runs port=5001
+
+The server runs until it is stopped. For one that others reach, see docs/tracking.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+from cluster.config.ui import UiConfig
+from jobs._config import Command, load_keys, run
+
+COMMAND = Command(
+    "ui",
+    __doc__,
+    ("root", "host", "port"),
+    load=functools.partial(load_keys, UiConfig),
+    schema=UiConfig,
+    kept="runs are as they were",
+)
+
+
+def serve(config: UiConfig) -> None:
+    """Print the last run's page, then become MLflow's server."""
+    from cluster.tracking import last
+    from cluster.tracking.shipper import default_tracking_uri
+
+    address = f"http://{config.host}:{config.port}"
+    page = last.page(config.root, address)
+    print(f"the last run: {page}" if page else f"no run below {config.root} yet; {address}", flush=True)
+    server = ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(config.root)]
+    one_reader = ["--workers", "1"]  # needs one of the server's four processes
+    os.execv(sys.executable, [sys.executable, *server, "--host", config.host, "--port", str(config.port), *one_reader])
+
+
+if __name__ == "__main__":
+    run(COMMAND, serve)

@@ -1,0 +1,63 @@
+"""Which images a query means, and what is said where it means none."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cluster.serving.given import _queries
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images in two folders, and what is none."""
+    for name in ("b.JPG", "a.png", "deep/c.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image = Image.fromarray(np.zeros((4, 4, 3), np.uint8))
+        image.save(tmp_path / name)
+    (tmp_path / "notes.md").write_text("no image")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["a.png", "b.JPG"]),
+        ("a.png", ["a.png"]),
+        ("*.png", ["a.png"]),
+        ("**/*", ["a.png", "b.JPG", "c.tif"]),
+        ("*/*.tif", ["c.tif"]),
+    ],
+)
+def test_an_image_a_folder_and_patterns(folder, query, names):
+    assert [path.name for path in _queries(str(folder / query))] == names
+
+
+def test_a_name_that_holds_a_pattern_is_a_name(folder):
+    (folder / "[a].png").write_bytes((folder / "a.png").read_bytes())
+    assert [path.name for path in _queries(str(folder / "[a].png"))] == ["[a].png"]
+
+
+def test_a_list_is_relative_to_its_folder_and_keeps_its_order(folder):
+    (folder / "list.txt").write_text(f"\ufeffdeep/c.tif\n\n  b.JPG \n{folder}/a.png\n", "utf-8")
+    assert [path.name for path in _queries(str(folder / "list.txt"))] == ["c.tif", "b.JPG", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("absent", r"expected an image or a folder of images at query=.*absent, found none"),
+        ("*.webp", r"expected an image or a folder of images at query=.*\*\.webp, found none"),
+        (
+            "clip.MP4",
+            r"got a video; take its frames out with `ffmpeg -i .*clip\.MP4 FOLDER/%06d\.png` and set query=FO",
+        ),
+        ("lost.txt", r"expected one image a line in query=.*, there is no .*/x\.png, nor 1 others"),
+        ("empty.txt", r"expected one image a line in query=.*, got none"),
+    ],
+)
+def test_what_is_no_image_is_explained(folder, query, told):
+    (folder / "lost.txt").write_text("a.png\nx.png\ny.png\n")
+    (folder / "empty.txt").write_text("\n")
+    (folder / "clip.MP4").write_bytes(b"video")
+    with pytest.raises(ValueError, match=told):
+        _queries(str(folder / query))

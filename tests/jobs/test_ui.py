@@ -1,0 +1,54 @@
+"""MLflow's pages: the last pipeline's own is printed, then the server takes over."""
+
+import os
+import sys
+
+import pytest
+
+from cluster.tracking.journal import Journal
+from cluster.tracking.shipper import default_tracking_uri, tracking_folder
+from jobs import ui
+from tests.cluster.store import ship
+
+
+@pytest.fixture
+def started(monkeypatch):
+    found = []
+    monkeypatch.setattr(os, "execv", lambda program, arguments: found.append((program, arguments)))
+    return found
+
+
+def run(root, *more):
+    ui.serve(ui.COMMAND.load([f"root={root}", *more]))
+
+
+def pipeline(root, name, at):
+    folder = tracking_folder(root, name)
+    with Journal(folder, f"pipeline-{name}") as journal:
+        journal.metrics({"loss": 1.0}, step=1)
+    shipper = ship(folder, root)
+    os.utime(folder / f"pipeline-{name}.mlflow.json", (at, at))
+    return shipper.link(f"pipeline-{name}", "http://127.0.0.1:5001")
+
+
+def test_the_last_pipelines_page_is_printed_and_the_server_started(tmp_path, started, capsys):
+    last, first = pipeline(tmp_path, "last", 2), pipeline(tmp_path, "first", 1)
+    assert first != last
+    run(tmp_path, "port=5001")
+    assert capsys.readouterr().out == f"the last run: {last}\n"
+    ((program, arguments),) = started
+    assert program == arguments[0] == sys.executable
+    assert arguments[1:] == ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(tmp_path),
+                             "--host", "127.0.0.1", "--port", "5001", "--workers", "1"]  # fmt: skip
+
+
+def test_without_a_run_the_server_is_started_all_the_same(tmp_path, started, capsys):
+    run(tmp_path)
+    assert capsys.readouterr().out == f"no run below {tmp_path} yet; http://127.0.0.1:5000\n"
+    assert len(started) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"port: expected a port from 1 to 65535, got 70000"):
+        ui.COMMAND.load([f"root={tmp_path}", "port=70000"])
