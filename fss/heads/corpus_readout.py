@@ -91,7 +91,7 @@ class CorpusReadout(smoothed.SmoothedReadout):
             sides = F.normalize(sides + self.own / shots * self._sure(query, maps), dim=2)
             maps = self._read(query, sides)
         logits = (self.scale * maps).unflatten(2, query["tokens"].shape[-2:])
-        return moved(logits, self.otsu / masks.shape[1])
+        return moved(logits, self.otsu, masks.shape[1])
 
     def _alike(self, foreground: torch.Tensor) -> torch.Tensor:
         """(B, 2, C) means of both prototypes of the regions whose foregrounds are most like (B, C)."""

@@ -60,7 +60,7 @@ class SmoothedReadout(Head):
         cosines = prototype_cosines(tokens.flatten(2), flat_tokens(support["tokens"]), flat_masks(masks))
         maps = (self.scale * cosines).transpose(1, 2)
         logits = walked(query["walk"], maps, self.steps).transpose(1, 2).unflatten(2, tokens.shape[-2:])
-        return moved(logits, self.otsu / masks.shape[1])
+        return moved(logits, self.otsu, masks.shape[1])
 
 
 HEAD = SmoothedReadout

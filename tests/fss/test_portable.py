@@ -73,8 +73,9 @@ def test_most_heads_are_graphs():
 
 
 def test_a_residual_head_is_one_if_both_of_its_parts_are(tmp_path):
+    check_torch(model(tmp_path, "correlation", residual="smoothed", by_shots=True, otsu=0.5))
     with pytest.raises(ValueError, match="sst takes a gradient inside of its forward pass"):
-        portable.program(model(tmp_path, "sst", residual="prototype"))
+        portable.program(model(tmp_path / "sst", "sst", residual="prototype"))
 
 
 @pytest.mark.slow

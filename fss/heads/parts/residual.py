@@ -106,7 +106,7 @@ class Residual(Head):
         source = self._source
         cosines = margins(self.readout, _part(source, query), _part(source, support), masks, ways)
         sums = own + self.gain * self._on_grid(cosines, own)
-        return sums - threshold.own(sums, self.otsu / masks.shape[1])
+        return sums - threshold.own(sums, self.otsu, masks.shape[1])
 
     @property
     def _source(self) -> str:
@@ -122,7 +122,7 @@ class Residual(Head):
         cosines = self._on_grid(cosines, logits)
         half = self.gain * (cosines[:, 1] - cosines[:, 0]) / 2
         sums = self._share(shots) * logits + torch.stack([-half, half], dim=1)
-        return threshold.moved(sums, self.otsu / shots)
+        return threshold.moved(sums, self.otsu, shots)
 
     def _on_grid(self, cosines: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) cosines on the grid of the logits."""

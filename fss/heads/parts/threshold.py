@@ -12,15 +12,18 @@ import torch
 from fss.clustering.otsu import otsu
 
 
-def own(margins: torch.Tensor, share: float) -> torch.Tensor:
-    """`share` of the threshold that parts each of (..., h, w) margins best (Otsu 1979): (..., 1, 1), no gradient."""
+def own(margins: torch.Tensor, share: float, shots: int) -> torch.Tensor:
+    """`share` / `shots` of the threshold that parts each of (..., h, w) margins best (Otsu 1979): (..., 1, 1).
+
+    No gradient passes through it.
+    """
     if share == 0:
         return margins.new_zeros(*margins.shape[:-2], 1, 1)
     rows = margins.detach().flatten(-2).flatten(0, -2)
-    return share * otsu(rows).reshape(*margins.shape[:-2], 1, 1)
+    return share / shots * otsu(rows).reshape(*margins.shape[:-2], 1, 1)
 
 
-def moved(logits: torch.Tensor, share: float) -> torch.Tensor:
-    """(B, 2, h, w) logits whose margin, foreground less background, is lower by `share` of its own threshold."""
-    half = own(logits[:, 1] - logits[:, 0], share) / 2
+def moved(logits: torch.Tensor, share: float, shots: int) -> torch.Tensor:
+    """(B, 2, h, w) logits whose margin, foreground less background, is lower by `own` of it."""
+    half = own(logits[:, 1] - logits[:, 0], share, shots) / 2
     return logits + torch.stack([half, -half], dim=1)

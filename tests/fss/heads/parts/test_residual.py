@@ -128,10 +128,10 @@ def test_the_sums_own_threshold_counts_less_the_more_supports_there_are(name):
         query, support, masks = episode(4, shots)
         before, after = plain(query, support, masks), moving(query, support, masks)
         margin = before[:, 1] - before[:, 0]
-        assert torch.allclose(after[:, 1] - after[:, 0], margin - threshold.own(margin, 0.6 / shots), atol=1e-5)
+        assert torch.allclose(after[:, 1] - after[:, 0], margin - threshold.own(margin, 0.6, shots), atol=1e-5)
         assert not torch.allclose(after, before, atol=1e-3)
         before, after = (margins(one, *one.prepare(query, support, masks), masks, 2) for one in (plain, moving))
-        assert torch.allclose(after, before - threshold.own(before, 0.6 / shots), atol=1e-5)
+        assert torch.allclose(after, before - threshold.own(before, 0.6, shots), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["smoothed", "corpus_readout"])
@@ -140,7 +140,7 @@ def test_so_does_a_read_outs(name):
         inputs = episode(shots=shots)
         before, after = head(name)(*inputs), head(name, otsu=0.6)(*inputs)
         margin = before[:, 1] - before[:, 0]
-        assert torch.allclose(after[:, 1] - after[:, 0], margin - threshold.own(margin, 0.6 / shots), atol=1e-5)
+        assert torch.allclose(after[:, 1] - after[:, 0], margin - threshold.own(margin, 0.6, shots), atol=1e-5)
 
 
 def test_what_a_head_embeds_for_itself_is_lent_to_the_smoothed_readout():
