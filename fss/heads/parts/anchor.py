@@ -54,10 +54,10 @@ class Anchor(Head):
     def see_blank(self, features: Features) -> None:
         """Learn the directions of position from the features of one empty image; see `SeesBlank`."""
         tokens = unit_grid(features, self.levels)[0].flatten(1)
-        found = torch.linalg.svd(tokens - tokens.mean(dim=1, keepdim=True), full_matrices=False).U
-        number = min(self.position.shape[1], found.shape[1])
+        directions = torch.linalg.svd(tokens - tokens.mean(dim=1, keepdim=True), full_matrices=False).U
+        number = min(self.position.shape[1], directions.shape[1])
         self.position.zero_()
-        self.position[:, :number] = found[:, :number]
+        self.position[:, :number] = directions[:, :number]
         self.known.fill_(True)
 
     def embed(self, features: Features) -> Features:
