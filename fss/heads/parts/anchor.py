@@ -54,9 +54,9 @@ class Anchor(Head):
 
     def see_blank(self, features: Features) -> None:
         """Learn the directions of position from the features of one empty image; see `SeesBlank`."""
-        found = directions(unit_grid(features, self.levels)[0].flatten(1), self.share)
+        known = directions(unit_grid(features, self.levels)[0].flatten(1), self.share)
         self.position.zero_()
-        self.position[:, : found.shape[1]] = found
+        self.position[:, : known.shape[1]] = known
         self.known.fill_(True)
 
     def embed(self, features: Features) -> Features:
