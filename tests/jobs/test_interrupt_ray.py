@@ -80,6 +80,25 @@ def test_a_daemon_of_ray_that_dies_ends_the_run_with_one_line(begin, tmp_path, d
     check_end(tmp_path, family, f"error: Ray's {daemon} died, {WHY}")
 
 
+@pytest.fixture
+def cluster():
+    """One that a command can join."""
+    from ray.cluster_utils import Cluster
+
+    whole = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield whole
+    whole.shutdown()
+
+
+@pytest.mark.timeout(900)
+def test_the_raylet_of_a_cluster_that_was_joined_dies(begin, cluster, tmp_path):
+    job = begin(f"cluster.address={cluster.address}")
+    new_file(job, tmp_path / "tiny", "shard/*/.units/corpus-*.json")
+    cluster.head_node.kill_raylet()
+    assert job.wait() == 1
+    check_end(tmp_path, [], f"error: Ray's raylet died, {WHY}")
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("moments", MOMENTS)
 def test_a_run_that_is_stopped_again_and_again_ends_at_the_same_bytes(begin, tiny_run, tmp_path, moments):
