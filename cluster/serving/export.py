@@ -9,6 +9,7 @@ The folder is made beside OUT and takes its name when it is whole.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -81,6 +82,8 @@ def _program(folder: Path, model: Segmenter, out: Path) -> None:
 
 
 def _onnx(folder: Path, model: Segmenter, out: Path) -> None:
+    for name in ("onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # they tell of every constant that they fold
     portable.to_onnx(portable.program(model)).save(out / "model.onnx")
 
 
