@@ -19,10 +19,12 @@ def page(root: Path | str, server: str) -> str | None:
     sent = Path(root).glob("*/tracking/pipeline-*.mlflow.json")
     for path in sorted(sent, key=lambda one: one.stat().st_mtime, reverse=True):
         run_id = (seals.unsealed(path.read_bytes()) or {}).get("run_id")
+        if not run_id:
+            continue
         try:
-            found = client.get_run(run_id) if run_id else None
+            about = client.get_run(run_id).info
         except MlflowException:  # it went to another server, or was removed
             continue
-        if found is not None and found.info.lifecycle_stage == "active":
-            return run_page(server, found.info.experiment_id, run_id)
+        if about.lifecycle_stage == "active":
+            return run_page(server, about.experiment_id, run_id)
     return None
