@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,8 +43,8 @@ def one_of(*values: Any, names: Callable[[], tuple[Any, ...]] | None = None) -> 
 
 
 def ranged(words: str, holds: Callable[[Any], bool]) -> Rule:
-    """Numbers for which `holds` is true, called `words`."""
-    return Rule(holds, lambda: words)
+    """Finite numbers for which `holds` is true, called `words`."""
+    return Rule(lambda value: abs(value) != math.inf and holds(value), lambda: words)
 
 
 def at_least(least: int) -> Rule:

@@ -38,8 +38,8 @@ def of_box(segmenter: Segmenter, image: Picture, box: Sequence[float]) -> np.nda
             f"expected a box [left,top,right,bottom] within {shown.width}x{shown.height} that leaves something "
             f"outside, got {list(box)}"
         )
-    found = segmenter.segment(shown, shown, inside) & inside
-    return found if found.any() else inside
+    thing = segmenter.segment(shown, shown, inside) & inside
+    return thing if thing.any() else inside
 
 
 def of_points(segmenter: Segmenter, image: Picture, points: Sequence[Sequence[float]]) -> np.ndarray:

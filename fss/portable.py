@@ -74,7 +74,7 @@ def program(segmenter: Segmenter) -> torch.export.ExportedProgram:
         return torch.export.export(module, (queries, supports, masks), dynamic_shapes=shapes)
 
 
-def to_onnx(found: torch.export.ExportedProgram) -> torch.onnx.ONNXProgram:
+def to_onnx(exported: torch.export.ExportedProgram) -> torch.onnx.ONNXProgram:
     """The same graph in ONNX's words; its inputs are named as those of `Portable.forward`, its output `probabilities`.
 
     Raises:
@@ -87,7 +87,7 @@ def to_onnx(found: torch.export.ExportedProgram) -> torch.onnx.ONNXProgram:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that two inputs share the name of an axis, which is meant
         made = torch.onnx.export(
-            found,
+            exported,
             dynamo=True,
             verbose=False,
             output_names=["probabilities"],

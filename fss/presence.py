@@ -52,12 +52,12 @@ class Presence:
         centre, spread = likeness.mean(), likeness.std() + 1e-6
         rows = np.column_stack([(likeness - centre) / spread, np.ones(len(likeness))])
         share = np.where(there, 0.5 / there.sum(), 0.5 / (~there).sum())
-        ridge, found = np.diag([_RIDGE, 0.0]), np.zeros(2)
+        ridge, line = np.diag([_RIDGE, 0.0]), np.zeros(2)
         for _ in range(50):  # Newton's method; it stands still long before
-            chance = 1 / (1 + np.exp(-rows @ found))
-            slope = rows.T @ (share * (chance - there)) + ridge @ found
-            found -= np.linalg.solve((rows * (share * chance * (1 - chance))[:, None]).T @ rows + ridge, slope)
-        weight, bias = found
+            chance = 1 / (1 + np.exp(-rows @ line))
+            slope = rows.T @ (share * (chance - there)) + ridge @ line
+            line -= np.linalg.solve((rows * (share * chance * (1 - chance))[:, None]).T @ rows + ridge, slope)
+        weight, bias = line
         return cls(_short(centre - spread * bias / weight), _short(weight / spread)) if weight > 0 else None
 
     def chance(self, likeness: np.ndarray) -> np.ndarray:
@@ -115,14 +115,14 @@ def calibrated(
     there = np.array([own == other for own, other in pairs])
     if number < _LEAST or there.all():
         return None
-    found = []
+    likenesses = []
     for start in range(0, len(pairs), _BATCH):
         owns, others = map(list, zip(*pairs[start : start + _BATCH], strict=True))
         asked = {level: values[owns] for level, values in query.items()}
         known = {level: values[others] for level, values in support.items()}
         logits = head(asked, known, masks[others])
-        found.append(likeness(logits, asked, foreground(known, masks[others]), head.corners))
-    return Presence.fit(np.concatenate(found), there)
+        likenesses.append(likeness(logits, asked, foreground(known, masks[others]), head.corners))
+    return Presence.fit(np.concatenate(likenesses), there)
 
 
 def _short(value: float) -> float:

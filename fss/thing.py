@@ -100,8 +100,8 @@ class Thing:
         places = tiles.boxes(image.size, side)
         parts = list(self._whole(map(image.crop, places)))
         chances = [part.presence for part in parts if part.presence is not None]
-        found = tiles.blended(image.size, places, (part.probabilities for part in parts))
-        return Answer(found, max(chances, default=None))
+        blended = tiles.blended(image.size, places, (part.probabilities for part in parts))
+        return Answer(blended, max(chances, default=None))
 
     def _whole(self, asked: Iterable[Image.Image]) -> Iterator[Answer]:
         corners = self.extractor.backbone.corners

@@ -38,6 +38,7 @@ COMMAND = Command(
 
 def pipeline(config: Config) -> None:
     """Run every stage that is not done, then write the summary and the report."""
+    from cluster.engine.outlook import ahead
     from cluster.engine.run import Run
     from cluster.report import summary
     from cluster.stages import STAGES
@@ -45,6 +46,7 @@ def pipeline(config: Config) -> None:
     with Run(config, STAGES) as current:
         stages = summary.stages(current)
         current.check(*stages)
+        print(ahead(current, stages), flush=True)
         for stage in stages:
             current.ensure(stage)
         print(summary.conclude(current))

@@ -23,7 +23,7 @@ from cluster.config.tracking import TrackingConfig
 from cluster.config.train import TrainConfig
 from fss import heads
 from fss.datasets import DatasetKeys, pascal5i
-from fss.keys import at_least, key, one_of
+from fss.keys import Rule, at_least, key, one_of, ranged
 from fss.labelling.sources import clusters
 from fss.tasks.pairing import cross_image
 from fss.tasks.pairing.parts.rules import Rules
@@ -51,15 +51,29 @@ __all__ = [
 ]
 
 
+#: What lies below root beside the runs.
+_BESIDE_RUNS = ("compare", "features", "mlartifacts", "mlflow.db", "registered")
+
+
+def _is_folder(name: str) -> bool:
+    """Whether it is a path below root that stays there, that file systems take, and that is no run's neighbour's."""
+    parts = str(name).split("/")
+    fit = (part.strip(". ") and part.isprintable() and len(part.encode()) <= 200 for part in parts)
+    return all(fit) and parts[0] not in _BESIDE_RUNS
+
+
+_FOLDER = Rule(_is_folder, lambda: f"the name of a folder below root, but {', '.join(_BESIDE_RUNS)}")
+
+
 @dataclass
 class Config:
     """One run. `<root>/<name>/` holds all it writes."""
 
-    name: str = "run"
+    name: str = key("run", _FOLDER)
     """Folder of the run below root."""
     root: str = "runs"
     """Folder of all runs."""
-    seed: int = 0
+    seed: int = key(0, ranged("a number below 2**63", lambda value: value < 2**63))
     """Of everything that is drawn."""
     stale: str = key("warn", one_of("warn", "remake", "error"))
     """What to do with stages that other code made: use them and say so, make them and what was made of them again, or

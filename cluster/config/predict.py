@@ -81,10 +81,10 @@ class PredictConfig:
         if len(given) != 1:
             return [f"support_mask: expected one of {', '.join(SHOWN)}, got {' and '.join(given) or 'none'}; set one"]
         ((name, value),) = given.items()
-        found, what = len(listed(value)), "masks" if name == "support_mask" else "of them"
-        if found == len(supports):
+        number, what = len(listed(value)), "masks" if name == "support_mask" else "of them"
+        if number == len(supports):
             return []
-        return [f"{name}: expected one mask for each support, got {len(supports)} supports and {found} {what}"]
+        return [f"{name}: expected one mask for each support, got {len(supports)} supports and {number} {what}"]
 
 
 def listed(value: str | list[str]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from cluster.engine import publish
 from cluster.engine.manifest import Manifest, read_manifest
+from cluster.engine.progress import format_duration
 from cluster.engine.run import Run
 
 
@@ -25,6 +27,36 @@ def outlook(run: Run, names: Iterable[str]) -> list[str]:
         else:
             lines.append(f"{name:10} {_expected(run, name, fingerprint)}")
     return lines
+
+
+def ahead(run: Run, names: Sequence[str]) -> str:
+    """What will run, in one line, and how long these stages took when they last ran below this root, if all have.
+
+    Other settings and other machines take other times.
+
+    Raises:
+        ValueError: if the settings of a stage cannot be told.
+    """
+    todo = [name for name in names if not _is_done(run, name)]
+    if not todo:
+        return f"{run.config.name}: all {len(names)} stages are done"
+    times = [_last_time(run, name) for name in todo]
+    known = [time for time in times if time is not None]
+    took = f"; they last took {format_duration(sum(known))} in all" if len(known) == len(times) else ""
+    done = f" ({len(names) - len(todo)} of {len(names)} done)" if len(todo) < len(names) else ""
+    return f"{run.config.name}: {', '.join(todo)} will run{done}{took}"
+
+
+def _is_done(run: Run, name: str) -> bool:
+    manifest = read_manifest(run.folder / name / run.identity(name)[2] / "manifest.json")
+    return manifest is not None and not _lost(manifest)
+
+
+def _last_time(run: Run, name: str) -> float | None:
+    """Seconds that the stage took when it last ran in any run of this root."""
+    found = sorted(run.folder.parent.glob(f"*/{name}/*/timing.json"), key=lambda path: path.stat().st_mtime)
+    timing = publish.read_sealed(found[-1]) if found else None
+    return None if timing is None else float(timing["seconds"])
 
 
 def _expected(run: Run, name: str, fingerprint: str) -> str:

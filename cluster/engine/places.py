@@ -17,8 +17,12 @@ def writable(path: str, key: str) -> Path:
     """The folder or file that `key`=`path` means, absolute; nothing is made or touched.
 
     Raises:
-        ValueError: if what is written there would be lost: in Ray's copy of the code, or below a missing disk.
+        ValueError: if what is written there would be lost: in Ray's copy of the code, below a missing disk, or in a
+            folder that is called like an address or like ~.
     """
+    if "://" in path or path.startswith("~") or not path.isprintable():
+        hint = "no shell reads ~ behind =, write $HOME" if path.startswith("~") else f"mount it, or set {key}=PATH"
+        raise ValueError(f"{key}: expected a path on a disk, got {path!r}; {hint}")
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not os.path.isabs(path):
         raise ValueError(
             f"{key}: expected an absolute path inside of a Ray job, got {path!r}, which lies in Ray's copy of the code "

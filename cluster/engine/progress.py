@@ -57,7 +57,7 @@ class Progress:
         with Progress("label", total=40) as progress:
             progress.update(items=1000, failed=2)
 
-    prints ``label  12/40 shards  310 images/s  ETA 0:42  failed 0`` and ends with totals and seconds. `done` parts were
+    prints ``label  12/40 shards  310 images/s  ETA 0:42  failed 2`` and ends with totals and seconds. `done` parts were
     there before: they count as done, not as speed. With a `journal` the same numbers become metrics ``<stage>/...``
     at step = parts done. One thread updates it.
     """
@@ -116,9 +116,12 @@ class Progress:
             f"{self.done}/{self.total} {self.parts}",
             format_rate(self.items, seconds, self.unit),
             f"ETA {'-' if left is None else format_duration(left)}",
-            f"failed {self.failed}",
+            *self._failed(),
         ]
         return "  ".join(fields)
+
+    def _failed(self) -> list[str]:
+        return [f"failed {self.failed}"] if self.failed else []
 
     def numbers(self) -> dict[str, float]:
         """The state as metrics."""
@@ -141,7 +144,7 @@ class Progress:
             f"{self.done}/{self.total} {self.parts}",
             f"{self.items} {self.unit} in {seconds:.1f} s",
             format_rate(self.items, seconds, self.unit),
-            f"failed {self.failed}",
+            *self._failed(),
         ]
         self._print("  ".join([*fields, *filter(None, [note])]), last=True)
         if self._journal:

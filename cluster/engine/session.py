@@ -36,6 +36,8 @@ LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 #: Seconds in which a cluster that is to be joined opens its door.
 _KNOCK = 10.0
+#: Who says at every start that a Ray of one's own asks for a token, as it should.
+_ADVISES = "ray._private.authentication.authentication_token_setup"
 _starting = threading.Event()
 
 
@@ -75,6 +77,7 @@ def _start(address: str, environment: dict[str, Any] | None) -> None:
     """
     if address != "local":
         _knock(address)
+    logging.getLogger(_ADVISES).setLevel(logging.ERROR)
     try:
         with _own_sigterm(), _apart():
             ray.init(

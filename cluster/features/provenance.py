@@ -14,7 +14,7 @@ def provenance(chosen: BackboneSettings, inputs: Mapping[str, Manifest]) -> dict
 
     Of a corpus they are `fingerprint` and `images`, how many were accepted; that is left out where the shards are gone.
     """
-    return {"backbone_weights": chosen.weights, **({"corpus": found} if (found := _corpus(inputs)) else {})}
+    return {"backbone_weights": chosen.weights, **({"corpus": corpus} if (corpus := _corpus(inputs)) else {})}
 
 
 def _corpus(inputs: Mapping[str, Manifest]) -> dict[str, Any]:

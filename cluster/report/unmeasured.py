@@ -16,8 +16,8 @@ from fss import segmenter
 
 def _selection(train: Manifest) -> Mapping[str, Any]:
     """Which step was exported, and its IoU on the held-out tasks, None without any."""
-    found: Mapping[str, Any] = segmenter.read_about(train.folder / "model")["facts"]["selection"]
-    return found
+    selection: Mapping[str, Any] = segmenter.read_about(train.folder / "model")["facts"]["selection"]
+    return selection
 
 
 def text(train: Manifest) -> str:
@@ -38,15 +38,11 @@ def headlines(train: Manifest) -> list[report.Headline]:
     if chosen[HOLDOUT] is None:
         return []
     step = next((one for one in candidates.read(train.folder) if one.step == chosen["step"]), None)
-    found = [
-        report.Headline(f"{100 * chosen[HOLDOUT]:.1f}", "IoU [%], held-out pseudo-tasks", "no label was looked at")
-    ]
+    told = [report.Headline(f"{100 * chosen[HOLDOUT]:.1f}", "IoU [%], held-out pseudo-tasks", "no label was looked at")]
     if step is not None and "holdout_area_ratio" in step.figures:
-        found.append(
-            report.Headline(f"{step.figures['holdout_area_ratio']:.2f}", "predicted / true area", "1 is right")
-        )
+        told.append(report.Headline(f"{step.figures['holdout_area_ratio']:.2f}", "predicted / true area", "1 is right"))
     return [
-        *found,
+        *told,
         report.Headline(f"{train.counts['episodes']:,}", "training episodes", f"{train.counts['steps']} steps"),
     ]
 

@@ -75,8 +75,8 @@ def conclude(out: Path, rows: Sequence[Row], shown: Sequence[tuple[Image.Image, 
 def _runs(mask: np.ndarray) -> dict[str, Any]:
     from pycocotools import mask as rle
 
-    found = rle.encode(np.asfortranarray(mask))
-    return {"size": list(found["size"]), "counts": found["counts"].decode("ascii")}
+    encoded = rle.encode(np.asfortranarray(mask))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -50,7 +50,7 @@ def look(config: PredictConfig) -> Given:
     photos = [Path(one) for one in listed(config.support)]
     supports = problems.keep(functools.partial(inputs.as_image, reading=config.reading), photos)
     masks = _drawn(config, photos, problems)
-    queries = [path for found in problems.keep(_queries, listed(config.query)) for path in found]
+    queries = [path for paths in problems.keep(_queries, listed(config.query)) for path in paths]
     segmenters = problems.keep(_load, [config])
     folders = problems.keep(lambda path: own_folder(path, "out", MARK), [config.out])
     problems.keep(lambda out: _check_names(queries, out, config.overwrite), folders)
@@ -63,10 +63,10 @@ def look(config: PredictConfig) -> Given:
 def left_out(places: Sequence[str], queries: Sequence[Path]) -> Iterator[str]:
     """A line for what else lies in each folder of queries."""
     for folder in (Path(place) for place in places if Path(place).is_dir()):
-        found = sorted(set(folder.iterdir()) - set(queries))
-        if found:
-            names = ", ".join(f"{one.name}/" if one.is_dir() else one.name for one in found[:5])
-            more = f" and {len(found) - 5} more" if found[5:] else ""
+        others = sorted(set(folder.iterdir()) - set(queries))
+        if others:
+            names = ", ".join(f"{one.name}/" if one.is_dir() else one.name for one in others[:5])
+            more = f" and {len(others) - 5} more" if others[5:] else ""
             yield f"left out, no images by their names: {names}{more}"
 
 
@@ -75,13 +75,13 @@ class _Problems(list[str]):
 
     def keep(self, read: Callable[[A], T], items: Iterable[A]) -> list[T]:
         """What `read` makes of each item; an item at which it raises a ValueError is kept as a problem."""
-        found = []
+        kept = []
         for item in items:
             try:
-                found.append(read(item))
+                kept.append(read(item))
             except ValueError as error:
                 self.append(str(error))
-        return found
+        return kept
 
     def tell(self) -> None:
         """Raise all that was kept as one ValueError."""
@@ -118,10 +118,10 @@ def _marked(
 
 
 def _mask(path: Path) -> np.ndarray:
-    found = inputs.as_mask(path)
-    if not (found == 1).any():
+    mask = inputs.as_mask(path)
+    if not (mask == 1).any():
         raise ValueError(f"{path}: expected a mask that shows the thing, got only background; paint it with 1 or 255")
-    return found
+    return mask
 
 
 def _check_names(queries: Sequence[Path], out: Path, overwrite: bool) -> None:
@@ -146,20 +146,20 @@ def _queries(place: str) -> list[Path]:
         return _of_list(path) if path.suffix.lower() == ".txt" else [path]
     known = images.EXTENSIONS | images.UNDECODED
     beside = path.glob("*") if path.is_dir() else map(Path, glob.glob(place, recursive=True))
-    found = sorted(one for one in beside if one.suffix.lower() in known and one.is_file())
-    if not found:
+    queries = sorted(one for one in beside if one.suffix.lower() in known and one.is_file())
+    if not queries:
         raise ValueError(f"expected an image or a folder of images at query={place}, found none")
-    return found
+    return queries
 
 
 def _of_list(path: Path) -> list[Path]:
     """The paths in a text file, one a line, relative to its folder."""
     names = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    found = [path.parent / name for name in names if name]
-    lost = [str(one) for one in found if not one.is_file()]
-    if lost or not found:
+    paths = [path.parent / name for name in names if name]
+    lost = [str(one) for one in paths if not one.is_file()]
+    if lost or not paths:
         raise ValueError(
             f"expected one image a line in query={path}, relative to its folder, "
             + (f"there is no {lost[0]}" + (f", nor {len(lost) - 1} others" if lost[1:] else "") if lost else "got none")
         )
-    return found
+    return paths

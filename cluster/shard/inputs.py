@@ -138,14 +138,16 @@ class CorpusInput:
         )
 
     def _resolve(self, name: str) -> Entry:
+        """The input `name`: all of a line, as names may hold spaces, what its quotes hold, or its first column."""
         system, place = self._place(name)
         if isinstance(system, Remote):  # asking for each one would take longer than reading it
             return system.entry(place, name) if tars.is_container(name) else Entry(name, 0)
         entry = Entry(name, 0)
-        for candidate in ("{}",) if os.path.isabs(name) or is_url(name) else _CANDIDATES:
-            entry = system.entry(self._place(candidate.format(name))[1], candidate.format(name))
-            if not entry.error:
-                return entry
+        for text in dict.fromkeys((name, name.strip("\"'"), name.split(maxsplit=1)[0])):
+            for candidate in ("{}",) if os.path.isabs(text) or is_url(text) else _CANDIDATES:
+                entry = system.entry(self._place(candidate.format(text))[1], candidate.format(text))
+                if not entry.error:
+                    return entry
         lost = system.entry(place, name)
         return lost._replace(error=lost.error.replace("it is not there", "the list names it, but it is not there"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
@@ -67,8 +69,12 @@ def _lines(file: IO[bytes], _: str, __: str | None) -> Iterator[Line]:
 
 
 def _texts(file: IO[bytes]) -> Iterator[str]:
-    for number, line in enumerate(file):
-        yield (line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line).decode("utf-8", "surrogateescape")
+    """Lines of UTF-8, or of UTF-16 where the file begins with its mark, as Windows writes it."""
+    start = file.read(2)
+    file.seek(0)
+    wide = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    code = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+    yield from io.TextIOWrapper(file, *code, newline="\n")
 
 
 def _csv(file: IO[bytes], place: str, column: str | None) -> Iterator[Line]:

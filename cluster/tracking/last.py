@@ -19,12 +19,10 @@ def page(root: Path | str, server: str) -> str | None:
     sent = Path(root).glob("*/tracking/pipeline-*.mlflow.json")
     for path in sorted(sent, key=lambda one: one.stat().st_mtime, reverse=True):
         run_id = (seals.unsealed(path.read_bytes()) or {}).get("run_id")
-        if not run_id:
-            continue
         try:
-            about = client.get_run(run_id).info
+            run = client.get_run(run_id) if run_id else None
         except MlflowException:  # it went to another server, or was removed
             continue
-        if about.lifecycle_stage == "active":
-            return run_page(server, about.experiment_id, run_id)
+        if run is not None and run.info.lifecycle_stage == "active":
+            return run_page(server, run.info.experiment_id, run.info.run_id)
     return None

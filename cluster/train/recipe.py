@@ -182,8 +182,8 @@ class MetaRecipe:
             network.load_state_dict(tuned, strict=False)
             extractor = dataclasses.replace(extractor, backbone=network)
         facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
-        found = self._presence(head, extractor)
-        for name, data in segmenter.export(head, extractor, self.settings.head.about, facts, found).items():
+        files = segmenter.export(head, extractor, self.settings.head.about, facts, self._presence(head, extractor))
+        for name, data in files.items():
             publish.write_bytes(folder / "model" / name, data)
 
     def _presence(self, head: Head, extractor: Extractor) -> Presence | None:

@@ -63,8 +63,8 @@ class Extractor:
 
         With `colour` they bring `colours` as level `colour`, for heads that look at it (`Head.sees_colour`).
         """
-        found = self.features(torch.stack([images.to_tensor(picture, self.size) for picture in pictures]))
-        return found | {"colour": self.colours(pictures, found["high"].shape[-1])} if colour else found
+        features = self.features(torch.stack([images.to_tensor(picture, self.size) for picture in pictures]))
+        return features | {"colour": self.colours(pictures, features["high"].shape[-1])} if colour else features
 
     def blank(self) -> Features:
         """Features of one black image: what remains is where a cell lies."""

@@ -132,10 +132,10 @@ class TimmNetwork(Network):
         """Levels of (B, 3, H, W) images; ValueError for sizes at which cells would not lie where they should."""
         self.check_size(images.shape[-2], images.shape[-1])
         own = images * self.get_buffer("input_scale") + self.get_buffer("input_shift")
-        found = self.model.forward_intermediates(  # type: ignore[operator]
+        levels = self.model.forward_intermediates(  # type: ignore[operator]
             own, indices=self.taken, norm=self.plain, intermediates_only=True
         )
-        low, mid, high = found
+        low, mid, high = levels
         return {"low": low, "mid": self._on_grid("mid", mid), "high": self._on_grid("high", high)}
 
     def _on_grid(self, level: str, values: torch.Tensor) -> torch.Tensor:
@@ -239,10 +239,10 @@ def _has_centres(plan: nn.Module) -> bool:
         return False
     try:
         images = torch.zeros(1, 3, 2 * _COARSEST + 1, 2 * _COARSEST + 1, device="meta")
-        found = plan.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
+        levels = plan.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
     except (RuntimeError, ValueError, AssertionError):  # such images are not for it
         return False
-    return bool(found[-1].shape[-1] == 3)
+    return bool(levels[-1].shape[-1] == 3)
 
 
 def _taken(name: str, number: int, plain: bool, levels: Sequence[int] | None) -> list[int]:

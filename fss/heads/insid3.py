@@ -106,9 +106,9 @@ class _Candidates:
     def among(self, cells: torch.Tensor) -> torch.Tensor:
         """(N,) bool: those of `cells` (N,) that are candidates."""
         asked = (cells & self.hopeful).nonzero()[:, 0]
-        found = torch.zeros_like(cells)
-        found[asked] = votes(self.query[:, asked], self.supports) >= 0.5
-        return found
+        chosen = torch.zeros_like(cells)
+        chosen[asked] = votes(self.query[:, asked], self.supports) >= 0.5
+        return chosen
 
 
 def _first(candidates: _Candidates, labels: torch.Tensor, order: torch.Tensor) -> int | None:

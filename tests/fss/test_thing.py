@@ -25,7 +25,7 @@ def segmenter() -> Segmenter:
 
 def test_twenty_queries_and_five_supports_are_25_images_for_the_backbone(segmenter):
     seen = []
-    segmenter.extractor.backbone.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    segmenter.extractor._folded.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     thing = segmenter.prepare(SHOWN, DRAWN)
     assert sum(seen) == 5
     assert len(list(thing.stream(QUERIES))) == 20

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from fss.backbones import Features
+from fss.backbones.debias import directions
 from fss.heads.parts.head import Head
 from fss.heads.parts.options import A_LEVEL, HeadOptions
 from fss.heads.parts.tokens import members, unit, unit_grid
@@ -46,18 +47,16 @@ class Anchor(Head):
         self.position: torch.Tensor
         self.known: torch.Tensor
         self.levels, self.tau, self.scale = options.levels, options.tau, options.scale
+        self.share = options.position
         dims = sum(channels[level] for level in self.levels)
-        number = round(options.position * dims)
-        self.register_buffer("position", torch.zeros(dims, number))
-        self.register_buffer("known", torch.tensor(number == 0))
+        self.register_buffer("position", torch.zeros(dims, round(self.share * dims)))
+        self.register_buffer("known", torch.tensor(self.position.numel() == 0))
 
     def see_blank(self, features: Features) -> None:
         """Learn the directions of position from the features of one empty image; see `SeesBlank`."""
-        tokens = unit_grid(features, self.levels)[0].flatten(1)
-        found = torch.linalg.svd(tokens - tokens.mean(dim=1, keepdim=True), full_matrices=False).U
-        number = min(self.position.shape[1], found.shape[1])
+        known = directions(unit_grid(features, self.levels)[0].flatten(1), self.share)
         self.position.zero_()
-        self.position[:, :number] = found[:, :number]
+        self.position[:, : known.shape[1]] = known
         self.known.fill_(True)
 
     def embed(self, features: Features) -> Features:

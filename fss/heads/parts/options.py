@@ -58,7 +58,8 @@ class LearnedOptions(HeadOptions):
     residual: str = key("none", one_of(names=_residuals))
     """A read-out that the head is added to (`fss.heads.parts.residual`), or none."""
     by_shots: bool = key(False, when={"residual": True})
-    """Whether what the head adds to a read-out of K supports counts 1/K: for read-outs that are good by themselves."""
+    """Whether what the head adds to a read-out of K supports counts 1/K in training and 1/(K + 1) in answers: for
+    read-outs that are good by themselves."""
     otsu: float = key(0.0, keys.SHARE_OR_NONE, when={"residual": True})
     """Share of the way from zero to where the query's own logits part (`fss.heads.parts.threshold`), over the number of
     supports."""

@@ -31,8 +31,9 @@ class Residual(Head):
         head: is silenced.
         readout: without parameters, its logits cosines (`scale=1`).
         lent: `head` embeds the read-out's tensors itself, under the same names.
-        by_shots: the head's logits count 1/K beside a read-out of K supports: prototypes of several images err less,
-            and a head that learned from single supports would undo that.
+        by_shots: the head's logits count 1/K beside a read-out of K supports, and 1/(K + 1) once they are learned:
+            prototypes of several images err less, and a head that learned from single supports would undo that; of
+            pseudo-tasks it learned to trust itself more than other images bear out.
         otsu: share of the way that the threshold of the sum moves towards the query's own, over K.
 
     Raises:
@@ -115,7 +116,9 @@ class Residual(Head):
 
     def _share(self, shots: int) -> float:
         """What the head's logits of K supports are multiplied with."""
-        return 1 / shots if self.by_shots else 1.0
+        if not self.by_shots:
+            return 1.0
+        return 1 / (shots if self.training else shots + 1)
 
     def _added(self, logits: torch.Tensor, cosines: torch.Tensor, shots: int) -> torch.Tensor:
         """Half of the read-out's margin, on the head's grid, goes to the foreground, half comes off the background."""

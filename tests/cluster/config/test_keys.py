@@ -22,7 +22,7 @@ from fss.labelling import heatmaps, segments
 from fss.labelling.sources import cam, clusters
 
 #: Values of which a rule refuses at least one.
-ODD = ("no such thing", -1, 0, 7, 1e9, math.nan)
+ODD = ("no such thing", -1, 0, 7, 1e9, math.nan, "../x")
 
 
 def dataclasses_of_keys():
@@ -133,6 +133,24 @@ def test_what_does_not_go_together_is_told(values, told):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is compared below
         build(values)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", ".", "..", "a/../b", "/a", "a//b", "a\nb", "a\0b", "x" * 201, "features", "mlflow.db"]
+)
+def test_a_name_that_leaves_root_or_lies_on_what_is_there_is_refused(name):
+    with pytest.raises(ValueError, match="name: expected the name of a folder below root, but compare, features"):
+        build({"name": name})
+
+
+def test_names_and_numbers_that_are_taken():
+    assert [build({"name": name}).name for name in ("a b", "ü", "a/b", ".x", "-1")] == ["a b", "ü", "a/b", ".x", "-1"]
+    for values, told in (
+        ({"train": {"lr": float("inf")}}, "train.lr: expected a positive number, got inf"),
+        ({"seed": 10**99}, "seed: expected a number below"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            build(values)
 
 
 def test_all_mistakes_are_told_in_one_answer():

@@ -1,9 +1,11 @@
 """What a run would do: skip, run, go on, of folders as stages leave them; nothing is written."""
 
+import os
+
 import pytest
 
 from cluster.engine import origin, publish
-from cluster.engine.outlook import outlook
+from cluster.engine.outlook import ahead, outlook
 from cluster.engine.run import Run
 from cluster.stages import STAGES
 
@@ -109,3 +111,19 @@ def test_why_is_told_once(configure, tmp_path):
     told = lines(Run(configure(tmp_path, "corpus.root=/nowhere"), STAGES), "shard", "sample", "label")
     assert [line.partition(" cannot be told: ")[2] for line in told][1:] == ["see shard", "see shard"]
     assert "/nowhere" in told[0]
+
+
+def test_a_run_begins_with_what_it_will_do_and_how_long_that_took_before(run):
+    names = ["shard", "label"]
+    assert ahead(run, names) == "tiny: shard, label will run"
+    folder = finish(run, "shard", {"a.tar": b"1234"})
+    assert ahead(run, names) == "tiny: label will run (1 of 2 done)"
+    other = run.folder.parent / "other" / "label"
+    for number, seconds in enumerate((5.0, 754.2)):
+        publish.write_sealed(other / str(number) / "timing.json", {"seconds": seconds})
+        os.utime(other / str(number) / "timing.json", (number, number))
+    assert ahead(run, names) == "tiny: label will run (1 of 2 done); they last took 12:34 in all"
+    finish(run, "label", {"b.tar": b"12"})
+    assert ahead(run, names) == "tiny: all 2 stages are done"
+    (folder / "a.tar").unlink()
+    assert ahead(run, names) == "tiny: shard will run (1 of 2 done)"

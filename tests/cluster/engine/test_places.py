@@ -18,6 +18,16 @@ def test_a_relative_path_in_a_ray_job_is_refused(monkeypatch, tmp_path, configur
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [("s3://bucket/runs", "mount it"), ("file:///runs", "mount it"), ("~/runs", "write \\$HOME"), ("a\0b", "mount it")],
+)
+def test_what_is_no_path_becomes_no_folder(tmp_path, monkeypatch, path, remedy):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"root: expected a path on a disk, got .*{remedy}"):
+        places.writable(path, "root")
+
+
 def test_a_disk_that_is_not_mounted_is_not_created(monkeypatch, tmp_path):
     (tmp_path / "fstab").write_text(f"# disks\nserver:/x {tmp_path}/disk nfs defaults 0 0\n/dev/sda1 / ext4 rw 0 1\n")
     monkeypatch.setattr(places, "_TABLE", tmp_path / "fstab")

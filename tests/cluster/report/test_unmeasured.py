@@ -60,8 +60,8 @@ def test_the_last_stage(configure, tmp_path, keys, last):
 
 def test_a_run_without_labels_ends_with_its_report(tiny_run, configure, start, tmp_path):
     shutil.copytree(tiny_run.folder, tmp_path / tiny_run.config.name)
-    run = start(configure(tmp_path, *NO_LABELS))
-    told = summary.conclude(run)
+    with start(configure(tmp_path, *NO_LABELS)) as run:
+        told = summary.conclude(run)
     assert run.fresh == ["quality"]
     assert "on held-out pseudo-tasks (step " in told
     model = run.manifest("train").folder / "model"

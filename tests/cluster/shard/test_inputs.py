@@ -175,6 +175,16 @@ def test_lists_of_names_and_paths(tmp_path):
     ]
 
 
+def test_lines_in_quotes_with_labels_behind_or_in_utf_16(tmp_path):
+    fill(tmp_path, "a.jpg", "d e.jpg", "ü.jpg")
+    listing = tmp_path / "list.txt"
+    listing.write_text("a.jpg 3\n'd e.jpg'\nd e.jpg\nü.jpg\t4 5\n\"a.jpg\"\nd f.jpg 1\n", encoding="utf-16")
+    names = ["a.jpg", "d e.jpg", "d e.jpg", "ü.jpg", "a.jpg"]
+    assert found(CorpusInput(str(tmp_path), str(listing))) == [*((name, 5) for name in names), ("d f.jpg 1", "missing")]
+    listing.write_bytes(listing.read_bytes()[:-1])  # cut in the middle of a letter
+    assert len(found(CorpusInput(str(tmp_path), str(listing)))) == 6
+
+
 def test_a_list_with_masks_as_in_voc_takes_the_image(tmp_path):
     fill(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png")
     listing = tmp_path / "list.txt"

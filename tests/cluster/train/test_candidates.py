@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from cluster.train import candidates, stage
 from cluster.train.candidates import Candidate
 from cluster.train.recipe import select
 from fss import segmenter
+from fss.presence import Presence
 from tests.cluster.train.recipes import varied
 from tests.cluster.train.troubled import kept, metrics
 
@@ -143,6 +145,19 @@ def test_the_export_follows_the_figures_on_disk(tiny_run, tmp_path, caplog, case
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warned) == (case == "nothing held out")
     assert all("train.select=holdout: no task was held out, so step 8, the last one" in text for text in warned)
+
+
+def test_held_out_tasks_tell_what_an_absent_thing_looks_like(tiny_run, tmp_path, monkeypatch):
+    """Also where the backbone is tuned and batches hold pixels: the same likenesses, but for float16."""
+    seen, recipe = [], stage.job(tiny_run.work("train", tmp_path)).recipe
+    monkeypatch.setattr(Presence, "fit", lambda *given: seen.append(given) or Presence(0.3, 10.0))
+    head, extractor = recipe.module(torch.device("cpu")).head, recipe.bank.extractor
+    for tune in ((), ("high",)):
+        assert varied(recipe, tune=tune)._presence(head, extractor) == Presence(0.3, 10.0)
+    (frozen, there), (tuned, _) = seen
+    assert len(there) > there.sum() == sum(recipe.holdout.counts)
+    np.testing.assert_allclose(frozen, tuned, atol=0.01)
+    assert dataclasses.replace(recipe, holdout=None)._presence(head, extractor) is None
 
 
 @pytest.mark.parametrize(("steps", "most", "expected"), [(300, 8, [38, 76, 114, 152, 190, 228, 266, 300]),

@@ -106,17 +106,22 @@ def test_the_logits_are_the_heads_plus_the_gained_readouts(name, readout):
     assert module.gain.item() != 15
 
 
-@pytest.mark.parametrize(("by_shots", "share"), [(True, 1 / 3), (False, 1.0)])
-def test_what_is_learned_counts_less_the_more_supports_there_are(by_shots, share):
+@pytest.mark.parametrize(
+    ("by_shots", "training", "shares"),
+    [(True, False, {1: 1 / 2, 3: 1 / 4}), (True, True, {1: 1.0, 3: 1 / 3}), (False, False, {1: 1.0, 3: 1.0})],
+)
+def test_what_is_learned_counts_less_the_more_supports_there_are(by_shots, training, shares):
+    """And in answers as if there were one more."""
     module, (query, support, masks) = head("correlation", residual="smoothed", by_shots=by_shots), episode(shots=3)
     train_step(module)
-    for number in (1, 3):
+    module.training = training  # of the sum alone: the head's dropout would draw
+    for number, share in shares.items():
         some = {level: values[:, :number] for level, values in support.items()}
         cosines = module.readout(query, some, masks[:, :number])
         learned = module(query, some, masks[:, :number])[:, 1] - module.gain * (cosines[:, 1] - cosines[:, 0]) / 2
         alone = module.head(query, some, masks[:, :number])[:, 1]
         assert alone.abs().max() > 1e-3
-        assert torch.allclose(learned, alone * (share if number == 3 else 1.0), atol=1e-5)
+        assert torch.allclose(learned, alone * share, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["correlation", "pixel_meta"])
