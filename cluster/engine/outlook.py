@@ -54,8 +54,8 @@ def _is_done(run: Run, name: str) -> bool:
 
 def _last_time(run: Run, name: str) -> float | None:
     """Seconds that the stage took when it last ran in any run of this root."""
-    found = sorted(run.folder.parent.glob(f"*/{name}/*/timing.json"), key=lambda path: path.stat().st_mtime)
-    timing = publish.read_sealed(found[-1]) if found else None
+    timings = sorted(run.folder.parent.glob(f"*/{name}/*/timing.json"), key=lambda path: path.stat().st_mtime)
+    timing = publish.read_sealed(timings[-1]) if timings else None
     return None if timing is None else float(timing["seconds"])
 
 

@@ -64,8 +64,8 @@ def check_onnx(segmenter, folder):
         named = dict(zip(("queries", "supports", "masks"), (one.numpy() for one in given), strict=True))
         (found,) = session.run(["probabilities"], named)
         gap = np.abs(found - expected(segmenter, *given))
-        assert gap.max() <= 1e-2, "what the card promises; a code of a hash may flip"
-        assert np.median(gap) <= 1e-4
+        assert gap.max() <= 1e-2, "what the card promises: first centroids of umtfss hang on the last bits of a sine"
+        assert np.median(gap) <= 1e-3
 
 
 def test_most_heads_are_graphs():
