@@ -5,13 +5,9 @@ from collections import namedtuple
 
 import psutil
 import pytest
+from ray.train.torch import TorchConfig
 
-from cluster.config import ClusterConfig
-from cluster.engine.stage import StageError
 from cluster.training import machines
-from cluster.training.job import Job
-from cluster.training.loop import train
-from tests.cluster.training.plain import Plain
 
 Address = namedtuple("Address", "address")
 #: A machine whose own name is its loopback, as Debian and Ubuntu write it.
@@ -50,18 +46,19 @@ def test_an_unknown_address_sets_nothing(cards, monkeypatch):
     assert "GLOO_SOCKET_IFNAME" not in os.environ
 
 
-class Tells(Plain):
-    """Fails in the worker, with what the libraries of its process group were told."""
+class Group:
+    """Workers that only note what they are to do."""
 
-    def module(self, device):
-        raise ValueError(" and ".join(os.environ[name] for name in machines.VARIABLES))
+    def __init__(self):
+        self.done = []
+
+    def execute(self, function):
+        self.done.append(function)
 
 
-@pytest.mark.slow
-def test_workers_get_it_before_they_meet(ray_session, tmp_path):
-    import ray
-
-    expected = machines.interface(ray.util.get_node_ip_address())
-    made = Job("train", Tells(((1.0,),) * 2), tmp_path, tmp_path / "tracking", "test", "test", {}, steps=1, batch=2)
-    with pytest.raises(StageError, match=f"{expected} and {expected}"):
-        train(made, ClusterConfig(train_workers=2))
+def test_workers_choose_before_they_meet(monkeypatch):
+    chosen = machines.Network(backend="gloo").backend_cls
+    monkeypatch.setattr(TorchConfig().backend_cls, "on_start", lambda self, group, config: group.done.append("met"))
+    group = Group()
+    chosen().on_start(group, None)
+    assert group.done == [machines.choose_interface, "met"]
