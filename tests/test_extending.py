@@ -18,7 +18,7 @@ from tests.fss.backbones import test_geometry as geometry
 from tests.fss.conftest import noise_image
 from tests.fss.heads import learning, test_heads, test_learned
 from tests.fss.heads.parts import test_residual
-from tests.fss.test_segmenter import MASKS, SUPPORTS
+from tests.fss.segmenter.test_segmenter import MASKS, SUPPORTS
 from tests.pages import files_shown
 
 SHOWN = files_shown("docs/extending.md")

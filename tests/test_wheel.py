@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fss.test_segmenter import write
+from tests.fss.segmenter.test_segmenter import write
 from tests.places import ROOT
 
 INFERENCE = {"numpy", "pillow", "safetensors", "tifffile", "torch", "torchvision"}

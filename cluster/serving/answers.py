@@ -25,7 +25,7 @@ from cluster.config.predict import PredictConfig
 from cluster.engine import publish
 from fss.drawing import pictures
 from fss.imaging import images
-from fss.thing import Answer
+from fss.segmenter.thing import Answer
 
 TABLE, COCO, SHEET = "answers.csv", "coco.json", "sheet.jpg"
 #: Pictures in a row of the contact sheet, and their side in pixels.

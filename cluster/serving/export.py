@@ -24,8 +24,8 @@ from cluster.config.export import ExportConfig
 from cluster.engine import publish
 from cluster.engine.places import own_folder
 from cluster.serving import reached, registry
-from fss import card, portable, pyfunc, shards
-from fss.segmenter import Segmenter
+from fss import shards
+from fss.segmenter import Segmenter, card, portable, pyfunc
 
 #: What an export's folder is known by.
 _MARK = "export.json"

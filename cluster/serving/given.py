@@ -17,9 +17,8 @@ from PIL import Image
 from cluster.config.predict import PredictConfig, listed
 from cluster.engine.places import own_folder
 from cluster.serving import registry
-from fss import marks
 from fss.imaging import images, inputs
-from fss.segmenter import Segmenter
+from fss.segmenter import Segmenter, marks
 
 A = TypeVar("A")
 T = TypeVar("T")

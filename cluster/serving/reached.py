@@ -10,7 +10,7 @@ from cluster.engine import publish
 from cluster.engine.manifest import Manifest, read_manifest
 from cluster.evaluate import measured
 from cluster.evaluate.results import results_markdown
-from fss.card import Figure
+from fss.segmenter.card import Figure
 
 #: How far above a model's folder its run's folder is: RUN/train/FINGERPRINT/model.
 _DEPTH = 3

@@ -23,13 +23,14 @@ from cluster.train.settings import TrainMeans, TrainSettings
 from cluster.train.tasks import Tasks, mixed
 from cluster.training import optimizers
 from cluster.training.feed import Feed, load
-from fss import backbones, presence, segmenter
+from fss import backbones, segmenter
 from fss.backbones.extractor import Extractor
 from fss.heads.parts import losses
 from fss.heads.parts.capabilities import Settles, Studies
 from fss.heads.parts.head import Head
 from fss.precision import warn_of_slow
-from fss.presence import Presence
+from fss.segmenter import presence
+from fss.segmenter.presence import Presence
 from fss.tasks import task
 from fss.training import study
 from fss.training.bank import FeatureBank, batch_features, batch_pixels

@@ -13,7 +13,7 @@ from cluster.config.predict import PredictConfig
 from cluster.serving import answers
 from fss.drawing import pictures
 from fss.imaging.inputs import as_labels, as_mask
-from fss.thing import Answer
+from fss.segmenter.thing import Answer
 from tests.fss.conftest import noise_image
 
 SURE = np.zeros((30, 40), np.float32)

@@ -12,11 +12,11 @@ from PIL import Image
 from cluster.config.export import FORMATS, ExportConfig
 from cluster.engine import publish
 from cluster.serving.export import export
-from fss import card, segmenter
-from fss.segmenter import Segmenter
+from fss import segmenter
+from fss.segmenter import Segmenter, card
 from tests.cluster.evaluate.test_measured import content, table
 from tests.fss.conftest import noise_image
-from tests.fss.test_segmenter import write
+from tests.fss.segmenter.test_segmenter import write
 
 
 def exported(tmp_path, form, name="prototype"):

@@ -11,7 +11,7 @@ from cluster.serving import registry
 from jobs._config import load
 from jobs.evaluate import evaluate
 from tests.cluster.store import FILES, registered, ship
-from tests.fss.test_segmenter import write
+from tests.fss.segmenter.test_segmenter import write
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cluster.train import candidates, stage
 from cluster.train.candidates import Candidate
 from cluster.train.recipe import select
 from fss import segmenter
-from fss.presence import Presence
+from fss.segmenter.presence import Presence
 from tests.cluster.train.recipes import varied
 from tests.cluster.train.troubled import kept, metrics
 

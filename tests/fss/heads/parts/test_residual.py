@@ -23,7 +23,7 @@ from tests.fss.heads.test_heads import (
     train_step,
     without_gradient,
 )
-from tests.fss.test_segmenter import MASKS, SUPPORTS, noise_image, write
+from tests.fss.segmenter.test_segmenter import MASKS, SUPPORTS, noise_image, write
 
 #: Heads that can start silent.
 ADDED = [name for name in LEARNED if isinstance(head(name), Silences)]

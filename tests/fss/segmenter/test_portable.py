@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fss import backbones, heads, portable
+from fss import backbones, heads
 from fss.backbones.extractor import Extractor
-from fss.segmenter import Segmenter
-from tests.fss.test_segmenter import OPTIONS, write
+from fss.segmenter import Segmenter, portable
+from tests.fss.segmenter.test_segmenter import OPTIONS, write
 
 #: Small networks of heads that are large by default.
 SMALL = OPTIONS | {

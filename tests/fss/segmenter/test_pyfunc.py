@@ -10,7 +10,7 @@ from PIL import Image
 
 from fss.imaging import images
 from fss.segmenter import Segmenter
-from tests.fss.test_segmenter import MASKS, SUPPORTS, noise_image, write
+from tests.fss.segmenter.test_segmenter import MASKS, SUPPORTS, noise_image, write
 
 
 @pytest.fixture(scope="module")

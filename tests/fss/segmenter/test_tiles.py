@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fss import backbones, heads, tiles
+from fss import backbones, heads
 from fss.backbones.extractor import Extractor
-from fss.segmenter import Segmenter
+from fss.segmenter import Segmenter, tiles
 from tests.fss.conftest import noise_image
 
 LENGTH = st.integers(1, 300)

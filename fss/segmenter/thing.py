@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fss import presence, tiles
 from fss.backbones import Features
 from fss.backbones.extractor import Extractor
 from fss.grid import cells, enlarge
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture, as_image, as_support
 from fss.prefetch import batches
-from fss.presence import Presence
+from fss.segmenter import presence, tiles
+from fss.segmenter.presence import Presence
 from fss.training.bank import stack, stack_shots
 
 
@@ -45,7 +45,7 @@ class Thing:
     """What K supports show, as a head sees it; `Segmenter.prepare` makes it. No query computes anything of them again.
 
     `supports` are tensors (1, K, ...) that `Head.embed` returned, `masks` their shares (1, K, 2, h, w), `shown` what
-    `fss.presence.foreground` makes of both.
+    `fss.segmenter.presence.foreground` makes of both.
     """
 
     head: Head
@@ -88,7 +88,7 @@ class Thing:
 
         Images are paths, bytes, Pillow images of any mode, arrays or tensors, of any sizes; see `fss.imaging.inputs`.
         The backbone sees each squeezed to its own input. With `tile`, those with a longer side are cut into tiles of so
-        many pixels a side, see `fss.tiles`; the thing is there if it is in any of them.
+        many pixels a side, see `fss.segmenter.tiles`; the thing is there if it is in any of them.
 
         Raises:
             ValueError: for what is no image.

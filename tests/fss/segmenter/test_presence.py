@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fss import backbones, heads, presence, segmenter
+from fss import backbones, heads, segmenter
 from fss.backbones.extractor import Extractor
 from fss.grid import cells
-from fss.presence import Presence
-from fss.segmenter import Segmenter
+from fss.segmenter import Segmenter, presence
+from fss.segmenter.presence import Presence
 from fss.training.bank import stack, stack_shots
 
 COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 230), (230, 220, 40)]

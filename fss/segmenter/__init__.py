@@ -5,8 +5,8 @@
     masks = [answer.mask() for answer in thing.stream(queries)]
 
 The folder holds `model.json` (names, options, fingerprints), `model.safetensors` (the head), `backbone.safetensors` and
-README.md, the model's card, and what makes it a model of MLflow (`fss.pyfunc`); it needs nothing of the run that made
-it.
+README.md, the model's card, and what makes it a model of MLflow (`fss.segmenter.pyfunc`); it needs nothing of the run
+that made it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from fss import backbones, card, heads, pyfunc, seals, shards
+from fss import backbones, heads, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture
-from fss.presence import Presence
-from fss.thing import Thing
+from fss.segmenter import card, pyfunc
+from fss.segmenter.presence import Presence
+from fss.segmenter.thing import Thing
 
 #: Of model.json. It grows when an older reader would misread what is written; facts and other additions leave it. A
 #: model of an older format is read down to `_OLDEST`, and refused by its number below it.

@@ -8,10 +8,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from fss import card, heads, segmenter
-from fss.card import Figure
+from fss import heads, segmenter
+from fss.segmenter import card
+from fss.segmenter.card import Figure
 from tests.fss.conftest import noise_image
-from tests.fss.test_segmenter import write
+from tests.fss.segmenter.test_segmenter import write
 
 FACTS = {
     "fingerprint": "0123456789ab",

@@ -21,7 +21,7 @@ from fss.imaging import images
 
 if TYPE_CHECKING:
     from fss.segmenter import Segmenter
-    from fss.thing import Thing
+    from fss.segmenter.thing import Thing
 
 _EXAMPLE, _SERVING = "input_example.json", "serving_input_example.json"
 #: What makes a folder MLflow's beside the model itself.

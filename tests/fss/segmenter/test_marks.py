@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fss import backbones, heads, marks
+from fss import backbones, heads
 from fss.backbones.extractor import Extractor
-from fss.segmenter import Segmenter
+from fss.segmenter import Segmenter, marks
 
 THING = np.zeros((96, 128), np.uint8)
 THING[30:70, 40:90] = 1

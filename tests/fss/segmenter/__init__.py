@@ -1,0 +1,1 @@
+"""Tests of the trained model as users hold it."""
