@@ -173,10 +173,14 @@ class MetaRecipe:
         candidates.write(folder, step, segmenter.weights_bytes(own.head, own.tuned()), figures)
 
     def export(self, module: nn.Module, folder: Path) -> None:
-        """Write the folder of the selected candidate's model, model.json last."""
+        """Write the folder of the selected candidate's model, model.json last.
+
+        Its head is made anew: a forward pass of the one that was trained is collective under ZeRO-3.
+        """
         chosen, how = select(candidates.read(folder), self.settings.select)
-        head, extractor = _meta(module).head, self.bank.extractor
+        extractor = self.bank.extractor
         own, tuned = segmenter.parts(load_weights(chosen.path.read_bytes()))
+        head = self.settings.head.build(extractor.backbone, self.settings.seed).to(extractor.device)
         head.load_state_dict(own)
         if tuned:  # the others keep the very values they had, also after a training in bf16
             network = copy.deepcopy(extractor.backbone)

@@ -37,7 +37,7 @@ def off_centre(backbone: Backbone, width: int) -> dict[str, float]:
     """
     stride, middle = backbone.stride, (width - 1) / 2
     centres = [round(middle + shift * stride / 4) for shift in range(-6, 7, 2)]
-    height = math.lcm(stride, 32) + width % 2
+    height = 3 * math.lcm(stride, 32) + width % 2  # rows of cells whose mean does not hang on single kernels
     images = noise(1, 3, height, width).repeat(1 + len(centres), 1, 1, 1)
     for image, centre in zip(images[1:], centres, strict=True):
         columns = slice(centre - stride // 2, centre + stride // 2 + 1)
@@ -70,11 +70,11 @@ def test_cells_lie_where_the_network_says(name):
     grid = backbone(noise(1, 3, side, side))["high"].shape[-1]
     assert grid == (side - backbone.corners) // backbone.stride + backbone.corners
     for level, error in off_centre(backbone, side).items():
-        assert abs(error) < 0.25, level
+        assert abs(error) < 0.2, level
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "resnet101"])
 def test_a_wrong_word_would_be_noticed(name):
     """Of one with centres on the border that says its cells tile the image."""
     backbone = symmetric(name)
-    assert abs(off_centre(backbone, side_of(backbone, corners=False))["mid"]) > 0.3
+    assert abs(off_centre(backbone, side_of(backbone, corners=False))["mid"]) > 0.25

@@ -180,9 +180,9 @@ def test_the_batch_changes_no_more_than_rounding(extractor, dataset, batch):
 
 @pytest.fixture
 def forwards(extractor):
-    """The batches that the backbone has seen, as they come."""
+    """The batches that the network has seen, as they come."""
     seen: list[int] = []
-    handle = extractor.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    handle = extractor.backbone.net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     yield seen
     handle.remove()
 
