@@ -17,8 +17,9 @@ import psutil
 
 #: Ray's daemons on one machine. Ray's library answers the loss of either with pages of its own, an exit, or silence.
 _DAEMONS = ("raylet", "gcs_server")
-#: Seconds between two looks at them; and how long a signal, which may end them too, has to be told first.
-_EVERY, _SIGNALS_FIRST = 0.3, 0.5
+#: Seconds between two looks at them, for Ray's library is quick to exit; and how long a signal, which may end them too,
+#: has to be told first.
+_EVERY, _SIGNALS_FIRST = 0.1, 0.1
 
 _said = threading.Lock()
 _family: list[psutil.Process] = []

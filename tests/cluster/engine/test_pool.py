@@ -221,6 +221,15 @@ def test_workers_are_asked_for_when_there_is_a_unit_for_each(ray_session):
         assert one.present == 1
 
 
+def _free() -> float:
+    """The CPUs that are free once the workers of earlier tests have given theirs back, which Ray tells late."""
+    before, now = -1.0, ray.available_resources()["CPU"]
+    while now != before:
+        time.sleep(2)
+        before, now = now, ray.available_resources()["CPU"]
+    return now
+
+
 @pytest.mark.slow
 def test_a_worker_that_comes_later_takes_its_share(ray_session, monkeypatch):
     """There is room for it after the first result; units that have a worker of their own move in the next round."""
@@ -230,8 +239,7 @@ def test_a_worker_that_comes_later_takes_its_share(ray_session, monkeypatch):
         time.sleep(0.05)
         return os.getpid()
 
-    free = ray.available_resources()["CPU"]
-    others = ray.remote(num_cpus=free - 1)(Fails).remote()
+    others = ray.remote(num_cpus=_free() - 1)(Fails).remote()
     ray.get(others.__ray_ready__.remote())
     with Pool(ClusterConfig(workers=2)) as one:
         results = one.map(slow, range(400))
