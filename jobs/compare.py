@@ -10,16 +10,13 @@ compare.json and compare.png, and logs them as one MLflow run.
 
 from __future__ import annotations
 
-import functools
-
 from cluster.config.compare import CompareConfig
-from jobs._config import Command, load_keys, run
+from jobs._config import Command, run
 
 COMMAND = Command(
     "compare",
     __doc__,
     ("runs", "base", "samples", "seed", "out", "tracking.uri"),
-    load=functools.partial(load_keys, CompareConfig),
     schema=CompareConfig,
     kept="nothing is lost; the same command begins again",
 )

@@ -9,16 +9,13 @@ in it is the card: what the model is, what it learned from and reached, and how 
 
 from __future__ import annotations
 
-import functools
-
 from cluster.config.export import ExportConfig
-from jobs._config import Command, load_keys, run
+from jobs._config import Command, run
 
 COMMAND = Command(
     "export",
     __doc__,
     ("model", "format", "out"),
-    load=functools.partial(load_keys, ExportConfig),
     schema=ExportConfig,
     kept="nothing of {out} was touched; the same command begins again",
 )

@@ -47,7 +47,7 @@ COMMAND = Command(
         "cluster.gpus_per_worker",
         "out",
     ),
-    load=load_plan,
+    reader=load_plan,
     kept="a plan keeps nothing; the same command begins again",
 )
 

@@ -15,10 +15,8 @@ For all of them it writes answers.csv (area, confidence, and whether the thing i
 
 from __future__ import annotations
 
-import functools
-
 from cluster.config.predict import PredictConfig
-from jobs._config import Command, load_keys, run
+from jobs._config import Command, run
 
 COMMAND = Command(
     "predict",
@@ -41,7 +39,6 @@ COMMAND = Command(
         "overwrite",
         "device",
     ),
-    load=functools.partial(load_keys, PredictConfig),
     schema=PredictConfig,
     kept="masks written so far are kept in {out}; the same command with overwrite=true writes them all",
 )

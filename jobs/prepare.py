@@ -30,7 +30,7 @@ COMMAND = Command(
     "prepare",
     __doc__,
     ("dataset.root", "dataset.list", "dataset.year", "dataset.sbd", "dataset.min_area", "out", "cluster.workers"),
-    load=functools.partial(load, further=_problems),
+    reader=functools.partial(load, further=_problems),
     kept="masks that are written are kept; the same command goes on from there",
 )
 

@@ -8,18 +8,16 @@ The server runs until it is stopped. For one that others reach, see docs/trackin
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 
 from cluster.config.ui import UiConfig
-from jobs._config import Command, load_keys, run
+from jobs._config import Command, run
 
 COMMAND = Command(
     "ui",
     __doc__,
     ("root", "host", "port"),
-    load=functools.partial(load_keys, UiConfig),
     schema=UiConfig,
     kept="runs are as they were",
 )

@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from cluster.config import Config, build, values
-from cluster.config.compose import CONF, Arguments, groups, load, presets
+from cluster.config.compose import CONF, Arguments, groups, load, load_keys, presets
 
 _FLAGS = ("--help", "-h")
 _WIDTH = 110
@@ -35,10 +35,22 @@ class Command:
     """What it does, and examples: the docstring of its module."""
     keys: tuple[str, ...] = ()
     """Its most used keys."""
-    load: Callable[[Sequence[str]], Any] = load
     schema: type = Config
+    """What it takes: a run's configuration with its presets, or keys of its own."""
     kept: str = "what is finished is kept in {root}/{name}; the same command goes on from there"
     """What becomes of the work if it is stopped, with the configuration's fields in braces."""
+    reader: Callable[[Sequence[str]], Any] | None = None
+    """What reads its arguments, where `schema` does not say it all."""
+
+    def load(self, arguments: Sequence[str]) -> Any:
+        """The configuration that the arguments give.
+
+        Raises:
+            ValueError: naming every mistake.
+        """
+        if self.reader is not None:
+            return self.reader(arguments)
+        return load(arguments) if self.schema is Config else load_keys(self.schema, arguments)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ _HEAD = "node:__internal_head__"
 
 
 @dataclass(frozen=True)
-class Machines:
+class NodeGroup:
     """So many machines, each with these resources."""
 
     number: float
@@ -47,7 +47,7 @@ class Machines:
 class Limit:
     """All the machines that an autoscaler may add, by kind, and how many it adds together."""
 
-    kinds: tuple[Machines, ...]
+    kinds: tuple[NodeGroup, ...]
     most: float = math.inf
 
 
@@ -55,7 +55,7 @@ class Limit:
 class Room:
     """The machines that are there, and how many may come: none where nothing scales, None where nobody knows."""
 
-    now: tuple[Machines, ...]
+    now: tuple[NodeGroup, ...]
     limit: Limit | None = Limit(())
 
     def fits(self, taken: Resources) -> int:
@@ -110,18 +110,18 @@ def room(config: ClusterConfig) -> Room:
     """Of the cluster that a run has joined, of its own Ray, or of the one that it would start on this machine."""
     if not ray.is_initialized():
         return Room((_here(),))
-    now = tuple(Machines(1, node["Resources"]) for node in ray.nodes() if node["Alive"])
+    now = tuple(NodeGroup(1, node["Resources"]) for node in ray.nodes() if node["Alive"])
     return Room(now) if config.joined() == "local" else Room(now, _limit(ray.get_runtime_context().gcs_address))
 
 
-def _here() -> Machines:
+def _here() -> NodeGroup:
     """What Ray would find on this machine."""
     from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
     from ray._private.utils import get_num_cpus
 
     gpus = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
     shown = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
-    return Machines(1, {"CPU": get_num_cpus(), "GPU": gpus if shown is None else min(gpus, len(shown))})
+    return NodeGroup(1, {"CPU": get_num_cpus(), "GPU": gpus if shown is None else min(gpus, len(shown))})
 
 
 @functools.cache
@@ -132,7 +132,7 @@ def _limit(cluster: str) -> Limit | None:
     have written it down for all. An autoscaler that runs elsewhere, as KubeRay's does, keeps it to itself.
     """
     if reported := ray._private.state.state.get_max_resources_from_cluster_config():
-        return Limit((Machines(1, reported),))
+        return Limit((NodeGroup(1, reported),))
     asked = ray.remote(num_cpus=0, resources={_HEAD: 0.001})(_configured)
     config: Mapping[str, Any] | None = ray.get(asked.remote(cluster))
     return None if config is None else configured(config)
@@ -142,7 +142,7 @@ def configured(config: Mapping[str, Any]) -> Limit:
     """What an autoscaler of this configuration, in the form that `ray up` takes, may add."""
     most = float(config.get("max_workers", math.inf))
     others = [one for name, one in config.get("available_node_types", {}).items() if name != config["head_node_type"]]
-    kinds = [Machines(one.get("max_workers", most), one.get("resources", {})) for one in others]
+    kinds = [NodeGroup(one.get("max_workers", most), one.get("resources", {})) for one in others]
     return Limit(tuple(kind for kind in kinds if kind.number and kind.each), most)
 
 

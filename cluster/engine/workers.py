@@ -24,7 +24,7 @@ _GATHERING = 10.0
 
 
 @dataclass(frozen=True)
-class Place:
+class Arrival:
     """Where a worker came to be, and what is wrong there."""
 
     host: str
@@ -48,9 +48,9 @@ class Worker:
     def _problem(self) -> str | None:
         return None if self._mark is None else self._mark.problem()
 
-    def place(self) -> Place:
+    def arrival(self) -> Arrival:
         """Where this is; the first call, whose answer says that the worker is there."""
-        return Place(socket.gethostname(), ray.get_runtime_context().get_node_id(), self._problem)
+        return Arrival(socket.gethostname(), ray.get_runtime_context().get_node_id(), self._problem)
 
     def run(self, function: Callable[[Any], Any], unit: Any) -> Any:
         """What `function` makes of `unit`.
@@ -85,7 +85,7 @@ class Workers:
         )(Worker)
         self._config, self._taken, self._most, self._mark = config, taken, most, mark
         self._coming: dict[Any, Any] = {}
-        self._places: dict[Any, Place] = {}
+        self._arrivals: dict[Any, Arrival] = {}
         self.present: list[Any] = []
         """Those that are there, in the order in which they came."""
 
@@ -102,7 +102,7 @@ class Workers:
         asked = range(len(self.present) + len(self._coming), min(number, self._most))
         for _ in asked:
             actor = self._remote.remote(self._config.cpus_per_worker, self._mark)
-            self._coming[actor.place.remote()] = actor
+            self._coming[actor.arrival.remote()] = actor
         if not self.present:
             next(room.awaited(self.coming, self._told))
             self.arrived()
@@ -120,24 +120,24 @@ class Workers:
         """
         done, _ = ray.wait(self.coming, num_returns=len(self._coming), timeout=0) if self._coming else ([], [])
         came = [self._coming.pop(reference) for reference in done]
-        for actor, place in zip(came, ray.get(done), strict=True):
-            if place.problem:
-                raise ValueError(place.problem)
-            self._places[actor] = place
+        for actor, arrival in zip(came, ray.get(done), strict=True):
+            if arrival.problem:
+                raise ValueError(arrival.problem)
+            self._arrivals[actor] = arrival
         self.present += came
         return came
 
     def host(self, actor: Any) -> str:
         """The machine on which a worker was when it came, and whether that has left the cluster."""
-        place = self._places[actor]
-        return place.host if place.node in room.hosts() else f"{place.host}, which has left the cluster"
+        came = self._arrivals[actor]
+        return came.host if came.node in room.hosts() else f"{came.host}, which has left the cluster"
 
     def end(self) -> None:
         """End all; they come again when they are asked for."""
         for actor in (*self.present, *self._coming.values()):
             ray.kill(actor)
         self._coming.clear()
-        self._places.clear()
+        self._arrivals.clear()
         self.present.clear()
 
     def _told(self) -> str:

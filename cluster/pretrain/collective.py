@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import distributed
 
-from fss.pretraining.workers import Workers
+from fss.pretraining.process_group import ProcessGroup
 
 
-def workers() -> Workers:
+def process_group() -> ProcessGroup:
     """Those of this process's group; a process without a group works alone."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return Workers()
-    return Workers(_Gather.apply, distributed.get_rank(), distributed.get_world_size())
+        return ProcessGroup()
+    return ProcessGroup(_Gather.apply, distributed.get_rank(), distributed.get_world_size())
 
 
 class _Gather(torch.autograd.Function):

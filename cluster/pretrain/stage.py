@@ -22,7 +22,7 @@ from cluster.config import ClusterConfig, Config
 from cluster.engine import publish
 from cluster.engine.settings import picked
 from cluster.engine.stage import File, Stage, Work, read_file
-from cluster.pretrain.collective import workers
+from cluster.pretrain.collective import process_group
 from cluster.training import loop as training
 from fss import shards
 from fss.backbones.small import SmallNet
@@ -87,7 +87,7 @@ class PretrainRecipe:
             SmallNet(seed=self.settings.seed),
             pretrain.ContrastConfig(bfloat16=self.settings.precision == "bf16"),
             seed=self.settings.seed,
-            workers=workers(),
+            group=process_group(),
         )
         return module.to(memory_format=torch.contiguous_format)  # DeepSpeed broadcasts weights as plain bytes
 

@@ -75,7 +75,7 @@ def _trainer(job: Job, cluster: ClusterConfig, mark: seen.Mark, scratch: Path, m
     return TorchTrainer(
         _worker,
         train_loop_config={"job": job, "mark": mark},
-        torch_config=machines.Network(backend="nccl" if gpus else "gloo"),
+        torch_config=machines.NetworkConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=each),
         run_config=RunConfig(
             name=f"{job.name}-{uuid.uuid4().hex[:8]}",  # Ray would resume an old name from checkpoints of its own

@@ -30,7 +30,7 @@ def gather(number: int, taken: room.Resources) -> None:
         remove_placement_group(group)
 
 
-class Network(TorchConfig):
+class NetworkConfig(TorchConfig):
     """A process group whose libraries use the network by which Ray reaches each machine.
 
     Left to themselves they ask for the address of the host's own name, which is the machine's loopback on Debian and

@@ -129,7 +129,9 @@ def build(
     if weights == "random":
         net, report = _seeded(network, name, stride, None, seed, chosen), LoadReport(source=f"random, seed {seed}")
     else:
-        given = renamed(network, read_state(network.torchvision_name(name), weights))
+        timms = weights == "timm"
+        state = network.timm_state(name) if timms else read_state(network.torchvision_name(name), weights)
+        given = renamed(network, state)
         net = _seeded(network, name, stride, given.tensors, seed, chosen)
         report = load_state(name, net, given, source=weights)
     pad_with(net, padding)

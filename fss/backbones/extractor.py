@@ -43,10 +43,10 @@ class Extractor:
         """Images that the backbone takes at a time."""
         return GPU_IMAGES if self.device.type == "cuda" else 1
 
-    @property
+    @functools.cached_property
     def grid(self) -> int:
         """Cells a side of levels mid and high."""
-        return int(self.backbone(self._blank)["high"].shape[-1])
+        return int(self._folded(self._blank)["high"].shape[-1])
 
     @property
     def _blank(self) -> torch.Tensor:

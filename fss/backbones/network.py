@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from fss.backbones.weights import Renamed
-
 Features = dict[str, torch.Tensor]
 """Levels "low", "mid", "high": (B, C, h, w) floating point; mid and high on one grid."""
 State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A checkpoint in a network's words, still with what wraps them; `origins` are each one's names in the file.
+
+    `left_out` are names in the file of what the network knowingly does without.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    origins: dict[str, tuple[str, ...]]
+    left_out: tuple[str, ...] = ()
 
 
 class Network(nn.Module):
@@ -47,6 +57,11 @@ class Network(nn.Module):
     def torchvision_name(cls, name: str) -> str:
         """What torchvision calls the network whose ImageNet weights these are; by default the same."""
         return name
+
+    @classmethod
+    def timm_state(cls, name: str) -> State:
+        """timm's own weights of the network, downloaded; ValueError if it has none, or they cannot be had."""
+        raise ValueError(f"{name}: timm has weights for its own networks alone; set backbone=timm/NAME")
 
     @classmethod
     def own_part(cls, key: str) -> tuple[str, int]:

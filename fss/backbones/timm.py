@@ -30,8 +30,7 @@ from torch import nn
 
 from fss.backbones import hugging_face
 from fss.backbones.dilation import check_stride, subsample
-from fss.backbones.network import Features, Network, State
-from fss.backbones.weights import Renamed
+from fss.backbones.network import Features, Network, Renamed, State
 from fss.grid import enlarge
 from fss.imaging.images import MEAN, STD
 from fss.keys import nearest
@@ -80,6 +79,21 @@ class TimmNetwork(Network):
     def geometry(cls, name: str) -> bool:
         """Of a network without numbers in it."""
         return _has_centres(_planned(name.removeprefix(PREFIX)))
+
+    @classmethod
+    def timm_state(cls, name: str) -> State:
+        """Of `timm/NAME`."""
+        if not name.startswith(PREFIX):
+            return super().timm_state(name)
+        known = name.removeprefix(PREFIX)
+        timm = _with(known)
+        try:
+            return dict(timm.create_model(known, pretrained=True, num_classes=0).state_dict())
+        except Exception as error:  # timm, its hub and the network beneath each have their own family of errors
+            raise ValueError(
+                f"{name}: could not download timm's weights ({error}). Without a network, copy the file to a disk that"
+                " all machines see and set weights to its path"
+            ) from error
 
     @property
     def loaded(self) -> nn.Module:
@@ -163,19 +177,6 @@ class TimmNetwork(Network):
                 f"this network needs image sides that are multiples of {words}, got {height} x {width}: set the input"
                 f" size to {near}"
             )
-
-
-def pretrained_state(name: str) -> dict[str, torch.Tensor]:
-    """timm's own weights of `timm/NAME`, downloaded; ValueError if there are none, or they cannot be had."""
-    known = name.removeprefix(PREFIX)
-    timm = _with(known)
-    try:
-        return dict(timm.create_model(known, pretrained=True, num_classes=0).state_dict())
-    except Exception as error:  # timm, its hub and the network beneath each have their own family of errors
-        raise ValueError(
-            f"{name}: could not download timm's weights ({error}). Without a network, copy the file to a disk that all"
-            " machines see and set weights to its path"
-        ) from error
 
 
 def installed(name: str) -> ModuleType:

@@ -12,9 +12,8 @@ from typing import Any, Self
 import torch
 
 from fss.backbones.dilation import check_stride
-from fss.backbones.network import State
+from fss.backbones.network import Renamed, State
 from fss.backbones.timm import TimmNetwork, installed
-from fss.backbones.weights import Renamed
 
 NAMES = ("vit_small", "vit_base")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from fss.backbones import checkpoint
-from fss.backbones.network import Network, State
+from fss.backbones.network import Network, Renamed, State
 
 logger = logging.getLogger(__name__)
 
@@ -49,25 +49,12 @@ class LoadReport:
         return f"{self.source}: {counts}"
 
 
-@dataclass(frozen=True)
-class Renamed:
-    """A checkpoint in a network's words, still with what wraps them; `origins` are each one's names in the file.
-
-    `left_out` are names in the file of what the network knowingly does without.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    origins: dict[str, tuple[str, ...]]
-    left_out: tuple[str, ...] = ()
-
-
 def read_state(name: str, weights: str) -> dict[str, torch.Tensor]:
-    """All tensors of `weights` ("torchvision", "timm", a path or address) as saved, on the CPU, see `checkpoint.read`.
+    """All tensors of `weights` ("torchvision", a path or address) as saved, on the CPU, see `checkpoint.read`.
 
-    Raises ValueError if the file cannot be found or is no checkpoint, or torchvision or timm cannot deliver.
+    Raises ValueError if the file cannot be found or is no checkpoint, or torchvision cannot deliver.
     """
-    named = {"torchvision": _torchvision_state, "timm": _timm_state}
-    return named[weights](name) if weights in named else checkpoint.read(weights)
+    return _torchvision_state(name) if weights == "torchvision" else checkpoint.read(weights)
 
 
 def renamed(network: type[Network], state: State) -> Renamed:
@@ -242,14 +229,6 @@ def _leaves_out(left_out: tuple[str, ...], key: str, prefix: str) -> bool:
     """Whether a key of the file belongs to what a feature extractor does without, or to a copy that is not meant."""
     key = key.removeprefix(prefix)
     return key.startswith(left_out) or any(words.search(key) for words in (_LEFT_OUT, _TWIN))
-
-
-def _timm_state(name: str) -> dict[str, torch.Tensor]:
-    from fss.backbones import timm
-
-    if not name.startswith(timm.PREFIX):
-        raise ValueError(f"{name}: timm has weights for its own networks alone; set backbone={timm.PREFIX}NAME")
-    return timm.pretrained_state(name)
 
 
 def _torchvision_state(name: str) -> dict[str, torch.Tensor]:

@@ -6,7 +6,8 @@ from those of all other objects; beside it a linear layer tells objects from bac
 objects, as in DetCon (Hénaff et al., ICCV 2021), keys come from the same batch, so there is neither a momentum encoder
 nor a queue, and the proposals are those of `fss.pretraining.proposals`.
 
-Negatives and batch normalisation see the whole batch, whatever number of workers share it (`fss.pretraining.workers`).
+Negatives and batch normalisation see the whole batch, whatever number of workers share it: see
+`fss.pretraining.process_group`.
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fss.backbones.small import SmallNet
+from fss.pretraining.process_group import ProcessGroup, share_norms
 from fss.pretraining.views import Views
-from fss.pretraining.workers import Workers, share_norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,52 +42,52 @@ class ContrastConfig:
 
 
 def object_contrast(
-    embeddings: torch.Tensor, proposals: torch.Tensor, *, temperature: float, workers: Workers | None = None
+    embeddings: torch.Tensor, proposals: torch.Tensor, *, temperature: float, group: ProcessGroup | None = None
 ) -> torch.Tensor:
     """Cross-entropy of telling each pixel's object among all objects, by their mean embeddings in the other view.
 
     embeddings (2, B, C, h, w) of unit length, proposals (2, B, h, w) int64 with 0 for background. Objects that one of
     the views does not show take no part. Returns a scalar, the mean over pixels; 0 if no object is left.
 
-    Where `workers` share a batch, each with B images, the objects are those of all of them, and the mean of what they
-    return is the loss of the whole batch.
+    Where a `group` shares a batch, each worker with B images, the objects are those of all of them, and the mean of
+    what they return is the loss of the whole batch.
     """
-    workers = workers or Workers()
-    most = int(workers.gather(proposals.max()).max())
+    group = group or ProcessGroup()
+    most = int(group.gather(proposals.max()).max())
     member = F.one_hot(proposals, most + 1)[..., 1:].to(embeddings.dtype)
-    shown = (workers.gather(member.sum((2, 3))) > 0).all(1)  # (workers, B, most)
+    shown = (group.gather(member.sum((2, 3))) > 0).all(1)  # (workers, B, most)
     if not shown.any():
         return embeddings.sum() * 0
-    keys = workers.gather(torch.einsum("vbchw,vbhwm->vbmc", embeddings, member))
+    keys = group.gather(torch.einsum("vbchw,vbhwm->vbmc", embeddings, member))
     keys = F.normalize(keys.transpose(0, 1)[:, shown], dim=-1)
-    place = torch.where(shown, shown.flatten().cumsum(0).view_as(shown) - 1, -1)[workers.rank]
+    place = torch.where(shown, shown.flatten().cumsum(0).view_as(shown) - 1, -1)[group.rank]
     place = F.pad(place, (1, 0), value=-1)  # the row of each image's proposals among the keys, background first
     losses = []
     for view in (0, 1):
         target = place.gather(1, proposals[view].flatten(1))
         logits = torch.einsum("bcn,mc->bmn", embeddings[view].flatten(2), keys[1 - view]) / temperature
-        losses.append(_mean_cross_entropy(logits, target, workers))
+        losses.append(_mean_cross_entropy(logits, target, group))
     return torch.stack(losses).mean()
 
 
-def _mean_cross_entropy(logits: torch.Tensor, target: torch.Tensor, workers: Workers) -> torch.Tensor:
+def _mean_cross_entropy(logits: torch.Tensor, target: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
     """This worker's part of the mean over all workers' pixels, whose targets are not -1."""
-    counts = workers.gather((target >= 0).sum())
+    counts = group.gather((target >= 0).sum())
     share = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum") / counts.sum()
-    return share * workers.number
+    return share * group.number
 
 
 class PretrainModel(nn.Module):
     """The backbone that is trained, with the projections and object layers that are thrown away afterwards.
 
-    Where `workers` share each batch, all of them have to call it, with as many images each.
+    Where a `group` shares each batch, all of them have to call it, with as many images each.
     """
 
     def __init__(
-        self, backbone: SmallNet, config: ContrastConfig, *, seed: int = 0, workers: Workers | None = None
+        self, backbone: SmallNet, config: ContrastConfig, *, seed: int = 0, group: ProcessGroup | None = None
     ) -> None:
         super().__init__()
-        self.backbone, self.config, self.workers = backbone, config, workers or Workers()
+        self.backbone, self.config, self.group = backbone, config, group or ProcessGroup()
         channels = {level: backbone.channels[level] for level in config.levels}
         with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
             self.project = nn.ModuleDict({level: _projection(count, config) for level, count in channels.items()})
@@ -97,8 +98,8 @@ class PretrainModel(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        if self.workers.number > 1:
-            share_norms(self, self.workers)
+        if self.group.number > 1:
+            share_norms(self, self.group)
 
     def forward(self, views: Views) -> dict[str, torch.Tensor]:
         """Scalars: "loss" to minimise, the sum of "contrast" and "objectness", each a mean over the levels."""
@@ -109,7 +110,7 @@ class PretrainModel(nn.Module):
             read = features[level].float()
             embeddings = F.normalize(self.project[level](read), dim=1).unflatten(0, (2, -1))
             contrasts.append(
-                object_contrast(embeddings, views.proposals, temperature=self.config.temperature, workers=self.workers)
+                object_contrast(embeddings, views.proposals, temperature=self.config.temperature, group=self.group)
             )
             logits = self.objectness[level](read)[:, 0]
             target = (views.proposals > 0).flatten(0, 1).to(logits.dtype)

@@ -22,7 +22,7 @@ def work(config):
     print("begun", flush=True)
     {act}
 
-run(Command("pipeline", "A job.", load=lambda _: types.SimpleNamespace(root="here", name="demo")), work)
+run(Command("pipeline", "A job.", reader=lambda _: types.SimpleNamespace(root="here", name="demo")), work)
 """
 SLEEP = "time.sleep(600)"
 #: What a job may be in when it is stopped: (preparation, what it then does).

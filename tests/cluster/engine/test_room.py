@@ -11,17 +11,17 @@ import yaml
 
 from cluster.config import ClusterConfig
 from cluster.engine import pool, room
-from cluster.engine.room import Limit, Machines, Room
+from cluster.engine.room import Limit, NodeGroup, Room
 from cluster.engine.session import ROOT
 from tests import rays
 from tests.cluster import growing
 
-HEAD = Machines(1, {"object_store_memory": 1e9})
+HEAD = NodeGroup(1, {"object_store_memory": 1e9})
 GPUS = yaml.safe_load((ROOT / "cluster/deploy/gpu-cluster.yaml").read_text())
 
 
 def test_a_process_fits_one_machine_not_several_together():
-    there = Room((Machines(2, {"CPU": 4.0, "GPU": 1.0}), HEAD))
+    there = Room((NodeGroup(2, {"CPU": 4.0, "GPU": 1.0}), HEAD))
     assert there.fits({"CPU": 4.0}) == 2
     assert there.fits({"CPU": 3.0}) == 2
     assert there.fits({"CPU": 5.0}) == 0
@@ -31,7 +31,7 @@ def test_a_process_fits_one_machine_not_several_together():
 
 def test_an_autoscaler_may_add_so_much():
     limit = room.configured(GPUS)
-    assert limit == Limit((Machines(4, {"CPU": 48, "GPU": 4}),), 4)
+    assert limit == Limit((NodeGroup(4, {"CPU": 48, "GPU": 4}),), 4)
     zero = Room((HEAD,), limit)
     assert zero.grows
     assert zero.fits({"CPU": 8.0, "GPU": 1.0}) == 0
@@ -41,13 +41,13 @@ def test_an_autoscaler_may_add_so_much():
 
 
 def test_it_adds_the_larger_machines_first_and_no_more_than_it_may_together():
-    kinds = (Machines(4, {"CPU": 2.0}), Machines(1, {"CPU": 16.0}))
-    working = Machines(1, {"CPU": 3.0, "node:__internal_head__": 1.0})
-    assert Room((working, Machines(1, {"CPU": 2.0})), Limit(kinds, 3)).may_fit({"CPU": 1.0}) == 23
+    kinds = (NodeGroup(4, {"CPU": 2.0}), NodeGroup(1, {"CPU": 16.0}))
+    working = NodeGroup(1, {"CPU": 3.0, "node:__internal_head__": 1.0})
+    assert Room((working, NodeGroup(1, {"CPU": 2.0})), Limit(kinds, 3)).may_fit({"CPU": 1.0}) == 23
     assert Room((HEAD,), Limit(kinds, 3)).may_fit({"CPU": 1.0}) == 20
     assert Room((HEAD,), Limit(kinds)).may_fit({"CPU": 1.0}) == 24
     boundless = {"head_node_type": "head", "available_node_types": {"head": {}, "any": {"resources": {"CPU": 2}}}}
-    assert room.configured(boundless).kinds == (Machines(math.inf, {"CPU": 2}),)
+    assert room.configured(boundless).kinds == (NodeGroup(math.inf, {"CPU": 2}),)
     assert room.configured({}) == Limit(())
 
 
@@ -67,7 +67,7 @@ def test_where_nobody_knows_how_far_a_cluster_grows_it_must_be_said():
     assert pool._size(ClusterConfig(workers=3), unknown) == 3
     with pytest.raises(ValueError, match=r"does not say how far it grows, got none; set cluster.workers=NUMBER"):
         pool._size(ClusterConfig(), unknown)
-    assert pool._size(ClusterConfig(), Room((Machines(1, {"CPU": 2.0}),), None)) == 2
+    assert pool._size(ClusterConfig(), Room((NodeGroup(1, {"CPU": 2.0}),), None)) == 2
 
 
 def test_training_has_resources_of_its_own():

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, multiprocessing
 
-from cluster.pretrain.collective import workers
+from cluster.pretrain.collective import process_group
 from fss.backbones.small import SmallNet
 from fss.pretraining.contrast import ContrastConfig, PretrainModel
+from fss.pretraining.process_group import SharedBatchNorm
 from fss.pretraining.proposals import propose
 from fss.pretraining.views import ViewConfig, Views, make_views
-from fss.pretraining.workers import SharedBatchNorm
 from fss.scenes.scene import render
 
 IMAGES = 6
@@ -28,7 +28,7 @@ def views_of(indices: range) -> Views:
 
 def outcome(indices: range) -> dict[str, torch.Tensor]:
     """Gradients and running statistics after one step, and the loss."""
-    model = PretrainModel(SmallNet(seed=0), ContrastConfig(bfloat16=False), workers=workers())
+    model = PretrainModel(SmallNet(seed=0), ContrastConfig(bfloat16=False), group=process_group())
     loss = model(views_of(indices))["loss"]
     loss.backward()
     gradients = {f"gradient/{name}": p.grad for name, p in model.named_parameters()}

@@ -57,7 +57,7 @@ class Group:
 
 
 def test_workers_choose_before_they_meet(monkeypatch):
-    chosen = machines.Network(backend="gloo").backend_cls
+    chosen = machines.NetworkConfig(backend="gloo").backend_cls
     monkeypatch.setattr(TorchConfig().backend_cls, "on_start", lambda self, group, config: group.done.append("met"))
     group = Group()
     chosen().on_start(group, None)

@@ -12,7 +12,6 @@ from fss import heads, segmenter
 from fss.segmenter import card
 from fss.segmenter.card import Figure
 from tests.fss.conftest import noise_image
-from tests.fss.segmenter.test_segmenter import write
 
 FACTS = {
     "fingerprint": "0123456789ab",
@@ -21,13 +20,6 @@ FACTS = {
     "corpus": {"fingerprint": "ba9876543210", "images": 123},
     "selection": {"by": "holdout", "step": 40, "holdout_iou": 0.5},
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("card") / "model"
-    write(made)
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,7 @@ from PIL import Image
 
 from fss.imaging import images
 from fss.segmenter import Segmenter
-from tests.fss.segmenter.test_segmenter import MASKS, SUPPORTS, noise_image, write
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("pyfunc") / "model"
-    write(made)
-    return made
+from tests.fss.segmenter.test_segmenter import MASKS, SUPPORTS, noise_image
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Workers:
+class ProcessGroup:
     """Who shares a batch; the default is one worker that holds all of it.
 
     `gather` takes a tensor (...) that has the same shape in every worker and returns (workers, ...), all of theirs by
@@ -32,7 +32,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
     While it does not train it is `nn.BatchNorm2d`.
     """
 
-    workers = Workers()
+    group = ProcessGroup()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, C, H, W), standardised by the mean and variance over all workers, B, H and W."""
@@ -40,11 +40,11 @@ class SharedBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         seen = x.float()
         own = torch.stack([seen.mean((0, 2, 3)), seen.var((0, 2, 3), correction=0)])
-        means, variances = self.workers.gather(own).unbind(1)
+        means, variances = self.group.gather(own).unbind(1)
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
         with torch.no_grad():
-            number = self.workers.number * seen[:, 0].numel()
+            number = self.group.number * seen[:, 0].numel()
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             rate = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum  # type: ignore[arg-type]
             self.running_mean.lerp_(mean, rate)
@@ -56,14 +56,14 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return (seen * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
 
-def share_norms(module: nn.Module, workers: Workers) -> None:
+def share_norms(module: nn.Module, group: ProcessGroup) -> None:
     """Let each `nn.BatchNorm2d` inside `module` see all workers' shares; names, weights and modes stay as they are."""
     for name, part in module.named_children():
         if isinstance(part, nn.BatchNorm2d):
             sizes = (part.num_features, part.eps, part.momentum, part.affine, part.track_running_stats)
             shared = SharedBatchNorm(*sizes).train(part.training)
             shared.load_state_dict(part.state_dict())
-            shared.workers = workers
+            shared.group = group
             setattr(module, name, shared)
         else:
-            share_norms(part, workers)
+            share_norms(part, group)
