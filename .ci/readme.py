@@ -134,8 +134,9 @@ def manifests() -> Mapping[Path, int]:
 
 def environment(home: Path) -> dict[str, str]:
     """All that a command finds in its environment."""
-    # Ray's workers step back for all other work if they are not told otherwise, and tests may run beside this.
-    return {"HOME": str(home), "PATH": SYSTEM, "RAY_worker_niceness": "0"}
+    # Tests may run beside this. Workers take what those leave: at Ray's own niceness of 15 that may be nothing at all,
+    # at 0 the daemons of tests that wait for a Ray would not start in time.
+    return {"HOME": str(home), "PATH": SYSTEM, "RAY_worker_niceness": "5"}
 
 
 def shell(command: str, where: Path, home: Path) -> str:
