@@ -32,8 +32,8 @@ SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 #: Points by which a figure may lie outside of its range: rounding differs from one processor to the next.
 MARGIN = 3.0
 #: What makes the training on own photos short. It comes behind the README's own keys.
-SHORT = "train.steps=4 train.warmup=1 train.candidates=1 train.holdout=4"
-PHOTOS = 32
+SHORT = "train.steps=4 train.batch=4 train.warmup=1 train.candidates=1 train.holdout=4"
+PHOTOS = 24
 Figures = dict[tuple[str, str], float]
 
 
