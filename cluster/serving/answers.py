@@ -25,6 +25,7 @@ from cluster.config.predict import PredictConfig
 from cluster.engine import publish
 from fss.drawing import pictures
 from fss.imaging import images
+from fss.segmenter import edges
 from fss.segmenter.thing import Answer
 
 TABLE, COCO, SHEET = "answers.csv", "coco.json", "sheet.jpg"
@@ -53,7 +54,7 @@ class Row:
 
 def write(out: Path, path: Path, image: Image.Image, answer: Answer, config: PredictConfig) -> Row:
     """The files of one image, and what is told of it."""
-    mask = answer.mask(config.threshold)
+    mask = _mask(image, answer, config)
     publish.write_bytes(out / f"{path.stem}.png", images.encode_palette(mask, [(0, 0, 0), pictures.BLUE]))
     shown = Image.fromarray(pictures.overlay(image, mask))
     publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
@@ -63,6 +64,15 @@ def write(out: Path, path: Path, image: Image.Image, answer: Answer, config: Pre
     sure = float(answer.probabilities[mask == 1].mean()) if mask.any() else 0.0
     present = bool(mask.any()) if answer.presence is None else answer.presence >= config.presence
     return Row(path, *image.size, float(mask.mean()), sure, answer.presence, present, _runs(mask))
+
+
+def _mask(image: Image.Image, answer: Answer, config: PredictConfig) -> np.ndarray:
+    """(H, W) uint8 in {0, 1}."""
+    if not config.edges:
+        return answer.mask(config.threshold)
+    seen = max(image.size) if config.tile is None else config.tile  # what the model squeezed to its input
+    side = round(edges.SIDE * max(1.0, max(image.size) / seen))
+    return edges.sharpened(image, answer.probabilities, config.threshold, side)
 
 
 def conclude(out: Path, rows: Sequence[Row], shown: Sequence[tuple[Image.Image, np.ndarray]], name: str) -> None:
