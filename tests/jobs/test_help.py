@@ -22,7 +22,7 @@ ASK = """
 import contextlib, io, runpy, sys
 
 for job in sys.argv[1].split(","):
-    for arguments in (["--help"], ["--help", "root" if job == "ui" else "out"], ["nokey=1", "out", "--x"]):
+    for arguments in (["--help"], ["--help", {"ui": "root", "serve": "port"}.get(job, "out")], ["nokey=1", "out", "--x"]):
         sys.argv = [job, *arguments]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             try:
@@ -58,7 +58,7 @@ def test_every_job_says_what_it_does_its_keys_and_presets(job):
     for key in one.keys:
         assert re.search(rf"^  {re.escape(key)}=", text, re.MULTILINE), key
     assert max(map(len, text.splitlines())) <= 120
-    if job not in {"predict", "export", "ui", "compare"}:
+    if job not in {"predict", "export", "ui", "compare", "serve"}:
         for preset in ("experiment=demo, ", "model=cluster_match, ", "backbone="):
             assert f"\n  {preset}" in text
 
