@@ -29,8 +29,8 @@ class ServeConfig:
     port: int = key(8000, ranged("a port from 1 to 65535", lambda value: 0 < value < 65536))
     """Port of the server."""
     token: str | None = None
-    """What whoever asks must send as `Authorization: Bearer TOKEN`; none = what FSS_TOKEN in the environment says, which
-    shows in no list of processes. Without a token the server answers this machine alone."""
+    """What whoever asks must send as `Authorization: Bearer TOKEN`; none = what FSS_TOKEN in the environment says, so
+    that nobody sees it. Without a token the server answers this machine alone."""
     address: str | None = None
     """Ray address to join, e.g. `auto`; none starts Ray on this machine, or joins the job's own cluster."""
     replicas: int = key(1, at_least(1))

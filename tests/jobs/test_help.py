@@ -22,7 +22,8 @@ ASK = """
 import contextlib, io, runpy, sys
 
 for job in sys.argv[1].split(","):
-    for arguments in (["--help"], ["--help", {"ui": "root", "serve": "port"}.get(job, "out")], ["nokey=1", "out", "--x"]):
+    key = {"ui": "root", "serve": "port"}.get(job, "out")
+    for arguments in (["--help"], ["--help", key], ["nokey=1", "out", "--x"]):
         sys.argv = [job, *arguments]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             try:
