@@ -212,7 +212,9 @@ def _listed(config: Config, alone: bool) -> None:
 def _pairs(config: Config, alone: bool) -> list[str]:
     """Whether HSNet's lists are there and the data set, unless they are looked at `alone`, has what they name."""
     if config.ways != 1:
-        return [f"ways: expected 1 with protocol.pairs, whose episodes ask for one class, got {config.ways}; set ways=1"]
+        return [
+            f"ways: expected 1 with protocol.pairs, whose episodes ask for one class, got {config.ways}; set ways=1"
+        ]
     if alone or renders(config):
         return []
     dataset, folder = measured.given(config), str(config.protocol.pairs)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Form, HTTPException, UploadFile
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from cluster.serving import answers
@@ -27,7 +27,13 @@ router = APIRouter(tags=["segmentation"])
 Server = Annotated[Served, Depends(served)]
 
 
-class Shown(BaseModel):
+class Answering(BaseModel):
+    """An answer whose fields the schema explains as they are explained here."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Shown(Answering):
     """What was understood of a support."""
 
     thing: str
@@ -38,12 +44,15 @@ class Shown(BaseModel):
     """The mask of this support: a PNG of 0, 1 and 255 (void) in base64, of the upright image's size."""
 
 
-class Told(BaseModel):
+class Told(Answering):
     """The answer for one image."""
 
     file: str
+    """What the image was called."""
     width: int
+    """Pixels of the upright image."""
     height: int
+    """Likewise."""
     area: float
     """Share of the image that the mask covers."""
     confidence: float
@@ -55,10 +64,11 @@ class Told(BaseModel):
     """A palette PNG of 0 and 1 in base64, of the upright image's size."""
 
 
-class Segmented(BaseModel):
+class Segmented(Answering):
     """The answers for all images of a request."""
 
     answers: list[Told]
+    """One for each image, in their order."""
     coco: dict[str, Any]
     """COCO's annotations, of the images that hold the thing."""
 

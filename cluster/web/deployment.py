@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import logging
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -102,6 +103,7 @@ def running(config: ServeConfig) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _deployed(config: ServeConfig, folder: Path) -> Iterator[None]:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every step
     known = dataclasses.replace(config, token=config.secret, label_studio_key=config.label_studio_secret)
     options = {"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica}
     copies = serve.deployment(

@@ -89,7 +89,7 @@ class Model:
         """What is told of it: its head, backbone, facts and the hashes of its weights."""
         told = self.segmenter.about
         return {key: told[key] for key in ("model", "backbone", "facts", "sha256")} | {
-            "presence": told.get("presence") is not None,
+            "calibrated": told.get("presence") is not None,
             "size": self.segmenter.extractor.size,
         }
 

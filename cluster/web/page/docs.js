@@ -34,9 +34,12 @@ function table(title, content) {
   return made;
 }
 
-function example(way, path, fields) {
-  const parts = Object.entries(fields ?? {}).filter(([, field]) => words(field).includes("file"));
-  return `curl -X ${way.toUpperCase()} ${location.origin}${path}` + parts.map(([name]) => ` \\\n    -F ${name}=@FILE`).join("");
+/** A command that asks for it, of what must be sent. */
+function example(way, path, kind, sent) {
+  const must = Object.entries(sent?.properties ?? {}).filter(([name]) => sent.required?.includes(name));
+  const forms = must.map(([name, field]) => ` \\\n    -F ${name}=${words(field).includes("file") ? "@FILE" : name.toUpperCase()}`);
+  const json = ` \\\n    -H "Content-Type: application/json" -d @FILE.json`;
+  return `curl -X ${way.toUpperCase()} ${location.origin}${path}${kind === "application/json" ? json : forms.join("")}`;
 }
 
 for (const [path, ways] of Object.entries(schema.paths)) {
@@ -52,7 +55,7 @@ for (const [path, ways] of Object.entries(schema.paths)) {
     if (sent?.properties) section.append(table(body[0], rows(sent.properties, sent.required)));
     const answer = Object.values(about.responses).map((one) => one.content?.["application/json"]?.schema?.$ref).find(Boolean);
     if (answer && named(answer).properties) section.append(table("answer", rows(named(answer).properties)));
-    section.append(make("pre", example(way, path, sent?.properties)));
+    section.append(make("pre", example(way, path, body?.[0], sent)));
     document.querySelector("main").append(section);
   }
 }
