@@ -116,7 +116,10 @@ def check(items: Sequence[Item], dataset: Dataset) -> None:
         if missing:
             raise ValueError(f"{where}: the data set has no image {missing[0]}; check dataset.root and dataset.list")
         if len(set(names)) != len(names):
-            raise ValueError(f"{where}: expected a query and classes with images of their own, {item.episode.query} or a support appears twice")
+            raise ValueError(
+                f"{where}: expected a query and classes with images of their own, {item.episode.query} or a support "
+                "appears twice"
+            )
         if len(item.episode.ways) != item.ways or any(len(way.supports) != item.shots for way in item.episode.ways):
             raise ValueError(f"{where}: expected {item.ways} ways of {item.shots} supports, got other numbers")
         classes = [way.class_id for way in item.episode.ways]
