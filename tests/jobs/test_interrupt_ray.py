@@ -112,9 +112,11 @@ def test_the_raylet_of_a_cluster_that_was_joined_dies(begin, cluster, tmp_path):
 def end(job, number, tmp_path):
     """End the job as a terminal does, a batch system or, by SIGKILL, the system."""
     family = psutil.Process(job.pid).children(recursive=True)
+    workers = [one for one in family if "Agent" not in one.name()]  # those look after their Ray now and then
     os.killpg(job.pid, number)
     if number == signal.SIGKILL:
         assert job.wait() == -number
+        assert psutil.wait_procs(workers, timeout=60)[1] == []
         return
     assert job.wait() == 128 + number
     kept = f"what is finished is kept in {tmp_path / 'tiny'}; the same command goes on from there"
