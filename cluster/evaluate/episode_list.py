@@ -110,7 +110,7 @@ def check(items: Sequence[Item], dataset: Dataset) -> None:
     """
     known = set(dataset.names)
     for item in items:
-        names = [item.episode.query, *(name for way in item.episode.ways for name in {*way.supports})]
+        names = [item.episode.query, *(name for way in item.episode.ways for name in dict.fromkeys(way.supports))]
         where = f"episode {item.episode.index} of fold {item.fold}, {item.shots}-shot, seed {item.seed}"
         missing = [name for name in names if name not in known]
         if missing:
