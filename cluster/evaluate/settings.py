@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,8 +220,8 @@ def _pairs(config: Config, alone: bool) -> list[str]:
         return []
     dataset, folder = measured.given(config), str(config.protocol.pairs)
     folds = range(len(dataset.folds)) if config.fold == "all" else [config.fold]
-    one = {"shots": shots(config)[:1], "seeds": seeds(config)[:1], "count": episodes(config)}
-    return complaints(lambda: pairs.items(folder, dataset, folds=folds, **one))
+    draws = functools.partial(pairs.items, folder, dataset, folds=folds, count=episodes(config))
+    return complaints(lambda: draws(shots=shots(config)[:1], seeds=seeds(config)[:1]))
 
 
 def decode(content: bytes, name: str, dataset: Any) -> list[episode_list.Item]:
