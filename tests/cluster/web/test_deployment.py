@@ -42,6 +42,7 @@ class Server:
             text=True,
             start_new_session=True,
         )
+        assert self.process.stdout.readline() == f"starting Ray and {folder}, for some seconds\n"
         self.said = self.process.stdout.readline()
         self.address = self.said.rpartition(" ")[2].strip()
 
