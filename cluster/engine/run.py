@@ -18,6 +18,7 @@ from cluster.engine.session import session
 from cluster.engine.settings import plain as as_json
 from cluster.engine.stage import Manifest, Stage, StageError
 from cluster.engine.work import Log, Work
+from cluster.tracking import machine
 from cluster.tracking.journal import InUseError, Journal
 from cluster.tracking.redact import redacted
 from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
@@ -307,4 +308,5 @@ class Run:
             journal.params(plain(self.config))
             journal.tags({"run": self.config.name, "folder": str(self.folder)})
             self.pipeline_journal = journal
-            yield
+            with machine.watched(journal) if settings.enabled else contextlib.nullcontext():
+                yield
