@@ -18,6 +18,7 @@ from cluster.engine.session import session
 from cluster.engine.settings import plain as as_json
 from cluster.engine.stage import Manifest, Stage, StageError
 from cluster.engine.work import Log, Work
+from cluster.tracking import machine
 from cluster.tracking.journal import InUseError, Journal
 from cluster.tracking.redact import redacted
 from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
@@ -122,6 +123,10 @@ class Run:
     def size(self, name: str) -> Mapping[str, int]:
         """How much stage `name` has to do, as far as settings tell; see `Stage.size`."""
         return self._stages[name].size(self.settings)
+
+    def unit(self, name: str) -> str:
+        """Which of its counts says how much stage `name` did."""
+        return self._stages[name].unit
 
     def work(self, name: str, folder: Path | None = None) -> Work[Any, Any]:
         """What the work of stage `name` is given, the stages that it reads being done; its own folder is the default.
@@ -303,4 +308,5 @@ class Run:
             journal.params(plain(self.config))
             journal.tags({"run": self.config.name, "folder": str(self.folder)})
             self.pipeline_journal = journal
-            yield
+            with machine.watched(journal) if settings.enabled else contextlib.nullcontext():
+                yield

@@ -22,6 +22,7 @@ from cluster.config import Config
 from cluster.engine import origin, publish
 from cluster.engine.files import DamagedFileError, File, read_array, read_file, write_file
 from cluster.engine.manifest import Manifest, point_to, read_manifest
+from cluster.engine.progress import ended, tell
 from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work, whole
 from cluster.tracking.redact import redacted
 from fss import shards
@@ -94,6 +95,8 @@ class Stage(Generic[SettingsT, MeansT]):
     """Files of the finished stage that are whole and have to be made again, for what they stand for is damaged."""
     starts_training: bool = False
     """Whether its work starts the training workers, for all of which there must be room together."""
+    unit: str = "images"
+    """Which of its counts says how much was done."""
     version: int = 1
     """Raised when the code's output changes for equal settings."""
 
@@ -143,11 +146,13 @@ def execute(
         "counts": dict(counts),
         "files": [vars(file) for file in files],
     }
-    publish.write_sealed(folder / "timing.json", {"seconds": round(time.monotonic() - start, 3)})
+    seconds = round(time.monotonic() - start, 3)
+    publish.write_sealed(folder / "timing.json", {"seconds": seconds})
     publish.write_sealed(folder / "manifest.json", value)
     (folder / ".promised.json").unlink(missing_ok=True)
     manifest = read_manifest(folder / "manifest.json")
     assert manifest is not None, folder
+    tell(ended(stage.name, counts, stage.unit, seconds))
     return manifest
 
 

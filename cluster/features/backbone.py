@@ -31,6 +31,7 @@ class BackboneSettings:
     precision: str
     padding: str
     levels: tuple[int, ...] | None
+    interpolation: str | None
     debias: float
     seed: int | None
     """Of random weights."""
@@ -48,6 +49,7 @@ class BackboneSpec:
     precision: str = "fp32"
     padding: str = "zeros"
     levels: tuple[int, ...] | None = None
+    interpolation: str | None = None
     debias: float = 0.0
 
     def load(self) -> Extractor:
@@ -61,7 +63,13 @@ class BackboneSpec:
             ValueError: if it cannot be built, or does not take images of this size.
         """
         built = backbones.build(
-            self.name, self.weights, stride=self.stride, seed=self.seed, padding=self.padding, levels=self.levels
+            self.name,
+            self.weights,
+            stride=self.stride,
+            seed=self.seed,
+            padding=self.padding,
+            levels=self.levels,
+            interpolation=self.interpolation,
         )
         built.net.check_size(self.size, self.size)
         return built

@@ -260,5 +260,6 @@ STAGE = Stage(
     means=lambda config: picked(KmeansMeans, config.cluster),
     check=lambda config: sources.without_clusters(config, "kmeans"),
     size=lambda settings: {"iterations": settings("kmeans").iterations * settings("kmeans").restarts},
+    unit="points",
     version=3,
 )

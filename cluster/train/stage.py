@@ -205,4 +205,6 @@ def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
     return {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
 
-STAGE = Stage("train", _inputs, settings, _work, means=means, check=_check, size=_size, starts_training=True)
+STAGE = Stage(
+    "train", _inputs, settings, _work, means=means, check=_check, size=_size, starts_training=True, unit="episodes"
+)
