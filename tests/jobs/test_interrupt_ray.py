@@ -153,5 +153,5 @@ def check_mlflow(root, steps):
     experiments = [one.experiment_id for one in client.search_experiments()]
     runs = [one for one in client.search_runs(experiments) if one.info.run_name.startswith("train ")]
     assert [one.info.status for one in runs] == ["FINISHED"]
-    history = client.get_metric_history(runs[0].info.run_id, "loss")
+    history = client.get_metric_history(runs[0].info.run_id, "curves/loss")
     assert {point.step for point in history} == steps
