@@ -96,7 +96,7 @@ class CorpusReadout(smoothed.SmoothedReadout):
             raise RuntimeError(
                 "expected a head whose index is filled: load the one that jobs.index or jobs.train exports"
             )
-        sides = tokens.prototypes(tokens.flat_tokens(support["tokens"]), tokens.flat_masks(masks))
+        sides = support["prototypes"]
         shots = (masks[:, :, 1] > 0).flatten(2).any(dim=2).sum(dim=1).clamp_min(1)[:, None, None]
         if looks_up:
             sides = F.normalize(sides + self.corpus / shots * self._alike(sides[:, 1]), dim=2)

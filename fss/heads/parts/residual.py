@@ -78,11 +78,16 @@ class Residual(Head):
         own = _prefixed("head.", self.head.focus(_part("head.", query)))
         return own if self.lent else own | _prefixed("readout.", self.readout.focus(_part("readout.", query)))
 
+    def show(self, support: Features, masks: torch.Tensor) -> Features:
+        """What both compute of the supports, by prefix."""
+        own, other = (_part(prefix, support) for prefix in ("head.", self._source))
+        return _prefixed("head.", self.head.show(own, masks)) | _prefixed("readout.", self.readout.show(other, masks))
+
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits; see `Head.match`."""
         logits = self.head.match(_part("head.", query), _part("head.", support), masks)
-        query, support = (_part(self._source, tensors) for tensors in (query, support))
-        return self._added(logits, self.readout.match(query, support, masks), masks.shape[1])
+        cosines = self.readout.match(_part(self._source, query), _part("readout.", support), masks)
+        return self._added(logits, cosines, masks.shape[1])
 
     def learn(
         self, query: Features, support: Features, masks: torch.Tensor
@@ -112,14 +117,13 @@ class Residual(Head):
         """See `Ways.margins`: the head's, and the read-out's of each way alone."""
         own = margins(self.head, _part("head.", query), _part("head.", support), masks, ways)
         own = self._share(masks.shape[1]) * own
-        source = self._source
-        cosines = margins(self.readout, _part(source, query), _part(source, support), masks, ways)
+        cosines = margins(self.readout, _part(self._source, query), _part("readout.", support), masks, ways)
         sums = own + self.gain * self._on_grid(cosines, own)
         return sums - threshold.own(sums, self.otsu, masks.shape[1])
 
     @property
     def _source(self) -> str:
-        """The prefix of what the read-out needs."""
+        """The prefix of what the read-out needs of images."""
         return "head." if self.lent else "readout."
 
     def _share(self, shots: int) -> float:

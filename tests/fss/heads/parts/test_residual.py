@@ -97,7 +97,8 @@ def test_the_logits_are_the_heads_plus_the_gained_readouts(name, readout):
         train_step(module, seed=step)
     shots = module.embed({k: v.flatten(0, 1) for k, v in support.items()})
     focused = module.focus(module.embed(query))
-    found = module.match(focused, {k: v.unflatten(0, masks.shape[:2]) for k, v in shots.items()}, masks)
+    shown = module.show({k: v.unflatten(0, masks.shape[:2]) for k, v in shots.items()}, masks)
+    found = module.match(focused, shown, masks)
     plain = on_grid(heads.build(readout, {"scale": 1.0}, CHANNELS, corners=True)(query, support, masks), found)
     half = module.gain * (plain[:, 1] - plain[:, 0]) / 2
     expected = module.head(query, support, masks) + torch.stack([-half, half], 1)
