@@ -28,10 +28,12 @@ def send(config: Config) -> None:
         ValueError: if there are none, some of it could not be sent, or a journal is damaged.
     """
     from cluster.tracking.audit import gaps
+    from cluster.tracking.journal import catch_up
     from cluster.tracking.redact import redact
     from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
 
     folder = tracking_folder(config.root, config.name)
+    catch_up(folder)
     journals = sorted(Path(folder).glob("*.jsonl"))
     if not journals:
         raise ValueError(f"expected journals (*.jsonl) in {folder}, found none; check root= and name=")

@@ -229,4 +229,5 @@ STAGE = Stage(
     means=lambda config: IndexMeans(backbone.place(config), config.cluster.cpus_per_worker),
     check=_check,
     size=lambda settings: {"regions": _most(settings("index"))},
+    by_path=True,
 )
