@@ -54,7 +54,7 @@ def _answers(name: str) -> Iterator[None]:
 class About:
     """An object as a listing has it: bytes, when it was written, in seconds since 1970, and its tag.
 
-    The tag is mostly the MD5 of an object that was put in one piece.
+    The tag is mostly the MD5 of an object that was put in one piece, and has a hyphen where it was put in parts.
     """
 
     size: int
