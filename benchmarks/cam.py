@@ -23,7 +23,6 @@ import torch
 
 from cluster.features.backbone import BackboneSpec
 from fss.datasets import Dataset, open_dataset
-from fss.imaging import images
 from fss.labelling import heatmaps, pseudo, words
 from fss.labelling.names import ImageNames, names_of_masks
 from fss.labelling.sources import Block, Labeller, Photo
@@ -64,7 +63,7 @@ def labeller(given: argparse.Namespace, names: ImageNames, weighting: str, gate:
 def block(spec: BackboneSpec, dataset: Dataset, name: str) -> Block:
     """One photo as the label stage gives it to a labeller."""
     extractor, picture = spec.load(), dataset.image(name)
-    tensor = images.to_tensor(picture, spec.size)
+    tensor = spec.load().input(picture)
     fields = pseudo.tokens(extractor.features(tensor[None]), LEVELS)
     return Block([Photo(name, tensor, picture.size[::-1], path=f"{name}.jpg")], fields, extractor.backbone.corners)
 

@@ -61,7 +61,7 @@ class Corpus:
         """Put a view into the bank, from the store if that has it."""
         stored = store.get(name)
         if stored is None:
-            store.put(name, self.bank.get({place: inputs(jpeg, place[1], self.bank.extractor.size)})[place])
+            store.put(name, self.bank.get({place: inputs(jpeg, place[1], self.bank.extractor)})[place])
         else:
             self.bank.put(place, stored)
 

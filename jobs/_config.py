@@ -26,6 +26,9 @@ _REFUSED = {
     errno.EPERM: "this user may not; change the permissions, or choose another place",
 }
 
+#: How Ray shows the lines of its workers, read when it is imported: as they were printed, fit for a file.
+_PLAIN = {"RAY_COLOR_PREFIX": "0", "RAY_DISABLE_WORKER_LOG_PREFIX": "1"}
+
 
 def run(command: Command, work: Callable[[Any], Any]) -> None:
     """Do a command's work as its arguments say, or print the help that they ask for.
@@ -33,6 +36,8 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
     Exit status 2 and one message for wrong arguments, 1 for what users can mend, 130 and 143 after Ctrl-C and SIGTERM.
     """
     redact.install()
+    for variable, value in _PLAIN.items():
+        os.environ.setdefault(variable, value)
     logging.basicConfig(level=os.environ.get("FSS_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
     arguments = sys.argv[1:]
     with Stop() as stop:

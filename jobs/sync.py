@@ -8,15 +8,17 @@ What MLflow has already is not sent again.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from cluster.config import Config
-from jobs._config import Command, run
+from jobs._config import Command, load, run
 
 COMMAND = Command(
     "sync",
     __doc__,
     ("root", "name", "tracking.uri", "tracking.experiment"),
+    reader=functools.partial(load, thorough=False),
     kept="what was sent is not sent again; the same command goes on",
 )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fss.keys import Rule, at_least, key, one_of, ranged
 
 PRECISIONS = ("fp32", "bf16")
+INTERPOLATIONS = ("bilinear", "bicubic")
 PADDINGS = ("zeros", "replicate", "reflect")
 #: Weights that are not a file.
 NAMED = ("random", "torchvision", "timm", "pretrain")
@@ -43,6 +44,9 @@ class BackboneConfig:
     padding: str = key("zeros", one_of(*PADDINGS))
     """What convolutions see beyond the border: `zeros`, as networks are trained, or the picture continued by `reflect`
     or `replicate`, which keeps segments and predictions from clinging to the border."""
+    interpolation: str | None = key(None, one_of(*INTERPOLATIONS))
+    """How images are stretched to that side, `bilinear` or `bicubic`, both with antialiasing; none = as timm says of
+    its networks, bilinear for the others."""
     debias: float = key(0.0, ranged("a share in [0, 1)", lambda value: 0 <= value < 1))
     """Share of each level's directions that is taken out of features: those in which the cells of a black image differ
     most, which are their position's; INSID3 takes 0.49."""

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import logging
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -58,15 +58,25 @@ def build(values: Mapping[str, Any], given: Collection[str] = ()) -> Config:
     return config
 
 
-def examined(values: Mapping[str, Any], given: Collection[str] = ()) -> tuple[Config, list[str]]:
-    """The configuration, by default where something is wrong, and everything that is wrong; see `build`."""
+def examined(
+    values: Mapping[str, Any],
+    given: Collection[str] = (),
+    further: Callable[[Config], list[str]] | None = None,
+    thorough: bool = True,
+) -> tuple[Config, list[str]]:
+    """The configuration, by default where something is wrong, and everything that is wrong; see `build`.
+
+    `further` says what else is wrong. Heads, whose options take seconds to look into, are left for last: not looked
+    into beside other mistakes, unless one of their options is given, nor where it need not be `thorough`.
+    """
     schema, wrong = classes(values)
     reader = _Reader(Config, schema)
     config = reader.read(Config, values, "")
     wrong += [*reader.problems, *keys.problems(config)]
     left_out = reader.idle | _idle(config, values)
     wrong += _leave_out(config, left_out, given)
-    thorough = not wrong or any(name.startswith("model.options") for name in given)
+    wrong += further(config) if further else []
+    thorough = thorough and (not wrong or any(name.startswith("model.options") for name in given))
     wrong += contradictions.problems(config, thorough)
     if thorough:
         silent = contradictions.idle_options(config)

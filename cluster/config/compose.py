@@ -24,10 +24,13 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 T = TypeVar("T")
 
 
-def load(arguments: Sequence[str], further: Callable[[Config], list[str]] | None = None) -> Config:
+def load(
+    arguments: Sequence[str], further: Callable[[Config], list[str]] | None = None, thorough: bool = True
+) -> Config:
     """The configuration of a run: `conf/config.yaml`, the presets and the values that `arguments` name, checked.
 
-    `further` says what else is wrong for one command.
+    `further` says what else is wrong for one command. One that does nothing with a head need not be `thorough`: it is
+    spared the seconds that looking into the head's options takes.
 
     Raises:
         ValueError: naming every mistake: unknown keys, wrong types, values and presets, contradictions.
@@ -37,8 +40,7 @@ def load(arguments: Sequence[str], further: Callable[[Config], list[str]] | None
     naming = {f"{group}.{choice.key}" for group, choice in build.CHOICES.items()}
     given.put(tree, Config, {}, naming.__contains__)  # the names say which other keys there are
     given.put(tree, Config, build.classes(tree)[0], lambda key: key not in naming)
-    config, wrong = build.examined(tree, given.texts)
-    wrong += further(config) if further else []
+    config, wrong = build.examined(tree, given.texts, further, thorough)
     given.refuse(wrong, config if config.cluster.joined() == "local" else None)
     return config
 

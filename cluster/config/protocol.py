@@ -18,6 +18,9 @@ class ProtocolConfig:
     """What tables call it."""
     order: str = key("classes", one_of(*ORDERS))
     """Which query and class come next: classes, pairs, images or random_images, see fss.evaluation.episodes."""
+    pairs: str | None = key(None, path=True, when={"order": ("pairs",)})
+    """Folder of HSNet's own lists, fold0.txt to fold3.txt (data/splits/pascal/val of its code): episodes are then
+    exactly its own, supports by its random numbers."""
     tiny_queries: bool = key(False, when={"order": ("pairs", "images", "random_images")})
     """Whether a query may be asked for a class of which it shows less than dataset.min_area."""
     episodes: dict[str, int] = key({"default": 1000})

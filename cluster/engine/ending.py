@@ -20,6 +20,8 @@ _DAEMONS = ("raylet", "gcs_server")
 #: Seconds between two looks at them, for Ray's library is quick to exit; and how long a signal, which may end them too,
 #: has to be told first.
 _EVERY, _SIGNALS_FIRST = 0.1, 0.1
+#: Seconds that what was printed before the line may take: whoever is stopped in the middle of a print holds the stream.
+_PRINTED = 1.0
 
 _said = threading.Lock()
 _family: list[psutil.Process] = []
@@ -30,13 +32,19 @@ def announce(line: str) -> bool:
     if not _said.acquire(blocking=False):
         return False
     logging.disable()
-    sys.stdout.flush()
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    flushing = threading.Thread(target=_flush, daemon=True)
+    flushing.start()
+    flushing.join(_PRINTED)
+    os.write(sys.stderr.fileno(), f"{line}\n".encode())
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     _family.extend(psutil.Process().children(recursive=True))
     return True
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def ends() -> bool:

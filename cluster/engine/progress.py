@@ -1,12 +1,18 @@
-"""Progress of a stage: one updating line on a terminal, one plain line every few seconds in the log of a job."""
+"""Progress of a stage: one updating line on a terminal, plain lines in the log of a job, and one line at its end."""
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
 from cluster.tracking.journal import Journal
+
+_A_MINUTE = 60
+#: By which share of the time so far the next line of a log is put off.
+_GROWTH = 0.1
+#: Counts of what went in and did not come out.
+_LEFT_OUT = ("rejected", "duplicate")
 
 
 def format_duration(seconds: float) -> str:
@@ -51,15 +57,31 @@ def remaining(done: int, total: int, seconds: float) -> float | None:
     return seconds * (total - done) / done if done > 0 else None
 
 
+def ended(stage: str, counts: Mapping[str, int], unit: str, seconds: float) -> str:
+    """What a stage did, in one line; `unit` is which of its counts is told, and what was left out is told too.
+
+    >>> ended("label", {"images": 30, "layers": 90}, "images", 6)
+    'label  30 images in 6.0 s  5 images/s'
+    >>> ended("shard", {"accepted": 28, "duplicate": 2, "rejected": 0}, "accepted", 60)
+    'shard  28 accepted in 1:00  0.467 accepted/s  duplicate 2'
+    """
+    took = f"{seconds:.1f} s" if seconds < _A_MINUTE else format_duration(seconds)
+    left_out = [f"{name} {counts[name]}" for name in _LEFT_OUT if counts.get(name)]
+    number = counts.get(unit, 0)
+    told = [f"{number} {unit} in {took}", format_rate(number, seconds, unit)] if number else [took]
+    return "  ".join([stage, *told, *left_out])
+
+
 class Progress:
     """Counts parts (shards) of a stage and the items (images) in them, and tells the reader of the log.
 
         with Progress("label", total=40) as progress:
             progress.update(items=1000, failed=2)
 
-    prints ``label  12/40 shards  310 images/s  ETA 0:42  failed 2`` and ends with totals and seconds. `done` parts were
-    there before: they count as done, not as speed. With a `journal` the same numbers become metrics ``<stage>/...``
-    at step = parts done. One thread updates it.
+    prints ``label  12/40 shards  310 images/s  ETA 0:42  failed 2``, in a log ever more rarely. The end of a stage is
+    told by `ended`; a line stays where parts failed or something stopped them. `done` parts were there before: they
+    count as done, not as speed. With a `journal` the same numbers become metrics ``<stage>/...`` at step = parts done.
+    One thread updates it.
     """
 
     def __init__(
@@ -92,12 +114,16 @@ class Progress:
         self.items += items
         self.failed += failed
         now = self._clock()
-        if now - self._printed >= self._every:
+        if now - self._printed >= self._pause(now):
             self._printed = now
             self._print(self.line(), last=False)
         if self._journal and now - self._logged >= self._log_every:
             self._logged = now
             self._journal.metrics(self.numbers(), step=self.done)
+
+    def _pause(self, now: float) -> float:
+        """Seconds from one line to the next: a log of a day has a hundred lines."""
+        return self._every if self._terminal else max(self._every, _GROWTH * (now - self._begin))
 
     def skip(self, parts: int = 1) -> None:
         """Count `parts` that were there before: done, but not as speed."""
@@ -134,7 +160,7 @@ class Progress:
         }
 
     def close(self, note: str = "") -> None:
-        """Print the closing line; a second call does nothing."""
+        """Make room for the next line, or end with what failed and `note`; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -146,7 +172,10 @@ class Progress:
             format_rate(self.items, seconds, self.unit),
             *self._failed(),
         ]
-        self._print("  ".join([*fields, *filter(None, [note])]), last=True)
+        if self.failed or note:
+            self._print("  ".join([*fields, *filter(None, [note])]), last=True)
+        elif self._width:
+            self._write(f"\r{' ' * self._width}\r")
         if self._journal:
             self._journal.metrics(self.numbers(), step=self.done)
 
@@ -166,6 +195,9 @@ class Progress:
             text = f"\r{padded}" + ("\n" if last else "")
         else:
             text += "\n"
+        self._write(text)
+
+    def _write(self, text: str) -> None:
         try:
             self._stream.write(text)
             self._stream.flush()

@@ -124,6 +124,10 @@ class Run:
         """How much stage `name` has to do, as far as settings tell; see `Stage.size`."""
         return self._stages[name].size(self.settings)
 
+    def unit(self, name: str) -> str:
+        """Which of its counts says how much stage `name` did."""
+        return self._stages[name].unit
+
     def work(self, name: str, folder: Path | None = None) -> Work[Any, Any]:
         """What the work of stage `name` is given, the stages that it reads being done; its own folder is the default.
 

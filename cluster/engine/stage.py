@@ -22,6 +22,7 @@ from cluster.config import Config
 from cluster.engine import origin, publish
 from cluster.engine.files import DamagedFileError, File, read_array, read_file, write_file
 from cluster.engine.manifest import Manifest, point_to, read_manifest
+from cluster.engine.progress import ended
 from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work
 from cluster.storage import paths
 from cluster.tracking.redact import redacted
@@ -97,6 +98,8 @@ class Stage(Generic[SettingsT, MeansT]):
     """Whether files of it are opened by their paths: then all are copied to each machine whose run is in a bucket."""
     starts_training: bool = False
     """Whether its work starts the training workers, for all of which there must be room together."""
+    unit: str = "images"
+    """Which of its counts says how much was done."""
     version: int = 1
     """Raised when the code's output changes for equal settings."""
 
@@ -149,13 +152,15 @@ def execute(
         "counts": dict(counts),
         "files": [vars(file) for file in files],
     }
-    publish.write_sealed(folder / "timing.json", {"seconds": round(time.monotonic() - start, 3)})
+    seconds = round(time.monotonic() - start, 3)
+    publish.write_sealed(folder / "timing.json", {"seconds": seconds})
     publish.write_sealed(folder / "manifest.json", value)
     paths.remove(folder / ".promised.json")
     if stage.by_path:  # workers on other machines may have made them
         paths.bring(folder)
     manifest = read_manifest(folder / "manifest.json")
     assert manifest is not None, folder
+    print(ended(stage.name, counts, stage.unit, seconds), flush=True)
     return manifest
 
 

@@ -66,6 +66,7 @@ def _exported(folder: Path) -> BackboneSpec:
         seed=0,
         padding=chosen["padding"],
         levels=None if levels is None else tuple(levels),
+        interpolation=chosen.get("interpolation", "bilinear"),
         debias=chosen.get("debias", 0.0),
     )
 

@@ -85,7 +85,7 @@ def decode(data: bytes, dataset: Dataset) -> list[Item]:
         raise ValueError("the episode list was changed after it was written: its hash differs; take the original")
     if "classes" in about and tuple(json.loads(about["classes"])) != dataset.class_names:
         raise ValueError("the episode list names other classes than this data set has; check dataset= and dataset.root")
-    _check(items, dataset)
+    check(items, dataset)
     return items
 
 
@@ -102,16 +102,21 @@ def _items(rows: Sequence[dict[str, Any]]) -> list[Item]:
     return items
 
 
-def _check(items: Sequence[Item], dataset: Dataset) -> None:
+def check(items: Sequence[Item], dataset: Dataset) -> None:
+    """Whether `items` can be run on the data set; supports of one class may repeat, as HSNet's do.
+
+    Raises:
+        ValueError: naming the first episode that cannot.
+    """
     known = set(dataset.names)
     for item in items:
-        names = [item.episode.query, *(name for way in item.episode.ways for name in way.supports)]
+        names = [item.episode.query, *(name for way in item.episode.ways for name in {*way.supports})]
         where = f"episode {item.episode.index} of fold {item.fold}, {item.shots}-shot, seed {item.seed}"
         missing = [name for name in names if name not in known]
         if missing:
             raise ValueError(f"{where}: the data set has no image {missing[0]}; check dataset.root and dataset.list")
         if len(set(names)) != len(names):
-            raise ValueError(f"{where}: expected distinct images, {item.episode.query} or a support appears twice")
+            raise ValueError(f"{where}: expected a query and classes with images of their own, {item.episode.query} or a support appears twice")
         if len(item.episode.ways) != item.ways or any(len(way.supports) != item.shots for way in item.episode.ways):
             raise ValueError(f"{where}: expected {item.ways} ways of {item.shots} supports, got other numbers")
         classes = [way.class_id for way in item.episode.ways]

@@ -12,7 +12,7 @@ from cluster.datasets import measured
 from cluster.datasets.measured import MeasuredPlace, MeasuredSettings
 from cluster.datasets.training import renders
 from cluster.engine.settings import complaints, picked
-from cluster.evaluate import episode_list
+from cluster.evaluate import episode_list, pairs
 from cluster.features import backbone
 from cluster.features.backbone import BackboneSettings
 from cluster.features.head import HeadSettings
@@ -48,6 +48,8 @@ class ProtocolSettings:
 
     name: str
     order: str
+    pairs: tuple[str, ...] | None
+    """Hashes of HSNet's lists, where they are given."""
     tiny_queries: bool
     resolution: int | None
     supports: str
@@ -84,6 +86,7 @@ class EvaluateMeans:
 
     data: MeasuredPlace
     listed: str | None
+    pairs: str | None
     names: CamMeans | None
     weights: str | None
     """Of the backbone."""
@@ -106,7 +109,7 @@ def settings(config: Config) -> EvaluateSettings:
     return EvaluateSettings(
         seed=config.seed,
         data=data,
-        protocol=picked(ProtocolSettings, chosen),
+        protocol=picked(ProtocolSettings, chosen, pairs=pairs.hashes(chosen.pairs)),
         drawn=None if config.episode_list else _drawn(config),
         listed=shards.sha256(read(config.episode_list)) if config.episode_list else None,
         names=cam.namer_settings(config, data.classes) if chosen.supports == "names" else None,
@@ -162,6 +165,7 @@ def means(config: Config) -> EvaluateMeans:
     return EvaluateMeans(
         data=measured.place(config),
         listed=config.episode_list,
+        pairs=config.protocol.pairs,
         names=cam.means(config) if config.protocol.supports == "names" else None,
         weights=backbone.place(config),
         exported=exported(config) if config.model.name == "trained" else None,
@@ -186,6 +190,8 @@ def check(config: Config) -> list[str]:
         wrong.append("select=base_classes: expected several folds, the others' classes select; set fold=all")
     if config.episode_list:
         wrong += complaints(lambda: _listed(config, bool(data)))
+    elif config.protocol.pairs is not None:
+        wrong += _pairs(config, bool(data))
     if config.protocol.supports == "names":
         wrong += cam.check_files(config)
         if not wrong:
@@ -202,6 +208,18 @@ def _listed(config: Config, alone: bool) -> None:
     if alone or renders(config):
         return
     decode(content, name, measured.given(config))
+
+
+def _pairs(config: Config, alone: bool) -> list[str]:
+    """Whether HSNet's lists are there and the data set, unless they are looked at `alone`, has what they name."""
+    if config.ways != 1:
+        return [f"ways: expected 1 with protocol.pairs, whose episodes ask for one class, got {config.ways}; set ways=1"]
+    if alone or renders(config):
+        return []
+    dataset, folder = measured.given(config), str(config.protocol.pairs)
+    folds = range(len(dataset.folds)) if config.fold == "all" else [config.fold]
+    one = {"shots": shots(config)[:1], "seeds": seeds(config)[:1], "count": episodes(config)}
+    return complaints(lambda: pairs.items(folder, dataset, folds=folds, **one))
 
 
 def decode(content: bytes, name: str, dataset: Any) -> list[episode_list.Item]:

@@ -24,7 +24,7 @@ from cluster.config import Config
 from cluster.datasets import training
 from cluster.engine import publish
 from cluster.engine.stage import File, Stage, Unit, read_array, read_file, write_file
-from cluster.evaluate import episode_list, figures, measured, supports
+from cluster.evaluate import episode_list, figures, measured, pairs, supports
 from cluster.evaluate.entries import EvaluateWork, data_spec, entries, refuse_trained_on
 from cluster.evaluate.episode_list import Item
 from cluster.evaluate.measure import Cache, Describe, Draw, IndexImages, MeasuredModel, Picture, Prepare, RunBlock, slug
@@ -103,7 +103,11 @@ class _Evaluation:
         if drawn is None:
             assert listed is not None
             return decode(read(listed), listed, self.dataset)
-        folds, areas = self._folds(drawn.fold), self._areas()
+        folds, own = self._folds(drawn.fold), self.given.means.pairs
+        if own is not None:
+            same = {"shots": drawn.shots, "seeds": drawn.seeds, "count": drawn.episodes}
+            return pairs.items(own, self.dataset, folds=folds, **same)
+        areas = self._areas()
         return [
             Item(fold, k, drawn.ways, seed, episode)
             for fold in folds
@@ -227,6 +231,7 @@ class _Evaluation:
             "protocol": {
                 "name": "list" if self.settings.drawn is None else chosen.name,
                 "order": chosen.order,
+                "pairs": chosen.pairs,
                 "tiny_queries": chosen.tiny_queries,
                 "supports": chosen.supports,
                 "support_iou": self.support_iou,
@@ -269,5 +274,6 @@ STAGE = Stage(
     means=means,
     check=check,
     size=_size,
+    unit="episodes",
     version=4,
 )

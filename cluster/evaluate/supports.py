@@ -53,7 +53,7 @@ class MaskSupports:
         features = {level: value[None].to(source.device).float() for level, value in source.features(name).items()}
         field = pseudo.tokens(features, self.levels)[0]
         picture = dataset.image(name)
-        tensor = images.to_tensor(picture, self.spec.size)
+        tensor = self.spec.load().input(picture)
         photo = Photo(name, tensor, picture.size[::-1], path=dataset.path(name).name)
         return self.labeller.mask(photo, field, source.corners, class_id)
 

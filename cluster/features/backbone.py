@@ -33,6 +33,7 @@ class BackboneSettings:
     precision: str
     padding: str
     levels: tuple[int, ...] | None
+    interpolation: str | None
     debias: float
     seed: int | None
     """Of random weights."""
@@ -50,6 +51,7 @@ class BackboneSpec:
     precision: str = "fp32"
     padding: str = "zeros"
     levels: tuple[int, ...] | None = None
+    interpolation: str | None = None
     debias: float = 0.0
 
     def load(self) -> Extractor:
@@ -64,7 +66,13 @@ class BackboneSpec:
         """
         weights = str(paths.here(Path(self.weights))) if paths.stored(Path(self.weights)) else self.weights
         built = backbones.build(
-            self.name, weights, stride=self.stride, seed=self.seed, padding=self.padding, levels=self.levels
+            self.name,
+            weights,
+            stride=self.stride,
+            seed=self.seed,
+            padding=self.padding,
+            levels=self.levels,
+            interpolation=self.interpolation,
         )
         built.net.check_size(self.size, self.size)
         return built

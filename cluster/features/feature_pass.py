@@ -53,7 +53,7 @@ class FeaturePass:
     def _photo(self, sample: shards.Sample) -> Photo:
         key, members = sample
         picture = images.decode(members["jpg"])
-        tensor = images.to_tensor(picture, self.spec.size)
+        tensor = self.spec.load().input(picture)
         path = json.loads(members["json"])["path"]
         return Photo(key, tensor, picture.size[::-1], pseudo.cut_up(picture, self.recipe), path)
 

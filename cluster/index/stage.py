@@ -230,4 +230,5 @@ STAGE = Stage(
     check=_check,
     size=lambda settings: {"regions": _most(settings("index"))},
     by_path=True,
+    unit="regions",
 )

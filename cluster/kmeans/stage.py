@@ -228,10 +228,10 @@ def write_state(state: LloydState) -> bytes:
 
 def read_state(path: Path) -> LloydState | None:
     """What `write_state` wrote; None if there is nothing, or nothing whole."""
-    found = next(paths.read_each([path]))
-    if found is None:
+    written = next(paths.read_each([path]))
+    if written is None:
         return None
-    data = seals.unseal(found)
+    data = seals.unseal(written)
     if data is None:
         logger.warning("kmeans: %s is damaged: starting again", path)
         return None
@@ -262,5 +262,6 @@ STAGE = Stage(
     means=lambda config: picked(KmeansMeans, config.cluster),
     check=lambda config: sources.without_clusters(config, "kmeans"),
     size=lambda settings: {"iterations": settings("kmeans").iterations * settings("kmeans").restarts},
+    unit="points",
     version=3,
 )

@@ -29,6 +29,7 @@ from cluster.features import backbone
 from cluster.label import sources
 from cluster.label.kept import FIELDS
 from cluster.planning import probes
+from cluster.planning.network import Network
 from cluster.planning.plan import Cost
 from cluster.planning.probes import Passes, Steps
 from cluster.planning.timing import Note, TimedPool, Trial
@@ -88,6 +89,8 @@ class Measured:
     compare: float
     """Seconds for each pair of images that are looked at as near-duplicates."""
     sums: KmeansCost
+    network: Network
+    """The backbone, where labels are made."""
     training: Mapping[str, Steps]
     """Of `pretrain` and `train`, if they are configured."""
     driver: float
@@ -135,8 +138,8 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
         second = Trial.go(Run(_sized(small, -(-number // 2), groups=1), stages), pool, names)
         disk, publishing = probes.disk(root)
         costs = {cost.step: cost for name in names for cost in _costs(name, first, second, publishing)}
-        for step in {"sample", "label"} & set(names):
-            costs[step] = _explained(costs[step], second.run, pool)
+        for step in [name for name in names if name in ("sample", "label")]:
+            costs[step], network = _explained(costs[step], second.run, pool)
         corpus, dimensions = second.run.manifest("shard").counts, _dimensions(second.run)
         sums, fixed, points = KmeansCost(0.0, 0.0, 0.0, costs["label"].base, 0.0), dict(second.fixed), 0.0
         if "sample" in names:
@@ -151,6 +154,7 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
             rows=pool.one(probes.TimePasses(root / "rows"), layout(config, bucket=True))[0],
             compare=probes.compare(config.corpus.near_duplicates or 0),
             sums=sums,
+            network=network,
             training=dict(_training(config, second.run, pool)),
             driver=probes.handing_out(run.pool),
             fixed=fixed,
@@ -273,15 +277,16 @@ def _held(costs: Mapping[str, Cost], run: Run, dimensions: int) -> dict[str, Cos
     return {name: dataclasses.replace(cost, held=held(cost)) for name, cost in costs.items()}
 
 
-def _explained(cost: Cost, run: Run, pool: TimedPool) -> Cost:
-    """The cost with what is known of its parts."""
+def _explained(cost: Cost, run: Run, pool: TimedPool) -> tuple[Cost, Network]:
+    """The cost with what is known of its parts and of the memory that its networks compute in."""
     corpus = run.manifest("shard")
     file = max(corpus.named(".tar"), key=lambda file: file.count)
     label = run.work("label")
     spec = backbone.spec(label.settings.backbone, label.means.weights, label.inputs)
-    (decode, network), _ = pool.one(probes.TimeParts(corpus.folder, spec), file)
-    rest = max(0.0, cost.seconds - decode - network)
-    return dataclasses.replace(cost, parts={"decode": decode, "backbone": network, "segments": rest})
+    (decode, seconds, network), _ = pool.one(probes.TimeParts(corpus.folder, spec), file)
+    parts = {"decode": decode, "backbone": seconds, "segments": max(0.0, cost.seconds - decode - seconds)}
+    at_once = 1 if network.gpu else label.means.threads
+    return dataclasses.replace(cost, base=cost.base + at_once * network.working, parts=parts), network
 
 
 def _dimensions(run: Run) -> int:

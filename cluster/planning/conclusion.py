@@ -48,6 +48,6 @@ def conclude(config: Config, stages: Mapping[str, Stage]) -> str:
             f"\n{chosen.corpus_size:.3g} images on {machines.workers} workers; measured in {measured.seconds:.0f} s",
             *plan.table(rows),
             f"bottleneck: {plan.bottleneck(rows)}",
-            *(f"note: {note}" for note in forecast.notes(config, rows, machines)),
+            *(f"note: {note}" for note in forecast.notes(config, measured, rows, machines)),
         ]
     )

@@ -10,7 +10,8 @@ from dataclasses import replace
 from cluster.config import Config
 from cluster.kmeans.stage import CHUNK_POINTS
 from cluster.planning.calibrate import Measured, is_remote, layout
-from cluster.planning.plan import Amount, Cost, Machines, PlanRow, row, size
+from cluster.planning.network import Network
+from cluster.planning.plan import Amount, Cost, Machines, PlanRow, number, row, size
 from cluster.shard.stage import chunk_size
 from fss.clustering.init import points_wanted
 
@@ -183,6 +184,17 @@ def _train(config: Config, measured: Measured, machines: Machines) -> list[PlanR
     return [_trained(cost, chosen.steps, config, machines)]
 
 
+def _network(network: Network) -> str:
+    """What the backbone takes, in words."""
+    memory = f"beside its weights {size(network.working)} of a worker's memory while it computes one"
+    if network.gpu:
+        memory = f"{size(network.gpu)} of a GPU's memory while it computes {network.together} together"
+    return (
+        f"{network.name} has {network.parameters / 1e6:.3g} million parameters; an image of {network.size} x "
+        f"{network.size} pixels takes {number(network.operations / 1e9)} billion operations, and {memory}"
+    )
+
+
 def _trained(cost: Cost, steps: int, config: Config, machines: Machines) -> PlanRow:
     """All training workers take part in every step, as if they were one."""
     workers = config.cluster.train_workers
@@ -190,9 +202,10 @@ def _trained(cost: Cost, steps: int, config: Config, machines: Machines) -> Plan
     return row(cost, Amount(steps, steps), Machines(1, cpus, gpus))
 
 
-def notes(config: Config, rows: list[PlanRow], machines: Machines) -> Iterator[str]:
+def notes(config: Config, measured: Measured, rows: list[PlanRow], machines: Machines) -> Iterator[str]:
     """What the reader of the table should know before starting: what is not in it, and what no machine has."""
     inputs = _inputs(config)
+    yield _network(measured.network)
     waiting = 2 * machines.workers * chunk_size(math.ceil(inputs)) * _ENTRY
     files = inputs / config.corpus.shard_size * _SHARD
     if files > 4e9:

@@ -154,14 +154,15 @@ def table(rows: Sequence[PlanRow]) -> Iterator[str]:
 
 
 def _line(name: str, one: PlanRow) -> str:
-    items = "" if math.isnan(one.items) else _number(one.items)
+    items = "" if math.isnan(one.items) else number(one.items)
     return (
-        f"{name:<16}{items:>9}{duration(one.seconds):>12}{_number(one.cpu_hours):>11}{_number(one.gpu_hours):>11}"
+        f"{name:<16}{items:>9}{duration(one.seconds):>12}{number(one.cpu_hours):>11}{number(one.gpu_hours):>11}"
         f"{size(one.read):>10}{size(one.written):>10}{size(one.memory):>10}  {one.roof}"
     ).rstrip()
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """To three digits, with commas from a thousand on, and as a power from a million on."""
     return f"{value:.3g}" if value < 1000 else f"{value:.2e}" if value >= 1e6 else f"{value:,.0f}"
 
 

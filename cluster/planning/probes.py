@@ -17,6 +17,7 @@ from cluster.engine import publish
 from cluster.engine.pool import Pool
 from cluster.engine.stage import File, Output, Unit, read_file, write_file
 from cluster.features.backbone import BackboneSpec
+from cluster.planning.network import Network, looked_at
 from cluster.shard.hashing import FindNear, HashChunk, Route, ShardLayout
 from cluster.shard.inputs import CorpusInput, Entry
 from fss import rng, shards
@@ -41,19 +42,20 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
 
 @dataclass(frozen=True)
 class TimeParts:
-    """Seconds an image of decoding and of the backbone alone, on one corpus shard."""
+    """Seconds an image of decoding and of the backbone alone, on one corpus shard; and what the backbone takes."""
 
     corpus: Path
     spec: BackboneSpec
 
-    def __call__(self, file: File) -> tuple[float, float]:
+    def __call__(self, file: File) -> tuple[float, float, Network]:
         """Decode all, then the backbone on all, in batches, after one batch that does not count."""
         samples = list(shards.unpack(read_file(self.corpus, file)))
         decoded, pictures = _timed(lambda: [images.decode(members["jpg"]) for _, members in samples])
         extractor = self.spec.load()
         list(extractor.stream(pictures[: extractor.call]))
         seconds, _ = _timed(_drain, extractor.stream(pictures))
-        return decoded / len(samples), seconds / len(samples)
+        network = looked_at(extractor, lambda: _drain(extractor.stream(pictures[: extractor.call])))
+        return decoded / len(samples), seconds / len(samples), network
 
 
 def _drain(stream: Any) -> None:

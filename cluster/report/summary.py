@@ -169,11 +169,8 @@ def _headlines(figures: Mapping[str, Any]) -> list[report.Headline]:
     return lines
 
 
-_UNITS = {"kmeans": "points", "train": "episodes", "evaluate": "episodes", "pair": "tasks", "shard": "accepted"}
-
-
 def _stage(run: Run, manifest: Manifest) -> report.StageRow:
-    unit = _UNITS.get(manifest.stage, "images")
+    unit = run.unit(manifest.stage)
     size = sum(file.bytes for file in manifest.files)
     return report.StageRow(manifest.stage, run.seconds(manifest), manifest.counts.get(unit, 0), unit, size)
 

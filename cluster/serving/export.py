@@ -107,7 +107,7 @@ def _card(folder: Path, model: Segmenter, form: str) -> str:
     evaluations = reached.evaluations(folder, model.about)
     return card.text(
         model.about,
-        run=card.how_to_run(form, model.extractor.size),
+        run=card.how_to_run(form, model.about["backbone"]),
         measured="\n\n".join(map(reached.told, evaluations)),
         figures=[figure for one in evaluations for figure in reached.figures_of(one)],
     )

@@ -216,6 +216,7 @@ def stage(chosen: CorpusInput | None = None) -> Stage[ShardSettings, ShardMeans]
         means=lambda config: ShardMeans(given(config)),
         check=lambda config: complaints(lambda: look(given(config))),
         size=lambda settings: {"images": settings("shard").images, "shards": settings("shard").shards},
+        unit="accepted",
         version=4,
     )
 

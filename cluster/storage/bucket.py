@@ -21,7 +21,8 @@ import fsspec
 import fsspec.asyn
 from botocore.exceptions import BotoCoreError
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 SCHEME = "s3://"
 #: The part of a path after which BUCKET/KEY follows.

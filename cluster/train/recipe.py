@@ -103,7 +103,7 @@ class MetaRecipe:
         """Query, support, masks and truth for the module: features, or pixels if the backbone is trained with it."""
         device = self.bank.extractor.device
         if self.settings.tune:
-            pixels = batch_pixels(batch, self.bank.extractor.size, device)
+            pixels = batch_pixels(batch, self.bank.extractor, device)
             query: Any = pixels[:, 0]
             support: Any = pixels[:, 1:]
         else:
@@ -120,6 +120,7 @@ class MetaRecipe:
             grid=extractor.grid,
             corners=extractor.backbone.corners,
             size=extractor.size,
+            interpolation=extractor.backbone.interpolation,
             pixels=views == 0,
             changed=extractor.device.type == "cpu",
         )
@@ -158,7 +159,7 @@ class MetaRecipe:
         batch, (query, support, masks, truth) = self._held(self.means.examples)
         logits = _meta(module).head(*_meta(module).features(query, support), masks)
         module.train()
-        pixels = batch_pixels(batch, self.bank.extractor.size, torch.device("cpu"))
+        pixels = batch_pixels(batch, self.bank.extractor, torch.device("cpu"))
         return examples.picture(pixels, masks, truth, logits, self.bank.extractor.backbone.corners)
 
     def _held(self, count: int) -> tuple[task.Batch, tuple[Any, ...]]:

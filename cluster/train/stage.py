@@ -208,5 +208,14 @@ def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
 
 
 STAGE = Stage(
-    "train", _inputs, settings, _work, means=means, check=_check, size=_size, by_path=True, starts_training=True
+    "train",
+    _inputs,
+    settings,
+    _work,
+    means=means,
+    check=_check,
+    size=_size,
+    by_path=True,
+    starts_training=True,
+    unit="episodes",
 )

@@ -108,6 +108,7 @@ def build(
     seed: int = 0,
     padding: str = "zeros",
     levels: Sequence[int] | None = None,
+    interpolation: str | None = None,
 ) -> Backbone:
     """A frozen backbone.
 
@@ -115,6 +116,7 @@ def build(
     downloaded), "timm" (its own, downloaded), or the path or fsspec address of a checkpoint, see `docs/backbones.md`.
     `stride`: None is 16, or the patch size. `padding` of convolutions: zeros, replicate or reflect. `levels`: blocks or
     stages, from 1, after which a network of timm gives low, mid and high; None is the network's own choice.
+    `interpolation`: how images are stretched for it, bilinear or bicubic; None is as it was trained.
     Raises ValueError for unknown names, strides, paddings and levels, weights that cannot be read or are no finite
     floats, and weights of another network.
     """
@@ -135,7 +137,7 @@ def build(
         net = _seeded(network, name, stride, given.tensors, seed, chosen)
         report = load_state(name, net, given, source=weights)
     pad_with(net, padding)
-    return Backbone(name, net, report, padding, levels)
+    return Backbone(name, net, report, padding, levels, interpolation)
 
 
 def corners(name: str) -> bool:

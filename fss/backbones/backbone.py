@@ -19,7 +19,8 @@ class Backbone(nn.Module):
 
     Attributes: `name`; `stride` in pixels of the `mid` and `high` grid; `channels` of each level; `corners`, which of
     the two geometries of `fss.grid` its cells have; `padding` of its convolutions; `levels`, where they were chosen;
-    `report`, what became of every key of the weights file; `debias`, what takes position out of features, or None.
+    `interpolation`, how images are stretched for it; `report`, what became of every key of the weights file; `debias`,
+    what takes position out of features, or None.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class Backbone(nn.Module):
         report: LoadReport,
         padding: str = "zeros",
         levels: Sequence[int] | None = None,
+        interpolation: str | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.padding = padding
         self.levels = None if levels is None else tuple(levels)
+        self.interpolation = interpolation or net.interpolation
         self.stride = net.stride
         self.channels = dict(net.channels)
         self.corners = net.corners
@@ -70,7 +73,8 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def folded(self, images: torch.Tensor) -> Backbone:
         """What computes the same without batch norms, see `fss.backbones.folding`; `images` are any that it takes."""
-        made = Backbone(self.name, folded(self.net, images), self.report, self.padding, self.levels)
+        net = folded(self.net, images)
+        made = Backbone(self.name, net, self.report, self.padding, self.levels, self.interpolation)
         made.debias = self.debias
         return made
 
@@ -78,10 +82,15 @@ class Backbone(nn.Module):
 def fingerprint(backbone: Backbone) -> str:
     """Hex sha256 over name, stride, padding, and the name, type, shape and bytes of every parameter and buffer.
 
-    Also of chosen levels and of the share of `debias`, whose directions follow from the rest, but not to the last bit.
+    Also of chosen levels, of the share of `debias`, whose directions follow from the rest, but not to the last bit, and
+    of how images are stretched, where that is not the usual way.
     """
-    share = backbone.debias.share if backbone.debias else None
-    chosen = "".join(f" {what} {value}" for what, value in (("levels", backbone.levels), ("debias", share)) if value)
+    more = {
+        "levels": backbone.levels,
+        "debias": backbone.debias.share if backbone.debias else None,
+        "interpolation": backbone.interpolation if backbone.interpolation != Network.interpolation else None,
+    }
+    chosen = "".join(f" {what} {value}" for what, value in more.items() if value)
     digest = hashlib.sha256(f"{backbone.name} {backbone.stride} {backbone.padding}{chosen}".encode())
     net = backbone.net
     tensors = {f"net.{key}": tensor for key, tensor in (*net.named_parameters(), *net.named_buffers())}

@@ -63,8 +63,12 @@ class Extractor:
 
         With `colour` they bring `colours` as level `colour`, for heads that look at it (`Head.sees_colour`).
         """
-        features = self.features(torch.stack([images.to_tensor(picture, self.size) for picture in pictures]))
+        features = self.features(torch.stack([self.input(picture) for picture in pictures]))
         return features | {"colour": self.colours(pictures, features["high"].shape[-1])} if colour else features
+
+    def input(self, picture: Image.Image) -> torch.Tensor:
+        """(3, size, size) float32, normalised: an RGB image stretched as the backbone was trained."""
+        return images.to_tensor(picture, self.size, self.backbone.interpolation)
 
     def blank(self) -> Features:
         """Features of one black image: what remains is where a cell lies."""

@@ -39,6 +39,8 @@ class Network(nn.Module):
     """Of each level."""
     corners: bool
     """Where the cells lie, see `fss.grid`: outermost centres on the image's border, or cells that tile the image."""
+    interpolation: str = "bilinear"
+    """How the images that it was trained on were stretched, see `fss.imaging.images.INTERPOLATIONS`."""
     chooses_levels: ClassVar[bool] = False
     left_out: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the keys in checkpoints of this network that it knowingly does without."""

@@ -11,7 +11,7 @@ have a centre pixel by dilation, elsewhere coarser cells are enlarged, bilinear;
 of the others, as patches, tile the image. Images of sizes that do not fit that are refused.
 
 **Images** come ImageNet-normalised, as to every network; `input_scale` and `input_shift` make of that what this one was
-trained on, as its configuration in timm says.
+trained on, as its configuration in timm says. They are stretched as that says too (`interpolation`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fss.backbones import hugging_face
 from fss.backbones.dilation import check_stride, subsample
 from fss.backbones.network import Features, Network, Renamed, State
 from fss.grid import enlarge
-from fss.imaging.images import MEAN, STD
+from fss.imaging.images import INTERPOLATIONS, MEAN, STD
 from fss.keys import nearest
 
 #: Stands before timm's own names.
@@ -68,6 +68,7 @@ class TimmNetwork(Network):
         self.steps = {level: parts[number][0] for level, number in zip(_LEVELS, taken, strict=True)}
         self.channels = {level: parts[number][1] for level, number in zip(_LEVELS, taken, strict=True)}
         self.fixed_size = _fixed_size(self.model)
+        self.interpolation = _interpolation(self.model)
         whole = set(self.model.state_dict())
         self.taken = self.model.prune_intermediate_layers(taken, prune_norm=not self.plain)  # type: ignore[operator]
         self.left_out = tuple(sorted(whole - set(self.model.state_dict())))  # type: ignore[misc]
@@ -271,6 +272,12 @@ def _normalisation(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     about = getattr(model, "pretrained_cfg", {})
     mean, std = (torch.tensor(about.get(part, usual)) for part, usual in (("mean", MEAN), ("std", STD)))
     return (torch.tensor(STD) / std).view(3, 1, 1), ((torch.tensor(MEAN) - mean) / std).view(3, 1, 1)
+
+
+def _interpolation(model: nn.Module) -> str:
+    """As images of its training were stretched; bilinear where that was drawn at random or is not known."""
+    said = getattr(model, "pretrained_cfg", {}).get("interpolation")
+    return said if said in INTERPOLATIONS else Network.interpolation
 
 
 def _place(tensor: torch.Tensor) -> int:

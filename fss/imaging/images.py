@@ -44,6 +44,8 @@ _STAND_INS = {
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 VOID = 255
+#: How images are stretched, both with antialiasing, as the networks of the field were trained.
+INTERPOLATIONS = ("bilinear", "bicubic")
 #: What makes a picture of each EXIF orientation upright; from 5 on it exchanges the sides.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -289,21 +291,23 @@ def decode_colours(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray:
         raise damaged(error) from error
 
 
-def to_tensor(image: Image.Image, size: int) -> torch.Tensor:
+def to_tensor(image: Image.Image, size: int, interpolation: str = "bilinear") -> torch.Tensor:
     """Stretch an RGB image to the network's input: (3, size, size) float32, ImageNet-normalised.
+
+    `interpolation` is one of `INTERPOLATIONS`.
 
     Stretching keeps the map between pixels and features one scale per axis, with no padding that could be clustered
     or segmented along with the picture (the released UMTFSS code pads, and its masks come back displaced).
     """
-    return normalise(to_bytes(image, size).float().div_(255))
+    return normalise(to_bytes(image, size, interpolation).float().div_(255))
 
 
-def to_bytes(image: Image.Image, size: int) -> torch.Tensor:
+def to_bytes(image: Image.Image, size: int, interpolation: str = "bilinear") -> torch.Tensor:
     """The same, (3, size, size) uint8, before it is normalised."""
     import torch
 
     if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        image = image.resize((size, size), Image.Resampling[interpolation.upper()], reducing_gap=3.0)
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
 
 

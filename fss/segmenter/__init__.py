@@ -26,6 +26,7 @@ from torch import nn
 
 from fss import backbones, heads, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
+from fss.backbones.network import Network
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture
 from fss.segmenter import card, pyfunc
@@ -34,7 +35,7 @@ from fss.segmenter.thing import Thing
 
 #: Of model.json. It grows when an older reader would misread what is written; facts and other additions leave it. A
 #: model of an older format is read down to `_OLDEST`, and refused by its number below it.
-FORMAT = 2
+FORMAT = 3
 _OLDEST = 2
 _FILES = ("model.safetensors", "backbone.safetensors")
 #: What `export` makes, in this order; a model is run by the weights and model.json.
@@ -70,6 +71,7 @@ def export(
             "size": extractor.size,
             "padding": backbone.padding,
             "levels": backbone.levels,
+            "interpolation": backbone.interpolation,
             "debias": backbone.debias.share if backbone.debias else 0.0,
             "fingerprint": backbones.fingerprint(backbone),
         },
@@ -126,6 +128,7 @@ class Segmenter:
         chosen = about["backbone"]
         file = base / "backbone.safetensors"
         options = {key: chosen.get(key) for key in ("stride", "padding", "levels")}
+        options["interpolation"] = chosen.get("interpolation", Network.interpolation)
         backbone = backbones.build(chosen["name"], str(file), **options)
         backbone.restore(load(file.read_bytes()), chosen.get("debias", 0.0))
         model = about["model"]

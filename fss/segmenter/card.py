@@ -31,7 +31,7 @@ import numpy
 from PIL import Image
 
 def pixels(path):  # (3, {side}, {side}) uint8
-    image = Image.open(path).convert("RGB").resize(({side}, {side}), Image.Resampling.BILINEAR)
+    image = Image.open(path).convert("RGB").resize(({side}, {side}), Image.Resampling.{interpolation})
     return numpy.asarray(image).transpose(2, 0, 1)
 
 def mask(path):  # ({side}, {side}) uint8: 1 is the thing, 0 the rest, 255 void
@@ -100,9 +100,16 @@ def text(
     return f"{_front_matter(about, figures)}\n{head}\nIt finds that thing in other images.\n\n{body}\n"
 
 
-def how_to_run(form: str, side: int) -> str:
-    """Markdown with lines of Python for an export of this `form` of a model whose input has this side in pixels."""
-    return _PROGRAM.format(side=side, **_RUNTIMES[form]) if form in _RUNTIMES else _PYTHON
+def how_to_run(form: str, network: Mapping[str, Any]) -> str:
+    """Markdown with lines of Python for an export of this `form` of a model on this backbone of model.json."""
+    if form not in _RUNTIMES:
+        return _PYTHON
+    how = _interpolation(network).upper()
+    return _PROGRAM.format(side=network["size"], interpolation=how, **_RUNTIMES[form])
+
+
+def _interpolation(network: Mapping[str, Any]) -> str:
+    return str(network.get("interpolation", "bilinear"))  # models of before there was a choice
 
 
 def _versions() -> dict[str, str]:
@@ -235,9 +242,9 @@ def _labels(facts: Mapping[str, Any]) -> str:
 
 
 def _preprocessing(network: Mapping[str, Any]) -> list[str]:
-    side = network["size"]
+    side, how = network["size"], _interpolation(network)
     return [
-        f"An image is turned upright, made sRGB and stretched to {side} x {side} pixels, bilinear, with antialiasing.",
+        f"An image is turned upright, made sRGB and stretched to {side} x {side} pixels, {how}, with antialiasing.",
         "Its values are divided by 255 and normalised with ImageNet's mean and standard deviation.",
         *(["The network makes of these what its own mean and deviation give."] if "timm/" in network["name"] else []),
         f"A mask becomes the shares of thing and background in every cell of {network['stride']} pixels; 255 is void.",

@@ -160,14 +160,15 @@ class Batch:
 class BatchLayout:
     """What a batch is for: masks in `loss` and `grid` cells a side, of geometry `corners` (see `fss.grid`).
 
-    With `pixels`, images come decoded and squeezed to `size` pixels a side, `changed` into views or to be changed
-    later, on a GPU; without, as files.
+    With `pixels`, images come decoded and squeezed to `size` pixels a side (by `interpolation`), and are `changed` into
+    views, or will be on a GPU; without, they come as files.
     """
 
     loss: int
     grid: int
     corners: bool
     size: int
+    interpolation: str = "bilinear"
     pixels: bool = False
     changed: bool = True
 
@@ -232,7 +233,8 @@ class Batches:
 
     def _pixels(self, rows: list[list[tuple[str, views.View]]], jpegs: dict[str, bytes]) -> torch.Tensor:
         layout, names = self.layout, [pair for row in rows for pair in row]
-        squeezed = {key: images.to_bytes(images.decode(data), layout.size) for key, data in jpegs.items()}
+        how = layout.size, layout.interpolation
+        squeezed = {key: images.to_bytes(images.decode(data), *how) for key, data in jpegs.items()}
         if layout.changed:  # one by one: a processor's cache holds an image, not a batch
             pixels = torch.cat([augment.images(squeezed[key][None], [view]) for key, view in names])
         else:

@@ -88,22 +88,22 @@ def batch_features(bank: FeatureBank, batch: Batch) -> tuple[Features, Features]
     """
     device = bank.extractor.device
     if batch.pixels is not None:
-        pixels = batch_pixels(batch, bank.extractor.size, device)
+        pixels = batch_pixels(batch, bank.extractor, device)
         levels = bank.of_pixels(pixels.flatten(0, 1))
         shaped = {level: values.unflatten(0, pixels.shape[:2]) for level, values in levels.items()}
         return {level: v[:, 0] for level, v in shaped.items()}, {level: v[:, 1:] for level, v in shaped.items()}
     names: dict[Hashable, torch.Tensor | None] = {}
     for key, view in {pair for row in batch.images for pair in row}:
-        names[(key, view)] = None if (key, view) in bank else inputs(batch.jpegs[key], view, bank.extractor.size)
+        names[(key, view)] = None if (key, view) in bank else inputs(batch.jpegs[key], view, bank.extractor)
     kept = bank.get(names)
     queries = stack([kept[row[0]] for row in batch.images], device)
     return queries, stack_shots([[kept[pair] for pair in row[1:]] for row in batch.images], device)
 
 
-def batch_pixels(batch: Batch, size: int, device: torch.device) -> torch.Tensor:
+def batch_pixels(batch: Batch, extractor: Extractor, device: torch.device) -> torch.Tensor:
     """(B, 1 + K, 3, size, size) normalised float32 on `device`: the views of a batch of files or of pixels."""
     if batch.pixels is None:
-        rows = [[inputs(batch.jpegs[key], view, size) for key, view in row] for row in batch.images]
+        rows = [[inputs(batch.jpegs[key], view, extractor) for key, view in row] for row in batch.images]
         return torch.stack([torch.stack(row) for row in rows]).to(device)
     pixels = batch.pixels.to(device, non_blocking=True)
     if pixels.dtype != torch.uint8:
@@ -112,9 +112,10 @@ def batch_pixels(batch: Batch, size: int, device: torch.device) -> torch.Tensor:
     return augment.images(pixels.flatten(0, 1), chosen).unflatten(0, pixels.shape[:2])
 
 
-def inputs(jpeg: bytes, view: View, size: int) -> torch.Tensor:
-    """(3, size, size) normalised float32: one view of an image file."""
+def inputs(jpeg: bytes, view: View, extractor: Extractor) -> torch.Tensor:
+    """(3, S, S) normalised float32: one view of an image file, as the extractor takes it."""
     image = images.decode(jpeg)
     if view.plain:
-        return images.to_tensor(view.of_image(image), size)
-    return augment.images(images.to_bytes(image, size)[None], [view])[0]
+        return extractor.input(view.of_image(image))
+    pixels = images.to_bytes(image, extractor.size, extractor.backbone.interpolation)
+    return augment.images(pixels[None], [view])[0]

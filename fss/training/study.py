@@ -32,14 +32,15 @@ class Album:
         self.looked, self.bank = looked, bank
 
     def __iter__(self) -> Iterator[tuple[Features, torch.Tensor]]:
-        device, size = self.bank.extractor.device, self.bank.extractor.size
+        extractor = self.bank.extractor
         for start in range(0, len(self.looked), _TOGETHER):
             part = self.looked[start : start + _TOGETHER]
             names: dict[Hashable, torch.Tensor | None] = {
-                one.name: None if one.name in self.bank else inputs(one.jpeg, one.name[1], size) for one in part
+                one.name: None if one.name in self.bank else inputs(one.jpeg, one.name[1], extractor) for one in part
             }
             kept = self.bank.get(names)
-            yield stack([kept[one.name] for one in part], device), torch.stack([o.shares for o in part]).to(device)
+            shares = torch.stack([one.shares for one in part]).to(extractor.device)
+            yield stack([kept[one.name] for one in part], extractor.device), shares
 
 
 def distinct(batches: Iterable[Batch], number: int) -> list[Looked]:

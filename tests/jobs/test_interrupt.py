@@ -1,10 +1,14 @@
 """Ctrl-C, SIGTERM and a disk that takes nothing: one plain line, its exit status, never a traceback."""
 
 import errno
+import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 
 import pytest
 
@@ -19,7 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner in the
 
 def work(config):
     {setup}
-    print("begun", flush=True)
+    os.write(1, b"begun\\n")  # by no stream, which a signal that comes at once would find in the middle of a print
     {act}
 
 run(Command("pipeline", "A job.", reader=lambda _: types.SimpleNamespace(root="here", name="demo")), work)
@@ -46,11 +50,13 @@ KEPT = "what is finished is kept in here/demo; the same command goes on from the
 def start(tmp_path):
     """A function (setup, act) -> a job that has begun; nothing of it outlives the test."""
     jobs = []
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
 
     def begin(setup, act):
         job = subprocess.Popen(
             [sys.executable, "-c", JOB.format(setup=setup, act=act)],
             cwd=CONF.parent,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -79,8 +85,17 @@ def test_a_signal_ends_a_job_with_one_line(start, moment, number, name):
     assert said(job) == ([f"stopped by {name}: {KEPT}"], 128 + number)
 
 
-def test_the_line_comes_while_the_work_is_deaf_and_a_second_signal_ends_it(start):
-    job = start("signal.signal(signal.SIGTERM, lambda number, frame: time.sleep(60))", SLEEP)
+def filled(pipe):
+    """Wait until there is something in a pipe; a print of more than pipes hold does not end then."""
+    while not struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("act", [SLEEP, "print('x' * 2**20)"], ids=["asleep", "in the middle of a print"])
+def test_the_line_comes_while_the_work_is_deaf_and_a_second_signal_ends_it(start, act):
+    job = start("signal.signal(signal.SIGTERM, lambda number, frame: time.sleep(600))", act)
+    if act != SLEEP:
+        filled(job.stdout)
     job.send_signal(signal.SIGTERM)
     line = next(line for line in job.stderr if not line.startswith("INFO "))
     assert line == f"stopped by SIGTERM: {KEPT}\n"

@@ -16,33 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from fss import rng
-from fss.keys import FROM_ZERO, SHARE, at_least, key, one_of, ranged
 from fss.tasks.pairing.parts import pairs, partners
-from fss.tasks.pairing.parts.rules import Rules
-
-#: How the nearest share of a cluster is found, see `fss.tasks.pairing.parts.partners`.
-SIMILARITIES = ("exact", "sampled")
+from fss.tasks.pairing.parts.rules import AcrossImages
 
 
 @dataclass
-class Keys(Rules):
+class Keys(AcrossImages):
     """Pairing `cross_image`: regions of one cluster, of different images."""
 
     pairing: str = "cross_image"
-    distractors: int = key(0, FROM_ZERO)
-    """Further supports of a task that do not show the thing: images without any region of its cluster."""
-    nearest: float = key(0.5, SHARE)
-    """Share of a cluster's regions, the most similar ones, that may support a query (UMTFSS: top 50 %)."""
-    similarity: str = key("exact", one_of(*SIMILARITIES))
-    """How that share is found: `exact`, or `sampled` = its limit is estimated."""
-    sample: int = key(1000, at_least(1), when={"similarity": ("sampled",)})
-    """Regions of a cluster from which the limit is estimated."""
-    same_image: float = key(0.0, ranged("a probability in [0, 1]", lambda value: 0 <= value <= 1))
-    """Probability that the support is the query's own region, to be seen in another view: a sure match."""
-    repeats: int | None = key(None, at_least(1))
-    """How often the same two regions of different images may be query and support, in a group; none = any number."""
-    same_layer: bool = False
-    """Whether query and support must be of the same granularity."""
 
 
 def draw(table: pairs.RegionTable, keys: Keys, *, seed: int, queries: np.ndarray | None = None) -> list[pairs.Pairing]:

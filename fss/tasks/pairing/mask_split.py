@@ -20,9 +20,8 @@ import numpy as np
 from fss import rng
 from fss.imaging.images import VOID
 from fss.keys import SHARE_OR_NONE, key, one_of
-from fss.tasks.pairing import cross_image
 from fss.tasks.pairing.parts import pairs
-from fss.tasks.pairing.parts.rules import Rules
+from fss.tasks.pairing.parts.rules import AcrossImages, Rules
 
 #: How a region is split: by an upright line, a lying one, or either, as likely.
 SPLITS = ("vertical", "horizontal", "mixed")
@@ -88,7 +87,7 @@ def count(table: pairs.RegionTable, keys: Keys, queries: np.ndarray) -> int:
 def _group(table: pairs.RegionTable, keys: Keys) -> pairs.Eligible:
     """Regions that all support themselves."""
     shared = {field.name: getattr(keys, field.name) for field in dataclasses.fields(Rules)}
-    return pairs.Eligible(table, cross_image.Keys(**shared, same_image=1.0))
+    return pairs.Eligible(table, AcrossImages(**shared, same_image=1.0))
 
 
 class HalfMasks(NamedTuple):

@@ -99,6 +99,7 @@ IDLE = {
         {"backbone": {"weights": "pretrain", "name": "small", "size": 64}},
     ),
     "model.path": ("x", {}, "with model.name=umtfss", {"model": {"name": "trained"}}),
+    "protocol.pairs": ("x", {}, "with protocol.order=classes", {"protocol": {"order": "pairs"}}),
     "protocol.tiny_queries": (True, {}, "with protocol.order=classes", {"protocol": {"order": "images"}}),
     "tracking.uri": (
         "x",

@@ -18,6 +18,7 @@ from fss import choices, keys
 from fss.backbones import padding
 from fss.evaluation import episodes
 from fss.heads.parts import losses
+from fss.imaging import images
 from fss.labelling import heatmaps, segments
 from fss.labelling.sources import cam, clusters
 
@@ -86,6 +87,7 @@ def test_conditions_are_on_keys_beside_them(group, kind):
 def test_names_that_help_lists_without_torch_are_those_of_the_code():
     assert tuple(losses.LOSSES) == train_keys.LOSSES
     assert set(backbone_keys.PADDINGS) == set(padding.MODES)
+    assert backbone_keys.INTERPOLATIONS == images.INTERPOLATIONS
     assert protocol_keys.ORDERS == episodes.ORDERS
     assert set(clusters.SEGMENTS) == set(segments.NAMES)
     assert set(clusters.GRADED) == set(segments.GRADED)

@@ -4,7 +4,7 @@ import io
 import pytest
 
 import cluster.engine.progress
-from cluster.engine.progress import Progress, format_duration, format_rate, remaining, short_number
+from cluster.engine.progress import Progress, ended, format_duration, format_rate, remaining, short_number
 from cluster.tracking.journal import Journal, read_events
 
 
@@ -47,19 +47,40 @@ def test_rate_and_remaining_before_anything_is_known():
     assert remaining(12, 40, 18) == 42
 
 
-def test_plain_lines_every_few_seconds_and_a_closing_line():
+def test_plain_lines_every_few_seconds():
     clock, stream = Clock(), io.StringIO()
     with Progress("label", 40, stream=stream, clock=clock) as progress:
         for _ in range(12):
             clock.now += 1.5
             progress.update(items=465)
-    lines = stream.getvalue().splitlines()
-    assert lines[:3] == [
+    assert stream.getvalue().splitlines() == [
         "label  4/40 shards  310 images/s  ETA 0:54",
         "label  8/40 shards  310 images/s  ETA 0:48",
         "label  12/40 shards  310 images/s  ETA 0:42",
     ]
-    assert lines[3:] == ["label  12/40 shards  5580 images in 18.0 s  310 images/s"]
+
+
+def test_a_log_of_many_hours_stays_short():
+    clock, stream = Clock(), io.StringIO()
+    with Progress("train", 86_400, stream=stream, clock=clock) as progress:
+        for _ in range(86_400):
+            clock.now += 1
+            progress.update()
+    assert 50 < len(stream.getvalue().splitlines()) < 100
+
+
+def test_what_failed_stays_to_be_read():
+    clock, stream = Clock(), io.StringIO()
+    with Progress("label", 2, stream=stream, clock=clock) as progress:
+        clock.now += 2
+        progress.update(items=20)
+        progress.update(failed=1)
+    assert stream.getvalue() == "label  2/2 shards  20 images in 2.0 s  10 images/s  failed 1\n"
+
+
+def test_the_end_of_a_stage_without_its_unit_or_of_many_minutes():
+    assert ended("index", {"bytes": 3}, "regions", 1.23) == "index  1.2 s"
+    assert ended("train", {"episodes": 7200}, "episodes", 3600) == "train  7200 episodes in 1:00:00  2 episodes/s"
 
 
 def test_parts_done_before_count_as_done_but_not_as_speed():
@@ -87,10 +108,8 @@ def test_a_terminal_gets_one_line_that_is_overwritten():
         progress.update(items=10)
     progress.close()
     progress.close()
-    text = stream.getvalue()
-    assert text.count("\n") == 1
-    assert text.startswith("\rpair  1/2 groups  10 tasks/s  ETA 0:01\rpair  2/2")
-    assert text.endswith("\rpair  2/2 groups  20 tasks in 2.0 s  10 tasks/s\n")
+    first, second = "pair  1/2 groups  10 tasks/s  ETA 0:01", "pair  2/2 groups  10 tasks/s  ETA 0:00"
+    assert stream.getvalue() == f"\r{first}\r{second}\r{' ' * len(second)}\r", "and then room for the stage's own line"
 
 
 def test_an_exception_is_named_and_goes_on():

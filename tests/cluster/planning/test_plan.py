@@ -1,12 +1,14 @@
 """The plan's arithmetic, by hand; and the plan of a small corpus beside really making it."""
 
 import tarfile
+from dataclasses import replace
 
 import pytest
 
 from cluster.label.kept import DIRECTIONS, FIELDS
 from cluster.planning import calibrate, forecast, plan
 from cluster.planning.calibrate import KmeansCost, Measured
+from cluster.planning.network import Network
 from cluster.planning.plan import Amount, Cost, Machines
 from cluster.planning.probes import Passes, Steps
 from cluster.stages import STAGES
@@ -173,6 +175,9 @@ def test_refined_masks_are_planned(trial, start):
     assert after.memory == pytest.approx(before.memory, abs=36 * found.costs["refine"].held)
 
 
+NETWORK = Network("timm/vit", 1024, 303_000_000, 4.14e12, together=1, working=7e8, gpu=0)
+
+
 def measured(**changes):
     """What a calibration might find, in round numbers."""
     passes = Passes(count=100, hash=1.0, hash_bytes=1000, find=0.25, route=0.5, bucket=2.0, bucket_bytes=900)
@@ -183,6 +188,7 @@ def measured(**changes):
     facts = {
         "costs": costs, "passes": passes, "rows": row, "compare": 1e-9,
         "sums": KmeansCost(1e-6, 4e-6, 0.01, 1e8, iteration=0.2),
+        "network": NETWORK,
         "training": {"train": Steps(0.5, 0.1, 4, 1e6)}, "driver": 0.001, "fixed": {"sample": 7.0}, "accepted": 0.5,
         "points": 10.0, "dimensions": 8, "workers": 2, "disk": 1e8, "seconds": 1.0,
     }  # fmt: skip
@@ -241,11 +247,20 @@ def test_features_that_fit_are_computed_once():
 def test_notes_on_what_no_machine_has():
     config = load_plan(["experiment=tiny", "corpus.kind=folder", "corpus.root=x", "corpus_size=1e10"])
     rows = forecast.predict(config, measured(), Machines(2))
-    told = " ".join(forecast.notes(config, rows, Machines(2)))
+    told = " ".join(forecast.notes(config, measured(), rows, Machines(2)))
     assert "the driver keeps 1 TB of names and hashes of files; raise corpus.shard_size" in told
     assert "waits for the driver; source.shards=N" in told
     slow = forecast.predict(config, measured(), Machines(2, disk=1e3))
-    assert "plan.disk_mb_s=N" in " ".join(forecast.notes(config, slow, Machines(2)))
+    assert "plan.disk_mb_s=N" in " ".join(forecast.notes(config, measured(), slow, Machines(2)))
     config.plan.corpus_size = 1000
     rows = forecast.predict(config, measured(), Machines(2))
-    assert [note.split()[0] for note in forecast.notes(config, rows, Machines(2))] == ["training", "evaluation"]
+    first, *others = forecast.notes(config, measured(), rows, Machines(2))
+    assert [note.split()[0] for note in others] == ["training", "evaluation"]
+    assert first == (
+        "timm/vit has 303 million parameters; an image of 1024 x 1024 pixels takes 4,140 billion operations, and "
+        "beside its weights 700 MB of a worker's memory while it computes one"
+    )
+    on_gpu = measured(network=replace(NETWORK, gpu=9e9, together=16))
+    assert next(forecast.notes(config, on_gpu, rows, Machines(2))).endswith(
+        "and 9 GB of a GPU's memory while it computes 16 together"
+    )

@@ -28,7 +28,11 @@ def test_a_bucket_answers_as_a_folder_does(folder, tmp_path, root):
     for name in ("a/1.json", "a/2.json", "b/3.txt"):
         publish.write_bytes(base / name, name.encode())
     assert paths.read_bytes(base / "a/1.json") == b"a/1.json"
-    assert list(paths.read_each([base / "b/3.txt", base / "none", base / "a/1.json"])) == [b"b/3.txt", None, b"a/1.json"]
+    assert list(paths.read_each([base / "b/3.txt", base / "none", base / "a/1.json"])) == [
+        b"b/3.txt",
+        None,
+        b"a/1.json",
+    ]
     assert paths.matching(base, "*/*.json") == [base / "a/1.json", base / "a/2.json"]
     assert paths.matching(base, "none/*") == []
     assert [paths.sizes(base)(name) for name in ("a/1.json", "a", "none")] == [8, None, None]

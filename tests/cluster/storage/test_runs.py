@@ -145,8 +145,9 @@ def test_a_root_that_cannot_be_is_refused_before_any_work(machine, configure, st
             start(configure(root))
     with pytest.raises(ValueError, match="root: expected a bucket that can be written at s3://other/runs/tiny"):
         start(configure("s3://other/runs")).ensure("shard")
-    with pytest.raises(ValueError, match=r"tracking.uri: expected MLflow's address"), start(
-        configure("s3://bucket/runs", "tracking.enabled=true")
+    with (
+        pytest.raises(ValueError, match=r"tracking.uri: expected MLflow's address"),
+        start(configure("s3://bucket/runs", "tracking.enabled=true")),
     ):
         pass
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from fss import backbones
 from fss.backbones import extractor as extract
+from fss.backbones.extractor import Extractor
 from fss.imaging import images
 from tests.fss.conftest import noise_image
 
@@ -45,6 +46,16 @@ def test_a_plain_image_gives_the_colour_by_hand(extractor):
     white = images.normalise(torch.ones(3, 1, 1))[:, 0, 0]
     expected = extractor.backbone.net.high[:, :, 0, 0] @ white
     assert torch.allclose(features["high"][0, :, 4, 4], expected, atol=1e-5)
+
+
+def test_images_are_stretched_as_the_backbone_was_trained_or_is_told():
+    picture = noise_image(2, (90, 70))
+    for chosen, used in ((None, "bilinear"), ("bicubic", "bicubic")):
+        extractor = Extractor(backbones.build("small", interpolation=chosen), 64)
+        expected = extractor.features(images.to_tensor(picture, 64, used)[None])
+        assert torch.equal(extractor([picture])["high"], expected["high"])
+    other = backbones.build("small")
+    assert backbones.fingerprint(other) != backbones.fingerprint(extractor.backbone)
 
 
 def test_a_blank_image_is_black(extractor):

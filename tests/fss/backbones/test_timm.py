@@ -68,6 +68,7 @@ def test_features_are_timms_own(name):
         assert features[level].shape[1] == backbone.channels[level]
         torch.testing.assert_close(features[level], wanted, rtol=1e-4, atol=1e-4 * float(values.abs().max()))
     assert backbone.stride == stride
+    assert backbone.interpolation == data["interpolation"]
 
 
 @pytest.mark.parametrize("name", [RESNET, MOBILE, CONVNEXT, VIT])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fss.imaging import images
 from fss.imaging.images import BadImageError, decode, decode_labels
+from tests.fss.conftest import noise_image
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [255, 255, 255], [9, 99, 200]]], np.uint8)
 
@@ -277,6 +278,17 @@ def test_the_networks_input_keeps_rows_and_columns():
     stretched = images.to_tensor(Image.fromarray(wide), 16)
     assert torch.allclose(stretched[0, :, :6], images.normalise(torch.ones(3, 16, 16))[0, :, :6])
     assert torch.allclose(stretched[0, :, 10:], images.normalise(torch.zeros(3, 16, 16))[0, :, 10:])
+
+
+@pytest.mark.parametrize("name", images.INTERPOLATIONS)
+@pytest.mark.parametrize("size", [(60, 45), (9, 30)])
+def test_the_networks_input_is_stretched_as_it_is_told(name, size):
+    picture = noise_image(4, size)
+    expected = np.asarray(picture.resize((16, 16), Image.Resampling[name.upper()])).astype(int)
+    found = images.to_bytes(picture, 16, name).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(found - expected).max() <= 1
+    normalised = images.normalise(torch.from_numpy(found).permute(2, 0, 1) / 255)
+    assert torch.equal(images.to_tensor(picture, 16, name), normalised)
 
 
 def test_normalise_takes_any_leading_axes():

@@ -96,6 +96,22 @@ def test_the_backbone_comes_back_with_its_levels_its_normalisation_and_what_it_t
     assert loaded.report.unexpected == ()
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_model_stretches_images_as_its_backbone_did(tmp_path, interpolation):
+    backbone = backbones.build("small", seed=1, interpolation=interpolation)
+    head = heads.build("prototype", {}, backbone.channels, corners=backbone.corners)
+    model, extractor = {"name": "prototype", "options": {}}, Extractor(backbone, 64)
+    for file, data in segmenter.export(head, extractor, model, {}).items():
+        (tmp_path / file).write_bytes(data)
+    loaded = Segmenter.load(tmp_path, "cpu")
+    assert torch.equal(loaded.extractor([SUPPORTS[0]])["high"], extractor([SUPPORTS[0]])["high"])
+    assert f"stretched to 64 x 64 pixels, {interpolation}, with" in (tmp_path / "README.md").read_text()
+    about = json.loads((tmp_path / "model.json").read_text())
+    del about["seal"], about["backbone"]["interpolation"]  # as before there was a choice
+    (tmp_path / "model.json").write_text(json.dumps(seals.sealed({**about, "format": 2})))
+    assert Segmenter.load(tmp_path, "cpu").extractor.backbone.interpolation == "bilinear"
+
+
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b")
@@ -252,10 +268,10 @@ def test_a_damaged_or_foreign_json_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"got format 1, which has no seal; export the model again"):
         Segmenter.load(tmp_path)
     path.write_text(json.dumps(seals.sealed(json.loads(whole) | {"format": 99})))
-    with pytest.raises(ValueError, match=r"model\.json: expected format 2, got 99; install a newer version of this "):
+    with pytest.raises(ValueError, match=r"model\.json: expected format 3, got 99; install a newer version of this "):
         Segmenter.load(tmp_path)
     path.write_text(json.dumps(seals.sealed(json.loads(whole) | {"format": 1})))
-    with pytest.raises(ValueError, match=r"model\.json: expected format 2, got 1; export the model again"):
+    with pytest.raises(ValueError, match=r"model\.json: expected format 3, got 1; export the model again"):
         Segmenter.load(tmp_path)
     path.write_text(json.dumps(seals.sealed(json.loads(whole) | {"sha256": {}})))
     with pytest.raises(ValueError, match=r"model\.safetensors is missing or damaged"):

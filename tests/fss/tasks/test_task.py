@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fss import grid, shards
+from fss import backbones, grid, shards
+from fss.backbones.extractor import Extractor
 from fss.imaging import images
 from fss.tasks import augment, views
 from fss.tasks import task as tasks
@@ -170,7 +171,8 @@ def test_views_made_later_are_the_same():
     ready, later = (batches(num_views=0, pixels=True, changed=changed)[1] for changed in (True, False))
     assert later.pixels.dtype == torch.uint8
     assert torch.equal(later.truth, ready.truth)
-    assert torch.equal(bank.batch_pixels(later, 33, torch.device("cpu")), ready.pixels)
+    extractor = Extractor(backbones.build("small"), 33)
+    assert torch.equal(bank.batch_pixels(later, extractor, torch.device("cpu")), ready.pixels)
 
 
 def test_shots_are_read_from_the_tasks():

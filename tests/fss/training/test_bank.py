@@ -89,7 +89,7 @@ def test_a_batch_gets_the_features_of_its_views(extractor, capacity):
         assert query["high"].shape == (2, 6, 9, 9)
         assert support["high"].shape == (2, 2, 6, 9, 9)
         for place, (key, view) in enumerate(rows[0][1:]):
-            expected = extractor.features(banks.inputs(jpegs[key], view, 65)[None])["high"][0]
+            expected = extractor.features(banks.inputs(jpegs[key], view, extractor)[None])["high"][0]
             assert torch.allclose(support["high"][0, place], expected, atol=2e-3, rtol=2e-3)
         assert torch.equal(query["high"][1], support["high"][0, 0])
         assert torch.equal(query["high"][0], support["high"][1, 0])
@@ -100,9 +100,9 @@ def test_inputs_of_the_image_and_its_mirror_image_are_those_of_pictures(extracto
     """To the bit: measured results depend on them."""
     jpeg = images.encode_jpeg(noise_image(3))
     image = images.decode(jpeg)
-    assert torch.equal(banks.inputs(jpeg, View(), 65), images.to_tensor(image, 65))
+    assert torch.equal(banks.inputs(jpeg, View(), extractor), images.to_tensor(image, 65))
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    assert torch.equal(banks.inputs(jpeg, View(flip=True), 65), images.to_tensor(mirrored, 65))
+    assert torch.equal(banks.inputs(jpeg, View(flip=True), extractor), images.to_tensor(mirrored, 65))
 
 
 def test_features_of_pixels_are_computed_and_not_kept(extractor):
@@ -124,6 +124,6 @@ def test_files_become_the_same_pixels(extractor):
     jpegs = {key: images.encode_jpeg(noise_image(i)) for i, key in enumerate("ab")}
     rows = [[("a", View()), ("b", View(flip=True))]]
     batch = Batch(rows, jpegs, torch.zeros(1, 2, 9, 9), torch.zeros(1, 1, 2, 9, 9))
-    found = banks.batch_pixels(batch, 65, torch.device("cpu"))
-    assert torch.equal(found[0, 1], banks.inputs(jpegs["b"], View(flip=True), 65))
+    found = banks.batch_pixels(batch, extractor, torch.device("cpu"))
+    assert torch.equal(found[0, 1], banks.inputs(jpegs["b"], View(flip=True), extractor))
     assert found.shape == (1, 2, 3, 65, 65)

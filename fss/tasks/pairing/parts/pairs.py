@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fss import rng
-from fss.tasks.pairing.parts.rules import Rules
-
-if TYPE_CHECKING:
-    from fss.tasks.pairing.cross_image import Keys
+from fss.tasks.pairing.parts.rules import AcrossImages, Rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +80,7 @@ class Eligible:
         rules: those of pairing across images.
     """
 
-    def __init__(self, table: RegionTable, rules: Keys):
+    def __init__(self, table: RegionTable, rules: AcrossImages):
         self.table, self.rules = table, rules
         self.usable = usable(table, rules)
         self.image = _by_appearance(table.key)

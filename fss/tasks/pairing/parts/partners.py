@@ -12,14 +12,11 @@ Letters: R rows, D dimensions, M members of a cluster, m sampled ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fss import rng
-
-if TYPE_CHECKING:
-    from fss.tasks.pairing.cross_image import Keys
+from fss.tasks.pairing.parts.rules import AcrossImages
 
 Near = Callable[[np.random.Generator], Iterable[int]]
 """The candidates of one query in an order that a generator draws; without end repeats may come, but no own image."""
@@ -32,7 +29,7 @@ _BLOCK = 1 << 24
 _ROUNDS, _ACCEPTED = 8, 4
 
 
-def search(descriptor: np.ndarray, image: np.ndarray, members: np.ndarray, rules: Keys, *, seed: int) -> Search:
+def search(descriptor: np.ndarray, image: np.ndarray, members: np.ndarray, rules: AcrossImages, *, seed: int) -> Search:
     """The search that `rules.similarity` names among the members (M,) of a cluster, rows of (R, D) and (R,) arrays.
 
     A cluster of no more than `rules.sample` members is searched exactly.
@@ -46,7 +43,7 @@ def search(descriptor: np.ndarray, image: np.ndarray, members: np.ndarray, rules
 class Exact:
     """Candidates are the `nearest` share, rounded up; more if fewer than `shots` images are among them."""
 
-    def __init__(self, descriptor: np.ndarray, image: np.ndarray, members: np.ndarray, rules: Keys):
+    def __init__(self, descriptor: np.ndarray, image: np.ndarray, members: np.ndarray, rules: AcrossImages):
         self.descriptor, self.image, self.members, self.rules = descriptor, image, members, rules
 
     def __call__(self, queries: np.ndarray) -> Iterator[Near]:

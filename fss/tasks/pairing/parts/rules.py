@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from fss.keys import SHARE, SHARE_OR_NONE, at_least, key, one_of
+from fss.keys import FROM_ZERO, SHARE, SHARE_OR_NONE, at_least, key, one_of, ranged
 
 #: How tasks are shared out: every image the same number, or every cluster.
 BALANCES = ("images", "clusters")
+#: How the nearest share of a cluster is found, see `fss.tasks.pairing.parts.partners`.
+SIMILARITIES = ("exact", "sampled")
 #: The rules that say which regions may be used at all.
 USABLE = ("min_area", "max_area", "max_border", "empty_lines")
 
@@ -52,3 +54,23 @@ class Rules:
         if not 0 <= self.min_area < self.max_area <= 1:
             wrong.append(f"min_area: expected 0 <= min_area < max_area <= 1, got {self.min_area}, {self.max_area}")
         return wrong
+
+
+@dataclasses.dataclass
+class AcrossImages(Rules):
+    """Which regions of a cluster may support a query."""
+
+    distractors: int = key(0, FROM_ZERO)
+    """Further supports of a task that do not show the thing: images without any region of its cluster."""
+    nearest: float = key(0.5, SHARE)
+    """Share of a cluster's regions, the most similar ones, that may support a query (UMTFSS: top 50 %)."""
+    similarity: str = key("exact", one_of(*SIMILARITIES))
+    """How that share is found: `exact`, or `sampled` = its limit is estimated."""
+    sample: int = key(1000, at_least(1), when={"similarity": ("sampled",)})
+    """Regions of a cluster from which the limit is estimated."""
+    same_image: float = key(0.0, ranged("a probability in [0, 1]", lambda value: 0 <= value <= 1))
+    """Probability that the support is the query's own region, to be seen in another view: a sure match."""
+    repeats: int | None = key(None, at_least(1))
+    """How often the same two regions of different images may be query and support, in a group; none = any number."""
+    same_layer: bool = False
+    """Whether query and support must be of the same granularity."""
