@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from cluster.config.compare import CompareConfig
 from cluster.engine import publish
+from cluster.storage.bucket import is_address
 from cluster.engine.manifest import read_manifest
 from cluster.evaluate.results import ModelResult
 from cluster.tracking.journal import flatten
@@ -214,6 +215,9 @@ def _evaluations(runs: Sequence[str]) -> list[tuple[Evaluation, str]]:
     evaluations, problems = [], []
     for run in runs:
         path, _, name = (run, "", "") if Path(run).exists() else run.partition(":")
+        if is_address(run):
+            problems.append(f"runs: expected folders on a disk, got {run}; copy its folder evaluate/ and name that")
+            continue
         try:
             evaluation = Evaluation.read(Path(path))
         except ValueError as error:

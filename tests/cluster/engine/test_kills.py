@@ -67,9 +67,9 @@ def python(*arguments, **variables):
     return subprocess.run(command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True, check=False)
 
 
-def check_chain(crashes, root, *overrides):
+def check_chain(crashes, root, *overrides, **variables):
     """Every process of the chain dies where it should, and then the run is finished."""
-    done = python("-m", "tests.cluster.crashes", "chain", root, *overrides, f"root={root}")
+    done = python("-m", "tests.cluster.crashes", "chain", root, *overrides, f"root={root}", **variables)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told.pop("swept") == [0] * len(crashes)
@@ -187,7 +187,7 @@ def kill_in_training(command, folder, **variables):
         stderr=subprocess.DEVNULL,
     )
     with driver:
-        while not list(folder.glob("train/*/checkpoints/step-00000004")) and driver.poll() is None:
+        while not list(folder.glob("train/*/checkpoints/step-00000004/meta.json")) and driver.poll() is None:
             time.sleep(0.01)
         driver.kill()
 
