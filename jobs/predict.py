@@ -33,6 +33,7 @@ COMMAND = Command(
         "threshold",
         "presence",
         "tile",
+        "edges",
         "soft",
         "bands",
         "range",

@@ -1,4 +1,4 @@
-"""Look at runs in MLflow's pages; the page of the last pipeline is printed first.
+"""Look at runs in MLflow's pages; the page of the last pipeline and a table of all runs are printed first.
 
     python -m jobs.ui root=runs
     python -m jobs.ui root=/mnt/shared/runs port=5001
@@ -35,10 +35,14 @@ def serve(config: UiConfig) -> None:
             "the server that tracking.uri= named"
         )
     address = f"http://{config.host}:{config.port}"
-    page = last.page(config.root, address)
-    print(f"the last run: {page}" if page else f"no run below {config.root} yet; {address}", flush=True)
+    pages = last.pages(config.root, address)
+    told = (
+        "the last run: {}\nall runs:     {}".format(*pages) if pages else f"no run below {config.root} yet; {address}"
+    )
+    print(told, flush=True)
     server = ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(config.root)]
     one_reader = ["--workers", "1"]  # needs one of the server's four processes
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.execv(sys.executable, [sys.executable, *server, "--host", config.host, "--port", str(config.port), *one_reader])
 
 

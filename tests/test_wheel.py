@@ -105,7 +105,8 @@ def test_the_wheel_asks_for_what_inference_needs_and_extras_for_the_rest(wheel):
 def test_every_extra_is_in_the_lock(wheel):
     """`make` installs the lock alone: what a checkout needs must be in it."""
     lock = {line.partition("==")[0].lower() for line in (ROOT / "requirements.lock").read_text().splitlines()}
-    wanted = required(wheel).union(*(required(wheel, extra) for extra in ("cluster", "cpu", "export", "dev", "timm")))
+    extras = ("cluster", "cpu", "export", "dev", "serve", "timm")
+    wanted = required(wheel).union(*(required(wheel, extra) for extra in extras))
     normal = {re.sub(r"[-_.]+", "-", name) for name in lock}
     assert {name for name in wanted if re.sub(r"[-_.]+", "-", name) not in normal} == set()
 

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from cluster.config.compare import CompareConfig
 from cluster.engine import publish
-from cluster.storage.bucket import is_address
 from cluster.engine.manifest import read_manifest
 from cluster.evaluate.results import ModelResult
+from cluster.storage.bucket import is_address
 from cluster.tracking.journal import flatten
 from fss.evaluation import bootstrap
 from fss.evaluation.bootstrap import Columns, Difference, Interval, Replicates

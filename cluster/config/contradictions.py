@@ -44,8 +44,9 @@ def _idle(config: Config) -> Iterator[tuple[str, Idle]]:
         for name in _fields(config.pretrain):
             yield f"pretrain.{name}", Idle("without backbone.weights=pretrain", "set backbone.weights=pretrain")
     if not config.refine.on:
-        for name in set(_fields(config.refine)) - {"name"}:
-            yield f"refine.{name}", Idle("with refine.name=none", "set refine=consensus")
+        for name in _fields(config.refine):
+            if name != "name":
+                yield f"refine.{name}", Idle("with refine.name=none", "set refine=consensus")
     yield from _idle_in_training(config)
 
 

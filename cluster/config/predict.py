@@ -46,6 +46,9 @@ class PredictConfig:
     tile: int | None = key(None, at_least(64))
     """Side in pixels of the square tiles that larger images are cut into, for things that are small in them; tiles
     overlap by a quarter. none = the model sees each image as a whole, squeezed to its own input."""
+    edges: bool = True
+    """Whether borders of masks follow those of the photo: pixels that look the same and lie together are in or out
+    together. Soft maps and confidence are of the model alone."""
     soft: bool = False
     """Whether each image's probabilities are written too, as NAME.soft.png of 16 bits: 65535 = certain."""
     bands: list[int] | None = None

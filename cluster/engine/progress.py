@@ -198,8 +198,17 @@ class Progress:
         self._write(text)
 
     def _write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError):  # the reader of a pipe is gone, or the stream is closed: the work goes on
-            pass
+        _write(self._stream, text)
+
+
+def tell(line: str) -> None:
+    """Write a line for whoever reads the log."""
+    _write(sys.stdout, f"{line}\n")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):  # the reader of a pipe is gone, or the stream is closed: the work goes on
+        pass

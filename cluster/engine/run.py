@@ -19,6 +19,7 @@ from cluster.engine.settings import plain as as_json
 from cluster.engine.stage import Manifest, Stage, StageError
 from cluster.engine.work import Log, Work
 from cluster.storage import bucket, paths
+from cluster.tracking import machine
 from cluster.tracking.journal import InUseError, Journal
 from cluster.tracking.redact import redacted
 from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
@@ -310,4 +311,5 @@ class Run:
             journal.params(plain(self.config))
             journal.tags({"run": self.config.name, "folder": bucket.address(self.folder)})
             self.pipeline_journal = journal
-            yield
+            with machine.watched(journal) if settings.enabled else contextlib.nullcontext():
+                yield

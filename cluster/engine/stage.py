@@ -22,7 +22,7 @@ from cluster.config import Config
 from cluster.engine import origin, publish
 from cluster.engine.files import DamagedFileError, File, read_array, read_file, write_file
 from cluster.engine.manifest import Manifest, point_to, read_manifest
-from cluster.engine.progress import ended
+from cluster.engine.progress import ended, tell
 from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work
 from cluster.storage import paths
 from cluster.tracking.redact import redacted
@@ -160,7 +160,7 @@ def execute(
         paths.bring(folder)
     manifest = read_manifest(folder / "manifest.json")
     assert manifest is not None, folder
-    print(ended(stage.name, counts, stage.unit, seconds), flush=True)
+    tell(ended(stage.name, counts, stage.unit, seconds))
     return manifest
 
 

@@ -110,13 +110,16 @@ def check(items: Sequence[Item], dataset: Dataset) -> None:
     """
     known = set(dataset.names)
     for item in items:
-        names = [item.episode.query, *(name for way in item.episode.ways for name in {*way.supports})]
+        names = [item.episode.query, *(name for way in item.episode.ways for name in dict.fromkeys(way.supports))]
         where = f"episode {item.episode.index} of fold {item.fold}, {item.shots}-shot, seed {item.seed}"
         missing = [name for name in names if name not in known]
         if missing:
             raise ValueError(f"{where}: the data set has no image {missing[0]}; check dataset.root and dataset.list")
         if len(set(names)) != len(names):
-            raise ValueError(f"{where}: expected a query and classes with images of their own, {item.episode.query} or a support appears twice")
+            raise ValueError(
+                f"{where}: expected a query and classes with images of their own, {item.episode.query} or a support "
+                "appears twice"
+            )
         if len(item.episode.ways) != item.ways or any(len(way.supports) != item.shots for way in item.episode.ways):
             raise ValueError(f"{where}: expected {item.ways} ways of {item.shots} supports, got other numbers")
         classes = [way.class_id for way in item.episode.ways]

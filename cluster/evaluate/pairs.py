@@ -45,8 +45,8 @@ def _read(folder: str, fold: int) -> list[hsnet.Pair]:
     place = hsnet.path(folder, fold)
     if not place.is_file():
         raise ValueError(
-            f"protocol.pairs: expected a folder with HSNet's {place.name}, got {folder}; set it to data/splits/pascal/val "
-            "of HSNet's code"
+            f"protocol.pairs: expected a folder with HSNet's {place.name}, got {folder}; set it to "
+            "data/splits/pascal/val of HSNet's code"
         )
     try:
         return hsnet.read(place.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,13 +214,15 @@ def _listed(config: Config, alone: bool) -> None:
 def _pairs(config: Config, alone: bool) -> list[str]:
     """Whether HSNet's lists are there and the data set, unless they are looked at `alone`, has what they name."""
     if config.ways != 1:
-        return [f"ways: expected 1 with protocol.pairs, whose episodes ask for one class, got {config.ways}; set ways=1"]
+        return [
+            f"ways: expected 1 with protocol.pairs, whose episodes ask for one class, got {config.ways}; set ways=1"
+        ]
     if alone or renders(config):
         return []
     dataset, folder = measured.given(config), str(config.protocol.pairs)
     folds = range(len(dataset.folds)) if config.fold == "all" else [config.fold]
-    one = {"shots": shots(config)[:1], "seeds": seeds(config)[:1], "count": episodes(config)}
-    return complaints(lambda: pairs.items(folder, dataset, folds=folds, **one))
+    draws = functools.partial(pairs.items, folder, dataset, folds=folds, count=episodes(config))
+    return complaints(lambda: draws(shots=shots(config)[:1], seeds=seeds(config)[:1]))
 
 
 def decode(content: bytes, name: str, dataset: Any) -> list[episode_list.Item]:

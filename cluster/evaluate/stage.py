@@ -8,6 +8,7 @@ workers take blocks of episodes that belong to the same queries.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import logging
@@ -105,8 +106,8 @@ class _Evaluation:
             return decode(read(listed), listed, self.dataset)
         folds, own = self._folds(drawn.fold), self.given.means.pairs
         if own is not None:
-            same = {"shots": drawn.shots, "seeds": drawn.seeds, "count": drawn.episodes}
-            return pairs.items(own, self.dataset, folds=folds, **same)
+            draws = functools.partial(pairs.items, own, self.dataset, folds=folds, count=drawn.episodes)
+            return draws(shots=drawn.shots, seeds=drawn.seeds)
         areas = self._areas()
         return [
             Item(fold, k, drawn.ways, seed, episode)

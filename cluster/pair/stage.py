@@ -151,4 +151,6 @@ def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
     return {"groups": math.ceil(settings("shard").shards / settings("pair").rules.group_shards)}
 
 
-STAGE = Stage("pair", lambda config: ("shard", config.refine.labels), _settings, _work, size=_size, unit="tasks", version=3)
+STAGE = Stage(
+    "pair", lambda config: ("shard", config.refine.labels), _settings, _work, size=_size, unit="tasks", version=3
+)

@@ -57,7 +57,7 @@ def conclude(run: Run) -> str:
     page = _report(run, done, figures, rows)
     publish.write_json(run.folder / "summary.json", _summary(run, done, figures))
     path = report.write(page, run.folder / "report.html")
-    _log(run, figures, rows, page)
+    _log(run, done, figures, rows, page)
     uri = _tracking_uri(run)
     look = _ui(run.config.root, uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
     lines = [f"report:    {bucket.address(path)}", f"MLflow UI: {look}"]
@@ -108,8 +108,23 @@ def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any] | None) 
     return about | ({"quality": clusters[0]} if clusters else {})
 
 
-def _log(run: Run, figures: Mapping[str, Any] | None, rows: list[ModelResult], page: report.Report) -> None:
+def _speed_and_holdout(run: Run, done: list[Manifest]) -> dict[str, float]:
+    """Images of the corpus in a second of all stages together, and what training reached on held-out tasks."""
+    by_name = {manifest.stage: manifest for manifest in done}
+    found = {}
+    if "shard" in by_name:
+        seconds = sum(run.seconds(manifest) for manifest in done)
+        found["images_per_second"] = by_name["shard"].counts["accepted"] / max(seconds, 1e-3)
+    if "train" in by_name and (value := unmeasured.holdout(by_name["train"])) is not None:
+        found["holdout_iou"] = value
+    return found
+
+
+def _log(
+    run: Run, done: list[Manifest], figures: Mapping[str, Any] | None, rows: list[ModelResult], page: report.Report
+) -> None:
     journal = run.pipeline_journal
+    journal.metrics({f"result/{name}": value for name, value in _speed_and_holdout(run, done).items()})
     if figures is None:
         journal.tags({"mlflow.note.content": page.summary})
     else:

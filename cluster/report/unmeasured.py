@@ -20,6 +20,12 @@ def _selection(train: Manifest) -> Mapping[str, Any]:
     return selection
 
 
+def holdout(train: Manifest) -> float | None:
+    """IoU of the exported step on the held-out tasks, None without any."""
+    value: float | None = _selection(train)[HOLDOUT]
+    return value
+
+
 def text(train: Manifest) -> str:
     """One or two sentences."""
     chosen = _selection(train)
@@ -40,7 +46,9 @@ def headlines(train: Manifest) -> list[report.Headline]:
     step = next((one for one in candidates.read(train.folder) if one.step == chosen["step"]), None)
     told = [report.Headline(f"{100 * chosen[HOLDOUT]:.1f}", "IoU [%], held-out pseudo-tasks", "no label was looked at")]
     if step is not None and "holdout_area_ratio" in step.figures:
-        told.append(report.Headline(f"{step.figures['holdout_area_ratio']:.2f}", "predicted / true area", "1 is right"))
+        told.append(
+            report.Headline(f"{step.figures['holdout_area_ratio']:.2f}", "predicted / pseudo area", "1 is right")
+        )
     return [
         *told,
         report.Headline(f"{train.counts['episodes']:,}", "training episodes", f"{train.counts['steps']} steps"),

@@ -25,6 +25,7 @@ from cluster.config.predict import PredictConfig
 from cluster.engine import publish
 from fss.drawing import pictures
 from fss.imaging import images
+from fss.segmenter import edges
 from fss.segmenter.thing import Answer
 
 TABLE, COCO, SHEET = "answers.csv", "coco.json", "sheet.jpg"
@@ -50,29 +51,55 @@ class Row:
     runs: dict[str, Any]
     """The mask, run-length encoded as COCO does."""
 
+    @property
+    def sureness(self) -> float:
+        """The chance that the image holds the thing, or the confidence where that is not known."""
+        return self.confidence if self.chance is None else self.chance
+
 
 def write(out: Path, path: Path, image: Image.Image, answer: Answer, config: PredictConfig) -> Row:
     """The files of one image, and what is told of it."""
-    mask = answer.mask(config.threshold)
-    publish.write_bytes(out / f"{path.stem}.png", images.encode_palette(mask, [(0, 0, 0), pictures.BLUE]))
+    mask = _mask(image, answer, config)
+    publish.write_bytes(out / f"{path.stem}.png", seen(mask))
     shown = Image.fromarray(pictures.overlay(image, mask))
     publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
     if config.soft:
         soft = np.rint(answer.probabilities * _WHITE).astype(np.uint16)
         publish.write_bytes(out / f"{path.stem}.soft.png", images.encode_png(soft))
+    return row(path, mask, answer, config.presence)
+
+
+def seen(mask: np.ndarray) -> bytes:
+    """An (H, W) uint8 mask of 0 and 1 as a PNG that viewers show in colour; its numbers are kept."""
+    return images.encode_palette(mask, [(0, 0, 0), pictures.BLUE])
+
+
+def row(path: Path, mask: np.ndarray, answer: Answer, presence: float) -> Row:
+    """What is told of one image: `mask` is that of `answer`, which holds the thing from the chance `presence` on."""
     sure = float(answer.probabilities[mask == 1].mean()) if mask.any() else 0.0
-    present = bool(mask.any()) if answer.presence is None else answer.presence >= config.presence
-    return Row(path, *image.size, float(mask.mean()), sure, answer.presence, present, _runs(mask))
+    present = bool(mask.any()) if answer.presence is None else answer.presence >= presence
+    height, width = mask.shape
+    return Row(path, width, height, float(mask.mean()), sure, answer.presence, present, runs(mask))
+
+
+def _mask(image: Image.Image, answer: Answer, config: PredictConfig) -> np.ndarray:
+    """(H, W) uint8 in {0, 1}."""
+    if not config.edges:
+        return answer.mask(config.threshold)
+    squeezed = max(image.size) if config.tile is None else config.tile  # by the model, to its input
+    side = round(edges.SIDE * max(1.0, max(image.size) / squeezed))
+    return edges.sharpened(image, answer.probabilities, config.threshold, side)
 
 
 def conclude(out: Path, rows: Sequence[Row], shown: Sequence[tuple[Image.Image, np.ndarray]], name: str) -> None:
     """Write what is told of all images; `shown` are the supports with their masks."""
     publish.write_bytes(out / TABLE, _table(rows).encode())
-    publish.write_bytes(out / COCO, (json.dumps(_coco(rows, name)) + "\n").encode())
+    publish.write_bytes(out / COCO, (json.dumps(coco(rows, name)) + "\n").encode())
     publish.write_bytes(out / SHEET, images.encode_jpeg(Image.fromarray(_sheet(out, rows, shown, name))))
 
 
-def _runs(mask: np.ndarray) -> dict[str, Any]:
+def runs(mask: np.ndarray) -> dict[str, Any]:
+    """An (H, W) uint8 mask of 0 and 1, run-length encoded as COCO does."""
     from pycocotools import mask as rle
 
     encoded = rle.encode(np.asfortranarray(mask))
@@ -90,7 +117,7 @@ def _table(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _coco(rows: Sequence[Row], name: str) -> dict[str, Any]:
+def coco(rows: Sequence[Row], name: str) -> dict[str, Any]:
     """COCO's format; an image without the thing has no annotation."""
     from pycocotools import mask as rle
 
@@ -103,7 +130,7 @@ def _coco(rows: Sequence[Row], name: str) -> dict[str, Any]:
             "area": int(rle.area(row.runs)),
             "bbox": [float(side) for side in rle.toBbox(row.runs)],
             "iscrowd": 0,
-            "score": round(_sureness(row), 4),
+            "score": round(row.sureness, 4),
         }
         for number, row in enumerate(rows, 1)
         if row.present and row.area
@@ -117,7 +144,7 @@ def _coco(rows: Sequence[Row], name: str) -> dict[str, Any]:
 
 def _sheet(out: Path, rows: Sequence[Row], shown: Sequence[tuple[Image.Image, np.ndarray]], name: str) -> np.ndarray:
     """The supports in the first row, then answers: those of images that hold the thing first, the surest first."""
-    order = sorted(rows, key=lambda row: (row.present, _sureness(row), row.confidence), reverse=True)
+    order = sorted(rows, key=lambda row: (row.present, row.sureness, row.confidence), reverse=True)
     number = max(1, min(_SHOWN, len(order) // 3))
     middle = (len(order) - number) // 2
     chosen = {"best": order[:number], "median": order[middle : middle + number], "worst": order[-number:]}
@@ -126,12 +153,8 @@ def _sheet(out: Path, rows: Sequence[Row], shown: Sequence[tuple[Image.Image, np
     captions = [["support"] * len(first)]
     for which, some in (chosen if len(order) > _SHOWN else {"answer": order}).items():
         lines.append([Image.open(out / f"{row.file.stem}.overlay.jpg") for row in some])
-        captions.append([f"{which}: {row.file.stem}, {100 * _sureness(row):.0f} %" for row in some])
+        captions.append([f"{which}: {row.file.stem}, {100 * row.sureness:.0f} %" for row in some])
     return pictures.contact_sheet(lines, captions, title=_title(rows, name), cell=_CELL)
-
-
-def _sureness(row: Row) -> float:
-    return row.confidence if row.chance is None else row.chance
 
 
 def _title(rows: Sequence[Row], name: str) -> str:

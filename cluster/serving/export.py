@@ -29,16 +29,18 @@ from fss.segmenter import Segmenter, card, portable, pyfunc
 
 #: What an export's folder is known by.
 _MARK = "export.json"
+#: What model hubs, which are git repositories, keep beside git.
+_LARGE = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 
-def export(config: ExportConfig) -> str:
-    """Write the export, and say where it is.
+def export(config: ExportConfig, key: str = "out") -> str:
+    """Write the export, and say where it is; `key` is what its place was given by.
 
     Raises:
         ValueError: for a model that cannot be used or has no such form, or an output that is somebody else's.
     """
-    out = own_folder(config.out, "out", _MARK)
-    _refuse_additions(out)
+    out = own_folder(config.out, key, _MARK)
+    _refuse_additions(out, key)
     with tempfile.TemporaryDirectory() as scratch:
         folder = registry.folder(config.model, Path(scratch))
         model = Segmenter.load(folder, "cpu")
@@ -57,17 +59,18 @@ def export(config: ExportConfig) -> str:
     return f"export: {config.format} of {model.about['model']['name']}; {out}"
 
 
-def _refuse_additions(out: Path) -> None:
+def _refuse_additions(out: Path, key: str) -> None:
     """Refuse a folder of an earlier export into which others have put files: they would be lost."""
     if not (out / _MARK).is_file():
         return
     known = {_MARK, *publish.read_json(out / _MARK)["sha256"]}
     added = sorted({path.name for path in out.iterdir()} - known)
     if added:
-        raise ValueError(f"out: expected an earlier export alone, {out} also holds {added[0]}; set another out=")
+        raise ValueError(f"{key}: expected an earlier export alone, {out} also holds {added[0]}; set another {key}=")
 
 
 def _copied(folder: Path, model: Segmenter, out: Path) -> None:
+    publish.write_bytes(out / ".gitattributes", _LARGE)
     for name, data in pyfunc.files().items():
         publish.write_bytes(out / name, data)
     for name in (*model.about["sha256"], "model.json"):

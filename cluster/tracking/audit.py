@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.tracking.events import clean_key, slices
+from cluster.tracking.events import clean_key, metric_key, slices
 from cluster.tracking.journal import read_events
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _journaled(path: Path) -> tuple[dict[Point, None], dict[str, str]]:
     for event in read_events(path)[0]:
         if event["kind"] == "metrics":
             values = event["values"].items()
-            points |= {(clean_key(name), event["step"], event["time"], value): None for name, value in values}
+            points |= {(metric_key(name), event["step"], event["time"], value): None for name, value in values}
         elif event["kind"] == "params":
             params = {clean_key(name): value for name, value in event["values"].items()} | params
     return points, params

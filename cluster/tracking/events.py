@@ -19,6 +19,10 @@ T = TypeVar("T")
 Event = dict[str, Any]
 SCALARS = ("metrics", "params", "tags")
 FILES = ("image", "artifact", "text", "register")
+#: Tags of our own that no user needs to see: MLflow's pages leave out what begins so.
+JOURNAL_ID, JOURNAL_SENT, _DIGEST = (f"mlflow.journal.{name}" for name in ("id", "sent", "digest"))
+#: What a training is judged by.
+_CURVES = re.compile(r"\w+/((?:holdout_)?(?:loss|iou))")
 
 
 class RefusedError(Exception):
@@ -35,6 +39,16 @@ def clean_key(key: str, flags: int = 0) -> str:
     """`key` with what MLflow refuses in names replaced by ``_``: letters, digits and ``_ - . / space`` stay."""
     clean = re.sub(r"[^\w\-./ ]", "_", key, flags=flags)
     return "/".join(part for part in clean.split("/") if part not in {"", ".", ".."})[:250] or "_"
+
+
+def metric_key(name: str) -> str:
+    """What MLflow calls the metric `name`: curves of a training have no section, for those are shown first.
+
+    >>> metric_key("train/holdout_iou"), metric_key("train/grad_norm")
+    ('holdout_iou', 'train/grad_norm')
+    """
+    curve = _CURVES.fullmatch(name)
+    return curve[1] if curve else clean_key(name)
 
 
 def slices(items: Sequence[T], count: int, size: Callable[[T], int], limit: int = 100_000) -> Iterator[list[T]]:
@@ -55,7 +69,7 @@ def slices(items: Sequence[T], count: int, size: Callable[[T], int], limit: int 
 
 
 def send_scalars(client: "MlflowClient", run_id: str, events: Sequence[Event], known: dict[str, str]) -> None:
-    """Send metrics, params and tags of several events, and the last one's number as the tag ``journal.sent``.
+    """Send metrics, params and tags of several events, and the last one's number as the tag `JOURNAL_SENT`.
 
     `known` are the run's params and is brought up to date. A param that comes again with another value, which MLflow
     refuses, becomes the tag ``param_changed.<key>``.
@@ -66,7 +80,8 @@ def send_scalars(client: "MlflowClient", run_id: str, events: Sequence[Event], k
     params: dict[str, str] = {}
     tags: dict[str, str] = {}
     for event in events:
-        values = {clean_key(key): value for key, value in event["values"].items()}
+        named = metric_key if event["kind"] == "metrics" else clean_key
+        values = {named(key): value for key, value in event["values"].items()}
         if event["kind"] == "metrics":
             metrics += [(key, value, event["time"], event["step"]) for key, value in values.items()]
         elif event["kind"] == "tags":
@@ -76,8 +91,8 @@ def send_scalars(client: "MlflowClient", run_id: str, events: Sequence[Event], k
             params |= {key: value for key, value in values.items() if key not in before}
             changed = {key: value for key, value in values.items() if before.get(key, value) != value}
             tags |= {f"param_changed.{key}"[:250]: value for key, value in changed.items()}
-    tags.pop("journal.sent", None)
-    tags["journal.sent"] = str(events[-1]["seq"])  # goes last: what it says has arrived
+    tags.pop(JOURNAL_SENT, None)
+    tags[JOURNAL_SENT] = str(events[-1]["seq"])  # goes last: what it says has arrived
     for numbers in slices(metrics, 900, lambda item: len(item[0]) + 80):
         client.log_batch(run_id, metrics=[Metric(*item) for item in numbers])
     for words in slices(list(params.items()), 100, _length):
@@ -137,7 +152,7 @@ def register(client: "MlflowClient", run_id: str, event: Event) -> None:
         if not client.list_artifacts(run_id, event["artifact"]):
             raise RefusedError(f"artifact {event['artifact']} is not there")
         _make_name(client, name)
-        tags = {"journal.digest": event["digest"], **{k: run.data.tags[k] for k in ("pipeline",) if k in run.data.tags}}
+        tags = {_DIGEST: event["digest"], **{k: run.data.tags[k] for k in ("pipeline",) if k in run.data.tags}}
         source = f"{run.info.artifact_uri}/{event['artifact']}"
         version = client.create_model_version(name, source, run_id, tags).version
     if event["alias"]:
@@ -147,7 +162,7 @@ def register(client: "MlflowClient", run_id: str, event: Event) -> None:
 def _version(client: "MlflowClient", run_id: str, event: Event) -> str | None:
     """The version that an earlier attempt made; its answer may have been lost."""
     versions = client.search_model_versions(f"run_id = '{run_id}'")
-    same = [v for v in versions if v.name == event["name"] and v.tags.get("journal.digest") == event["digest"]]
+    same = [v for v in versions if v.name == event["name"] and v.tags.get(_DIGEST) == event["digest"]]
     return str(same[0].version) if same else None
 
 

@@ -35,6 +35,8 @@ from fss import seals, shards
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAM = 6000  # MLflow cuts longer values without a word; here the cut shows
 MAX_TAG = 8000
+#: The tag of what ended a run; a run that is taken up again loses it.
+ERROR = "error"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SYNC_SECONDS = 2.0
 _SEND_SECONDS = 30.0  # to a bucket, which takes whole files only; and whenever the file is closed
@@ -226,7 +228,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self.tags({"error": shorten(f"{type(error).__name__}: {error}", 500)})
+            self.tags({ERROR: shorten(f"{type(error).__name__}: {error}", 500)})
         self.end("FINISHED" if error is None else "FAILED")
 
     def _append(self, kind: str, **fields: Any) -> None:

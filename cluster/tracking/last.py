@@ -1,15 +1,19 @@
-"""The page of the pipeline that ran last, for whoever opens MLflow's pages of a folder of runs."""
+"""The pages of the pipeline that ran last and of all runs beside it, for whoever opens MLflow's pages of a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cluster.tracking.shipper import default_tracking_uri, run_page
+from cluster.tracking.view import runs_page
 from fss import seals
 
 
-def page(root: Path | str, server: str) -> str | None:
-    """The last pipeline's page on `server`, an address without a slash at its end; None if MLflow has no such run."""
+def pages(root: Path | str, server: str) -> tuple[str, str] | None:
+    """The last pipeline's page on `server`, an address without a slash at its end, and that of its experiment's runs.
+
+    None if MLflow has no such run.
+    """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -24,5 +28,6 @@ def page(root: Path | str, server: str) -> str | None:
         except MlflowException:  # it went to another server, or was removed
             continue
         if run is not None and run.info.lifecycle_stage == "active":
-            return run_page(server, run.info.experiment_id, run.info.run_id)
+            of = run.info.experiment_id
+            return run_page(server, of, run.info.run_id), runs_page(server, of)
     return None

@@ -28,6 +28,7 @@ from cluster.tracking import audit
 from cluster.tracking.journal import Journal, catch_up, flatten
 from cluster.tracking.redact import redact
 from cluster.tracking.sync import Sender, first_event
+from cluster.tracking.view import experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -220,7 +221,8 @@ class Shipper:
         client = mlflow.MlflowClient(self.tracking_uri)
         experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None:
-            self._experiment_id = client.create_experiment(self.experiment, _artifact_location(self.tracking_uri))
+            place = _artifact_location(self.tracking_uri)
+            self._experiment_id = client.create_experiment(self.experiment, place, experiment_tags())
         elif experiment.lifecycle_stage != "active":
             raise ValueError(f"the experiment {self.experiment!r} is deleted in MLflow: restore it or choose another")
         else:

@@ -1,7 +1,7 @@
 """Sending a journal to MLflow: one journal is one MLflow run, and no event arrives twice.
 
 What has arrived is remembered twice: in ``<run>.mlflow.json`` beside the journal, and in the run's own tag
-``journal.sent``, which travels with the data. So a lost answer, a lost file or a second sender costs no duplicates.
+`JOURNAL_SENT`, which travels with the data. So a lost answer, a lost file or a second sender costs no duplicates.
 """
 
 import json
@@ -11,8 +11,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.tracking.events import FILES, SCALARS, Event, is_refusal, send_dataset, send_file, send_scalars
-from cluster.tracking.journal import read_events
+from cluster.tracking.events import (
+    FILES,
+    JOURNAL_ID,
+    JOURNAL_SENT,
+    SCALARS,
+    Event,
+    is_refusal,
+    send_dataset,
+    send_file,
+    send_scalars,
+)
+from cluster.tracking.journal import ERROR, read_events
 from fss import seals
 
 if TYPE_CHECKING:
@@ -99,12 +109,12 @@ class Sender:
         run = self._known_run()
         if run is None:
             journal = self.start.get("journal", self.path.stem)
-            runs = self.client.search_runs([self.experiment_id], f"tags.`journal.id` = '{journal}'", max_results=1)
+            runs = self.client.search_runs([self.experiment_id], f"tags.`{JOURNAL_ID}` = '{journal}'", max_results=1)
             run = runs[0] if runs else self._create_run(journal, parent_id)
         if run.info.lifecycle_stage != "active":
             raise DeletedRunError
         self.state.run_id = run.info.run_id
-        self._acknowledge(max(self.state.acknowledged, int(run.data.tags.get("journal.sent", 0))))
+        self._acknowledge(max(self.state.acknowledged, int(run.data.tags.get(JOURNAL_SENT, 0))))
         self._params = dict(run.data.params)
 
     def _known_run(self) -> Any:
@@ -125,7 +135,7 @@ class Sender:
 
     def _create_run(self, journal: str, parent_id: str | None) -> Any:
         tags = {
-            "journal.id": journal,
+            JOURNAL_ID: journal,
             "mlflow.user": self.start.get("user", ""),
             "mlflow.source.name": self.start.get("program", ""),
             "mlflow.source.type": "JOB",
@@ -185,6 +195,8 @@ class Sender:
             self.client.set_terminated(run_id, event["status"], end_time=event["time"])
         elif kind == "start" and event["seq"] > 1:
             self.client.update_run(run_id, status="RUNNING")  # taken up again after a kill or an end
+            if ERROR in self.client.get_run(run_id).data.tags:
+                self.client.delete_tag(run_id, ERROR)
         elif kind == "dataset":
             send_dataset(self.client, run_id, event)
         elif kind in FILES and not self._send_file(event):
@@ -192,7 +204,7 @@ class Sender:
             logger.warning("run %s: %s %d will be sent later", self.path.stem, kind, event["seq"])
             self.state.deferred.append(event)
             return
-        self.client.set_tag(run_id, "journal.sent", str(event["seq"]))
+        self.client.set_tag(run_id, JOURNAL_SENT, str(event["seq"]))
 
     def _send_file(self, event: Event) -> bool:
         """False if the file cannot be sent although the server is well; one that never can be counts as done."""

@@ -37,7 +37,7 @@ def picture(
         drawn.append(
             [query, *shown, _over(query, real, corners, pictures.YELLOW), _over(query, answer, corners, pictures.BLUE)]
         )
-        captions.append(["query", *["support"] * len(shown), "truth", "prediction"])
+        captions.append(["query", *["support"] * len(shown), "mask", "prediction"])
     return images.encode_png(pictures.contact_sheet(drawn, captions, cell=_CELL))
 
 

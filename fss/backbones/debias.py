@@ -48,13 +48,17 @@ def of_black(net: nn.Module, size: int, share: float) -> Debias:
     """
     with torch.no_grad():
         features = net(normalise(torch.zeros(1, 3, size, size)))
-    return Debias({level: directions(values[0].flatten(1), share) for level, values in features.items()}, share)
+    found = {level: directions(values[0].flatten(1), share) for level, values in features.items()}
+    return Debias({level: axes[:, :number].contiguous().clone() for level, (axes, number) in found.items()}, share)
 
 
-def directions(cells: torch.Tensor, share: float) -> torch.Tensor:
-    """(C, k) float32: the directions in which (C, N) cells of length 1 differ most, the first the most."""
+def directions(cells: torch.Tensor, share: float) -> tuple[torch.Tensor, int]:
+    """All directions, (C, C) float32, orthonormal columns, those in which (C, N) cells of length 1 differ most first.
+
+    And how many are their share, fewer where the cells do not differ in as many.
+    """
     cells = F.normalize(cells.double(), dim=0)
     cells = cells - cells.mean(dim=1, keepdim=True)
     variances, axes = torch.linalg.eigh(cells @ cells.T / cells.shape[1])  # ascending
     most = min(round(share * len(cells)), int((variances > _LEAST**2).sum()))
-    return axes.flip(1)[:, :most].float().contiguous().clone()
+    return axes.flip(1).float(), most

@@ -48,6 +48,11 @@ class _Uses(TorchDispatchMode):
         self.followed[id(tensor)] = tensor
         return id(tensor)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler to keep that out of here: two seconds of every worker's start."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.number.update(id(one) for one in tree_leaves((args, kwargs)) if id(one) in self.followed)
         return func(*args, **(kwargs or {}))

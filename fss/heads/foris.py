@@ -17,6 +17,7 @@ Letters: B episodes, K shots, V kinds of tokens, C channels, N cells of the quer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,8 @@ from fss.heads.parts.salient import two_sided
 from fss.heads.parts.shots import shot_means
 from fss.heads.parts.tokens import unit
 
+#: What tokens may be compared: as they are, and without position.
+_KINDS = ("tokens", "placeless")
 #: Position stays where the cosine of the foreground to the query's mean token is at least this.
 _ALIGNED = 0.8
 #: Temperature of the largest likeness to several looks.
@@ -61,14 +64,14 @@ class Foris(Anchor):
         return super().embed(features) | {name: features[name] for name in features if name == "colour"}
 
     def focus(self, query: Features) -> Features:
-        """`kinds`: (B, V, C, h, w) tokens as they are and, where any goes, without position.
+        """`tokens` and `placeless` of `embed`, each a kind of tokens.
 
         Of each kind (B, V, N) segments: `labels` by tokens alone, `cued` by tokens, colours and places.
         """
         kinds, cues = _kinds(query), _cues(query)
         beside = [unit(torch.cat([tokens.flatten(2), cues], dim=1)) for tokens in kinds]
         return {
-            "kinds": torch.stack(kinds, dim=1),
+            **{name: query[name] for name in _KINDS if name in query},
             "labels": torch.stack([segments(tokens.flatten(2), self.tau) for tokens in kinds], dim=1),
             "cued": torch.stack([segments(tokens, self.tau) for tokens in beside], dim=1),
         }
@@ -76,20 +79,20 @@ class Foris(Anchor):
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits, the background's zero; see `Head.match`."""
         shown, known = shown_cells(masks), masks.sum(dim=2).flatten(2) > 0
-        kinds = torch.stack(_kinds(support), dim=1).flatten(4)  # (B, V, K, C, M)
-        margins = [
-            self._margin({name: values[b] for name, values in query.items()}, kinds[b], shown[b], known[b])
-            for b in range(len(masks))
-        ]
+        each = [{name: values[b] for name, values in query.items()} for b in range(len(masks))]
+        kinds = [[tokens[b].flatten(2) for tokens in _kinds(support)] for b in range(len(masks))]
+        margins = [self._margin(*one) for one in zip(each, kinds, shown, known, strict=True)]
         return two_sided(self.scale * torch.stack(margins)[:, None])
 
-    def _margin(self, query: Features, kinds: torch.Tensor, shown: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """(h, w) float32 in [-0.5, 0.5], positive inside, of one episode: (V, K, C, M) tokens, (K, M) bool cells."""
-        grid = query["kinds"].shape[-2:]
+    def _margin(
+        self, query: Features, kinds: Sequence[torch.Tensor], shown: torch.Tensor, known: torch.Tensor
+    ) -> torch.Tensor:
+        """(h, w) float32 in [-0.5, 0.5], positive inside, of one episode: V of (K, C, M) tokens, (K, M) bool cells."""
+        own, grid = _kinds(query), query["tokens"].shape[-2:]
         if not shown.any():
             return torch.full(grid, -0.5, device=shown.device)
-        kind = _kind(query["kinds"][0].flatten(1), _foreground(kinds[0], shown), len(kinds))
-        tokens, support = query["kinds"][kind].flatten(1), kinds[kind]
+        kind = _kind(own[0].flatten(1), _foreground(kinds[0], shown), len(kinds))
+        tokens, support = own[kind].flatten(1), kinds[kind]
         foreground = _foreground(support, shown)
         cells = support.transpose(1, 2)
         likeness = self._likeness(tokens, cells[shown])
@@ -110,7 +113,7 @@ class Foris(Anchor):
 
 def _kinds(embedded: Features) -> list[torch.Tensor]:
     """Tokens as they are and, where any goes, without position."""
-    return [embedded[name] for name in ("tokens", "placeless") if name in embedded]
+    return [embedded[name] for name in _KINDS if name in embedded]
 
 
 def _kind(tokens: torch.Tensor, foreground: torch.Tensor, kinds: int) -> int:

@@ -69,10 +69,7 @@ class SegmentSelection(Head):
         """`spread`: (B, N, N), the mean over a cell's segment, then the walk, as one matrix; rows sum to 1."""
         tokens = query["tokens"].flatten(2)
         spread = averages(segments(tokens, self.tau))
-        walk = affinity_walk(tokens)
-        for _ in range(self.steps):
-            spread = walk @ spread
-        return query | {"spread": spread}
+        return query | {"spread": walked(affinity_walk(tokens), spread, self.steps)}
 
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits, the background's zero; see `Head.match`."""

@@ -6,6 +6,7 @@ while the label stage is at work, `train_node` one that trains. All print what h
 """
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -53,6 +54,8 @@ REFINED_CRASHES = {
         "manifest.json": HALF,
     },
 }
+#: What stages import when they need it: here once, before dozens of processes are forked.
+LATE = ("faiss", "pandas", "scipy.cluster.hierarchy", "scipy.ndimage")
 #: Points at which a worker dies: a file, a record, a file made late, in stages of one step and of several.
 WORKERS = {
     "shard": "half_written corpus-*.tar",
@@ -78,6 +81,8 @@ def forked(config, stage, failpoint=""):
 
 def chain(folder, arguments):
     """Die at each point of each stage, then finish."""
+    for name in LATE:
+        importlib.import_module(name)
     told, config = {}, load(arguments)
     crashes = REFINED_CRASHES if config.refine.on else CRASHES
     for stage, names in crashes.items():

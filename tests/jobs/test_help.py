@@ -31,7 +31,8 @@ def ends(job, *arguments):
     return 0
 
 for job in sys.argv[1].split(","):
-    assert ends(job, "--help") == ends(job, "--help", "root" if job == "ui" else "out") == 0, job
+    key = {"ui": "root", "serve": "port"}.get(job, "out")
+    assert ends(job, "--help") == ends(job, "--help", key) == 0, job
     assert ends(job, "nokey=1", "out", "--x") == 2, job
 assert ends("pipeline", "experiment=tiny", "train.batch=0") == 2
 assert ends("plan", "experiment=tiny", "corpus_size=-1") == 2
@@ -65,7 +66,7 @@ def test_every_job_says_what_it_does_its_keys_and_presets(job):
     for key in one.keys:
         assert re.search(rf"^  {re.escape(key)}=", text, re.MULTILINE), key
     assert max(map(len, text.splitlines())) <= 120
-    if job not in {"predict", "export", "ui", "compare"}:
+    if job not in {"predict", "export", "ui", "compare", "serve"}:
         for preset in ("experiment=demo, ", "model=cluster_match, ", "backbone="):
             assert f"\n  {preset}" in text
 

@@ -11,13 +11,20 @@ import psutil
 import pytest
 
 from jobs._config import CONF
+from tests.cluster.engine.test_kills import check_ledger, losses, published
 
-LABELS, STEPS = "label/*/.units/*.json", "train/*/checkpoints/step-*"
-#: What a run has just written when it is stopped, and by which signal; training, which is short, is stopped once.
-MOMENTS = (
-    ((LABELS, signal.SIGTERM), (STEPS, signal.SIGINT)),
-    ((LABELS, signal.SIGINT), (STEPS, signal.SIGTERM)),
+LABELS, CHECKPOINTS = "label/*/.units/*.json", "train/*/checkpoints/step-*"
+#: What a run has just written when it is ended, and by which signal; what was in its environment.
+ENDS = (
+    (LABELS, signal.SIGTERM, {}),
+    (LABELS, signal.SIGINT, {}),
+    (CHECKPOINTS, signal.SIGKILL, {"FSS_FAILPOINT": "before_rename labels-*.tar"}),
+    (CHECKPOINTS, signal.SIGTERM, {}),
+    (CHECKPOINTS, signal.SIGINT, {}),
 )
+#: So many labels and steps that some are left after each end.
+STEPS = 32
+LONGER = ("corpus.shard_size=4", f"train.steps={STEPS}")
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 WHY = "mostly of too little memory: what is finished is kept; the same command goes on from there"
 #: What nobody is to see: Ray's and torch's stacks, Python's, and what becomes of workers that are ended.
@@ -29,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 @pytest.fixture
 def begin(photos, tmp_path):
-    """A function (more settings) -> the run of `tiny_run` as a command in a session of its own; none is left behind."""
+    """A function (more settings, environment) -> a command in a session of its own; none is left behind."""
     jobs = []
     settings = [
         *("experiment=tiny", "backbone.weights=random", "corpus=folder", f"corpus.root={photos}/JPEGImages"),
@@ -37,10 +44,17 @@ def begin(photos, tmp_path):
         *("cluster.workers=2", f"root={tmp_path}"),
     ]
 
-    def started(*more):
+    def started(*more, **variables):
         with (tmp_path / "told").open("w") as told:
             command = [sys.executable, "-m", "jobs.train", *settings, *more]
-            job = subprocess.Popen(command, cwd=CONF.parent, stdout=told, stderr=told, start_new_session=True)
+            job = subprocess.Popen(
+                command,
+                cwd=CONF.parent,
+                env=os.environ | variables,
+                stdout=told,
+                stderr=told,
+                start_new_session=True,
+            )
         jobs.append(job)
         return job
 
@@ -99,23 +113,47 @@ def test_the_raylet_of_a_cluster_that_was_joined_dies(begin, cluster, tmp_path):
     check_end(tmp_path, [], f"error: Ray's raylet died, {WHY}")
 
 
+def end(job, number, tmp_path):
+    """End the job as a terminal does, a batch system or, by SIGKILL, the system."""
+    family = psutil.Process(job.pid).children(recursive=True)
+    os.killpg(job.pid, number)
+    if number == signal.SIGKILL:
+        assert job.wait() == -number
+        return
+    assert job.wait() == 128 + number
+    kept = f"what is finished is kept in {tmp_path / 'tiny'}; the same command goes on from there"
+    check_end(tmp_path, family, f"stopped by {NAMES[number]}: {kept}")
+
+
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("moments", MOMENTS)
-def test_a_run_that_is_stopped_again_and_again_ends_at_the_same_bytes(begin, tiny_run, tmp_path, moments):
-    folder = tmp_path / "tiny"
-    for pattern, number in moments:
-        job = begin()
+def test_a_command_that_is_ended_in_every_way_goes_on_to_the_same_bytes(begin, start, configure, tmp_path):
+    """A worker dies besides, which the command must not notice. All of it is one run of the training in MLflow."""
+    folder, marker = tmp_path / "tiny", tmp_path / "marker"
+    for pattern, number, variables in ENDS:
+        job = begin("tracking.enabled=true", *LONGER, **{key: f"{at} {marker}" for key, at in variables.items()})
         new_file(job, folder, pattern)
-        family = psutil.Process(job.pid).children(recursive=True)
-        os.killpg(job.pid, number)  # as a terminal does; of SIGTERM, as a batch system does
-        assert job.wait() == 128 + number
-        told = f"stopped by {NAMES[number]}: what is finished is kept in {folder}; the same command goes on from there"
-        check_end(tmp_path, family, told)
-    assert begin().wait() == 0, (tmp_path / "told").read_text()[-3000:]
-    for stage in ("shard", "label", "pair"):
-        ours, theirs = (run / stage / tiny_run.identity(stage)[2] for run in (folder, tiny_run.folder))
-        assert (ours / "manifest.json").read_bytes() == (theirs / "manifest.json").read_bytes()
-    models = [
-        run / "train" / tiny_run.identity("train")[2] / "model/model.safetensors" for run in (folder, tiny_run.folder)
-    ]
-    assert models[0].read_bytes() == models[1].read_bytes()
+        end(job, number, tmp_path)
+    assert marker.exists()
+    assert not list(folder.glob("train/*/manifest.json"))
+    assert begin("tracking.enabled=true", *LONGER).wait() == 0, (tmp_path / "told").read_text()[-3000:]
+    whole = start(configure(tmp_path / "whole", *LONGER))
+    whole.ensure("train")
+    assert published(folder) == published(whole.folder) != {}
+    for name in ("model/model.safetensors", "model/model.json"):
+        (file,) = folder.glob(f"train/*/{name}")
+        assert file.read_bytes() == (whole.manifest("train").folder / name).read_bytes(), name
+    check_ledger(folder)
+    assert losses(folder) == losses(whole.folder)
+    check_mlflow(tmp_path, {*range(2, STEPS + 1, 2)})
+
+
+def check_mlflow(root, steps):
+    """One run of the training, finished, with all that was logged before and after each end."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    runs = [one for one in client.search_runs(experiments) if one.info.run_name.startswith("train ")]
+    assert [one.info.status for one in runs] == ["FINISHED"]
+    history = client.get_metric_history(runs[0].info.run_id, "loss")
+    assert {point.step for point in history} == steps

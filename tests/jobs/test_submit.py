@@ -110,7 +110,7 @@ def test_the_job_leaves_a_finished_run(finished):
 
 def test_the_job_can_be_followed_in_its_log(finished):
     _, log = finished
-    for line in ("render  ", "shard  2/2 shards", "label  2/2 shards", "evaluate  1/1 blocks"):
+    for line in ("render  ", "shard  24 accepted in ", "label  24 images in ", "evaluate  "):
         assert line in log
     own = [line for line in log.splitlines() if " pid=" not in line]  # Ray's actors complain when other Rays are about
     assert not any("Traceback" in line for line in own)
@@ -137,7 +137,7 @@ def test_the_run_stands_in_mlflow(finished):
     told = summary["quality"]["objects"]["all"]["area_ratio"]
     assert children["quality"].data.metrics["quality/objects.all.area_ratio"] == pytest.approx(told)
     assert "atlas.jpg" in {f.path for f in client.list_artifacts(children["quality"].info.run_id)}
-    losses = client.get_metric_history(children["train"].info.run_id, "train/loss")
+    losses = client.get_metric_history(children["train"].info.run_id, "loss")
     assert [metric.step for metric in losses] == [1, 2]
     assert parent.data.params["train.steps"] == "2"
     assert {"report.html", "summary.json"} <= {f.path for f in client.list_artifacts(parent.info.run_id)}
@@ -156,14 +156,8 @@ def test_submitting_again_from_another_checkout_resumes(head, finished, tmp_path
     assert re.search(r"label.* by other code .* and is used as it is", log)
 
 
-def test_a_folder_in_rays_copy_of_the_code_is_refused(head):
+def test_a_wrong_configuration_fails_the_job_with_its_explanation(head):
+    """Here a folder in Ray's copy of the code."""
     status, log = submit(head, *SMALL, "root=runs")
     assert status == 1
     assert "error: root: expected an absolute path inside of a Ray job, got 'runs'" in log
-
-
-def test_a_wrong_configuration_fails_the_job_with_its_explanation(head, tmp_path):
-    status, log = submit(head, *SMALL, f"root={tmp_path}", "train.stepz=1")
-    assert status == 1
-    assert "error: there is no key 'train.stepz'; did you mean train.steps" in log
-    assert list(tmp_path.iterdir()) == []

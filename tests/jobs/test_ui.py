@@ -1,12 +1,15 @@
 """MLflow's pages: the last pipeline's own is printed, then the server takes over."""
 
+import json
 import os
 import sys
 
 import pytest
+from mlflow import MlflowClient
 
 from cluster.tracking.journal import Journal
 from cluster.tracking.shipper import default_tracking_uri, tracking_folder
+from cluster.tracking.view import runs_page
 from jobs import ui
 from tests.cluster.store import ship
 
@@ -35,7 +38,13 @@ def test_the_last_pipelines_page_is_printed_and_the_server_started(tmp_path, sta
     last, first = pipeline(tmp_path, "last", 2), pipeline(tmp_path, "first", 1)
     assert first != last
     run(tmp_path, "port=5001")
-    assert capsys.readouterr().out == f"the last run: {last}\n"
+    (experiment,) = MlflowClient(default_tracking_uri(tmp_path)).search_experiments(filter_string="name = 'tests'")
+    every = runs_page("http://127.0.0.1:5001", experiment.experiment_id)
+    assert capsys.readouterr().out == f"the last run: {last}\nall runs:     {every}\n"
+    key = every.partition("viewStateShareKey=")[2].partition("&")[0]
+    assert (
+        "metrics.`result/miou_1shot`" in json.loads(experiment.tags[f"mlflow.sharedViewState.{key}"])["selectedColumns"]
+    )
     ((program, arguments),) = started
     assert program == arguments[0] == sys.executable
     assert arguments[1:] == ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(tmp_path),

@@ -2,9 +2,10 @@
 
 INSID3 (Cuttano et al., CVPR 2026) found that transformers with rotary embeddings leave a token's place in its features:
 tokens at one place are alike whatever they show. The directions in which the tokens of an empty image differ hold that
-place. They are projected out of tokens that are compared across images.
+place. They are projected out of tokens that are compared across images. What is left has as many coordinates as there
+are other directions: cosines are those of the projected tokens, at half the work.
 
-Letters: B episodes, K shots, C channels, N cells of the query, M of a support.
+Letters: B episodes, K shots, C channels, D of them without position, N cells of the query, M of a support.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from fss.heads.parts.head import Head
 from fss.heads.parts.options import A_LEVEL, HeadOptions
 from fss.heads.parts.tokens import members, unit, unit_grid
 from fss.keys import SHARE_OR_NONE, key
+
+#: So many directions are known of an image that was never seen.
+_UNKNOWN = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,34 +48,34 @@ class Anchor(Head):
 
     def __init__(self, channels: Mapping[str, int], options: AnchorOptions):
         super().__init__()
-        self.position: torch.Tensor
-        self.known: torch.Tensor
+        self.axes: torch.Tensor
+        self.taken: torch.Tensor
         self.levels, self.tau, self.scale = options.levels, options.tau, options.scale
         self.share = options.position
         dims = sum(channels[level] for level in self.levels)
-        self.register_buffer("position", torch.zeros(dims, round(self.share * dims)))
-        self.register_buffer("known", torch.tensor(self.position.numel() == 0))
+        self.register_buffer("axes", torch.eye(dims))  # the first `taken` columns are the directions of position
+        self.register_buffer("taken", torch.tensor(_UNKNOWN if round(self.share * dims) else 0))
 
     def see_blank(self, features: Features) -> None:
         """Learn the directions of position from the features of one empty image; see `SeesBlank`."""
-        known = directions(unit_grid(features, self.levels)[0].flatten(1), self.share)
-        self.position.zero_()
-        self.position[:, : known.shape[1]] = known
-        self.known.fill_(True)
+        axes, number = directions(unit_grid(features, self.levels)[0].flatten(1), self.share)
+        self.axes.copy_(axes)
+        self.taken.fill_(number)
 
     def embed(self, features: Features) -> Features:
-        """`tokens`: (B, C, h, w) of length 1; `placeless`: the same without position, where the head removes any.
+        """`tokens`: (B, C, h, w) of length 1; `placeless`: (B, D, h, w), without position, where the head removes any.
 
         Raises:
             RuntimeError: before `see_blank`.
         """
-        if not self.known:
+        taken = int(self.taken)
+        if taken == _UNKNOWN:
             raise RuntimeError("expected a head that knows what position is: call see_blank, or set position=0")
         tokens = unit_grid(features, self.levels)
-        if not self.position.numel():
+        if not taken:
             return {"tokens": tokens}
-        position, flat = self.position.to(tokens.dtype), tokens.flatten(2)
-        return {"tokens": tokens, "placeless": unit(flat - position @ (position.T @ flat)).view_as(tokens)}
+        left = self.axes[:, taken:].to(tokens.dtype).T @ tokens.flatten(2)
+        return {"tokens": tokens, "placeless": unit(left).unflatten(2, tokens.shape[-2:])}
 
 
 def placeless(embedded: Features) -> torch.Tensor:

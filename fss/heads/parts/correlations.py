@@ -6,6 +6,7 @@ import torch
 
 from fss.heads.parts.tokens import prototype_cosines
 from fss.heads.parts.walk import walked
+from fss.precision import coarse
 
 #: Levels whose tokens are compared.
 LEVELS = ("mid", "high")
@@ -21,7 +22,7 @@ def correlation_maps(q: torch.Tensor, s: torch.Tensor, weights: torch.Tensor, wa
     the former as it is, after one and after three steps of the walk; the difference of the latter after three.
     """
     to_background, to_foreground = prototype_cosines(q, s, weights).unbind(1)
-    cosine = q.transpose(1, 2) @ s
+    cosine = coarse(q).transpose(1, 2) @ coarse(s)
     background, foreground = weights.unbind(1)
     near_foreground = _nearest(cosine, foreground >= 0.5, to_foreground)
     near_background = _nearest(cosine, background > 0.5, to_background)
@@ -35,5 +36,6 @@ def correlation_maps(q: torch.Tensor, s: torch.Tensor, weights: torch.Tensor, wa
 
 def _nearest(cosine: torch.Tensor, members: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
     """Largest of (B, N, M) cosines over the members (B, M); `otherwise` (B, N) where there is none."""
-    largest = (cosine + torch.where(members, 0.0, -3.0)[:, None]).amax(dim=2)  # filling by a mask takes thrice as long
+    outside = torch.where(members, 0.0, -3.0).to(cosine.dtype)[:, None]
+    largest = (cosine + outside).amax(dim=2).float()  # filling by a mask takes thrice as long
     return torch.where(largest < -1.5, otherwise, largest)

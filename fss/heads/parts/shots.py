@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from fss.heads.parts.tokens import flat_tokens, unit
+from fss.precision import coarse
 
 _NOTHING = 1e-12
 
@@ -42,9 +43,9 @@ def prior_mask(query: torch.Tensor, support: torch.Tensor, share: torch.Tensor) 
     """
     foreground = share.float().flatten(1)
     inside = foreground >= foreground.amax(dim=1, keepdim=True).clamp(max=0.5)
-    q, s = unit(query.float().flatten(2)), unit(flat_tokens(support.float()))
-    outside = torch.where(inside, 0.0, -3.0)[:, None]  # added, as filling by a mask takes thrice as long
-    cosine = torch.baddbmm(outside, q.transpose(1, 2), s).amax(dim=2)
+    q, s = coarse(unit(query.float().flatten(2))), coarse(unit(flat_tokens(support.float())))
+    outside = torch.where(inside, 0.0, -3.0).to(q.dtype)[:, None]  # added, as filling by a mask takes thrice as long
+    cosine = torch.baddbmm(outside, q.transpose(1, 2), s).amax(dim=2).float()
     low, high = cosine.amin(dim=1, keepdim=True), cosine.amax(dim=1, keepdim=True)
     return ((cosine - low) / (high - low).clamp_min(1e-7)).reshape(-1, 1, *query.shape[-2:])
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import torch
 
+from fss.precision import coarse
+
 
 def affinity_walk(tokens: torch.Tensor) -> torch.Tensor:
     """One step of a random walk among (B, C, N) unit tokens, by max(cosine, 0) ** 4: (B, N, N), rows sum to 1.
 
-    Multiplying a map by it replaces each cell by the mean of those that look alike.
+    Multiplying a map by it replaces each cell by the mean of those that look alike. It is `coarse`.
     """
+    tokens = coarse(tokens)
     affinity = (tokens.transpose(1, 2) @ tokens).clamp_min(0).square().square()  # a general power takes 8 times as long
     return affinity / affinity.sum(dim=2, keepdim=True)
 
 
 def walked(walk: torch.Tensor, maps: torch.Tensor, steps: int = 1) -> torch.Tensor:
-    """(B, N, P) maps after `steps` steps of the (B, N, N) walk."""
+    """(B, N, P) maps after `steps` steps of the (B, N, N) walk, in the type of the maps."""
+    kind = maps.dtype
     for _ in range(steps):
-        maps = _step(walk, maps)
-    return maps
+        maps = _step(walk, maps.to(walk.dtype))
+    return maps.to(kind)
 
 
 def _step(walk: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:

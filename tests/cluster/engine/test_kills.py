@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -150,58 +149,6 @@ def losses(folder):
             point["values"]["train/loss"], rel=1e-4
         )
     return found
-
-
-@pytest.mark.slow
-def test_commands_that_are_killed_go_on_in_the_same_mlflow_run(tiny_run, overrides, tmp_path):
-    """Each has a Ray of its own. The first dies as a driver, its workers with it. In the second a worker dies, which it
-    must not notice, then the driver after the checkpoint of step 4. The third finishes."""
-    folder = tmp_path / "tiny"
-    wanted = ("cluster.workers=2", "tracking.enabled=true", f"root={tmp_path}")
-    command = ("-m", "jobs.train", *overrides, *wanted)
-    killed = python(*command, FSS_FAILPOINT="after_rename timing.json")
-    assert killed.returncode == -9, killed.stderr[-3000:]
-    assert not list(folder.glob("*/*/manifest.json"))
-    marker = tmp_path / "marker"
-    kill_in_training(command, folder, FSS_FAILPOINT=f"before_rename labels-*.tar {marker}")
-    assert marker.exists()
-    assert published(folder) == published(tiny_run.folder)
-    check_ledger(folder)
-    assert not list(folder.glob("train/*/manifest.json"))
-    done = python(*command)
-    assert done.returncode == 0, done.stderr[-3000:]
-    for name in ("model/model.safetensors", "model/model.json"):
-        (found,) = folder.glob(f"train/*/{name}")
-        assert found.read_bytes() == (tiny_run.manifest("train").folder / name).read_bytes(), name
-    assert losses(folder) == losses(tiny_run.folder)
-    check_mlflow(tmp_path)
-
-
-def kill_in_training(command, folder, **variables):
-    """kill -9 of the driver after the checkpoint of step 4."""
-    driver = subprocess.Popen(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment(**variables),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    with driver:
-        while not list(folder.glob("train/*/checkpoints/step-00000004/meta.json")) and driver.poll() is None:
-            time.sleep(0.01)
-        driver.kill()
-
-
-def check_mlflow(root):
-    """One run of the training, finished, with all that was logged before and after the kill."""
-    import mlflow
-
-    client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    runs = [one for one in client.search_runs(experiments) if one.info.run_name.startswith("train ")]
-    assert [one.info.status for one in runs] == ["FINISHED"]
-    history = client.get_metric_history(runs[0].info.run_id, "train/loss")
-    assert {point.step for point in history} == {2, 4, 6, 8}
 
 
 @pytest.mark.slow

@@ -35,6 +35,19 @@ def test_an_exported_model_beside_its_floors(tiny_run, configure, start):
     assert Image.open(io.BytesIO(read_file(own.folder, pictures[0]))).size[0] > 96
 
 
+def test_anchors_are_measured_as_the_model_and_beside_it(configure, start, root):
+    """On the same episodes, whoever asks for them: a row of each, and the same one."""
+    options = ("baselines=[prototype,anchors]", "shots=1", "episodes=8", "dataset.min_area=100")
+    insid3, foris = (
+        figures(start(configure(root, f"model={name}", *options)).ensure("evaluate"))["models"]
+        for name in ("insid3", "foris")
+    )
+    assert list(insid3) == [MODEL, "FoRIS", "INSID3"]
+    assert list(foris) == [MODEL, "INSID3", "FoRIS"]
+    assert insid3 == foris
+    assert len({str(found) for found in insid3.values()}) == 3
+
+
 def test_selection_on_the_tested_classes_says_so(tiny_run, configure, start, monkeypatch):
     """For each fold and number of shots the candidate that does best there, as its own rows tell, whose pictures are
     shown.

@@ -37,10 +37,14 @@ def test_each_fold_walks_its_own_list(folder):
 
 
 def test_lists_that_are_missing_or_name_other_images_are_told(folder):
-    with pytest.raises(ValueError, match=r"^protocol\.pairs: expected a folder with HSNet's fold2\.txt, got .*; set it"):
+    with pytest.raises(
+        ValueError, match=r"^protocol\.pairs: expected a folder with HSNet's fold2\.txt, got .*; set it"
+    ):
         items(folder, folds=(2,))
     (Path(folder) / "fold1.txt").write_text("x__03\nc__03\n")
-    with pytest.raises(ValueError, match=r"^protocol\.pairs: episode 0 of fold 1, .*no image x; .*all of VOC2012's val"):
+    with pytest.raises(
+        ValueError, match=r"^protocol\.pairs: episode 0 of fold 1, .*no image x; .*all of VOC2012's val"
+    ):
         items(folder)
     (Path(folder) / "fold1.txt").write_text("no list")
     with pytest.raises(ValueError, match=r"fold1\.txt: expected lines NAME__CLASS .*; take HSNet's own file"):

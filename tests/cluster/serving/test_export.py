@@ -58,7 +58,7 @@ def test_a_folder_says_what_it_is_and_what_else_it_holds(tmp_path):
     assert about["format"] == "segmenter"
     assert about["size"] == 64
     assert about["model"] == segmenter.read_about(out)
-    assert set(about["sha256"]) == files(out) - {"export.json"} == set(segmenter.FILES)
+    assert set(about["sha256"]) == files(out) - {"export.json"} == {*segmenter.FILES, ".gitattributes"}
     assert files(tmp_path) == {"model", "out"}
 
 

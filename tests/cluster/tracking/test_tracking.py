@@ -1,9 +1,12 @@
 """What becomes of a journal in MLflow: in time, late, twice."""
 
+import doctest
 import json
 
 import numpy as np
+import pytest
 
+from cluster.tracking import events
 from cluster.tracking.journal import Journal
 from tests.cluster.store import ship
 
@@ -28,10 +31,10 @@ def test_everything_lands_in_the_store(folder, root, client, tmp_path):
     assert run.info.run_name == "train (demo)"
     assert run.info.status == "FINISHED"
     assert run.data.params == {"optimizer.lr": "0.1"}
-    assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train/loss")] == [
+    assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "loss")] == [
         (1, 0.7), (2, 0.6),
     ]  # fmt: skip
-    assert set(run.data.metrics) == {"train/loss"}
+    assert set(run.data.metrics) == {"loss"}
     assert run.data.tags["not_finite.train/norm"] == "inf at step 1"
     assert run.data.tags["mlflow.parentRunId"] == run_ids["pipeline"]
     pipeline = client.get_run(run_ids["pipeline"])
@@ -152,3 +155,27 @@ def test_link_to_a_run(folder, root, client):
     assert shipper.link("train", "http://h:5000/") == f"http://h:5000/#/{path}?workflowType=machine_learning"
     assert shipper.link("train") is None, "a file has no pages"
     assert shipper.link("other", "http://h:5000") is None
+
+
+def test_a_run_that_is_taken_up_again_loses_its_error(folder, root, client):
+    with pytest.raises(ValueError, match="no photos"), Journal(folder, "pipeline"):
+        raise ValueError("no photos")
+    run_id = ship(folder, root, "again").run_ids()["pipeline"]
+    assert client.get_run(run_id).data.tags["error"] == "ValueError: no photos"
+    with Journal(folder, "pipeline") as journal:
+        journal.metrics({"loss": 1.0}, step=1)
+    ship(folder, root, "again")
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert "error" not in run.data.tags
+
+
+def test_our_own_tags_are_hidden(folder, root, client):
+    with Journal(folder, "train") as journal:
+        journal.tags({"seen": "yes"})
+    tags = client.get_run(ship(folder, root, "hidden").run_ids()["train"]).data.tags
+    assert {name for name in tags if not name.startswith("mlflow.")} == {"seen"}
+
+
+def test_documented_names_of_metrics():
+    assert doctest.testmod(events).failed == 0

@@ -80,6 +80,7 @@ def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path, content, sa
     assert "pickle" not in str(raised.value)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
 def test_tensors_that_are_not_held_are_refused(tmp_path):
     path = str(tmp_path / "weights.pth")
     torch.save({"a": torch.zeros(1).expand(1000, 1000)}, path)
@@ -101,6 +102,9 @@ def test_views_of_a_larger_storage_and_tied_weights_are_held(tmp_path):
     assert torch.equal(found["a"], whole[2:4])
 
 
+@pytest.mark.filterwarnings(
+    "ignore:torch.quantize_per_tensor:UserWarning", "ignore:TypedStorage is deprecated:UserWarning"
+)
 def test_torchs_own_quantised_tensors_carry_their_scale(tmp_path):
     values = torch.tensor([0.5, -1.0, 0.25])
     torch.save({"a": torch.quantize_per_tensor(values, 0.25, 0, torch.qint8)}, tmp_path / "weights.pth")

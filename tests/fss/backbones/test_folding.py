@@ -1,5 +1,8 @@
 """Folded networks: no batch norm is left where one follows a convolution, and features stay what they were."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from torch import nn
 from fss import backbones
 from fss.backbones.folding import folded
 from tests.fss.backbones.noise import noise
+from tests.places import ROOT
 
 
 def used(name: str, padding: str) -> backbones.Backbone:
@@ -63,3 +67,13 @@ def test_only_what_is_a_batch_norm_right_behind_a_convolution_is_folded():
     light = folded(net, noise(1, 3, 2, 2))
     assert [name for name, module in light.named_children() if isinstance(module, nn.Identity)] == ["7"]
     assert torch.allclose(light(noise(1, 3, 2, 2)), net(noise(1, 3, 2, 2)), atol=1e-6)
+
+
+def test_torchs_compiler_stays_out():
+    """Torch imports it, with sympy and triton, for dispatch modes that do not refuse."""
+    code = (
+        "import sys, torch; from fss import backbones\n"
+        "backbones.build('small').folded(torch.zeros(1, 3, 64, 64))\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

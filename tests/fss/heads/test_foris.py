@@ -6,7 +6,7 @@ import torch
 
 from fss import heads
 from fss.heads.parts.agglomeration import agglomerate
-from tests.fss.heads.test_insid3 import CHANNELS, blocks, episode, rows, unit
+from tests.fss.heads.test_insid3 import CHANNELS, blocks, episode, position_of, rows, unit
 
 
 def mean_looks(tokens: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_margins_equal_a_second_writing(shots):
     for seed in range(12):
         inputs = coloured(episode(seed, shots), seed)
         found = head(*inputs)
-        expected = by_hand(*inputs, head.position.double().numpy(), head.tau)
+        expected = by_hand(*inputs, position_of(head), head.tau)
         assert np.allclose((found[0, 1] - found[0, 0]).flatten(), expected, atol=1e-4)
 
 

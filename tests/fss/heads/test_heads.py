@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fss import heads
+from fss import heads, precision
 from fss.backbones import Features
 from fss.grid import enlarge
 from fss.heads.parts import capabilities, losses
@@ -121,6 +121,17 @@ def test_a_batch_equals_one_by_one(name):
             {k: v[i : i + 1] for k, v in query.items()}, {k: v[i : i + 1] for k, v in support.items()}, masks[i : i + 1]
         )
         assert torch.allclose(one[0], whole[i], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", heads.names())
+def test_coarse_products_give_nearly_the_same_logits(name, monkeypatch):
+    module, given = head(name, steps=3), episode(shots=2)
+    exact = module(*given)
+    monkeypatch.setattr(precision, "_MULTIPLIES", True)
+    with torch.inference_mode():
+        found = module(*given)
+    assert found.dtype == torch.float32
+    assert (found - exact).abs().mean() < 0.03 * exact.std()
 
 
 @pytest.mark.parametrize("name", heads.names())

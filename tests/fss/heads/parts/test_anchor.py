@@ -26,8 +26,17 @@ def test_what_a_blank_image_shows_is_projected_out(name):
     head.see_blank({"high": torch.cat([torch.zeros(1, 6, 4, 4), places], dim=1)})
     embedded = head.embed({"high": image})
     assert torch.allclose(embedded["tokens"], F.normalize(image, dim=1), atol=1e-6)
-    assert torch.allclose(placeless(embedded)[:, :6], F.normalize(image[:, :6], dim=1), atol=1e-5)
-    assert placeless(embedded)[:, 6:].abs().max() < 1e-5
+    shown, left = F.normalize(image[:, :6], dim=1).flatten(2), placeless(embedded).flatten(2)
+    assert left.shape == shown.shape
+    assert torch.allclose(left.transpose(1, 2) @ left, shown.transpose(1, 2) @ shown, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", heads.anchors())
+def test_where_a_blank_image_is_the_same_everywhere_nothing_is_taken_out(name):
+    head = heads.build(name, {"position": 0.5}, CHANNELS, corners=True)
+    head.see_blank({"high": torch.ones(1, 12, 4, 4)})
+    embedded = head.embed({"high": placed(0, torch.ones(1, 6, 4, 4))})
+    assert placeless(embedded) is embedded["tokens"]
 
 
 @pytest.mark.parametrize("name", heads.anchors())

@@ -1,0 +1,136 @@
+"""The server as users start it: on Ray Serve, with replicas, until a signal comes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+import requests
+
+from cluster.config.serve import ServeConfig
+from fss.segmenter import Segmenter
+from tests import rays
+from tests.cluster.web.pictures import DRAWN, IMAGE, MASK, query, several, unpacked
+from tests.fss.segmenter.test_segmenter import write
+from tests.places import ROOT
+
+pytestmark = pytest.mark.slow
+TOKEN = "0123456789abcdef"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class Server:
+    """A server of two replicas, which is a process of its own; `address` is where it says that it is."""
+
+    def __init__(self, folder):
+        write(folder)
+        self.segmenter = Segmenter.load(folder, "cpu")
+        (self.port,) = rays.free_ports(1)
+        command = [sys.executable, "-m", "jobs.serve", f"model={folder}", f"port={self.port}", "replicas=2"]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"FSS_TOKEN": TOKEN},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.said = self.process.stdout.readline()
+        self.address = self.said.rpartition(" ")[2].strip()
+
+    def post(self, path, **body):
+        return requests.post(f"{self.address}{path}", headers=BEARER, timeout=120, **body)
+
+    def replicas(self):
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [one for one in family if "Replica:segmentation:Replica" in "".join(one.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    made = Server(tmp_path_factory.mktemp("served"))
+    yield made
+    rays.end(made.process)
+
+
+@pytest.fixture(scope="module")
+def thing(server):
+    assert server.said.startswith("serving "), server.process.stderr.read()
+    answer = server.post("/supports", files={"image": IMAGE, "mask": DRAWN})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["thing"]
+
+
+def test_many_requests_beside_each_other_get_the_segmenters_masks(server, thing):
+    expected = server.segmenter.prepare([IMAGE], [MASK])
+
+    def ask(number):
+        files = several(query(number), query(number + 1))
+        return server.post("/segment", data={"thing": thing}, files=files).json()["answers"]
+
+    with ThreadPoolExecutor(12) as threads:
+        for number, answers in enumerate(threads.map(ask, range(24))):
+            for place, told in enumerate(answers):
+                np.testing.assert_array_equal(unpacked(told["mask"]), expected.segment(query(number + place)))
+
+
+def test_refusals_come_through(server, thing):
+    answer = server.post("/segment", data={"thing": thing}, files=several(IMAGE[:200]))
+    assert (answer.status_code, answer.json()["detail"][:16]) == (400, "0.png: truncated")
+    assert requests.get(f"{server.address}/models", timeout=60).status_code == 401
+    assert requests.get(f"{server.address}/", timeout=60).status_code == 200
+    answer = server.post("/supports", files={"image": b"0" * 2**27, "mask": DRAWN})
+    assert (answer.status_code, "at most 64 MiB" in answer.text) == (413, True)
+
+
+def test_it_listens_at_this_machine_alone(server, thing):
+    listening = {
+        one.laddr.ip
+        for one in psutil.net_connections("tcp")
+        if one.status == "LISTEN" and one.laddr.port == server.port
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_replicas_that_die_are_replaced_and_things_live_on(server, thing):
+    dead = server.replicas()
+    assert len(dead) == 2
+    for one in dead:
+        one.kill()
+    for _ in range(120):
+        answer = server.post("/segment", data={"thing": thing}, files=several(query(0)))
+        if answer.status_code == 200:
+            break
+        time.sleep(1)
+    mask = server.segmenter.segment(query(0), IMAGE, MASK)
+    np.testing.assert_array_equal(unpacked(answer.json()["answers"][0]["mask"]), mask)
+    assert {one.pid for one in dead}.isdisjoint(one.pid for one in server.replicas())
+
+
+def test_it_ends_by_a_signal_with_one_line_and_leaves_nothing(server, thing):
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    server.process.send_signal(signal.SIGINT)
+    out, said = server.process.communicate(timeout=60)
+    assert (server.process.returncode, out) == (130, "")
+    assert "stopped by Ctrl-C: the server has ended; what was shown to it is forgotten" in said.splitlines()[-1]
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_started(server, tmp_path):
+    from cluster.web.deployment import running
+
+    write(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"port: expected a free port of 127\.0\.0\.1, got {port} .*; set port="):
+            running(ServeConfig(model=str(tmp_path), port=port)).__enter__()
+    with pytest.raises(ValueError, match="expected an exported model"):
+        running(ServeConfig(model=str(tmp_path / "absent"))).__enter__()
