@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import fsspec
 import fsspec.asyn
-from botocore.exceptions import BotoCoreError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,7 +46,9 @@ def _answers(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except BotoCoreError as error:
+    except Exception as error:
+        if not type(error).__module__.startswith("botocore"):  # which only those import who need it
+            raise
         raise ConnectionError(f"{SCHEME}{name}: {error}") from error
 
 
@@ -229,17 +230,16 @@ def matching(name: str, pattern: str) -> list[str]:
     return sorted(below)
 
 
-def _children(name: str, folder: str, pattern: str) -> Iterator[str]:
-    where = f"{name}/{folder}".rstrip("/")
-    try:
-        with _answers(where):
+def _children(name: str, folder: str, pattern: str) -> list[str]:
+    """What lies in `folder`, below `name`, and fits; a name without wildcards is asked for, not listed."""
+    where, names = f"{name}/{folder}".rstrip("/"), list[str]()
+    with _answers(where), contextlib.suppress(FileNotFoundError):
+        if any(letter in pattern for letter in "*?["):
             found = system().ls(where, detail=False)
-    except FileNotFoundError:
-        return
-    for path in found:
-        child = path.rstrip("/").rpartition("/")[2]
-        if path.strip("/") != where and fnmatch.fnmatchcase(child, pattern):
-            yield f"{folder}/{child}".lstrip("/")
+            names = [path.rstrip("/").rpartition("/")[2] for path in found if path.strip("/") != where]
+        elif system().exists(f"{where}/{pattern}"):
+            names = [pattern]
+    return [f"{folder}/{one}".lstrip("/") for one in names if fnmatch.fnmatchcase(one, pattern)]
 
 
 def problem(name: str) -> str | None:
@@ -248,7 +248,7 @@ def problem(name: str) -> str | None:
     try:
         first, second = put_if(probe, b"a", None), put_if(probe, b"b", None)
         remove([probe])
-    except OSError as error:
+    except (OSError, ImportError) as error:
         said = " ".join(str(error).split())
         return (
             f"root: expected a bucket that can be written at {SCHEME}{name}, got {type(error).__name__}: {said}; check "

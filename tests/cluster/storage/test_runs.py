@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from cluster.engine import files, publish
+from cluster.engine import publish
 from cluster.engine.outlook import outlook
 from cluster.storage import bucket, lease, paths
 from cluster.tracking.journal import Journal, read_events
@@ -184,4 +184,4 @@ def test_checkpoints_and_candidates_of_another_machine_are_found(folder, machine
     bucket.put(bucket.key(there / "checkpoints/step-00000003/state.safetensors"), b"damaged")
     assert checkpoint.newest(there / "checkpoints", {"run": "a"})[0] == 2
     assert checkpoint.drop(there / "checkpoints", 3) == 1
-    assert files.paths.matching(there / "checkpoints", "*") == [there / "checkpoints/step-00000002"]
+    assert paths.matching(there / "checkpoints", "*") == [there / "checkpoints/step-00000002"]
