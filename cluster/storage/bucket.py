@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import itertools
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -99,8 +101,15 @@ def address(path: Path) -> str:
 
 
 def system() -> Any:
-    """fsspec's file system of the store, one a process."""
-    return fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=_PATIENCE)
+    """fsspec's file system of the store, one a process, for all threads: fsspec would make one for each."""
+    return _system(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _system(process: int) -> Any:
+    for library in ("aiobotocore", "botocore"):  # which tell where they found the login
+        logging.getLogger(library).setLevel(logging.WARNING)
+    return fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=_PATIENCE, skip_instance_cache=True)
 
 
 def get(name: str) -> bytes:

@@ -322,7 +322,7 @@ class Journal:
             self._troubled = True
             logger.warning(
                 "run %s: cannot write the journal %s (%s); the work goes on without tracking until it can be written",
-                self.run, self.path, error,
+                self.run, bucket.address(self.path), error,
             )  # fmt: skip
 
 
@@ -342,7 +342,8 @@ def _locked(path: Path, patience: float) -> int:
             if time.monotonic() >= until:
                 os.close(descriptor)
                 raise InUseError(
-                    f"another run is writing {path}; wait for it, stop it, or choose another name= or root="
+                    f"another run is writing {bucket.address(path)}; wait for it, stop it, or choose another name= or "
+                    "root="
                 ) from error
             time.sleep(0.1)
         except OSError:

@@ -37,8 +37,9 @@ class Door:
 def server():
     """The door of a store that this process asks, and all that it starts meanwhile."""
     from moto.server import DomainDispatcherApplication, create_backend_app
-    from s3fs import S3FileSystem
     from werkzeug.serving import WSGIRequestHandler, make_server
+
+    from cluster.storage import bucket
 
     class Quiet(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -58,8 +59,8 @@ def server():
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("NO_PROXY", "127.0.0.1")
-        S3FileSystem.clear_instance_cache()  # one that knows another address
+        bucket._system.cache_clear()  # which knows another address
         yield door
-        S3FileSystem.clear_instance_cache()
+        bucket._system.cache_clear()
     listening.shutdown()
     thread.join()
