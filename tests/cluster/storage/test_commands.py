@@ -7,7 +7,8 @@ import pytest
 
 from cluster.storage import bucket
 from tests.cluster.crashes import CRASHES
-from tests.cluster.engine.test_kills import check_chain, python
+from tests.cluster.engine.test_kills import check_chain
+from tests.cluster.killed import python, tiny
 from tests.cluster.storage.test_runs import contents
 
 pytestmark = pytest.mark.slow
@@ -15,10 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def arguments(photos):
-    return (
-        *("experiment=tiny", "backbone.weights=random", "corpus=folder", f"corpus.root={photos}/JPEGImages"),
-        *("corpus.shard_size=12", "tracking.enabled=false", f"dataset.root={photos}", "fold=0"),
-    )
+    return tiny(photos)
 
 
 def command(name, *arguments, cache):
