@@ -74,6 +74,8 @@ def _tracking_uri(run: Run) -> str:
 
 def _ui(root: str, uri: str, page: str | None = None) -> str:
     """How to open the MLflow UI from the checkout; `page` is the run's own, if MLflow has it already."""
+    if uri == default_tracking_uri(root) and bucket.is_address(root):  # which holds no database
+        return f"send it with jobs.sync root={root} tracking.uri=http://HOST:5000, and open that"
     if uri == default_tracking_uri(root):
         where = "" if Path(root) == Path("runs") else f" RUNS={shlex.quote(root)}"
         return f"make ui{where}   then open {page or _LOCAL}"
