@@ -21,7 +21,7 @@ from cluster.storage import bucket
 #: Share of its disk that copies leave free, and seconds in which a copy that was used stays.
 _FREE, _IN_USE = 0.1, 600.0
 #: Folders whose copies stay: their files are opened by path, or are more than copies.
-_BROUGHT, _KEPT = ".brought", ("tracking", "features", "registered")
+_KEPT = ("tracking", "features", "registered")
 
 
 def place(root: str | Path) -> Path:
@@ -126,11 +126,16 @@ def bring(folder: Path) -> Path:
     for path, about in bucket.each(lambda one: (fetch(one[0]), one[1]), late):
         os.utime(path, (time.time(), about.modified))
     if found:
-        (folder / _BROUGHT).touch()
+        _mark(folder).touch()
     else:
         with contextlib.suppress(FileNotFoundError):
             here(folder)
     return folder
+
+
+def _mark(folder: Path) -> Path:
+    """The file beside a folder that says that it was brought."""
+    return folder.with_name(f".{folder.name}.brought")
 
 
 def _is_copy(path: Path, about: bucket.About) -> bool:
@@ -230,9 +235,9 @@ def _copies(top: Path) -> Iterator[tuple[float, int, Path]]:
     """When each copy that may go was used last, its size and path."""
     before = time.time() - _IN_USE
     for folder, folders, names in os.walk(top):
-        stay = _BROUGHT in names
-        folders[:] = [one for one in folders if not (stay or one in _KEPT or one.startswith("."))]
-        for name in () if stay else names:
+        brought = {one for one in folders if _mark(Path(folder, one)).name in names}
+        folders[:] = [one for one in folders if not (one in brought or one in _KEPT or one.startswith("."))]
+        for name in names:
             path = Path(folder, name)
             with contextlib.suppress(OSError):
                 about = path.stat()

@@ -111,7 +111,8 @@ def test_copies_make_room_those_not_used_for_longest_first(folder, monkeypatch):
     names = ["a/old.tar", "a/older.tar", "a/new.tar", "model/old.bin", "tracking/old.jsonl", "a/.lock"]
     for name in names:
         publish.write_bytes(folder / name, bytes(100))
-    (folder / "model" / paths._BROUGHT).touch()
+    paths.bring(folder / "model")
+    assert [path.name for path in (folder / "model").iterdir()] == ["old.bin"]
     for name in (name for name in names if "new" not in name):
         os.utime(folder / name, (1000 - 500 * ("older" in name), 1000))
     free = {"free": 40}
