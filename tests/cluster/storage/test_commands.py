@@ -32,7 +32,7 @@ def test_a_whole_run_and_what_is_made_of_it(door, machine, arguments, photos, co
     assert "s3://bucket/whole/tiny/report.html" in told
     assert str(first) not in told
     run = start(configure("s3://bucket/whole"))
-    stages = [*CRASHES, "train"]
+    stages = [*(stage for stage in CRASHES if stage != "quality"), "train"]
     assert contents(run, stages) == contents(tiny_run, stages)
     objects = bucket.listing("bucket/whole/tiny")
     assert {"report.html", "summary.json"} <= set(objects)
