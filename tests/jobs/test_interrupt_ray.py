@@ -13,17 +13,18 @@ import pytest
 from jobs._config import CONF
 from tests.cluster.killed import check_ledger, losses, published, tiny
 
-LABELS, CHECKPOINTS = "label/*/.units/*.json", "train/*/checkpoints/step-*/meta.json"
+SHARDS, LABELS = "shard/*/.units/corpus-*.json", "label/*/.units/*.json"
+CHECKPOINTS = "train/*/checkpoints/step-*/meta.json"
 #: What a run has just written when it is ended, and by which signal; what was in its environment.
 ENDS = (
-    (LABELS, signal.SIGTERM, {}),
+    (SHARDS, signal.SIGTERM, {}),
     (LABELS, signal.SIGINT, {}),
-    (CHECKPOINTS, signal.SIGKILL, {"FSS_FAILPOINT": "before_rename labels-*.tar"}),
+    (CHECKPOINTS, signal.SIGKILL, {"FSS_FAILPOINT": "before_rename tasks-*.tar"}),
     (CHECKPOINTS, signal.SIGTERM, {}),
     (CHECKPOINTS, signal.SIGINT, {}),
 )
-#: So many labels and steps that some are left after each end.
-STEPS = 32
+#: So many that some are left after each end, however late it comes.
+STEPS = 48
 LONGER = ("corpus.shard_size=4", f"train.steps={STEPS}")
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 WHY = "mostly of too little memory: what is finished is kept; the same command goes on from there"
@@ -83,7 +84,7 @@ def check_end(tmp_path, family, line):
 def test_a_daemon_of_ray_that_dies_ends_the_run_with_one_line(begin, tmp_path, daemon):
     """As the system's killer does when memory runs out."""
     job = begin()
-    new_file(job, tmp_path / "tiny", "shard/*/.units/corpus-*.json")
+    new_file(job, tmp_path / "tiny", SHARDS)
     family = psutil.Process(job.pid).children(recursive=True)
     next(process for process in family if process.name() == daemon).kill()
     assert job.wait() == 1
@@ -103,7 +104,7 @@ def cluster():
 @pytest.mark.timeout(900)
 def test_the_raylet_of_a_cluster_that_was_joined_dies(begin, cluster, tmp_path):
     job = begin(f"cluster.address={cluster.address}")
-    new_file(job, tmp_path / "tiny", "shard/*/.units/corpus-*.json")
+    new_file(job, tmp_path / "tiny", SHARDS)
     cluster.head_node.kill_raylet()
     assert job.wait() == 1
     check_end(tmp_path, [], f"error: Ray's raylet died, {WHY}")
@@ -112,9 +113,11 @@ def test_the_raylet_of_a_cluster_that_was_joined_dies(begin, cluster, tmp_path):
 def end(job, number, tmp_path):
     """End the job as a terminal does, a batch system or, by SIGKILL, the system."""
     family = psutil.Process(job.pid).children(recursive=True)
+    workers = [one for one in family if "Agent" not in one.name()]  # those look after their Ray now and then
     os.killpg(job.pid, number)
     if number == signal.SIGKILL:
         assert job.wait() == -number
+        assert psutil.wait_procs(workers, timeout=60)[1] == []
         return
     assert job.wait() == 128 + number
     kept = f"what is finished is kept in {tmp_path / 'tiny'}; the same command goes on from there"

@@ -68,7 +68,7 @@ def test_a_version_is_downloaded_once_and_evaluated_from_below_root(uri, folder,
         ("models:/nobody@best", "MLflow at .* has no such model"),
     ],
 )
-def test_what_is_not_registered_is_said(uri, tmp_path, name, told):
+def test_what_is_not_registered_is_said(uri, client, tmp_path, name, told):
     with pytest.raises(ValueError, match=told):
         registry.folder(name, tmp_path)
 
