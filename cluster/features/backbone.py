@@ -32,6 +32,7 @@ class BackboneSettings:
     padding: str
     levels: tuple[int, ...] | None
     interpolation: str | None
+    artefacts: float | None
     debias: float
     seed: int | None
     """Of random weights."""
@@ -50,6 +51,7 @@ class BackboneSpec:
     padding: str = "zeros"
     levels: tuple[int, ...] | None = None
     interpolation: str | None = None
+    artefacts: float | None = None
     debias: float = 0.0
 
     def load(self) -> Extractor:
@@ -70,6 +72,7 @@ class BackboneSpec:
             padding=self.padding,
             levels=self.levels,
             interpolation=self.interpolation,
+            artefacts=self.artefacts,
         )
         built.net.check_size(self.size, self.size)
         return built
