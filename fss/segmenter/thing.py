@@ -44,7 +44,7 @@ class Answer:
 class Thing:
     """What K supports show, as a head sees it; `Segmenter.prepare` makes it. No query computes anything of them again.
 
-    `supports` are tensors (1, K, ...) that `Head.embed` returned, `masks` their shares (1, K, 2, h, w), `shown` what
+    `supports` are tensors (1, ...) that `Head.show` returned, `masks` their shares (1, K, 2, h, w), `shown` what
     `fss.segmenter.presence.foreground` makes of both.
     """
 
@@ -80,7 +80,7 @@ class Thing:
         masks = torch.stack([cells(mask, side, corners) for _, mask in shown])[None].to(device)
         shots = stack_shots([features], device)
         embedded = head.embed({level: values.flatten(0, 1) for level, values in shots.items()})
-        supports = {name: values[None] for name, values in embedded.items()}
+        supports = head.show({name: values[None] for name, values in embedded.items()}, masks)
         return cls(head, extractor, supports, masks, presence.foreground(shots, masks), calibration)
 
     def stream(self, images: Iterable[Picture], tile: int | None = None) -> Iterator[Answer]:
