@@ -34,6 +34,7 @@ class BackboneSettings:
     padding: str
     levels: tuple[int, ...] | None
     interpolation: str | None
+    artefacts: float | None
     debias: float
     seed: int | None
     """Of random weights."""
@@ -52,6 +53,7 @@ class BackboneSpec:
     padding: str = "zeros"
     levels: tuple[int, ...] | None = None
     interpolation: str | None = None
+    artefacts: float | None = None
     debias: float = 0.0
 
     def load(self) -> Extractor:
@@ -73,6 +75,7 @@ class BackboneSpec:
             padding=self.padding,
             levels=self.levels,
             interpolation=self.interpolation,
+            artefacts=self.artefacts,
         )
         built.net.check_size(self.size, self.size)
         return built
