@@ -19,9 +19,9 @@ Letters: B episodes, K shots, h x w grid, d = dim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import nn
@@ -36,6 +36,9 @@ from fss.heads.parts.support_prototypes import SupportPrototypes, SupportTokens
 from fss.heads.parts.tokens import flat_masks, flat_tokens, middle_features, to_tokens, unit_grid
 from fss.heads.parts.walk import affinity_walk
 from fss.keys import SHARE_OR_NONE, at_least, key, one_of
+
+#: (B, P, d) tokens that sum up the supports, and (B, P) bool, which of them exist.
+Summary: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +162,19 @@ class UMTFSS(Head):
             return self._averaged(query, support, masks)
         return self._joint(query, support, masks)
 
+    def gather(self, support: Features, masks: torch.Tensor) -> Features:
+        """`globe`, (B, d), and of each block by its number `tokens`, (B, P, d), and `used`, (B, P); see `Gathers`.
+
+        Nothing where each shot is asked alone.
+        """
+        if self.options.shots == "average":
+            return {}
+        globe = _globe(support, masks)
+        made = {"globe": globe}
+        for block, (tokens, used) in enumerate(self._summaries(support, globe, masks)):
+            made |= {f"tokens{block}": tokens, f"used{block}": used}
+        return made
+
     def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
         """`dead_prototypes`, see `SupportPrototypes.dead_share`; nothing with attention to all tokens."""
         if not isinstance(self.summary, SupportPrototypes):
@@ -186,15 +202,13 @@ class UMTFSS(Head):
         return (alone.unflatten(0, (episodes, shots)) * weight).sum(dim=1)
 
     def _joint(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
-        size, x_support = query["high"].shape[-2:], support["middle"]
-        kind = x_support.dtype
-        globe = masked_average(x_support, masks[:, :, 1].to(kind))
+        size, gathered = query["high"].shape[-2:], "globe" in support
+        globe = support["globe"] if gathered else _globe(support, masks)
         wide = globe[..., None, None].expand(-1, -1, *size)
-        extra = self._maps(query, support, masks).to(kind)
+        extra = self._maps(query, support, masks).to(globe.dtype)
         x_query = self.merge_query(torch.cat([query.get("query", query["middle"]), wide, extra], dim=1))
-        wide = globe[:, None, :, None, None].expand_as(x_support)
-        x_support = self.merge_support(torch.cat([x_support, wide], dim=2).flatten(0, 1))
-        return self.classify(self._attend(x_query, x_support, masks)).float()
+        summaries = self._gathered(support) if gathered else self._summaries(support, globe, masks)
+        return self.classify(self._attend(x_query, summaries)).float()
 
     def _maps(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """The prior mask, with `maps` also the correlation maps: (B, 1 or 9, h, w)."""
@@ -205,16 +219,29 @@ class UMTFSS(Head):
         maps = correlation_maps(q, s, flat_masks(masks), query["walk"]).unflatten(2, query["high"].shape[-2:])
         return torch.cat([prior, maps], dim=1)
 
-    def _attend(self, query: torch.Tensor, support: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Self-attention in query and supports, then attention from the query to what sums up the supports."""
-        q, s = to_tokens(query), to_tokens(support)
-        places = None
+    def _summaries(self, support: Features, globe: torch.Tensor, masks: torch.Tensor) -> Iterator[Summary]:
+        """What each block sums up the supports to, after their self-attention."""
+        middle = support["middle"]
+        wide = globe[:, None, :, None, None].expand_as(middle)
+        s = to_tokens(self.merge_support(torch.cat([middle, wide], dim=2).flatten(0, 1)))
+        shares = flat_masks(masks).transpose(1, 2)
+        for own in self.self_attention:
+            s = own(s, s)
+            yield self.summary(s.reshape(masks.shape[0], -1, s.shape[2]), shares)
+
+    def _gathered(self, support: Features) -> Iterator[Summary]:
+        """The same, as `gather` kept it."""
+        for block in range(len(self.self_attention)):
+            yield support[f"tokens{block}"], support[f"used{block}"]
+
+    def _attend(self, query: torch.Tensor, summaries: Iterator[Summary]) -> torch.Tensor:
+        """Self-attention in the query, then attention from it to what sums up the supports."""
+        q, places = to_tokens(query), None
         if self.options.positions:
             places = sine_places(query.shape[2], query.shape[3], q.shape[2], q.device).to(q.dtype)
-        shares = flat_masks(masks).transpose(1, 2)
         for own, cross in zip(self.self_attention, self.cross_attention, strict=True):
-            q, s = own(q, q, places=places), own(s, s)
-            tokens, used = self.summary(s.reshape(q.shape[0], -1, s.shape[2]), shares)
+            q = own(q, q, places=places)
+            tokens, used = next(summaries)
             q = cross(q, tokens.to(q.dtype), used)
         return q.transpose(1, 2).reshape(query.shape)
 
@@ -229,6 +256,12 @@ def _summary(chosen: Options) -> SupportPrototypes | SupportTokens:
         return SupportTokens(chosen.dim, chosen.marker)
     numbers = (chosen.background_prototypes, chosen.foreground_prototypes)
     return SupportPrototypes(chosen.dim, numbers, chosen.marker, chosen.unit_prototypes, chosen.raw_prototypes)
+
+
+def _globe(support: Features, masks: torch.Tensor) -> torch.Tensor:
+    """(B, d): the mean of what the masks show."""
+    middle = support["middle"]
+    return masked_average(middle, masks[:, :, 1].to(middle.dtype))
 
 
 def masked_average(features: torch.Tensor, share: torch.Tensor) -> torch.Tensor:

@@ -79,6 +79,18 @@ class Studies(Protocol):
 
 
 @runtime_checkable
+class Gathers(Protocol):
+    """Computes something of all supports together that no query changes.
+
+    Whoever asks about several queries hands what `gather` returned to `match`, among the tensors of the supports; there
+    it is computed anew where it is missing.
+    """
+
+    def gather(self, support: Features, masks: torch.Tensor) -> Features:
+        """Tensors (B, ...) of what `embed` made of B times K supports, (B, K, ...), and their (B, K, 2, h, w) masks."""
+
+
+@runtime_checkable
 class Settles(Protocol):
     """Changes buffers after each training step, by what all workers noted in it."""
 

@@ -14,7 +14,7 @@ from torch import nn
 from fss.backbones import Features
 from fss.grid import enlarge
 from fss.heads.parts import threshold
-from fss.heads.parts.capabilities import Fits, Settles, Silences, Studies, Ways, margins
+from fss.heads.parts.capabilities import Fits, Gathers, Settles, Silences, Studies, Ways, margins
 from fss.heads.parts.head import Auxiliary, Head
 
 #: Differences of cosines are a few hundredths; the loss wants logits of about one.
@@ -61,6 +61,8 @@ class Residual(Head):
             self.describe, self.fit = self._describe, head.fit
         if isinstance(head, Studies):
             self.studies, self.study = head.studies, head.study
+        if isinstance(head, Gathers):
+            self.gather = self._gather
         if isinstance(head, Settles):
             self.noted, self.settle = head.noted, head.settle
         if isinstance(head, Ways):
@@ -94,6 +96,11 @@ class Residual(Head):
     def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
         """Those of the head."""
         return self.head.diagnose(query, support, masks)
+
+    def _gather(self, support: Features, masks: torch.Tensor) -> Features:
+        """See `Gathers.gather`."""
+        assert isinstance(self.head, Gathers)
+        return _prefixed("head.", self.head.gather(_part("head.", support), masks))
 
     def _describe(self, embedded: Features) -> torch.Tensor:
         """See `Fits.describe`."""
