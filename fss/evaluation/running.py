@@ -1,7 +1,8 @@
 """Running heads over episodes: what concerns one image once, what concerns an episode in batches, integer counts.
 
 The field runs the backbone K + 1 times an episode. Here an image's features are computed once and stored, a head's own
-work on an image (`Head.embed`, `Head.focus`) is kept in memory, and an episode costs `Head.match` and the scoring.
+work on an image (`Head.embed`, `Head.focus`) and on supports (`Head.show`), which stand in several episodes, is kept in
+memory, and an episode costs `Head.match` and the scoring.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fss.backbones.extractor import Extractor
 from fss.datasets import Dataset
 from fss.evaluation import metrics, scoring
 from fss.evaluation.cache import FeatureStore, Memory
-from fss.evaluation.episodes import Episode
+from fss.evaluation.episodes import Episode, Way
 from fss.evaluation.scoring import Truth
 from fss.grid import cells
 from fss.heads.parts import capabilities
@@ -110,6 +111,15 @@ class Photos:
         """The same with what `head` computes of a query."""
         return self._kept(("focus", head, name), lambda: head.focus(self.embedded(head, name)))
 
+    def shown(self, head: Head, way: Way) -> Features:
+        """What `head` makes of a way's supports: tensors (1, ...) on the device."""
+        return self._kept(("show", head, way), lambda: self._show(head, way))
+
+    def _show(self, head: Head, way: Way) -> Features:
+        embedded = [self.embedded(head, name) for name in way.supports]
+        together = {level: torch.stack([one[level] for one in embedded], dim=1) for level in embedded[0]}
+        return head.show(together, self.shares(way))
+
     def _embed(self, head: Head, name: str) -> Features:
         seen = {k: v[None].to(self.device).float() for k, v in self.features(name).items()}
         if head.sees_colour:
@@ -119,6 +129,10 @@ class Photos:
     def mask(self, name: str) -> np.ndarray:
         """(H, W) class indices."""
         return self._kept(("mask", name), lambda: self.dataset.mask(name))
+
+    def shares(self, way: Way) -> torch.Tensor:
+        """(1, K, 2, h, w) float32 on the device: `support` of each of a way's supports."""
+        return torch.stack([self.support(name, way.class_id) for name in way.supports])[None].to(self.device)
 
     def support(self, name: str, class_id: int) -> torch.Tensor:
         """(2, h, w) float32 shares of background and `class_id` in the cells."""
@@ -178,12 +192,11 @@ def run(head: Head, photos: Photos, episodes: Sequence[Episode], side: int, batc
 def _margins(head: Head, photos: Photos, query: Features, block: Sequence[Episode]) -> torch.Tensor:
     """(E, N, h, w) foreground minus background logit of every way of E episodes on one query."""
     ways = [way for episode in block for way in episode.ways]
-    shown = [(name, way.class_id) for way in ways for name in way.supports]
-    embedded = [photos.embedded(head, name) for name, _ in shown]
-    support = {k: torch.cat([f[k] for f in embedded]).unflatten(0, (len(ways), -1)) for k in embedded[0]}
-    masks = torch.stack([photos.support(*pair) for pair in shown]).unflatten(0, (len(ways), -1))
+    shown = [photos.shown(head, way) for way in ways]
+    support = {k: torch.cat([one[k] for one in shown]) for k in shown[0]}
+    masks = torch.cat([photos.shares(way) for way in ways])
     alike = {k: v.expand(len(ways), *v.shape[1:]) for k, v in query.items()}
-    return capabilities.margins(head, alike, support, masks.to(photos.device), len(ways) // len(block))
+    return capabilities.margins(head, alike, support, masks, len(ways) // len(block))
 
 
 def _scored(episode: Episode, margins: torch.Tensor, photos: Photos, side: int) -> EpisodeResult:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fss.backbones import Features
-from fss.heads.parts.correlations import LEVELS, correlation_maps
+from fss.heads.parts.correlations import LEVELS, compared, correlation_maps
 from fss.heads.parts.head import Head, zero
 from fss.heads.parts.options import LearnedOptions, multiple_of
 from fss.heads.parts.tokens import flat_masks, flat_tokens, unit_grid
@@ -57,27 +57,31 @@ class CorrelationHead(Head):
         return {"tokens": unit_grid(features, LEVELS)}
 
     def focus(self, query: Features) -> Features:
-        """`walk`: (B, N, N), one step of the query's own affinity walk."""
-        return query | {"walk": affinity_walk(query["tokens"].flatten(2))}
+        """`walk`: (B, N, N), one step of the query's own affinity walk; `own`: (B, d, N), the tokens projected."""
+        tokens = query["tokens"].flatten(2)
+        return query | {"walk": affinity_walk(tokens), "own": self._projected(tokens)}
+
+    def show(self, support: Features, masks: torch.Tensor) -> Features:
+        """What `compared` makes of them; `thing`: (B, d, 1), the mean token of the foreground projected."""
+        tokens, weights = flat_tokens(support["tokens"]), flat_masks(masks)
+        share = weights[:, 1, :, None]
+        mean = tokens @ share / share.sum(dim=1, keepdim=True).clamp_min(1e-3)
+        return compared(tokens, weights) | {"thing": self._projected(mean)}
 
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits, the background's zero; see `Head.match`."""
-        size, walk, weights = query["tokens"].shape[-2:], query["walk"], flat_masks(masks)
-        q, s = query["tokens"].flatten(2), flat_tokens(support["tokens"])
-        maps = correlation_maps(q, s, weights, walk)
-        x = self._merge(maps, q, s, weights).unflatten(2, size)
+        size, walk, own = query["tokens"].shape[-2:], query["walk"], query["own"]
+        maps = correlation_maps(query["tokens"].flatten(2), support, walk).to(own.dtype)
+        x = self.merge(torch.cat([maps, own, own * support["thing"]], dim=1)).unflatten(2, size)
         x = x + self.local(x)
         far = walked(walk.to(x.dtype), x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, size)
         x = x + self.spread(torch.cat([x, far], dim=1))
         logit = self.out(x)[:, 0].float()
         return torch.stack([torch.zeros_like(logit), logit], dim=1)
 
-    def _merge(self, maps: torch.Tensor, q: torch.Tensor, s: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        kind = self.merge.weight.dtype
-        own, other = self.project((4 * q).to(kind)), self.project((4 * s).to(kind))
-        share = weights[:, 1].to(kind)
-        prototype = (other * share[:, None]).sum(2) / share.sum(1).clamp_min(1e-3)[:, None]
-        return self.merge(torch.cat([maps.to(kind), own, own * prototype[..., None]], dim=1))
+    def _projected(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, d, N) of (B, C, N) tokens."""
+        return self.project((4 * tokens).to(self.project.weight.dtype))
 
 
 HEAD = CorrelationHead

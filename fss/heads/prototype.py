@@ -10,7 +10,7 @@ import torch
 from fss.backbones import Features
 from fss.heads.parts.head import Head
 from fss.heads.parts.options import A_LEVEL, HeadOptions
-from fss.heads.parts.tokens import flat_masks, flat_tokens, prototype_cosines, unit_grid
+from fss.heads.parts.tokens import flat_masks, flat_tokens, prototypes, unit_grid
 from fss.keys import key
 
 
@@ -42,10 +42,14 @@ class PrototypeReadout(Head):
         """`tokens`: (B, C, h, w) of length 1."""
         return {"tokens": unit_grid(features, self.levels)}
 
+    def show(self, support: Features, masks: torch.Tensor) -> Features:
+        """`prototypes`: (B, 2, C) of length 1, the background's first."""
+        return {"prototypes": prototypes(flat_tokens(support["tokens"]), flat_masks(masks))}
+
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits in [-scale, scale]; see `Head.match`."""
         tokens = query["tokens"]
-        cosines = prototype_cosines(tokens.flatten(2), flat_tokens(support["tokens"]), flat_masks(masks))
+        cosines = support["prototypes"] @ tokens.flatten(2)
         return self.scale * cosines.unflatten(2, tokens.shape[-2:])
 
 

@@ -11,7 +11,7 @@ from fss.backbones import Features
 from fss.heads.parts.head import Head
 from fss.heads.parts.options import A_LEVEL, HeadOptions
 from fss.heads.parts.threshold import moved
-from fss.heads.parts.tokens import flat_masks, flat_tokens, prototype_cosines, unit_grid
+from fss.heads.parts.tokens import flat_masks, flat_tokens, prototypes, unit_grid
 from fss.heads.parts.walk import affinity_walk, walked
 from fss.keys import FROM_ZERO, SHARE_OR_NONE, key
 
@@ -54,10 +54,14 @@ class SmoothedReadout(Head):
         """`walk`: (B, N, N), one step of the walk."""
         return query | {"walk": affinity_walk(query["tokens"].flatten(2))}
 
+    def show(self, support: Features, masks: torch.Tensor) -> Features:
+        """`prototypes`: (B, 2, C) of length 1, the background's first."""
+        return {"prototypes": prototypes(flat_tokens(support["tokens"]), flat_masks(masks))}
+
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits; see `Head.match`."""
         tokens = query["tokens"]
-        cosines = prototype_cosines(tokens.flatten(2), flat_tokens(support["tokens"]), flat_masks(masks))
+        cosines = support["prototypes"] @ tokens.flatten(2)
         maps = (self.scale * cosines).transpose(1, 2)
         logits = walked(query["walk"], maps, self.steps).transpose(1, 2).unflatten(2, tokens.shape[-2:])
         return moved(logits, self.otsu, masks.shape[1])

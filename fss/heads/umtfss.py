@@ -19,16 +19,16 @@ Letters: B episodes, K shots, h x w grid, d = dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
 from fss.backbones import Features
 from fss.heads.parts.attention import TransformerBlock, sine_places
-from fss.heads.parts.correlations import LEVELS, correlation_maps
+from fss.heads.parts.correlations import LEVELS, compared, correlation_maps
 from fss.heads.parts.head import Head, zero
 from fss.heads.parts.options import LearnedOptions, divided, multiple_of
 from fss.heads.parts.shots import for_each_shot, prior_mask
@@ -36,9 +36,6 @@ from fss.heads.parts.support_prototypes import SupportPrototypes, SupportTokens
 from fss.heads.parts.tokens import flat_masks, flat_tokens, middle_features, to_tokens, unit_grid
 from fss.heads.parts.walk import affinity_walk
 from fss.keys import SHARE_OR_NONE, at_least, key, one_of
-
-#: (B, P, d) tokens that sum up the supports, and (B, P) bool, which of them exist.
-Summary: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,24 +153,22 @@ class UMTFSS(Head):
         """With `maps`, `walk`: (B, N, N), one step of the query's own affinity walk."""
         return query | {"walk": affinity_walk(query["tokens"].flatten(2))} if self.options.maps else query
 
+    def show(self, support: Features, masks: torch.Tensor) -> Features:
+        """`globe`: (B, d), the mean of the foreground; `tokens0`, `used0`, ..: what block 0, .. attends to; `high`.
+
+        With `maps` also what `compared` makes of them. Where shots are averaged, (B, K, ...): of each alone.
+        """
+        if self.options.shots != "average":
+            return self._shown(support, masks)
+        alone = {name: values.flatten(0, 1)[:, None] for name, values in support.items()}
+        shown = self._shown(alone, masks.flatten(0, 1)[:, None])
+        return {name: values.unflatten(0, masks.shape[:2]) for name, values in shown.items()}
+
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) logits; see `Head.match`."""
         if self.options.shots == "average":
             return self._averaged(query, support, masks)
         return self._joint(query, support, masks)
-
-    def gather(self, support: Features, masks: torch.Tensor) -> Features:
-        """`globe`, (B, d), and of each block by its number `tokens`, (B, P, d), and `used`, (B, P); see `Gathers`.
-
-        Nothing where each shot is asked alone.
-        """
-        if self.options.shots == "average":
-            return {}
-        globe = _globe(support, masks)
-        made = {"globe": globe}
-        for block, (tokens, used) in enumerate(self._summaries(support, globe, masks)):
-            made |= {f"tokens{block}": tokens, f"used{block}": used}
-        return made
 
     def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
         """`dead_prototypes`, see `SupportPrototypes.dead_share`; nothing with attention to all tokens."""
@@ -193,7 +188,7 @@ class UMTFSS(Head):
         episodes, shots = masks.shape[:2]
         alone = self._joint(
             {name: for_each_shot(values, shots) for name, values in query.items()},
-            {name: values.flatten(0, 1)[:, None] for name, values in support.items()},
+            {name: values.flatten(0, 1) for name, values in support.items()},
             masks.flatten(0, 1)[:, None],
         )
         shown = (masks[:, :, 1] > 0).flatten(2).any(dim=2)
@@ -201,48 +196,41 @@ class UMTFSS(Head):
         weight = (weight / weight.sum(dim=1, keepdim=True))[..., None, None, None]
         return (alone.unflatten(0, (episodes, shots)) * weight).sum(dim=1)
 
+    def _shown(self, support: Features, masks: torch.Tensor) -> Features:
+        """Self-attention in the supports and what sums them up, block by block."""
+        x = support["middle"]
+        globe = masked_average(x, masks[:, :, 1].to(x.dtype))
+        wide = globe[:, None, :, None, None].expand_as(x)
+        s = to_tokens(self.merge_support(torch.cat([x, wide], dim=2).flatten(0, 1)))
+        weights, shown = flat_masks(masks), {"globe": globe, "high": support["high"]}
+        for place, own in enumerate(self.self_attention):
+            s = own(s, s)
+            tokens, used = self.summary(s.reshape(len(masks), -1, s.shape[2]), weights.transpose(1, 2))
+            shown |= {f"tokens{place}": tokens.to(s.dtype), f"used{place}": used}
+        return shown | compared(flat_tokens(support["tokens"]), weights) if self.options.maps else shown
+
     def _joint(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
-        size, gathered = query["high"].shape[-2:], "globe" in support
-        globe = support["globe"] if gathered else _globe(support, masks)
+        size, globe = query["high"].shape[-2:], support["globe"]
         wide = globe[..., None, None].expand(-1, -1, *size)
         extra = self._maps(query, support, masks).to(globe.dtype)
         x_query = self.merge_query(torch.cat([query.get("query", query["middle"]), wide, extra], dim=1))
-        summaries = self._gathered(support) if gathered else self._summaries(support, globe, masks)
-        return self.classify(self._attend(x_query, summaries)).float()
+        return self.classify(self._attend(x_query, support)).float()
 
     def _maps(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """The prior mask, with `maps` also the correlation maps: (B, 1 or 9, h, w)."""
         prior = prior_mask(query["high"], support["high"], masks[:, :, 1])
         if not self.options.maps:
             return prior
-        q, s = query["tokens"].flatten(2), flat_tokens(support["tokens"])
-        maps = correlation_maps(q, s, flat_masks(masks), query["walk"]).unflatten(2, query["high"].shape[-2:])
-        return torch.cat([prior, maps], dim=1)
+        maps = correlation_maps(query["tokens"].flatten(2), support, query["walk"])
+        return torch.cat([prior, maps.unflatten(2, query["high"].shape[-2:])], dim=1)
 
-    def _summaries(self, support: Features, globe: torch.Tensor, masks: torch.Tensor) -> Iterator[Summary]:
-        """What each block sums up the supports to, after their self-attention."""
-        middle = support["middle"]
-        wide = globe[:, None, :, None, None].expand_as(middle)
-        s = to_tokens(self.merge_support(torch.cat([middle, wide], dim=2).flatten(0, 1)))
-        shares = flat_masks(masks).transpose(1, 2)
-        for own in self.self_attention:
-            s = own(s, s)
-            yield self.summary(s.reshape(masks.shape[0], -1, s.shape[2]), shares)
-
-    def _gathered(self, support: Features) -> Iterator[Summary]:
-        """The same, as `gather` kept it."""
-        for block in range(len(self.self_attention)):
-            yield support[f"tokens{block}"], support[f"used{block}"]
-
-    def _attend(self, query: torch.Tensor, summaries: Iterator[Summary]) -> torch.Tensor:
-        """Self-attention in the query, then attention from it to what sums up the supports."""
+    def _attend(self, query: torch.Tensor, support: Features) -> torch.Tensor:
+        """Self-attention in the query, then attention to what sums up the supports."""
         q, places = to_tokens(query), None
         if self.options.positions:
             places = sine_places(query.shape[2], query.shape[3], q.shape[2], q.device).to(q.dtype)
-        for own, cross in zip(self.self_attention, self.cross_attention, strict=True):
-            q = own(q, q, places=places)
-            tokens, used = next(summaries)
-            q = cross(q, tokens.to(q.dtype), used)
+        for place, (own, cross) in enumerate(zip(self.self_attention, self.cross_attention, strict=True)):
+            q = cross(own(q, q, places=places), support[f"tokens{place}"], support[f"used{place}"])
         return q.transpose(1, 2).reshape(query.shape)
 
 
@@ -256,12 +244,6 @@ def _summary(chosen: Options) -> SupportPrototypes | SupportTokens:
         return SupportTokens(chosen.dim, chosen.marker)
     numbers = (chosen.background_prototypes, chosen.foreground_prototypes)
     return SupportPrototypes(chosen.dim, numbers, chosen.marker, chosen.unit_prototypes, chosen.raw_prototypes)
-
-
-def _globe(support: Features, masks: torch.Tensor) -> torch.Tensor:
-    """(B, d): the mean of what the masks show."""
-    middle = support["middle"]
-    return masked_average(middle, masks[:, :, 1].to(middle.dtype))
 
 
 def masked_average(features: torch.Tensor, share: torch.Tensor) -> torch.Tensor:

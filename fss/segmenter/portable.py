@@ -37,8 +37,8 @@ class Portable(nn.Module):
             masks: (K, S, S) uint8: 1 is the thing, 0 the rest, 255 void.
         """
         corners, number = self.backbone.corners, queries.shape[0]
-        asked, shown = self.head.focus(self._embedded(queries)), self._embedded(supports)
-        shares = cells_of(masks, self.grid, corners)
+        asked, shares = self.head.focus(self._embedded(queries)), cells_of(masks, self.grid, corners)[None]
+        shown = self.head.show({name: values[None] for name, values in self._embedded(supports).items()}, shares)
         shots = {name: _repeated(values, number) for name, values in shown.items()}
         logits = self.head.match(asked, shots, _repeated(shares, number))
         return enlarge(logits, (self.size, self.size), corners).softmax(dim=1)[:, 1]
@@ -49,8 +49,8 @@ class Portable(nn.Module):
 
 
 def _repeated(values: torch.Tensor, number: int) -> torch.Tensor:
-    """(Q, K, ...) of the (K, ...) values that all queries share."""
-    return values[None].expand(number, *values.shape)
+    """(Q, ...) of the (1, ...) values that all queries share."""
+    return values.expand(number, *values.shape[1:])
 
 
 def program(segmenter: Segmenter) -> torch.export.ExportedProgram:

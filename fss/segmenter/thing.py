@@ -12,7 +12,6 @@ from PIL import Image
 from fss.backbones import Features
 from fss.backbones.extractor import Extractor
 from fss.grid import cells, enlarge
-from fss.heads.parts.capabilities import Gathers
 from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture, as_image, as_support
 from fss.prefetch import batches
@@ -45,8 +44,8 @@ class Answer:
 class Thing:
     """What K supports show, as a head sees it; `Segmenter.prepare` makes it. No query computes anything of them again.
 
-    `supports` are tensors (1, K, ...) that `Head.embed` returned, and those (1, ...) of a head that `Gathers`; `masks`
-    are their shares (1, K, 2, h, w), and `shown` is what `fss.segmenter.presence.foreground` makes of both.
+    `supports` are tensors (1, ...) that `Head.show` returned, `masks` their shares (1, K, 2, h, w), `shown` what
+    `fss.segmenter.presence.foreground` makes of both.
     """
 
     head: Head
@@ -81,9 +80,7 @@ class Thing:
         masks = torch.stack([cells(mask, side, corners) for _, mask in shown])[None].to(device)
         shots = stack_shots([features], device)
         embedded = head.embed({level: values.flatten(0, 1) for level, values in shots.items()})
-        supports = {name: values[None] for name, values in embedded.items()}
-        if isinstance(head, Gathers):
-            supports |= head.gather(supports, masks)
+        supports = head.show({name: values[None] for name, values in embedded.items()}, masks)
         return cls(head, extractor, supports, masks, presence.foreground(shots, masks), calibration)
 
     def stream(self, images: Iterable[Picture], tile: int | None = None) -> Iterator[Answer]:

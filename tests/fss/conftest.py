@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from fss import precision
 from fss.backbones import Backbone, Features, LoadReport, Network
 from fss.backbones.extractor import Extractor
 
@@ -32,6 +33,12 @@ def _global_randomness_stays_untouched() -> Iterator[None]:
 def _one_thread() -> None:
     """Tiny tensors: threads cost more than they give, and results do not depend on their number."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products are those of float32 whatever the processor, see `fss.precision.coarse`."""
+    monkeypatch.setattr(precision, "_MULTIPLIES", False)
 
 
 class MeanColours(Network):

@@ -45,8 +45,8 @@ class SeesBlank(Protocol):
 class Recalls(Protocol):
     """Looks up regions of an unlabelled corpus when it is asked, if its options say so (`looks_up_regions`).
 
-    Whoever makes the index gives the rows that `prototypes` makes of single regions to `fill`, once, as many as the
-    option `index_size` says. They are in its `state_dict`.
+    Whoever makes the index gives the rows that `prototypes` makes of single regions to `fill`, once, at most as many as
+    the option `index_size` says. They are in its `state_dict`.
     """
 
     def prototypes(self, embedded: Features, masks: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ class Recalls(Protocol):
         """
 
     def fill(self, rows: np.ndarray) -> None:
-        """Set the buffers from (index_size, 2, C) rows; ValueError for another shape."""
+        """Set the buffers from at most (index_size, 2, C) rows; ValueError for another shape."""
 
 
 @runtime_checkable
@@ -76,18 +76,6 @@ class Studies(Protocol):
                 same ones, however often they are gone through.
             seed: of what is drawn.
         """
-
-
-@runtime_checkable
-class Gathers(Protocol):
-    """Computes something of all supports together that no query changes.
-
-    Whoever asks about several queries hands what `gather` returned to `match`, among the tensors of the supports; there
-    it is computed anew where it is missing.
-    """
-
-    def gather(self, support: Features, masks: torch.Tensor) -> Features:
-        """Tensors (B, ...) of what `embed` made of B times K supports, (B, K, ...), and their (B, K, 2, h, w) masks."""
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -28,10 +29,11 @@ class Auxiliary(NamedTuple):
 
 
 class Head(nn.Module, abc.ABC):
-    """Base of all heads. `forward` is `match` of what `embed` (and, for the query, `focus`) made of each image.
+    """Base of all heads: `forward` is `match` of what `embed`, `focus` make of a query and `embed`, `show` of supports.
 
-    The division is what makes evaluation fast: an image stands in many episodes, so `embed` and `focus` are computed
-    once for it and kept, and only `match` runs once an episode. Training calls `forward`.
+    The division is what makes evaluation and prediction fast: an image stands in many episodes, so `embed` and `focus`
+    are computed once for it and kept, `show` once for the supports of many queries, and only `match` runs once an
+    episode. Training calls `forward`.
 
     A head is made of the channels of the backbone, by level, and its own `Options`. What only some heads can do is in
     `fss.heads.parts.capabilities`.
@@ -43,6 +45,8 @@ class Head(nn.Module, abc.ABC):
     trained: ClassVar[bool] = True
     #: Its logits are cosines times its option `scale`: heads that learn can be added to it.
     is_readout: ClassVar[bool] = False
+    #: Its options where a learned head is added to it.
+    beside_learned: ClassVar[Mapping[str, float]] = {"scale": 1.0}
     #: It looks at level `colour` besides, (B, 3, h, w) in [0, 1] on the grid of `high`; see `Extractor.colours`.
     sees_colour: ClassVar[bool] = False
     #: What its forward pass does that is no graph of tensor operations, in words; none = it is one. `torch.compile` and
@@ -66,13 +70,20 @@ class Head(nn.Module, abc.ABC):
         """What it computes besides of the query alone, from the query's embedding; the default adds nothing."""
         return query
 
+    def show(self, support: Features, masks: torch.Tensor) -> Features:
+        """What it computes of K supports whatever the query, from (B, K, ...) of their embeddings: tensors (B, ...).
+
+        The default takes the embeddings as they are. `masks` as of `match`.
+        """
+        return support
+
     @abc.abstractmethod
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits, background first; on a finer grid of the same geometry if the head decodes.
 
         Args:
             query: tensors (B, ...) that `focus` returned.
-            support: tensors (B, K, ...) that `embed` returned.
+            support: tensors (B, ...) that `show` returned.
             masks: (B, K, 2, h, w) shares of background and foreground, see `fss.heads`.
         """
 
@@ -90,10 +101,10 @@ class Head(nn.Module, abc.ABC):
         return {}
 
     def prepare(self, query: Features, support: Features, masks: torch.Tensor) -> tuple[Features, Features]:
-        """What `match` takes of query and support, from their features: `focus` of the one, `embed` of the other."""
+        """What `match` takes of query and support, from their features: `focus` of the one, `show` of the other."""
         flat = self.embed({name: values.flatten(0, 1) for name, values in support.items()})
         shots = {name: values.unflatten(0, masks.shape[:2]) for name, values in flat.items()}
-        return self.focus(self.embed(query)), shots
+        return self.focus(self.embed(query)), self.show(shots, masks)
 
     def forward(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits of features; see `fss.heads` for the arguments."""

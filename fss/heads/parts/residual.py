@@ -8,13 +8,15 @@ Letters: B episodes, K shots, h x w grid.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from fss.backbones import Features
 from fss.grid import enlarge
 from fss.heads.parts import threshold
-from fss.heads.parts.capabilities import Fits, Gathers, Settles, Silences, Studies, Ways, margins
+from fss.heads.parts.capabilities import Fits, Settles, Silences, Studies, Ways, margins
 from fss.heads.parts.head import Auxiliary, Head
 
 #: Differences of cosines are a few hundredths; the loss wants logits of about one.
@@ -29,7 +31,7 @@ class Residual(Head):
 
     Args:
         head: is silenced.
-        readout: without parameters, its logits cosines (`scale=1`).
+        readout: without parameters, its logits cosines (`scale=1`). It may study training images, too.
         lent: `head` embeds the read-out's tensors itself, under the same names.
         by_shots: the head's logits count 1/K beside a read-out of K supports, and 1/(K + 1) once they are learned:
             prototypes of several images err less, and a head that learned from single supports would undo that; of
@@ -59,10 +61,8 @@ class Residual(Head):
         """Have the head's further methods: its own, or with the read-out taken into account."""
         if isinstance(head, Fits):
             self.describe, self.fit = self._describe, head.fit
-        if isinstance(head, Studies):
-            self.studies, self.study = head.studies, head.study
-        if isinstance(head, Gathers):
-            self.gather = self._gather
+        if studious := [part for part in (head, self.readout) if isinstance(part, Studies)]:
+            self.studies, self.study = max(part.studies for part in studious), self._study
         if isinstance(head, Settles):
             self.noted, self.settle = head.noted, head.settle
         if isinstance(head, Ways):
@@ -78,11 +78,16 @@ class Residual(Head):
         own = _prefixed("head.", self.head.focus(_part("head.", query)))
         return own if self.lent else own | _prefixed("readout.", self.readout.focus(_part("readout.", query)))
 
+    def show(self, support: Features, masks: torch.Tensor) -> Features:
+        """What both compute of the supports, by prefix."""
+        own, other = (_part(prefix, support) for prefix in ("head.", self._source))
+        return _prefixed("head.", self.head.show(own, masks)) | _prefixed("readout.", self.readout.show(other, masks))
+
     def match(self, query: Features, support: Features, masks: torch.Tensor) -> torch.Tensor:
         """(B, 2, h, w) float32 logits; see `Head.match`."""
         logits = self.head.match(_part("head.", query), _part("head.", support), masks)
-        query, support = (_part(self._source, tensors) for tensors in (query, support))
-        return self._added(logits, self.readout.match(query, support, masks), masks.shape[1])
+        cosines = self.readout.match(_part(self._source, query), _part("readout.", support), masks)
+        return self._added(logits, cosines, masks.shape[1])
 
     def learn(
         self, query: Features, support: Features, masks: torch.Tensor
@@ -97,10 +102,11 @@ class Residual(Head):
         """Those of the head."""
         return self.head.diagnose(query, support, masks)
 
-    def _gather(self, support: Features, masks: torch.Tensor) -> Features:
-        """See `Gathers.gather`."""
-        assert isinstance(self.head, Gathers)
-        return _prefixed("head.", self.head.gather(_part("head.", support), masks))
+    def _study(self, images: Iterable[tuple[Features, torch.Tensor]], seed: int) -> None:
+        """See `Studies.study`: the head's, and that of a read-out which looks up regions."""
+        for part in (self.head, self.readout):
+            if isinstance(part, Studies) and part.studies:
+                part.study(images, seed)
 
     def _describe(self, embedded: Features) -> torch.Tensor:
         """See `Fits.describe`."""
@@ -111,14 +117,13 @@ class Residual(Head):
         """See `Ways.margins`: the head's, and the read-out's of each way alone."""
         own = margins(self.head, _part("head.", query), _part("head.", support), masks, ways)
         own = self._share(masks.shape[1]) * own
-        source = self._source
-        cosines = margins(self.readout, _part(source, query), _part(source, support), masks, ways)
+        cosines = margins(self.readout, _part(self._source, query), _part("readout.", support), masks, ways)
         sums = own + self.gain * self._on_grid(cosines, own)
         return sums - threshold.own(sums, self.otsu, masks.shape[1])
 
     @property
     def _source(self) -> str:
-        """The prefix of what the read-out needs."""
+        """The prefix of what the read-out needs of images."""
         return "head." if self.lent else "readout."
 
     def _share(self, shots: int) -> float:

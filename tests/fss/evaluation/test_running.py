@@ -1,5 +1,6 @@
 """Running heads over episodes: the counts of doing it by hand, and every image through the backbone once."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -212,6 +213,16 @@ def test_an_image_goes_through_the_backbone_once_and_for_all(extractor, dataset,
     results.append(outcome(running.run(build(extractor, "prototype"), alone, drawn, 65)))
     assert alone.computed == used  # kept in memory
     assert results[1:] == results[:1] * 3
+
+
+def test_supports_that_are_shown_again_are_worked_on_once(extractor, dataset, monkeypatch):
+    head, (first, *_) = build(extractor, "prototype"), episodes(1, 2)
+    shown, show = [], head.show
+    monkeypatch.setattr(head, "show", lambda *given: shown.append(given) or show(*given))
+    again = dataclasses.replace(first, index=first.index + 1)
+    one, two = running.run(head, open_photos(extractor, dataset), [first, again], 65, batch=1)
+    assert len(shown) == 1
+    assert (one.prediction == two.prediction).all()
 
 
 def test_a_damaged_file_is_computed_again(extractor, dataset, tmp_path):

@@ -2,10 +2,7 @@
 
 import pytest
 
-from fss import precision
-
 
 @pytest.fixture(autouse=True)
-def _products_are_exact(monkeypatch):
-    """What is computed by hand is so in float32, whatever the processor; of bfloat16 says test_heads.py."""
-    monkeypatch.setattr(precision, "_MULTIPLIES", False)
+def _by_hand(exact_products: None) -> None:
+    """What is computed by hand is so in float32; of bfloat16 says test_heads.py."""

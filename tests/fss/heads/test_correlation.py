@@ -2,7 +2,7 @@
 
 import torch
 
-from fss.heads.parts.correlations import correlation_maps
+from fss.heads.parts.correlations import compared, correlation_maps
 from fss.heads.parts.tokens import flat_masks, flat_tokens, prototype_cosines, unit_grid
 from fss.heads.parts.walk import affinity_walk
 from tests.fss.heads.test_heads import episode, head
@@ -19,7 +19,7 @@ def parts(shots: int = 2):
 
 def test_maps_equal_loops():
     q, s, weights, walk = parts()
-    maps = correlation_maps(q, s, weights, walk)
+    maps = correlation_maps(q, compared(s, weights), walk)
     assert maps.shape == (3, 8, 25)
     means = prototype_cosines(q, s, weights)
     for b in range(3):
@@ -36,7 +36,7 @@ def test_a_side_without_cells_falls_back_to_its_mean():
     q, s, weights, walk = parts()
     weights = weights.clone()
     weights[:, 1] = weights[:, 1].clamp(max=0.4)
-    maps = correlation_maps(q, s, weights, walk)
+    maps = correlation_maps(q, compared(s, weights), walk)
     assert torch.equal(maps[:, 2], maps[:, 0])
 
 

@@ -66,7 +66,7 @@ def test_learning_scores_the_prediction_of_forward(name):
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_what_is_kept_of_images_makes_the_same_prediction(name):
-    """Images one by one through `embed` and `focus`, put together for `match`, as evaluation does it."""
+    """Images one by one through `embed`, `focus` and `show`, put together for `match`, as evaluation does it."""
     module, (query, support, masks) = head(name, steps=2), episode(shots=2)
 
     def together(parts: list[Features]) -> Features:
@@ -76,8 +76,10 @@ def test_what_is_kept_of_images_makes_the_same_prediction(name):
         return {k: v[at][None] for k, v in features.items()}
 
     seen = together([module.focus(module.embed(one(query, b))) for b in range(3)])
-    shown = together([module.embed(one(support, b, k)) for b in range(3) for k in range(2)])
-    found = module.match(seen, {k: v.unflatten(0, (3, 2)) for k, v in shown.items()}, masks)
+    shots = together([module.embed(one(support, b, k)) for b in range(3) for k in range(2)])
+    shots = {k: v.unflatten(0, (3, 2)) for k, v in shots.items()}
+    shown = together([module.show(one(shots, b), masks[[b]]) for b in range(3)])
+    found = module.match(seen, shown, masks)
     assert torch.allclose(found, module(query, support, masks), atol=1e-4)
 
 

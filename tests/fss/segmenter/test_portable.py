@@ -10,6 +10,8 @@ from fss.backbones.extractor import Extractor
 from fss.segmenter import Segmenter, portable
 from tests.fss.segmenter.test_segmenter import OPTIONS, write
 
+pytestmark = pytest.mark.usefixtures("exact_products")  # as those of programs are
+
 #: Small networks of heads that are large by default.
 SMALL = OPTIONS | {
     "cyctr": {"dim": 16, "heads": 2, "layers": 1},
