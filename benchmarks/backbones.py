@@ -29,7 +29,7 @@ def evaluated(backbone: str, weights: str, root: Path, given: Sequence[str]) -> 
     arguments = [
         "experiment=photos",
         "baselines=[prototype,smoothed,anchors]",
-        f"name=backbones_{backbone}",
+        f"name=backbones_{backbone.replace('/', '_')}",
         f"backbone={backbone}",
         f"backbone.weights={weights}",
         f"corpus.root={root}/JPEGImages",

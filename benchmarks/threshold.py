@@ -3,8 +3,9 @@
     python -m benchmarks.threshold --root voc2012 --weights FILE [--list val] [--features FOLDER] [--json FILE]
 
 The library alone, as `benchmarks.pseudo_tasks`: regions of agglomerate 2, 3, 5 of 900 train photos, paired across
-images, teach the correlation head, once for each seed. The same head then answers with `model.options.otsu` at several
-shares and with `by_shots` on and off, on the same episodes of the other 400 train photos, or of the val list.
+images, teach the correlation head, once for each seed and read-out that it is added to. The same head then answers with
+`model.options.otsu` at several shares and with `by_shots` on and off, on the same episodes of the other 400 train
+photos, or of the val list.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ def measure(exam: Exam, head: Residual | SmoothedReadout, shares: Sequence[float
             yield {"by_shots": by_shots, "otsu": share, "shots": shots, **exam(head, shots)}
 
 
-def trained(corpus: Corpus, nearest: float, seed: int, steps: int) -> Residual:
-    """The correlation head after a short course on tasks of plain regions."""
+def trained(corpus: Corpus, nearest: float, seed: int, steps: int, residual: str) -> Residual:
+    """The correlation head, added to a read-out, after a short course on tasks of plain regions."""
     recipe = pseudo.EmbeddingOptions("agglomerate", "segments", (2, 3, 5))
     made, _ = make_tasks(corpus, Variant("plain", recipe, rules=cross_image.Keys(nearest=nearest)))
-    fresh = heads.build("correlation", HEAD, corpus.bank.extractor.backbone.channels, corners=True, seed=seed)
+    model = HEAD | {"residual": residual}
+    fresh = heads.build("correlation", model, corpus.bank.extractor.backbone.channels, corners=True, seed=seed)
     head = meta_train(corpus, made, fresh, Course(steps), seed)
     assert isinstance(head, Residual)
     return head
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--padding", default="reflect", help="of the backbone's convolutions")
     parser.add_argument("--nearest", type=float, default=0.5, help="pair.nearest")
     parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.25, 0.4], help="of model.options.otsu")
+    parser.add_argument("--residuals", nargs="+", default=["smoothed"], help="model.options.residual")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--episodes", type=int, default=250, help="of each fold")
@@ -106,8 +109,9 @@ def main() -> None:
 
     channels = extractor.backbone.channels
     add(SmoothedReadout(channels, Options()).eval(), name="smoothed read-out")
-    for seed in options.seeds:
-        add(trained(corpus, options.nearest, seed, options.steps), name="correlation", seed=seed)
+    for residual, seed in itertools.product(options.residuals, options.seeds):
+        head = trained(corpus, options.nearest, seed, options.steps, residual)
+        add(head, name=f"correlation, {residual}", seed=seed)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
     for variable, value in _PLAIN.items():
         os.environ.setdefault(variable, value)
     logging.basicConfig(level=os.environ.get("FSS_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells that it looks for fonts
     arguments = sys.argv[1:]
     with Stop() as stop:
         try:

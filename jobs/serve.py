@@ -40,6 +40,7 @@ def serve(config: ServeConfig) -> None:
     """Serve until a signal comes."""
     from cluster.web.deployment import running
 
+    print(f"starting Ray and {config.model}, for some seconds", flush=True)
     with running(config) as page:
         print(f"serving {config.model}: {page}", flush=True)
         threading.Event().wait()

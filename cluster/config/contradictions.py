@@ -145,6 +145,6 @@ def _head(config: Config) -> list[str]:
     if train.tune and learned.keeps_features:
         wrong.append(
             f"train.tune: expected none with model={name} as its options are, which keeps features of the backbone as "
-            "it was; set model.options.rectify=0"
+            f"it was, got {', '.join(train.tune)}; set train.tune=[]"
         )
     return wrong

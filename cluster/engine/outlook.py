@@ -30,7 +30,7 @@ def outlook(run: Run, names: Iterable[str]) -> list[str]:
 
 
 def ahead(run: Run, names: Sequence[str]) -> str:
-    """What will run, in one line, and how long these stages took when they last ran below this root, if all have.
+    """What will run, in one line, and how long those of it took that have run below this root, each the last time.
 
     Other settings and other machines take other times.
 
@@ -40,9 +40,10 @@ def ahead(run: Run, names: Sequence[str]) -> str:
     todo = [name for name in names if not _is_done(run, name)]
     if not todo:
         return f"{run.config.name}: all {len(names)} stages are done"
-    times = [_last_time(run, name) for name in todo]
-    known = [time for time in times if time is not None]
-    took = f"; they last took {format_duration(sum(known))} in all" if len(known) == len(times) else ""
+    times = {name: _last_time(run, name) for name in todo}
+    known, new = [time for time in times.values() if time is not None], [name for name in todo if times[name] is None]
+    which = f"all but {', '.join(new)}" if new else "they"
+    took = f"; {which} last took {format_duration(sum(known))} in all" if known else ""
     done = f" ({len(names) - len(todo)} of {len(names)} done)" if len(todo) < len(names) else ""
     return f"{run.config.name}: {', '.join(todo)} will run{done}{took}"
 

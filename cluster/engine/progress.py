@@ -114,7 +114,7 @@ class Progress:
         self.items += items
         self.failed += failed
         now = self._clock()
-        if now - self._printed >= self._pause(now):
+        if self.done < self.total and now - self._printed >= self._pause(now):
             self._printed = now
             self._print(self.line(), last=False)
         if self._journal and now - self._logged >= self._log_every:

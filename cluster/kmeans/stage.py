@@ -130,7 +130,7 @@ def _work(work: KmeansWork) -> tuple[Sequence[File], Mapping[str, int]]:
     number = sum(file.count for file in parts)
     if number < _FEW_POINTS * finest:
         logger.warning(
-            "kmeans: %d points for %d clusters, fewer than %d each: sample more or lower the clusters",
+            "kmeans: %d points for %d clusters, fewer than %d each; give more images, or lower source.clusters",
             number,
             finest,
             _FEW_POINTS,

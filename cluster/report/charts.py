@@ -92,7 +92,8 @@ def bar_chart(scores: Mapping[str, Mapping[str, float]], width: int = 860) -> st
         far = max([end] + [left + other * scale for _, other in others])
         parts.append(f'<text class="strong" x="{far + 6:.1f}" y="{y + 12}">{100 * value:.1f}</text>')
     parts.append(f'<text x="{left - 8}" y="{height - 6}" text-anchor="end">IoU [%]</text>')
-    svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="score by class">{"".join(parts)}</svg>'
+    size = f'class="wide" viewBox="0 0 {width} {height}"'
+    svg = f'<svg {size} role="img" aria-label="score by class">{"".join(parts)}</svg>'
     return f"<figure>{legend([main, *list(scores)[:-1]])}{svg}</figure>"
 
 

@@ -31,7 +31,8 @@ td.best { font-weight:700; } td.first,th.first { border-left:1px solid var(--lin
 tfoot td { font-weight:600; border-bottom:0; }
 td.words { text-align:left; white-space:normal; color:var(--soft); }
 .charts { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(400px,100%),1fr)); gap:22px; }
-figure { margin:0; min-width:0; } svg { display:block; width:100%; height:auto; }
+figure { margin:0; min-width:0; overflow-x:auto; } svg { display:block; width:100%; height:auto; }
+svg.wide { min-width:600px; }
 svg text { fill:var(--soft); font-size:12px; } svg text.strong { fill:var(--ink); font-weight:600; }
 .grid { stroke:var(--line); } .axis { stroke:var(--soft); } .bar { fill:var(--c0); opacity:.5; }
 .curve { fill:none; stroke-width:1.8; stroke-linejoin:round; stroke-linecap:round; } .tick { stroke-width:3; }
@@ -41,7 +42,8 @@ svg text { fill:var(--soft); font-size:12px; } svg text.strong { fill:var(--ink)
 .legend span::before { content:""; display:inline-block; width:12px; height:12px; border-radius:3px;
   margin-right:6px; vertical-align:-1px; background:var(--k); }
 .k0{--k:var(--c0)} .k1{--k:var(--c1)} .k2{--k:var(--c2)} .k3{--k:var(--c3)} .k4{--k:var(--c4)} .k5{--k:var(--c5)}
-.gallery { display:grid; gap:14px; grid-template-columns:repeat(auto-fill,minmax(min(var(--cell),100%),1fr)); }
+.gallery { display:grid; gap:14px; overflow-x:auto;
+  grid-template-columns:repeat(auto-fill,minmax(min(var(--cell),max(100%,var(--cell)/2)),1fr)); }
 .gallery img { display:block; width:100%; height:auto; border-radius:5px; background:var(--panel); }
 .gallery figcaption { font-size:12.5px; color:var(--soft); margin-top:3px; overflow-wrap:anywhere; }
 pre { background:var(--panel); border:1px solid var(--line); border-radius:6px; padding:10px 14px; overflow-x:auto;

@@ -21,8 +21,8 @@ from cluster.evaluate.results import ModelResult, means_markdown, results_markdo
 from cluster.label import sources
 from cluster.quality import stage as quality
 from cluster.quality import text as quality_text
+from cluster.report import example, unmeasured
 from cluster.report import page as report
-from cluster.report import unmeasured
 from cluster.report.charts import Chart
 from cluster.tracking.journal import flatten, read_events
 from cluster.tracking.redact import redacted
@@ -62,7 +62,7 @@ def conclude(run: Run) -> str:
     lines = [f"report:    {path}", f"MLflow UI: {look}"]
     model = _model(done)
     if model is not None:
-        lines.append(f"segment:   {_predict(model)}")
+        lines.append(f"segment:   {example.predict(run, model)}")
     return "\n".join(["", results_table(rows) if rows else unmeasured.text(done[-1]), "", *lines])
 
 
@@ -83,11 +83,6 @@ def _ui(root: str, uri: str, page: str | None = None) -> str:
 
 def _model(done: list[Manifest]) -> Path | None:
     return next((manifest.folder / "model" for manifest in done if manifest.stage == "train"), None)
-
-
-def _predict(model: Path) -> str:
-    given = f"model={shlex.quote(str(model))} support=IMAGE support_mask=MASK query=FOLDER out=FOLDER"
-    return f"{python()} -m jobs.predict {given}"
 
 
 def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -153,7 +148,7 @@ def _report(
     config, model = run.config, _model(done)
     commands = [report.NextCommand("Look at the runs in MLflow", _ui(config.root, _tracking_uri(run)))]
     if model:
-        commands.append(report.NextCommand("Segment your own images", _predict(model)))
+        commands.append(report.NextCommand("Segment your own images", example.predict(run, model)))
     summary, *notes = measured.notes_on(figures) if figures else [unmeasured.text(done[-1])]
     shown = _predictions(done[-1]) if figures else unmeasured.gallery(done[-1])
     return report.Report(

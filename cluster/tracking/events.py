@@ -20,8 +20,8 @@ SCALARS = ("metrics", "params", "tags")
 FILES = ("image", "artifact", "text", "register")
 #: Tags of our own that no user needs to see: MLflow's pages leave out what begins so.
 JOURNAL_ID, JOURNAL_SENT, _DIGEST = (f"mlflow.journal.{name}" for name in ("id", "sent", "digest"))
-#: What a training is judged by.
-_CURVES = re.compile(r"\w+/((?:holdout_)?(?:loss|iou))")
+#: What a training is judged by, and a section for it that comes before others in the alphabet, as MLflow shows them.
+_CURVES = re.compile(r"(?:pre)?train/((?:holdout_)?(?:loss|iou))")
 
 
 class RefusedError(Exception):
@@ -41,13 +41,13 @@ def clean_key(key: str, flags: int = 0) -> str:
 
 
 def metric_key(name: str) -> str:
-    """What MLflow calls the metric `name`: curves of a training have no section, for those are shown first.
+    """What MLflow calls the metric `name`: charts begin with the curves that a training is judged by.
 
-    >>> metric_key("train/holdout_iou"), metric_key("train/grad_norm")
-    ('holdout_iou', 'train/grad_norm')
+    >>> metric_key("train/holdout_iou"), metric_key("train/grad_norm"), metric_key("result/holdout_iou")
+    ('curves/holdout_iou', 'train/grad_norm', 'result/holdout_iou')
     """
     curve = _CURVES.fullmatch(name)
-    return curve[1] if curve else clean_key(name)
+    return f"curves/{curve[1]}" if curve else clean_key(name)
 
 
 def slices(items: Sequence[T], count: int, size: Callable[[T], int], limit: int = 100_000) -> Iterator[list[T]]:

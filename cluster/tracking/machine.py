@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def _watch(journal: Journal, ended: threading.Event, every: float) -> None:
     chosen = monitors()
     look(chosen)  # use of the processor is measured from one look to the next
     while not ended.wait(every):
-        journal.metrics(look(chosen))
+        journal.metrics(look(chosen), step=round(time.time()))  # a step of its own, also after a restart
 
 
 def monitors() -> Sequence[BaseMetricsMonitor]:

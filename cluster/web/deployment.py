@@ -92,17 +92,32 @@ def running(config: ServeConfig) -> Iterator[str]:
         folder = registry.folder(config.model, Path(scratch)).resolve()
         read_about(folder)
         cluster = ClusterConfig(address=config.address)
-        if here := cluster.joined() == "local":
+        here = cluster.joined() == "local"
+        if here:
             _check_port(config)
         with session.session(cluster):
-            if here:
-                _check_room(config)
-            with _deployed(config, folder):
-                yield f"http://{config.host}:{config.port}"
+            _check_room(config) if here else _check_alone()
+            try:
+                _start(config, folder)
+                yield f"http://{_name(config.host)}:{config.port}"
+            finally:
+                if not here:  # a Ray of one's own ends as a whole
+                    serve.shutdown()
 
 
-@contextlib.contextmanager
-def _deployed(config: ServeConfig, folder: Path) -> Iterator[None]:
+def _name(host: str) -> str:
+    """What others call the machine that listens at `host`."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _start(config: ServeConfig, folder: Path) -> None:
+    """Start Ray Serve and the application, and wait until it answers.
+
+    Raises:
+        ValueError: if it does not.
+    """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every step
     known = dataclasses.replace(config, token=config.secret, label_studio_key=config.label_studio_secret)
     options = {"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica}
@@ -125,12 +140,10 @@ def _deployed(config: ServeConfig, folder: Path) -> Iterator[None]:
         http_options=HTTPOptions(host=config.host, port=config.port),
         logging_config=_QUIET,
     )
-    serve.run(front(serve.ingress(door)()).bind(model), name=_APP, route_prefix="/", logging_config=_QUIET)
     try:
-        yield
-    finally:
-        if config.address is not None:  # a Ray of one's own ends as a whole
-            serve.delete(_APP, _blocking=False)
+        serve.run(front(serve.ingress(door)()).bind(model), name=_APP, route_prefix="/", logging_config=_QUIET)
+    except RuntimeError as error:
+        raise ValueError(f"Ray Serve did not start the model: {error} Do all machines see {folder}?") from error
 
 
 def _threads(number: int) -> None:
@@ -147,6 +160,14 @@ def _check_port(config: ServeConfig) -> None:
         raise ValueError(
             f"port: expected a free port of {config.host}, got {config.port} ({error.strerror}); set port=NUMBER"
         ) from error
+
+
+def _check_alone() -> None:
+    """A cluster's Serve listens where its first application said, which nobody would look at."""
+    if serve.status().proxies:
+        raise ValueError(
+            "address: expected a cluster on which no Ray Serve runs, got one; end that by `serve shutdown`"
+        )
 
 
 def _check_room(config: ServeConfig) -> None:

@@ -115,5 +115,7 @@ def _added(head: Head, options: HeadOptions, channels: Mapping[str, int]) -> Hea
 
     if not isinstance(options, LearnedOptions) or options.residual == "none":
         return head
-    readout = build(options.residual, {"scale": 1.0}, channels, corners=head.corners)
-    return Residual(head, readout, lent=head.lends == options.residual, by_shots=options.by_shots, otsu=options.otsu)
+    beside = kind(options.residual).beside_learned
+    readout = build(options.residual, beside, channels, corners=head.corners)
+    lent = head.lends is not None and isinstance(readout, kind(head.lends))
+    return Residual(head, readout, lent=lent, by_shots=options.by_shots, otsu=options.otsu)

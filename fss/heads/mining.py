@@ -73,7 +73,7 @@ class Options(LearnedOptions):
     @property
     def keeps_features(self) -> bool:
         """See `LearnedOptions`: the index of regions."""
-        return self.rectify > 0
+        return self.rectify > 0 or super().keeps_features
 
 
 class MiningFSS(Head):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from jobs._config import CONF
-from tests.cluster.engine.test_kills import check_ledger, losses, published
+from tests.cluster.killed import check_ledger, losses, published, tiny
 
 LABELS, CHECKPOINTS = "label/*/.units/*.json", "train/*/checkpoints/step-*"
 #: What a run has just written when it is ended, and by which signal; what was in its environment.
@@ -38,11 +38,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 def begin(photos, tmp_path):
     """A function (more settings, environment) -> a command in a session of its own; none is left behind."""
     jobs = []
-    settings = [
-        *("experiment=tiny", "backbone.weights=random", "corpus=folder", f"corpus.root={photos}/JPEGImages"),
-        *("corpus.shard_size=12", "tracking.enabled=false", f"dataset.root={photos}", "fold=0"),
-        *("cluster.workers=2", f"root={tmp_path}"),
-    ]
+    settings = (*tiny(photos), "cluster.workers=2", f"root={tmp_path}")
 
     def started(*more, **variables):
         with (tmp_path / "told").open("w") as told:
@@ -155,5 +151,5 @@ def check_mlflow(root, steps):
     experiments = [one.experiment_id for one in client.search_experiments()]
     runs = [one for one in client.search_runs(experiments) if one.info.run_name.startswith("train ")]
     assert [one.info.status for one in runs] == ["FINISHED"]
-    history = client.get_metric_history(runs[0].info.run_id, "loss")
+    history = client.get_metric_history(runs[0].info.run_id, "curves/loss")
     assert {point.step for point in history} == steps

@@ -88,7 +88,7 @@ function show() {
     button.dataset.state = name;
     button.setAttribute("aria-current", photo === current);
     told.textContent = words;
-    draw(view, photo, THUMB, holds(photo));
+    draw(view, photo, THUMB);
   }
   editor.draw();
   const waiting = photos.filter((one) => one.asked).length;
@@ -141,7 +141,10 @@ async function teach(photo, example) {
     if (mine !== round) return;
   }
   thing = name;
-  for (const one of photos) one.told = null;
+  for (const one of photos) {
+    one.told = null;
+    if (!thing && !one.corrected) one.mask = null;
+  }
   await find();
 }
 
@@ -179,7 +182,7 @@ async function take(photo, told) {
   photo.told = told;
   photo.asked = false;
   if (photo.corrected || editor.draws(photo)) return; // it is the user's
-  photo.mask = await maskOf(told.mask, COLOURS.found);
+  photo.mask = told.present ? await maskOf(told.mask, COLOURS.found) : null;
   photo.points = [];
   photo.history = [];
 }
@@ -188,7 +191,7 @@ async function download() {
   for (let at = 0; at < photos.length; at += limits.images) {
     const some = photos.slice(at, at + limits.images);
     const masks = [];
-    for (const one of some) masks.push([one.name, await png(holds(one) ? one.mask : null, one)]);
+    for (const one of some) masks.push([one.name, await png(one.mask, one)]);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(await server.pack($("#name").value, masks));
     link.download = at ? `masks-${at / limits.images + 1}.zip` : "masks.zip";

@@ -84,14 +84,14 @@ export async function png(mask, { width, height }) {
 }
 
 /** Draw a photo and its mask into a canvas, which is made as large as `side` allows. */
-export function draw(onto, photo, side, shown = true) {
+export function draw(onto, photo, side) {
   const { picture, mask } = photo;
   const scale = Math.min(1, side / Math.max(picture.width, picture.height));
   onto.width = Math.round(picture.width * scale);
   onto.height = Math.round(picture.height * scale);
   const pen = onto.getContext("2d");
   pen.drawImage(picture, 0, 0, onto.width, onto.height);
-  if (!mask || !shown) return;
+  if (!mask) return;
   pen.globalAlpha = 0.45;
   pen.drawImage(mask, 0, 0, onto.width, onto.height);
   pen.globalAlpha = 1;

@@ -45,8 +45,8 @@ class SeesBlank(Protocol):
 class Recalls(Protocol):
     """Looks up regions of an unlabelled corpus when it is asked, if its options say so (`looks_up_regions`).
 
-    Whoever makes the index gives the rows that `prototypes` makes of single regions to `fill`, once, as many as the
-    option `index_size` says. They are in its `state_dict`.
+    Whoever makes the index gives the rows that `prototypes` makes of single regions to `fill`, once, at most as many as
+    the option `index_size` says. They are in its `state_dict`.
     """
 
     def prototypes(self, embedded: Features, masks: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ class Recalls(Protocol):
         """
 
     def fill(self, rows: np.ndarray) -> None:
-        """Set the buffers from (index_size, 2, C) rows; ValueError for another shape."""
+        """Set the buffers from at most (index_size, 2, C) rows; ValueError for another shape."""
 
 
 @runtime_checkable

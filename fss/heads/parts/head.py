@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -44,6 +45,8 @@ class Head(nn.Module, abc.ABC):
     trained: ClassVar[bool] = True
     #: Its logits are cosines times its option `scale`: heads that learn can be added to it.
     is_readout: ClassVar[bool] = False
+    #: Its options where a learned head is added to it.
+    beside_learned: ClassVar[Mapping[str, float]] = {"scale": 1.0}
     #: It looks at level `colour` besides, (B, 3, h, w) in [0, 1] on the grid of `high`; see `Extractor.colours`.
     sees_colour: ClassVar[bool] = False
     #: What its forward pass does that is no graph of tensor operations, in words; none = it is one. `torch.compile` and

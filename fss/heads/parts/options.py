@@ -72,7 +72,9 @@ class LearnedOptions(HeadOptions):
     @property
     def keeps_features(self) -> bool:
         """Whether it keeps features of training images, so that the backbone must not change (`train.tune`)."""
-        return False
+        from fss import heads
+
+        return self.residual in heads.looking_up()
 
 
 Kind = TypeVar("Kind", bound=HeadOptions)

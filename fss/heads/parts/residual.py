@@ -8,6 +8,8 @@ Letters: B episodes, K shots, h x w grid.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -29,7 +31,7 @@ class Residual(Head):
 
     Args:
         head: is silenced.
-        readout: without parameters, its logits cosines (`scale=1`).
+        readout: without parameters, its logits cosines (`scale=1`). It may study training images, too.
         lent: `head` embeds the read-out's tensors itself, under the same names.
         by_shots: the head's logits count 1/K beside a read-out of K supports, and 1/(K + 1) once they are learned:
             prototypes of several images err less, and a head that learned from single supports would undo that; of
@@ -59,8 +61,8 @@ class Residual(Head):
         """Have the head's further methods: its own, or with the read-out taken into account."""
         if isinstance(head, Fits):
             self.describe, self.fit = self._describe, head.fit
-        if isinstance(head, Studies):
-            self.studies, self.study = head.studies, head.study
+        if studious := [part for part in (head, self.readout) if isinstance(part, Studies)]:
+            self.studies, self.study = max(part.studies for part in studious), self._study
         if isinstance(head, Settles):
             self.noted, self.settle = head.noted, head.settle
         if isinstance(head, Ways):
@@ -99,6 +101,12 @@ class Residual(Head):
     def diagnose(self, query: Features, support: Features, masks: torch.Tensor) -> dict[str, float]:
         """Those of the head."""
         return self.head.diagnose(query, support, masks)
+
+    def _study(self, images: Iterable[tuple[Features, torch.Tensor]], seed: int) -> None:
+        """See `Studies.study`: the head's, and that of a read-out which looks up regions."""
+        for part in (self.head, self.readout):
+            if isinstance(part, Studies) and part.studies:
+                part.study(images, seed)
 
     def _describe(self, embedded: Features) -> torch.Tensor:
         """See `Fits.describe`."""

@@ -83,6 +83,8 @@ def places(tmp_path_factory):
             _finished(base / f"run-{name}", stage, name)
     for name in ("one", "two"):
         (base / f"{name}.parquet").write_bytes(name.encode())
+    (base / "pairs").mkdir()
+    (base / "pairs" / "fold0.txt").write_text("a__01\nb__01\n")
     return base
 
 
@@ -289,6 +291,7 @@ def alternatives(places):
         "plan.disk_mb_s": (1.0,),
         "protocol.name": ("other",),
         "protocol.episodes": ({"default": 9},),
+        "protocol.pairs": (f"{places}/pairs",),
         "protocol.seeds": ([5],),
         "protocol.resolution": (50,),
         "fold": (2,),

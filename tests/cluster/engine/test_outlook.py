@@ -123,6 +123,8 @@ def test_a_run_begins_with_what_it_will_do_and_how_long_that_took_before(run):
         publish.write_sealed(other / str(number) / "timing.json", {"seconds": seconds})
         os.utime(other / str(number) / "timing.json", (number, number))
     assert ahead(run, names) == "tiny: label will run (1 of 2 done); they last took 12:34 in all"
+    some = ["sample", *names]
+    assert ahead(run, some) == ("tiny: sample, label will run (1 of 3 done); all but sample last took 12:34 in all")
     finish(run, "label", {"b.tar": b"12"})
     assert ahead(run, names) == "tiny: all 2 stages are done"
     (folder / "a.tar").unlink()

@@ -102,13 +102,13 @@ def test_skipped_parts_do_not_count_as_speed_either():
 
 def test_a_terminal_gets_one_line_that_is_overwritten():
     clock, stream = Clock(), Terminal()
-    progress = Progress("pair", 2, unit="tasks", parts="groups", stream=stream, clock=clock)
-    for _ in range(2):
+    progress = Progress("pair", 3, unit="tasks", parts="groups", stream=stream, clock=clock)
+    for _ in range(3):
         clock.now += 1
         progress.update(items=10)
     progress.close()
     progress.close()
-    first, second = "pair  1/2 groups  10 tasks/s  ETA 0:01", "pair  2/2 groups  10 tasks/s  ETA 0:00"
+    first, second = "pair  1/3 groups  10 tasks/s  ETA 0:02", "pair  2/3 groups  10 tasks/s  ETA 0:01"
     assert stream.getvalue() == f"\r{first}\r{second}\r{' ' * len(second)}\r", "and then room for the stage's own line"
 
 

@@ -16,6 +16,7 @@ from cluster.engine.room import Limit, NodeGroup, Room
 from cluster.engine.session import ROOT
 from tests import rays
 from tests.cluster import growing
+from tests.cluster.killed import tiny
 
 HEAD = NodeGroup(1, {"object_store_memory": 1e9})
 GPUS = yaml.safe_load((ROOT / "cluster/deploy/gpu-cluster.yaml").read_text())
@@ -98,11 +99,7 @@ def test_a_run_that_begins_without_a_machine(tiny_run, photos, tmp_path):
     to make, on machines that hold two workers each."""
     left_out = shutil.ignore_patterns("label", "quality", "pair", "train", "tracking")
     shutil.copytree(tiny_run.folder, tmp_path / "runs/tiny", ignore=left_out)
-    wanted = (
-        *("experiment=tiny", "backbone.weights=random", "corpus=folder", f"corpus.root={photos}/JPEGImages"),
-        *("corpus.shard_size=12", "tracking.enabled=false", f"dataset.root={photos}", "fold=0", "train.steps=2"),
-        f"root={tmp_path}/runs",
-    )
+    wanted = (*tiny(photos), "train.steps=2", f"root={tmp_path}/runs")
     home = tmp_path / "home"
     home.mkdir()
     faked = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}

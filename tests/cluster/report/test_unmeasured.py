@@ -1,6 +1,7 @@
 """A pipeline without labelled images: all stages but evaluate, and a report on the tasks that were held out."""
 
 import io
+import shlex
 import shutil
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from cluster.report import summary, unmeasured
 from cluster.stages import STAGES
 from cluster.train import candidates
 from fss import seals
+from jobs import predict
 
 NO_LABELS = ("dataset=pascal5i", "dataset.root=null")
 
@@ -58,14 +60,16 @@ def test_the_last_stage(configure, tmp_path, keys, last):
     assert summary.stages(Run(configure(tmp_path, *keys), STAGES))[-1] == last
 
 
-def test_a_run_without_labels_ends_with_its_report(tiny_run, configure, start, tmp_path):
+def test_a_run_without_labels_ends_with_its_report(tiny_run, configure, start, tmp_path, photos):
     shutil.copytree(tiny_run.folder, tmp_path / tiny_run.config.name)
     with start(configure(tmp_path, *NO_LABELS)) as run:
         told = summary.conclude(run)
     assert run.fresh == ["quality"]
     assert "on held-out pseudo-tasks (step " in told
     model = run.manifest("train").folder / "model"
-    assert f"-m jobs.predict model={model} support=IMAGE" in told
+    (printed,) = (line for line in told.splitlines() if line.startswith("segment:"))
+    predict.predict(predict.COMMAND.load(shlex.split(printed.partition(" -m jobs.predict ")[2])))
+    assert len(list((run.folder / "masks").glob("*.png"))) == len(list((photos / "JPEGImages").iterdir()))
     assert f"report:    {run.folder}/report.html" in told
     page = (run.folder / "report.html").read_text()
     for title in ("Training", "Pseudo-labels", "Pseudo-tasks", "Held-out tasks", "Stages", "How to go on"):

@@ -31,10 +31,10 @@ def test_everything_lands_in_the_store(folder, root, client, tmp_path):
     assert run.info.run_name == "train (demo)"
     assert run.info.status == "FINISHED"
     assert run.data.params == {"optimizer.lr": "0.1"}
-    assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "loss")] == [
+    assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "curves/loss")] == [
         (1, 0.7), (2, 0.6),
     ]  # fmt: skip
-    assert set(run.data.metrics) == {"loss"}
+    assert set(run.data.metrics) == {"curves/loss"}
     assert run.data.tags["not_finite.train/norm"] == "inf at step 1"
     assert run.data.tags["mlflow.parentRunId"] == run_ids["pipeline"]
     pipeline = client.get_run(run_ids["pipeline"])

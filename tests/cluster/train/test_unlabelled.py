@@ -119,7 +119,11 @@ def test_a_mixture_stays_one(extended, tiny_run):
         ),
         (
             ["model=mining", "train.tune=[high]", "train.features=fresh"],
-            r"train.tune: expected none with model=mining .*; set model.options.rectify=0",
+            r"train.tune: expected none with model=mining .*; set train.tune=\[\]",
+        ),
+        (
+            ["model=correlation", "model.options.residual=corpus_readout", "train.tune=[high]", "train.features=fresh"],
+            r"train.tune: expected none with model=correlation .*, got high; set train.tune=\[\]",
         ),
         (["train.unlabelled=-1"], r"train.unlabelled: expected a number from 0, got -1"),
     ],

@@ -26,24 +26,35 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Server:
-    """A server of two replicas, which is a process of its own; `address` is where it says that it is."""
+    """A server that is a process of its own; `address` is where it says that it is."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *arguments, environment=os.environ):
         write(folder)
         self.segmenter = Segmenter.load(folder, "cpu")
         (self.port,) = rays.free_ports(1)
-        command = [sys.executable, "-m", "jobs.serve", f"model={folder}", f"port={self.port}", "replicas=2"]
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "jobs.serve", f"model={folder}", f"port={self.port}", *arguments],
             cwd=ROOT,
-            env=os.environ | {"FSS_TOKEN": TOKEN},
+            env=environment | {"FSS_TOKEN": TOKEN},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+        assert self.process.stdout.readline() == f"starting Ray and {folder}, for some seconds\n"
         self.said = self.process.stdout.readline()
         self.address = self.said.rpartition(" ")[2].strip()
+
+    def interrupt(self):
+        """What it says at its end by Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        _, said = self.process.communicate(timeout=60)
+        assert self.process.returncode == 130
+        return said
+
+    def end(self):
+        if self.process.poll() is None:
+            rays.end(self.process)
 
     def post(self, path, **body):
         return requests.post(f"{self.address}{path}", headers=BEARER, timeout=120, **body)
@@ -55,9 +66,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    made = Server(tmp_path_factory.mktemp("served"))
+    made = Server(tmp_path_factory.mktemp("served"), "replicas=2")
     yield made
-    rays.end(made.process)
+    made.end()
 
 
 @pytest.fixture(scope="module")
@@ -114,17 +125,7 @@ def test_replicas_that_die_are_replaced_and_things_live_on(server, thing):
     assert {one.pid for one in dead}.isdisjoint(one.pid for one in server.replicas())
 
 
-def test_it_ends_by_a_signal_with_one_line_and_leaves_nothing(server, thing):
-    family = psutil.Process(server.process.pid).children(recursive=True)
-    server.process.send_signal(signal.SIGINT)
-    out, said = server.process.communicate(timeout=60)
-    assert (server.process.returncode, out) == (130, "")
-    assert "stopped by Ctrl-C: the server has ended; what was shown to it is forgotten" in said.splitlines()[-1]
-    _, alive = psutil.wait_procs(family, timeout=30)
-    assert alive == []
-
-
-def test_what_does_not_fit_is_refused_before_anything_is_started(server, tmp_path):
+def test_what_does_not_fit_is_refused_before_anything_is_started(tmp_path):
     from cluster.web.deployment import running
 
     write(tmp_path)
@@ -134,3 +135,29 @@ def test_what_does_not_fit_is_refused_before_anything_is_started(server, tmp_pat
             running(ServeConfig(model=str(tmp_path), port=port)).__enter__()
     with pytest.raises(ValueError, match="expected an exported model"):
         running(ServeConfig(model=str(tmp_path / "absent"))).__enter__()
+
+
+def test_it_ends_by_a_signal_with_one_line_and_leaves_nothing(server, thing):
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    said = server.interrupt()
+    assert "stopped by Ctrl-C: the server has ended; what was shown to it is forgotten" in said.splitlines()[-1]
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+
+
+def test_a_clusters_server_ends_with_its_command_but_the_cluster_does_not(tmp_path):
+    (tmp_path / "home").mkdir()
+    with rays.head(tmp_path / "home", "--num-cpus", "1") as head:
+        server = Server(tmp_path / "model", f"address={head.address}", environment=head.environment)
+        try:
+            page = f"{server.address}/health"
+            assert requests.get(page, timeout=60).json() == {"status": "UP", "model_class": "correlation"}
+            server.interrupt()
+        finally:
+            server.end()
+        for _ in range(120):
+            if rays.request(page) == 0:
+                break
+            time.sleep(0.5)
+        assert rays.request(page) == 0
+        assert rays.request(f"{head.dashboard}/api/version") in (200, 401)

@@ -104,6 +104,32 @@ def test_an_index_goes_through_a_file():
     assert torch.equal(other(*episode()), module(*episode()))
 
 
-def test_an_index_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"expected the prototypes of regions, \(2, 2, 4\), got \(1, 2, 4\); set .*=1"):
-        made(index_size=2).fill(regions((A, B)))
+def test_an_index_that_does_not_fit_is_refused():
+    for rows in (regions((A, B), (A, B)), regions((A[:3], B[:3]))):
+        with pytest.raises(ValueError, match=r"expected the prototypes of at most 1 regions, .* got .*; set "):
+            made(index_size=1).fill(rows)
+
+
+def test_rows_that_are_not_filled_are_no_neighbours():
+    """Though more neighbours are asked for than there are."""
+    query, (support, masks) = image(A, B, GROUND, OTHER), shown(A, GROUND)
+    roomy, full = made(index_size=4, neighbours=3), made(index_size=2, neighbours=2)
+    for module in (roomy, full):
+        module.fill(regions((OTHER, B), (GROUND, -A)))
+    torch.testing.assert_close(roomy(query, support, masks), full(query, support, masks))
+    roomy.fill(regions((OTHER, B)))
+    assert not torch.equal(roomy(query, support, masks), full(query, support, masks))
+
+
+def test_it_studies_the_supports_of_training_and_looks_them_up_in_answers_alone():
+    """In training its index would hold the answers: it is the smoothed read-out then, and needs none."""
+    plain = heads.build("smoothed", {"levels": ["high"], "steps": 0, "scale": 1.0}, {"high": 4}, corners=True)
+    module, filled = made(index_size=2, neighbours=1), made(index_size=2, neighbours=1)
+    query, (support, masks) = image(A, B, GROUND, OTHER), shown(A, GROUND)
+    torch.testing.assert_close(module.train()(query, support, masks), plain(query, support, masks))
+    seen = [shown(F.normalize(A + B, dim=0), OTHER), shown(GROUND, B), shown(A, OTHER)]  # the last has no room
+    module.study([({"high": shot["high"][0]}, shares[0]) for shot, shares in seen], seed=0)
+    torch.testing.assert_close(module(query, support, masks), plain(query, support, masks))
+    filled.fill(regions((OTHER, F.normalize(A + B, dim=0)), (B, GROUND)))
+    assert torch.equal(module.eval()(query, support, masks), filled(query, support, masks))
+    assert not torch.allclose(module(query, support, masks), plain(query, support, masks))

@@ -48,7 +48,11 @@ def test_all_mistakes_are_named_at_once():
             "residual: expected one of levels, steps, scale, otsu, got an unknown key",
         ),
         ("correlation", {"residual": True}, "residual: expected text, got True"),
-        ("correlation", {"residual": "nearest"}, "residual: expected one of none, prototype, smoothed, got 'nearest'"),
+        (
+            "correlation",
+            {"residual": "nearest"},
+            "residual: expected one of none, corpus_readout, prototype, smoothed, got",
+        ),
         ("correlation", {"dim": 6}, "dim: expected a multiple of 4, got 6"),
         ("masksplit", {"dim": 48}, "dim: expected a multiple of 32, got 48"),
         ("masksplit", {"shots": "mean"}, "shots: expected one of prototypes, logits, got 'mean'"),

@@ -39,8 +39,9 @@ def write(folder, name: str = "correlation", facts: Mapping[str, Any] = {"steps"
     head = heads.build(name, options, backbone.channels, corners=backbone.corners, seed=1).eval()
     if isinstance(head, Fits):
         head.fit(np.eye(head.centroids.shape[1], dtype=np.float32), seed=0)
-    if isinstance(head, Recalls):
-        head.fill(np.random.default_rng(0).normal(size=head.index.swapaxes(0, 1).shape))
+    for part in head.modules():
+        if isinstance(part, Recalls):
+            part.fill(np.random.default_rng(0).normal(size=part.index.swapaxes(0, 1).shape))
     if isinstance(head, SeesBlank):
         head.see_blank(extractor.blank())
     g = torch.Generator().manual_seed(0)

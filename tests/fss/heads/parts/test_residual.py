@@ -232,6 +232,28 @@ def test_what_is_asked_of_a_residual_reaches_its_head():
     assert own.seen == [("fit", 5, 7), ("study", 2, 8), ("settle", 2.0)]
 
 
+def test_a_read_out_that_looks_up_regions_studies_too():
+    """With the head if that studies, else alone; and it is lent what it shares with the smoothed one."""
+    looking = heads.build("corpus_readout", {"index_size": 5, "neighbours": 2, "scale": 1.0}, CHANNELS, corners=True)
+    for own, number in ((seeded(Able), 5), (seeded(Silent), 5)):
+        module = Residual(own, looking)
+        assert isinstance(module, Studies)
+        assert module.studies == number
+        looking.index.zero_()
+        module.study(studied(), seed=8)
+        assert looking.index.any(dim=2).all()
+    alone = heads.build("correlation", {"residual": "corpus_readout"}, CHANNELS, corners=True)
+    assert not any(key.startswith("readout.") for key in alone.embed(episode()[0]))
+
+
+def test_what_a_residual_looked_up_is_exported(tmp_path):
+    original, extractor = write(tmp_path, "panet", residual="corpus_readout")
+    query = noise_image(0, (70, 45))
+    expected = Segmenter(original, extractor, {}).probabilities(query, SUPPORTS, MASKS)
+    assert original.readout.index.any()
+    assert np.array_equal(Segmenter.load(tmp_path, "cpu").probabilities(query, SUPPORTS, MASKS), expected)
+
+
 @pytest.mark.parametrize("ways", [1, 2])
 @pytest.mark.parametrize("own", [Able, Silent])
 @pytest.mark.parametrize("name", ["prototype", "smoothed"])
