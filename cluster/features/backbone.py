@@ -7,12 +7,14 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.config import Config
 from cluster.config.backbone import NAMED
 from cluster.engine.files import content_hash
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints, picked
+from cluster.storage import paths
 from fss import backbones
 from fss.backbones import Backbone, checkpoint
 from fss.backbones.extractor import Extractor, device_by_name
@@ -62,9 +64,10 @@ class BackboneSpec:
         Raises:
             ValueError: if it cannot be built, or does not take images of this size.
         """
+        weights = str(paths.here(Path(self.weights))) if paths.stored(Path(self.weights)) else self.weights
         built = backbones.build(
             self.name,
-            self.weights,
+            weights,
             stride=self.stride,
             seed=self.seed,
             padding=self.padding,

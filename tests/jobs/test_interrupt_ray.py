@@ -13,7 +13,7 @@ import pytest
 from jobs._config import CONF
 from tests.cluster.killed import check_ledger, losses, published, tiny
 
-LABELS, CHECKPOINTS = "label/*/.units/*.json", "train/*/checkpoints/step-*"
+LABELS, CHECKPOINTS = "label/*/.units/*.json", "train/*/checkpoints/step-*/meta.json"
 #: What a run has just written when it is ended, and by which signal; what was in its environment.
 ENDS = (
     (LABELS, signal.SIGTERM, {}),
