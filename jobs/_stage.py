@@ -25,12 +25,13 @@ def main(stage: str, text: str, keys: tuple[str, ...], tell: Callable[[Manifest]
     def work(config: Config) -> None:
         from cluster.engine.run import Run
         from cluster.stages import STAGES
+        from cluster.storage.bucket import address
 
         with Run(config, STAGES) as current:
             manifest = current.ensure(stage)
             if told := tell(manifest):
                 print(told)
             counts = ", ".join(f"{key} {value}" for key, value in manifest.counts.items())
-            print(f"{stage}: {counts}; {manifest.folder}")
+            print(f"{stage}: {counts}; {address(manifest.folder)}")
 
     run(Command(stage, text, keys), work)

@@ -53,6 +53,7 @@ def evaluate(config: Config) -> None:
     from cluster.evaluate import measured
     from cluster.evaluate.results import results_table
     from cluster.stages import STAGES
+    from cluster.storage.bucket import address
 
     out = own_folder(config.out, "out", _FIRST) if config.out else None
     with Run(_here(config), STAGES) as current:
@@ -60,17 +61,17 @@ def evaluate(config: Config) -> None:
         print(results_table(measured.results(publish.read_json(manifest.path("metrics.json")))))
         if out:
             copy_results(manifest, out)
-        print(f"evaluate: {config.out or manifest.folder}")
+        print(f"evaluate: {config.out or address(manifest.folder)}")
 
 
 def _here(config: Config) -> Config:
-    """The same with the folder of a model that MLflow's registry has, below root, where all workers find it."""
-    from cluster.engine.places import writable
+    """The same with the folder of a model that MLflow's registry has, below root, or a bucket: all workers find it."""
+    from cluster.engine.places import root
     from cluster.serving import registry
 
-    if not (config.model.path or "").startswith("models:"):
+    if not (config.model.path or "").startswith(("models:", "s3:")):
         return config
-    folder = registry.folder(str(config.model.path), writable(config.root, "root") / "registered")
+    folder = registry.folder(str(config.model.path), root(config.root) / "registered")
     return dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(folder)))
 
 

@@ -29,14 +29,17 @@ def send(config: Config) -> None:
     Raises:
         ValueError: if there are none, some of it could not be sent, or a journal is damaged.
     """
+    from cluster.storage.bucket import address
     from cluster.tracking.audit import gaps
+    from cluster.tracking.journal import catch_up
     from cluster.tracking.redact import redact
     from cluster.tracking.shipper import Shipper, tracking_folder, tracking_place
 
     folder = tracking_folder(config.root, config.name)
+    catch_up(folder)
     journals = sorted(Path(folder).glob("*.jsonl"))
     if not journals:
-        raise ValueError(f"expected journals (*.jsonl) in {folder}, found none; check root= and name=")
+        raise ValueError(f"expected journals (*.jsonl) in {address(folder)}, found none; check root= and name=")
     uri, experiment = tracking_place(config.tracking, config.root)
     shipper = Shipper(folder, uri, experiment)
     if not shipper.ship_once() or shipper.unsent():
@@ -44,11 +47,11 @@ def send(config: Config) -> None:
     for name, count in shipper.repair().items():
         print(f"sync: {name}: {count} values were not in MLflow although they had been sent; sent again")
     if shipper.repair():
-        raise ValueError(f"{redact(uri)} takes values of {folder} and does not keep them; look at its own log")
-    damaged = [f"{path}: events {gaps(path)}" for path in journals if gaps(path)]
+        raise ValueError(f"{redact(uri)} takes values of {address(folder)} and does not keep them; look at its own log")
+    damaged = [f"{address(path)}: events {gaps(path)}" for path in journals if gaps(path)]
     if damaged:
         raise ValueError(f"what can be read is in MLflow, but these journals are damaged: {'; '.join(damaged)}")
-    print(f"sync: everything in {folder} is in MLflow")
+    print(f"sync: everything in {address(folder)} is in MLflow")
 
 
 if __name__ == "__main__":

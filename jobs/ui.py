@@ -25,9 +25,15 @@ COMMAND = Command(
 
 def serve(config: UiConfig) -> None:
     """Print the last run's page, then become MLflow's server."""
+    from cluster.storage.bucket import is_address
     from cluster.tracking import last
     from cluster.tracking.shipper import default_tracking_uri
 
+    if is_address(config.root):
+        raise ValueError(
+            f"root: expected a folder with mlflow.db, got {config.root}, a bucket, which holds none; open the pages of "
+            "the server that tracking.uri= named"
+        )
     address = f"http://{config.host}:{config.port}"
     pages = last.pages(config.root, address)
     told = (

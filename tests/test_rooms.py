@@ -9,8 +9,8 @@ import pytest
 
 from tests.places import ROOT
 
-#: What the engine may know: keys, and the journal that a run writes.
-BELOW_THE_ENGINE = {"config", "tracking"}
+#: What the engine may know: keys, the journal that a run writes, and where its files lie.
+BELOW_THE_ENGINE = {"config", "tracking", "storage"}
 
 
 def room_of(path: Path) -> str:

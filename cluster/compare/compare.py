@@ -22,6 +22,7 @@ from cluster.config.compare import CompareConfig
 from cluster.engine import publish
 from cluster.engine.manifest import read_manifest
 from cluster.evaluate.results import ModelResult
+from cluster.storage.bucket import is_address
 from cluster.tracking.journal import flatten
 from fss.evaluation import bootstrap
 from fss.evaluation.bootstrap import Columns, Difference, Interval, Replicates
@@ -214,6 +215,9 @@ def _evaluations(runs: Sequence[str]) -> list[tuple[Evaluation, str]]:
     evaluations, problems = [], []
     for run in runs:
         path, _, name = (run, "", "") if Path(run).exists() else run.partition(":")
+        if is_address(run):
+            problems.append(f"runs: expected folders on a disk, got {run}; copy its folder evaluate/ and name that")
+            continue
         try:
             evaluation = Evaluation.read(Path(path))
         except ValueError as error:

@@ -72,7 +72,7 @@ class Config:
     name: str = key("run", _FOLDER)
     """Folder of the run below root."""
     root: str = "runs"
-    """Folder of all runs."""
+    """Folder of all runs, or s3://BUCKET/FOLDER, see docs/object_storage.md."""
     seed: int = key(0, ranged("a number below 2**63", lambda value: value < 2**63))
     """Of everything that is drawn."""
     stale: str = key("warn", one_of("warn", "remake", "error"))

@@ -47,6 +47,9 @@ class BackboneConfig:
     interpolation: str | None = key(None, one_of(*INTERPOLATIONS))
     """How images are stretched to that side, `bilinear` or `bicubic`, both with antialiasing; none = as timm says of
     its networks, bilinear for the others."""
+    artefacts: float | None = key(None, ranged("a number above 1", lambda value: value > 1))
+    """From how many times the length of an image's median token on a transformer's tokens are artefacts, which become
+    the mean of their neighbours; for networks without registers. none = all tokens stay."""
     debias: float = key(0.0, ranged("a share in [0, 1)", lambda value: 0 <= value < 1))
     """Share of each level's directions that is taken out of features: those in which the cells of a black image differ
     most, which are their position's; INSID3 takes 0.49."""

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.config import ClusterConfig, Config
-from cluster.engine import room
+from cluster.engine import places, room
 from cluster.engine.seen import Mark
+from cluster.storage import bucket
+from cluster.tracking.redact import redact
 
 Look = Callable[[Config], Sequence[str]]
 
@@ -58,6 +60,9 @@ def unseen(mark: Mark) -> list[str]:
 
 def _root(config: Config) -> list[str]:
     """Whether the run's folder can be written; nothing is made."""
+    if bucket.is_address(config.root):
+        wrong = bucket.problem(bucket.key(places.root(config.root) / config.name) or "")
+        return [redact(wrong)] if wrong else []
     folder = Path(config.root).resolve() / config.name
     there = next(one for one in (folder, *folder.parents) if one.exists())
     if not there.is_dir():

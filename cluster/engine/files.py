@@ -13,6 +13,7 @@ import fsspec
 import numpy as np
 
 from cluster.engine import publish
+from cluster.storage import bucket, paths
 from fss import shards
 
 _BLOCK = 1 << 20
@@ -48,7 +49,7 @@ class DamagedFileError(ValueError):
         self.folder, self.file, self.size, self.got = folder, file, size, got
         seen = f"{size} bytes with {got[:12]}" if size >= 0 else "no file"
         super().__init__(
-            f"{folder / file.path} is damaged: expected {file.bytes} bytes with sha256 {file.sha256[:12]}, "
+            f"{bucket.address(self.path)} is damaged: expected {file.bytes} bytes with sha256 {file.sha256[:12]}, "
             f"got {seen}; delete it and run its stage again"
         )
 
@@ -80,11 +81,16 @@ def read_file(folder: Path, file: File) -> bytes:
     Raises:
         DamagedFileError: if they are not what the stage wrote, or if the file is gone.
     """
+    path = folder / file.path
+    data = paths.copied(path)
+    if data is not None and shards.sha256(data) == file.sha256:
+        return data
     try:
-        data = (folder / file.path).read_bytes()
+        data = paths.read_bytes(path)
     except FileNotFoundError:
         raise DamagedFileError(folder, file, -1, "") from None
     _compare(folder, file, len(data), shards.sha256(data))
+    paths.keep(path, data)
     return data
 
 
@@ -100,16 +106,42 @@ def check_file(folder: Path, file: File) -> Path:
     Raises:
         DamagedFileError: if they are not what the stage wrote, or if the file is gone.
     """
-    path, digest, size = folder / file.path, hashlib.sha256(), 0
+    path = folder / file.path
+    if paths.stored(path) and path.exists() and _look(path) == (file.bytes, file.sha256):
+        return path
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
+        size, digest = _look(paths.fetch(path))
     except FileNotFoundError:
         raise DamagedFileError(folder, file, -1, "") from None
-    _compare(folder, file, size, digest.hexdigest())
+    _compare(folder, file, size, digest)
     return path
+
+
+def whole_file(folder: Path, file: File) -> Path:
+    """The path of a stage's file for those who read parts of it, each with a checksum of its own.
+
+    Of a bucket's file the copy is looked at as a whole, once a process, for it may be out of date.
+
+    Raises:
+        DamagedFileError: as `check_file`.
+    """
+    path = folder / file.path
+    return path if not paths.stored(path) or _checked(folder, file).exists() else check_file(folder, file)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _checked(folder: Path, file: File) -> Path:
+    return check_file(folder, file)
+
+
+def _look(path: Path) -> tuple[int, str]:
+    """The size and sha256 of a file of this machine."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
 
 
 def _compare(folder: Path, file: File, size: int, digest: str) -> None:

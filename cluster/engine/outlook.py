@@ -9,6 +9,7 @@ from cluster.engine import publish
 from cluster.engine.manifest import Manifest, read_manifest
 from cluster.engine.progress import format_duration
 from cluster.engine.run import Run
+from cluster.storage import bucket, paths
 
 
 def outlook(run: Run, names: Iterable[str]) -> list[str]:
@@ -55,8 +56,8 @@ def _is_done(run: Run, name: str) -> bool:
 
 def _last_time(run: Run, name: str) -> float | None:
     """Seconds that the stage took when it last ran in any run of this root."""
-    timings = sorted(run.folder.parent.glob(f"*/{name}/*/timing.json"), key=lambda path: path.stat().st_mtime)
-    timing = publish.read_sealed(timings[-1]) if timings else None
+    last = paths.newest(paths.matching(run.folder.parent, f"*/{name}/*/timing.json"))
+    timing = publish.read_sealed(last) if last else None
     return None if timing is None else float(timing["seconds"])
 
 
@@ -68,7 +69,7 @@ def _expected(run: Run, name: str, fingerprint: str) -> str:
         return (
             f"{_found(run, name, manifest)}  {_with(folder, [f'files {len(manifest.files)}', _told(manifest.counts)])}"
         )
-    done = len(list((folder / ".units").glob("*.json"))) if not manifest else 0
+    done = len(paths.matching(folder, ".units/*.json")) if not manifest else 0
     known = [_told(run.size(name))]
     known += [f"{lost} files are missing or cut short"] if lost else []
     known += [f"goes on after {done} units that are done"] if done else []
@@ -85,12 +86,12 @@ def _found(run: Run, name: str, manifest: Manifest) -> str:
 
 def _with(folder: Path, known: Iterable[str]) -> str:
     told = "; ".join(filter(None, known))
-    return f"{folder}{': ' if told else ''}{told}"
+    return f"{bucket.address(folder)}{': ' if told else ''}{told}"
 
 
 def _lost(manifest: Manifest) -> int:
-    paths: Iterable[tuple[Path, int]] = ((manifest.folder / file.path, file.bytes) for file in manifest.files)
-    return sum(not path.is_file() or path.stat().st_size != size for path, size in paths)
+    sizes = paths.sizes(manifest.folder)
+    return sum(sizes(file.path) != file.bytes for file in manifest.files)
 
 
 def _told(counts: Mapping[str, int]) -> str:

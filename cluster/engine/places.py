@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.storage import bucket
+
 #: Folders below which other disks are mounted, each under a name of its own.
 _MOUNTS = ("/mnt", "/media", "/net", "/Volumes")
 #: Where the system says what it mounts.
@@ -21,7 +23,8 @@ def writable(path: str, key: str) -> Path:
             folder that is called like an address or like ~.
     """
     if "://" in path or path.startswith("~") or not path.isprintable():
-        hint = "no shell reads ~ behind =, write $HOME" if path.startswith("~") else f"mount it, or set {key}=PATH"
+        hint = f"mount it, or set {key}=PATH{' or root=s3://BUCKET/FOLDER' if key == 'root' else ''}"
+        hint = "no shell reads ~ behind =, write $HOME" if path.startswith("~") else hint
         raise ValueError(f"{key}: expected a path on a disk, got {path!r}; {hint}")
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not os.path.isabs(path):
         raise ValueError(
@@ -35,6 +38,20 @@ def writable(path: str, key: str) -> Path:
                 f"{key}: {place} is not mounted, so {target} would be another place; mount it, or set {key}="
             )
     return target
+
+
+def root(place: str) -> Path:
+    """The folder of runs that root=`place` means; of a bucket's, that of this machine's copies.
+
+    Raises:
+        ValueError: if it is neither a folder that is `writable` nor one of a bucket.
+    """
+    if not bucket.is_address(place):
+        return writable(place, "root")
+    try:
+        return bucket.copy_of(place)
+    except ValueError as error:
+        raise ValueError(f"root: {error}; set root=s3://BUCKET/FOLDER") from error
 
 
 def _mount_points(path: Path) -> Iterator[Path]:

@@ -1,5 +1,7 @@
 """Files that are whole or absent: written under a temporary name, synced to disk, renamed.
 
+A file that belongs into a bucket is put there, whole, before its copy on this machine gets its name.
+
 A writer that was believed dead and publishes late does no harm: it renames a whole file of the same bytes over the one
 that is there.
 
@@ -20,7 +22,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.storage import bucket, lease, paths
 from fss import seals, shards
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ def write_bytes(path: Path, data: bytes) -> dict[str, Any]:
             file.flush()
             os.fsync(file.fileno())
         _failpoint("before_rename", path.name)
+        paths.send(path, data)
         temporary.replace(path)
         _failpoint("after_rename", path.name)
     finally:
@@ -64,7 +68,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """JSON value of `path`."""
-    return json.loads(path.read_text())
+    return json.loads(paths.read_bytes(path))
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
@@ -74,13 +78,19 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """What `write_sealed` wrote; None if there is no such file, or if it is damaged, which is logged."""
-    try:
-        value = seals.unsealed(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    if value is None:
-        logger.warning("%s is damaged: its content does not have the sha256 that it names; going on without it", path)
-    return value
+    return next(read_each_sealed([path]))
+
+
+def read_each_sealed(files: Iterable[Path]) -> Iterator[dict[str, Any] | None]:
+    """What `read_sealed` reads of each file, in order."""
+    wanted = list(files)
+    for path, data in zip(wanted, paths.read_each(wanted), strict=True):
+        value = None if data is None else seals.unsealed(data)
+        if data is not None and value is None:
+            logger.warning(
+                "%s is damaged: its content does not have the sha256 that it names; going on without it", path
+            )
+        yield value
 
 
 def sweep(folder: Path) -> None:
@@ -137,15 +147,21 @@ def only_writer(folder: Path) -> Iterator[None]:
     it to the server (NFSv4, Lustre mounted with -o flock, CephFS). Where it does not, two drivers on two machines can
     write one folder. They waste work, and do no harm: both publish whole files of the same bytes.
 
+    Between the machines of a bucket the lock is an object (`cluster.storage.lease`), besides.
+
     Raises:
         ValueError: if another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
+    name, lock = bucket.key(folder), folder / LOCK
+    with contextlib.ExitStack() as locks:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            fcntl.flock(locks.enter_context(lock.open("a+")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if name is not None:
+                locks.enter_context(lease.held(f"{name}/{LOCK}", lock))
+        except (BlockingIOError, lease.HeldError) as error:
             raise ValueError(
-                f"another run is writing {folder}; wait for it, stop it, or choose another name= or root="
+                f"another run is writing {bucket.address(folder)}; wait for it, stop it, or choose another name= or "
+                "root="
             ) from error
         yield

@@ -18,6 +18,7 @@ from cluster.engine.session import session
 from cluster.engine.settings import plain as as_json
 from cluster.engine.stage import Manifest, Stage, StageError
 from cluster.engine.work import Log, Work
+from cluster.storage import bucket, paths
 from cluster.tracking import machine
 from cluster.tracking.journal import InUseError, Journal
 from cluster.tracking.redact import redacted
@@ -39,7 +40,7 @@ class Run:
 
     def __init__(self, config: Config, stages: Mapping[str, Stage[Any, Any]]):
         self.config = config
-        self.folder = places.writable(config.root, "root") / config.name
+        self.folder = places.root(config.root) / config.name
         self._stages = stages
         self._manifests: dict[str, Manifest] = {}
         self._settings: dict[str, Any] = {}
@@ -135,13 +136,15 @@ class Run:
             StageError: if one of them is not.
         """
         one = self._stages[name]
+        inputs = {above: self.manifest(above) for above in one.inputs(self.config)}
         return Work(
             settings=self.settings(name),
             means=one.means(self.config),
-            inputs={above: self.manifest(above) for above in one.inputs(self.config)},
+            inputs=inputs,
             folder=folder or self.folder / name / self.identity(name)[2],
             log=Log(self.tracking_folder, self.journal_name(name), self.pipeline_name),
             crew=self,
+            opened=tuple(inputs[above].folder for above in inputs if self._stages[above].by_path),
         )
 
     def identity(self, name: str) -> tuple[dict[str, Any], dict[str, str], str]:
@@ -171,7 +174,7 @@ class Run:
         if manifest is None or self._refused(one, manifest.folder, manifest):
             manifest = self._make(one, folder, settings, inputs)
         else:
-            logger.info("%s is done (%s), skipped", name, folder)
+            logger.info("%s is done (%s), skipped", name, bucket.address(folder))
         stage.point_to(manifest)
         self._manifests[name] = manifest
         return manifest
@@ -204,7 +207,7 @@ class Run:
             journal.tags(origin.origin(one.work.__module__))
             for above in inputs:
                 done = self._manifests[above]
-                journal.dataset(above, done.fingerprint, str(done.folder), context="input")
+                journal.dataset(above, done.fingerprint, bucket.address(done.folder), context="input")
         try:  # the stage writes to the journal itself, perhaps from another machine: one writer at a time
             manifest = self._execute(one, settings, inputs)
         except BaseException:
@@ -251,7 +254,7 @@ class Run:
             stages[damage.folder.parent.name] = True
             if damage.still():
                 logger.warning("%s; deleted, its stage makes it again", damage)
-                path.unlink(missing_ok=True)
+                paths.remove(path)
             else:
                 logger.warning("%s; but now it is whole, so it is read again", damage)
         return [name for name in self._stages if name in stages]
@@ -306,7 +309,7 @@ class Run:
         pipeline = Journal(self.tracking_folder, self.pipeline_name)
         with shipper if settings.enabled else contextlib.nullcontext(), pipeline as journal:
             journal.params(plain(self.config))
-            journal.tags({"run": self.config.name, "folder": str(self.folder)})
+            journal.tags({"run": self.config.name, "folder": bucket.address(self.folder)})
             self.pipeline_journal = journal
             with machine.watched(journal) if settings.enabled else contextlib.nullcontext():
                 yield

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.engine import publish
+from cluster.storage import bucket, paths
 
 #: Seconds after which a file that is not seen will not be: a network file system may remember for long what it lacked.
 _LATE = 10.0
@@ -30,16 +31,19 @@ class Mark:
         end = time.monotonic() + self.patience
         while not self._seen():
             if time.monotonic() > end:
+                remedy = "mount shared storage there on both, or set root="
+                if paths.stored(self.path):
+                    remedy = "give it the store's address and login too (AWS_...)"
                 return (
                     f"root: expected a folder that all machines see, {socket.gethostname()} does not see what "
-                    f"{self.host} wrote to {self.path.parent}; mount shared storage there on both, or set root="
+                    f"{self.host} wrote to {bucket.address(self.path.parent)}; {remedy}"
                 )
             time.sleep(0.2)
         return None
 
     def _seen(self) -> bool:
         with contextlib.suppress(OSError):
-            return self.path.read_text() == self.word
+            return paths.read_bytes(self.path) == self.word.encode()
         return False
 
 
@@ -52,4 +56,4 @@ def left(folder: Path) -> Iterator[Mark]:
     try:
         yield mark
     finally:
-        mark.path.unlink(missing_ok=True)
+        paths.remove(mark.path)

@@ -23,7 +23,8 @@ from cluster.engine import origin, publish
 from cluster.engine.files import DamagedFileError, File, read_array, read_file, write_file
 from cluster.engine.manifest import Manifest, point_to, read_manifest
 from cluster.engine.progress import ended, tell
-from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work, whole
+from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work
+from cluster.storage import paths
 from cluster.tracking.redact import redacted
 from fss import shards
 from fss.threads import one_for_sums
@@ -93,6 +94,8 @@ class Stage(Generic[SettingsT, MeansT]):
     """How much there is to do, by what it is counted in: what the settings of stages, asked for by name, tell of it."""
     damaged: Callable[[Manifest], Sequence[str]] = nothing_damaged
     """Files of the finished stage that are whole and have to be made again, for what they stand for is damaged."""
+    by_path: bool = False
+    """Whether files of it are opened by their paths: then all are copied to each machine whose run is in a bucket."""
     starts_training: bool = False
     """Whether its work starts the training workers, for all of which there must be room together."""
     unit: str = "images"
@@ -113,7 +116,10 @@ def finished(stage: Stage[Any, Any], folder: Path) -> Manifest | None:
 
 
 def _lost(stage: Stage[Any, Any], manifest: Manifest) -> list[str]:
-    short = [file.path for file in manifest.files if not whole(manifest.folder / file.path, file.bytes)]
+    sizes = paths.sizes(manifest.folder)
+    short = [file.path for file in manifest.files if sizes(file.path) != file.bytes]
+    if stage.by_path:
+        paths.bring(manifest.folder)
     return [*short, *(name for name in stage.damaged(manifest) if name not in short)]
 
 
@@ -149,7 +155,9 @@ def execute(
     seconds = round(time.monotonic() - start, 3)
     publish.write_sealed(folder / "timing.json", {"seconds": seconds})
     publish.write_sealed(folder / "manifest.json", value)
-    (folder / ".promised.json").unlink(missing_ok=True)
+    paths.remove(folder / ".promised.json")
+    if stage.by_path:  # workers on other machines may have made them
+        paths.bring(folder)
     manifest = read_manifest(folder / "manifest.json")
     assert manifest is not None, folder
     tell(ended(stage.name, counts, stage.unit, seconds))
@@ -173,8 +181,9 @@ def _promise(stage: Stage[Any, Any], folder: Path) -> None:
     if manifest is not None and (lost := _lost(stage, manifest)):
         logger.warning("%s: %d files are missing or damaged (%s); making them again", stage.name, len(lost), lost[0])
         for name in lost:
-            (folder / name).unlink(missing_ok=True)
-        path.replace(folder / ".promised.json")
+            paths.remove(folder / name)
+        publish.write_bytes(folder / ".promised.json", paths.read_bytes(path))
+        paths.remove(path)
 
 
 def _keep_promise(stage: Stage[Any, Any], folder: Path, files: Sequence[File], made_by: Mapping[str, str]) -> None:

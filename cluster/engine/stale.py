@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from cluster.engine import origin, publish
 from cluster.engine.manifest import Manifest
 from cluster.engine.stage import MADE_BY, OTHER, Stage
 from cluster.engine.work import StageError
+from cluster.storage import bucket, paths
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def refused(
     why = doubt(stage, folder, manifest, inputs)
     if not why:
         return False
-    what = f"{stage.name}: {folder} was {'begun' if manifest is None else 'made'} {why}"
+    what = f"{stage.name}: {bucket.address(folder)} was {'begun' if manifest is None else 'made'} {why}"
     if policy == "error":
         raise StageError(f"{what}; set stale=remake to make it again, or stale=warn to use it")
     if policy == "warn":
@@ -50,9 +50,5 @@ def refused(
 
 def clear(folder: Path) -> None:
     """Empty a stage's folder, whose lock the caller holds."""
-    logger.warning("%s is emptied, its stage makes it again", folder)
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != publish.LOCK:
-            path.unlink()
+    logger.warning("%s is emptied, its stage makes it again", bucket.address(folder))
+    paths.empty(folder, publish.LOCK)

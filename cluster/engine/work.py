@@ -5,6 +5,8 @@ Most stages map a pure `function(unit) -> Output` over units of about one shard 
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,11 @@ from cluster.engine.files import DamagedFileError, File, damaged_in
 from cluster.engine.manifest import Manifest
 from cluster.engine.pool import Failure, Pool
 from cluster.engine.progress import Progress
+from cluster.storage import paths
 from cluster.tracking.journal import Journal
+
+#: Records of a bucket that are asked for together.
+_AT_ONCE = 256
 
 SettingsT = TypeVar("SettingsT")
 MeansT = TypeVar("MeansT")
@@ -88,6 +94,8 @@ class Work(Generic[SettingsT, MeansT]):
     """Where its files go."""
     log: Log
     crew: Crew
+    opened: tuple[Path, ...] = ()
+    """The folders of inputs whose files are opened by their paths, see `Stage.by_path`."""
 
     @property
     def pool(self) -> Pool:
@@ -128,15 +136,15 @@ class Work(Generic[SettingsT, MeansT]):
         with Progress(step, number, items, parts=parts) as progress:
 
             def missing() -> Iterator[Unit]:
-                for unit in units:
+                for unit, record in _recorded(self.folder, units):
                     names.append(unit.name)
-                    if _record(self.folder, unit.name) is None:
+                    if record is None:
                         submitted.append(unit.name)
                         yield unit
                     else:
                         progress.skip()
 
-            for index, result in self.pool.map(Publisher(function, self.folder), missing()):
+            for index, result in self.pool.map(Publisher(function, self.folder, self.opened), missing()):
                 failed = isinstance(result, Failure)
                 if failed:
                     failures.append(f"{submitted[index]}: {result.message}")
@@ -157,9 +165,11 @@ class Publisher:
 
     function: Callable[[Unit], Output]
     folder: Path
+    opened: tuple[Path, ...] = ()
 
     def __call__(self, unit: Unit) -> dict[str, int]:
         """Make and publish `unit`, return its counts; safe to run twice."""
+        bring_once(self.opened)
         output = self.function(unit)
         files = []
         for name, data in output.files.items():
@@ -170,25 +180,31 @@ class Publisher:
         return record["counts"]
 
 
-def _record(folder: Path, name: str) -> dict[str, Any] | None:
-    record = publish.read_sealed(folder / ".units" / f"{name}.json")
-    if record is None:
-        return None
-    whole_files = all(whole(folder / file["path"], file["bytes"]) for file in record["files"])
-    return record if whole_files else None
+@functools.lru_cache
+def bring_once(folders: tuple[Path, ...]) -> None:
+    """Have what a bucket has in these folders on this machine."""
+    for folder in folders:
+        paths.bring(folder)
 
 
-def whole(path: Path, size: int) -> bool:
-    """Whether there is a file of so many bytes."""
-    return path.is_file() and path.stat().st_size == size
+def _recorded(folder: Path, units: Iterable[Unit]) -> Iterator[tuple[Unit, dict[str, Any] | None]]:
+    """The units, each with its record if its files are there in full size; of a bucket's many are asked for at once."""
+    sizes, feed = paths.sizes(folder), iter(units)
+    while some := list(itertools.islice(feed, _AT_ONCE if paths.stored(folder) else 1)):
+        names = [f".units/{unit.name}.json" for unit in some]
+        there = [name for name in names if sizes(name) is not None]
+        found = dict(zip(there, publish.read_each_sealed(folder / name for name in there), strict=True))
+        for unit, name in zip(some, names, strict=True):
+            record = found.get(name)
+            files = () if record is None else record["files"]
+            yield unit, record if all(sizes(file["path"]) == file["bytes"] for file in files) else None
 
 
 def _collect(folder: Path, names: Sequence[str]) -> tuple[list[File], dict[str, int]]:
     files: list[File] = []
     counts: Counter[str] = Counter()
-    for name in names:
-        record = _record(folder, name)
-        assert record is not None, name
+    for unit, record in _recorded(folder, (Unit(name, None) for name in names)):
+        assert record is not None, unit.name
         files += [File(**file) for file in record["files"]]
         counts.update(record["counts"])
     return files, dict(counts)

@@ -67,6 +67,7 @@ def _exported(folder: Path) -> BackboneSpec:
         padding=chosen["padding"],
         levels=None if levels is None else tuple(levels),
         interpolation=chosen.get("interpolation", "bilinear"),
+        artefacts=chosen.get("artefacts"),
         debias=chosen.get("debias", 0.0),
     )
 

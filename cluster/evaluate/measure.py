@@ -20,6 +20,7 @@ from cluster.engine.stage import Output, Unit
 from cluster.evaluate import episode_list
 from cluster.evaluate.episode_list import Item
 from cluster.features.backbone import BackboneSpec
+from cluster.storage import paths
 from fss import heads, segmenter
 from fss.backbones import fingerprint
 from fss.datasets import Dataset, areas, open_dataset
@@ -61,12 +62,12 @@ class MeasuredModel:
 def _load_head(entry: MeasuredModel) -> Head:
     extractor = entry.spec.load()
     if entry.folder:
-        head = segmenter.Segmenter.load(entry.folder).head
+        head = segmenter.Segmenter.load(paths.bring(Path(entry.folder))).head
     else:
         backbone = extractor.backbone
         head = heads.build(entry.head, dict(entry.options), backbone.channels, corners=backbone.corners)
     if entry.weights:
-        head.load_state_dict(load(Path(entry.weights).read_bytes()))
+        head.load_state_dict(load(paths.here(Path(entry.weights)).read_bytes()))
     elif isinstance(head, SeesBlank) and not entry.folder:
         head.see_blank(extractor.blank())
     return head.eval().to(extractor.device)
@@ -102,7 +103,7 @@ def support_path(name: str, class_id: int) -> str:
 
 
 def _support_mask(folder: Path, name: str, class_id: int) -> np.ndarray:
-    return read_mask(folder / support_path(name, class_id))
+    return read_mask(paths.here(folder / support_path(name, class_id)))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.evaluate.results import ModelResult, latex_row, markdown_lines, results_latex, results_markdown
+from cluster.storage import paths
 from cluster.tracking.journal import Journal
 
 NAMES = {
@@ -154,11 +155,11 @@ def log(journal: Journal, folder: Path, figures: Figures, gallery: Sequence[str]
             values["area_ratio"] = pick(of_shots["mean"], "area_ratio")
             journal.metrics({f"evaluate/{key}_{number}shot{suffix}": value for key, value in values.items()})
     journal.params({"episodes_sha256": figures["episodes_sha256"]})
-    journal.tags({"mlflow.note.content": (folder / "table.md").read_text()})
+    journal.tags({"mlflow.note.content": paths.read_bytes(folder / "table.md").decode()})
     for name in ("metrics.json", "episodes.parquet", "episode_list.parquet", *files(figures)):
         journal.artifact(folder / name)
     for number, name in enumerate(gallery):
-        journal.image("predictions", (folder / name).read_bytes(), step=number)
+        journal.image("predictions", paths.read_bytes(folder / name), step=number)
 
 
 def _short(name: str) -> str:

@@ -19,6 +19,7 @@ from cluster.features.backbone import BackboneSettings
 from cluster.features.head import HeadSettings
 from cluster.label.sources import cam
 from cluster.label.sources.cam import CamMeans, CamSettings
+from cluster.storage import paths
 from cluster.train import candidates
 from fss import heads, segmenter, shards
 
@@ -169,7 +170,7 @@ def means(config: Config) -> EvaluateMeans:
         names=cam.means(config) if config.protocol.supports == "names" else None,
         weights=backbone.place(config),
         exported=exported(config) if config.model.name == "trained" else None,
-        features=Path(machines.features or Path(config.root) / "features").resolve(),
+        features=Path(machines.features or paths.place(config.root) / "features").resolve(),
         features_gib=machines.features_gib,
         memory_gib=machines.memory_gib,
         threads=machines.cpus_per_worker,

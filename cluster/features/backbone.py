@@ -7,12 +7,14 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.config import Config
 from cluster.config.backbone import NAMED
 from cluster.engine.files import content_hash
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints, picked
+from cluster.storage import paths
 from fss import backbones
 from fss.backbones import Backbone, checkpoint
 from fss.backbones.extractor import Extractor, device_by_name
@@ -32,6 +34,7 @@ class BackboneSettings:
     padding: str
     levels: tuple[int, ...] | None
     interpolation: str | None
+    artefacts: float | None
     debias: float
     seed: int | None
     """Of random weights."""
@@ -50,6 +53,7 @@ class BackboneSpec:
     padding: str = "zeros"
     levels: tuple[int, ...] | None = None
     interpolation: str | None = None
+    artefacts: float | None = None
     debias: float = 0.0
 
     def load(self) -> Extractor:
@@ -62,14 +66,16 @@ class BackboneSpec:
         Raises:
             ValueError: if it cannot be built, or does not take images of this size.
         """
+        weights = str(paths.here(Path(self.weights))) if paths.stored(Path(self.weights)) else self.weights
         built = backbones.build(
             self.name,
-            self.weights,
+            weights,
             stride=self.stride,
             seed=self.seed,
             padding=self.padding,
             levels=self.levels,
             interpolation=self.interpolation,
+            artefacts=self.artefacts,
         )
         built.net.check_size(self.size, self.size)
         return built

@@ -229,5 +229,6 @@ STAGE = Stage(
     means=lambda config: IndexMeans(backbone.place(config), config.cluster.cpus_per_worker),
     check=_check,
     size=lambda settings: {"regions": _most(settings("index"))},
+    by_path=True,
     unit="regions",
 )

@@ -23,6 +23,7 @@ from cluster.engine.progress import Progress
 from cluster.engine.settings import picked
 from cluster.engine.stage import File, Manifest, Stage, Work, read_array, write_file
 from cluster.label import sources
+from cluster.storage import paths
 from fss import seals
 from fss.clustering import hierarchy, kmeans
 from fss.clustering import init as kmeans_init
@@ -227,9 +228,10 @@ def write_state(state: LloydState) -> bytes:
 
 def read_state(path: Path) -> LloydState | None:
     """What `write_state` wrote; None if there is nothing, or nothing whole."""
-    if not path.is_file():
+    written = next(paths.read_each([path]))
+    if written is None:
         return None
-    data = seals.unseal(path.read_bytes())
+    data = seals.unseal(written)
     if data is None:
         logger.warning("kmeans: %s is damaged: starting again", path)
         return None

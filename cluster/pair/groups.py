@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.engine.files import whole_file
 from cluster.engine.stage import File, Manifest, read_file
 from fss import choices, rng, shards
 from fss.imaging import images
@@ -89,16 +90,18 @@ class Members:
     """The members of shards by name, read one by one where an index says: no shard stays in memory."""
 
     def __init__(self, folder: Path, files: Iterable[File]):
-        self._places: dict[str, tuple[Path, int, int]] = {}
+        self._folder = folder
+        self._places: dict[str, tuple[File, int, int]] = {}
         for file in files:
             places = shards.index(read_file(folder, file))
-            self._places |= {name: (folder / file.path, *place) for name, place in places.items()}
+            self._places |= {name: (file, *place) for name, place in places.items()}
 
     def __getitem__(self, name: str) -> bytes:
-        path, offset, size = self._places[name]
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
+        file, offset, size = self._places[name]
+        path = whole_file(self._folder, file)
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(size)
         if len(data) != size:
             raise ValueError(f"{path} was cut short while it was read; delete it and run its stage again")
         return data

@@ -13,7 +13,6 @@ import copy
 import dataclasses
 import itertools
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +39,7 @@ from cluster.shard import stage as shard
 from cluster.shard.hashing import ShardLayout
 from cluster.shard.inputs import CorpusInput, Entry
 from cluster.shard.places import is_url
+from cluster.storage import paths
 from cluster.train import stage as train
 from fss import heads
 
@@ -116,12 +116,13 @@ def calibrate(config: Config, stages: Mapping[str, Stage]) -> Measured:
         ValueError: if there are no images, or the configuration does not work on them.
     """
     start = time.monotonic()
-    Path(config.root).mkdir(parents=True, exist_ok=True)
-    root = Path(tempfile.mkdtemp(prefix=".plan-", dir=Path(config.root).resolve()))
+    above = paths.place(config.root)
+    above.mkdir(parents=True, exist_ok=True)
+    root = Path(tempfile.mkdtemp(prefix=".plan-", dir=above.resolve()))
     try:
         measured = _measure(config, stages, root)
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        paths.remove_tree(root)
     return dataclasses.replace(measured, seconds=time.monotonic() - start)
 
 

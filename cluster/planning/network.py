@@ -56,7 +56,8 @@ def looked_at(extractor: Extractor, call: Callable[[], Any]) -> Network:
 def operations(extractor: Extractor) -> float:
     """Floating-point operations of an image, a multiplication with its addition as two; nothing is computed."""
     net = extractor.backbone.net
-    tensors = {name: torch.empty_like(tensor, device="meta") for name, tensor in net.state_dict().items()}
+    own = (*net.named_parameters(), *net.named_buffers())  # not its state, which leaves some buffers out
+    tensors = {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
     images = torch.empty(1, 3, extractor.size, extractor.size, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         functional_call(net, tensors, (images,))

@@ -23,6 +23,7 @@ from cluster.engine import publish
 from cluster.engine.settings import picked
 from cluster.engine.stage import File, Stage, Work, read_file
 from cluster.pretrain.collective import process_group
+from cluster.storage import paths
 from cluster.training import loop as training
 from fss import shards
 from fss.backbones.small import SmallNet
@@ -171,7 +172,7 @@ def _work(work: PretrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
     chosen = work.settings
     work.session()
     training.train(job(work), work.means.cluster, work.means.max_failures)
-    data = (work.folder / "backbone.safetensors").read_bytes()
+    data = paths.read_bytes(work.folder / "backbone.safetensors")
     file = File("backbone.safetensors", 0, len(data), shards.sha256(data))
     return [file], {"steps": chosen.steps, "images": chosen.steps * chosen.batch}
 
@@ -183,5 +184,6 @@ STAGE = Stage(
     _work,
     means=_means,
     size=lambda settings: {"steps": settings("pretrain").steps},
+    by_path=True,
     starts_training=True,
 )

@@ -13,10 +13,13 @@ from pathlib import Path
 from cluster.config import Config
 from cluster.engine.manifest import Manifest
 from cluster.engine.stage import File, Output, Stage, Unit, Work, write_file
+from cluster.storage import paths
 from fss import shards
 from fss.scenes import scene as scenes
 
 _UNIT = 100
+#: What the data set consists of beside its scenes.
+_LISTS = ("classes.json", "ImageSets/train.txt", "ImageSets/val.txt")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class RenderScenes:
         start, stop = unit.payload
         scenes.write(self.folder, self.total, seed=self.seed, size=self.size, start=start, stop=stop, val=self.val)
         names = [name for index in range(start, stop) for name in scenes.files(index)]
+        paths.send_files(self.folder / name for name in (*names, *_LISTS))
         hashes = {name: _hash(self.folder / name) for name in names}
         return Output({f"hashes/{unit.name}.json": shards.dumps(hashes)}, {}, {"images": stop - start})
 
@@ -62,12 +66,8 @@ def _work(work: Work[RenderSettings, None]) -> tuple[Sequence[File], Mapping[str
     units = [Unit(f"{start:06d}", (start, stop)) for start, stop in ranges]
     function = RenderScenes(folder, total, chosen.val / total, chosen.seed, chosen.size)
     lists, counts = work.map("render", function, units, parts="parts")
-    numbers = {
-        "classes.json": len(chosen.classes),
-        "ImageSets/train.txt": chosen.train,
-        "ImageSets/val.txt": chosen.val,
-    }
-    others = [write_file(folder, name, (folder / name).read_bytes(), n) for name, n in numbers.items()]
+    numbers = dict(zip(_LISTS, (len(chosen.classes), chosen.train, chosen.val), strict=True))
+    others = [write_file(folder, name, paths.read_bytes(folder / name), n) for name, n in numbers.items()]
     return [*others, *lists], counts
 
 
@@ -97,4 +97,5 @@ STAGE = Stage(
     _work,
     size=lambda settings: {"images": settings("render").train + settings("render").val},
     damaged=_damaged,
+    by_path=True,
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster.config.help import python
 from cluster.engine.run import Run
+from cluster.storage import bucket, paths
 from fss.imaging import images
 from fss.imaging.errors import BadImageError
 
@@ -16,7 +17,7 @@ def predict(run: Run, model: Path) -> str:
 
     Photos that lie elsewhere than in a folder, or cannot be read, leave words in capitals to be replaced.
     """
-    return f"{python()} -m jobs.predict {shlex.join([f'model={model}', *_asked(run)])}"
+    return f"{python()} -m jobs.predict {shlex.join([f'model={bucket.address(model)}', *_asked(run)])}"
 
 
 def _asked(run: Run) -> list[str]:
@@ -26,7 +27,8 @@ def _asked(run: Run) -> list[str]:
         return ["support=IMAGE", "support_mask=MASK", "query=PHOTOS", "out=MASKS"]
     photo, (width, height) = found
     middle = f"support_points=[[[{width // 2},{height // 2},1]]]"
-    return [f"support={photo}", middle, f"query={folder}", f"out={run.folder / 'masks'}"]
+    out = "masks" if paths.stored(run.folder) else run.folder / "masks"  # answers go to a disk
+    return [f"support={photo}", middle, f"query={folder}", f"out={out}"]
 
 
 def _first(folder: Path) -> tuple[Path, tuple[int, int]] | None:

@@ -6,7 +6,6 @@ page forbids itself scripts and every address but its own inline pictures.
 
 import base64
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cluster.engine import publish
 from cluster.engine.progress import format_duration, format_rate
 from cluster.evaluate.results import (
     ModelResult,
@@ -106,10 +106,7 @@ class Report:
 def write(report: Report, path: Path | str) -> Path:
     """Write the report to `path` in one step and return the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(render(report), encoding="utf-8")
-    temporary.replace(path)
+    publish.write_bytes(path, render(report).encode())
     return path
 
 

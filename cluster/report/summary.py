@@ -24,6 +24,7 @@ from cluster.quality import text as quality_text
 from cluster.report import example, unmeasured
 from cluster.report import page as report
 from cluster.report.charts import Chart
+from cluster.storage import bucket
 from cluster.tracking.journal import flatten, read_events
 from cluster.tracking.redact import redacted
 from cluster.tracking.shipper import default_tracking_uri, tracking_place
@@ -59,7 +60,7 @@ def conclude(run: Run) -> str:
     _log(run, done, figures, rows, page)
     uri = _tracking_uri(run)
     look = _ui(run.config.root, uri, run.shipper.link(run.pipeline_name, None if uri.startswith("http") else _LOCAL))
-    lines = [f"report:    {path}", f"MLflow UI: {look}"]
+    lines = [f"report:    {bucket.address(path)}", f"MLflow UI: {look}"]
     model = _model(done)
     if model is not None:
         lines.append(f"segment:   {example.predict(run, model)}")
@@ -73,6 +74,8 @@ def _tracking_uri(run: Run) -> str:
 
 def _ui(root: str, uri: str, page: str | None = None) -> str:
     """How to open the MLflow UI from the checkout; `page` is the run's own, if MLflow has it already."""
+    if uri == default_tracking_uri(root) and bucket.is_address(root):  # which holds no database
+        return f"send it with jobs.sync root={root} tracking.uri=http://HOST:5000, and open that"
     if uri == default_tracking_uri(root):
         where = "" if Path(root) == Path("runs") else f" RUNS={shlex.quote(root)}"
         return f"make ui{where}   then open {page or _LOCAL}"
@@ -96,7 +99,7 @@ def _summary(run: Run, done: list[Manifest], figures: Mapping[str, Any] | None) 
         "results": figures,
         "stages": by_stage,
         "seconds": total,
-        "model": model and str(model),
+        "model": model and bucket.address(model),
     }
     clusters = [publish.read_json(m.path("quality.json")) for m in done if m.stage == "quality"]
     return about | ({"quality": clusters[0]} if clusters else {})
@@ -156,7 +159,7 @@ def _report(
         summary=summary,
         results_note="; ".join(notes),
         headlines=_headlines(figures) if figures else unmeasured.headlines(done[-1]),
-        facts={"folder": str(run.folder), "backbone": config.backbone.name, "seed": config.seed},
+        facts={"folder": bucket.address(run.folder), "backbone": config.backbone.name, "seed": config.seed},
         stages=[_stage(run, m) for m in done],
         results=rows,
         classes=measured.class_scores(figures) if figures else {},

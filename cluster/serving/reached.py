@@ -10,6 +10,7 @@ from cluster.engine import publish
 from cluster.engine.manifest import Manifest, read_manifest
 from cluster.evaluate import measured
 from cluster.evaluate.results import results_markdown
+from cluster.storage import paths
 from fss.segmenter.card import Figure
 
 #: How far above a model's folder its run's folder is: RUN/train/FINGERPRINT/model.
@@ -21,9 +22,12 @@ def evaluations(folder: Path, about: Mapping[str, Any]) -> list[measured.Figures
 
     A model that lies in no run, as one that MLflow delivers, has none.
     """
-    runs = [above for above in folder.resolve().parents[:_DEPTH] if (above / "evaluate").is_dir()]
-    paths = sorted(path for run in runs[:1] for path in run.glob("evaluate/*/manifest.json"))
-    manifests = [manifest for path in paths if (manifest := read_manifest(path)) and _is_of(manifest, about)]
+    found = (paths.matching(above, "evaluate/*/manifest.json") for above in folder.resolve().parents[:_DEPTH])
+    manifests = [
+        manifest
+        for path in next(filter(None, found), [])
+        if (manifest := read_manifest(path)) and _is_of(manifest, about)
+    ]
     return [publish.read_json(manifest.path("metrics.json")) for manifest in manifests]
 
 

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.storage import bucket, paths
 from cluster.tracking.redact import redact
 from cluster.tracking.shipper import default_tracking_uri
 from fss.segmenter import find
@@ -23,12 +24,16 @@ _ADDRESS = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias
 def folder(model: str, below: Path) -> Path:
     """The folder of the exported model that `model` names: as `fss.segmenter.find`, or as MLflow's registry does.
 
+    One at s3://BUCKET/KEY is found as in a folder, and copied.
+
     A registered model is downloaded into a folder `below`, once for each version, whole or not at all.
     MLFLOW_TRACKING_URI says where the registry is.
 
     Raises:
         ValueError: if there is none, or MLflow has lost its files.
     """
+    if bucket.is_address(model):
+        return _of_a_bucket(model)
     if not model.startswith("models:"):
         return find(model)
     address = _ADDRESS.fullmatch(model)
@@ -44,6 +49,15 @@ def folder(model: str, below: Path) -> Path:
             with contextlib.suppress(OSError):  # another process was first
                 files.replace(place)
     return find(place)
+
+
+def _of_a_bucket(model: str) -> Path:
+    """This machine's copy of what `fss.segmenter.find` would find there."""
+    base = paths.place(model)
+    for pattern in ("model.json", "model/model.json", "*/model/model.json", "*/*/model/model.json"):
+        if (last := paths.newest(paths.matching(base, pattern))) is not None:
+            return paths.bring(last.parent)
+    raise ValueError(f"expected an exported model (a folder with model.json) at {model}; the train stage writes one")
 
 
 def _version(model: str, address: re.Match[str], uri: str) -> ModelVersion:

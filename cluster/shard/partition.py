@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from cluster.engine.files import File, check_file
+from cluster.engine.files import File, check_file, whole_file
 
 _TAIL = struct.Struct("<II")
 _ROW = np.dtype([("end", "<u8"), ("crc", "<u4")])
@@ -49,7 +49,7 @@ def unpack(folder: Path, file: File, part: int) -> pa.Table:
         DamagedFileError: if the file is not what its stage wrote, so far as this part is concerned.
     """
     try:
-        return _read(folder / file.path, file.bytes, part)
+        return _read(whole_file(folder, file), file.bytes, part)
     except (OSError, ValueError):
         check_file(folder, file)
         raise  # the file is whole, so this is something else

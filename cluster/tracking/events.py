@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from cluster.storage import paths
 from cluster.tracking.journal import shorten
 from fss import shards
 
@@ -125,7 +126,7 @@ def send_file(client: "MlflowClient", run_id: str, event: Event, folder: Path) -
     if event["kind"] == "register":
         register(client, run_id, event)
         return
-    path = folder / event["file"] if event["kind"] == "image" else Path(event["path"])
+    path = paths.bring(folder / event["file"] if event["kind"] == "image" else paths.place(event["path"]))
     if not path.exists():
         raise RefusedError(f"{path} is gone")
     if event["kind"] == "image":

@@ -28,6 +28,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from PIL import Image
 
+from cluster.storage import bucket, paths
 from cluster.tracking.redact import redacted
 from fss import seals, shards
 
@@ -38,6 +39,7 @@ MAX_TAG = 8000
 ERROR = "error"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SYNC_SECONDS = 2.0
+_SEND_SECONDS = 30.0  # to a bucket, which takes whole files only; and whenever the file is closed
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,16 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]
     return events, offset + len(complete)
 
 
+def catch_up(folder: Path) -> None:
+    """Copy the journals of a bucket that have grown elsewhere to `folder`, their place on this machine."""
+    if not paths.stored(folder):
+        return
+    sizes = paths.sizes(folder)
+    for path in paths.matching(folder, "*.jsonl"):
+        if not path.is_file() or path.stat().st_size < (sizes(path.name) or 0):
+            paths.fetch(path)
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     event = seals.unsealed(line)
     return event if event is not None and isinstance(event.get("seq"), int) else None
@@ -116,7 +128,7 @@ class Journal:
         self._file: int | None = None
         self._points: dict[str, dict[int, float]] = {}  # of each metric, by step
         self._torn = self._troubled = self._started = False
-        self._synced = 0.0
+        self._synced = self._sent = 0.0
         self._lock = threading.RLock()
         self._append("start")
 
@@ -161,15 +173,17 @@ class Journal:
                 file.write_bytes(picture)
             else:
                 _to_image(picture).save(file)
-            digest = shards.sha256(file.read_bytes())
+            data = file.read_bytes()
+            paths.send(file, data)
         except (OSError, TypeError, ValueError) as error:
             logger.warning("run %s: image %s is left out: %s", self.run, key, error)
         else:
-            self._append("image", key=key, file=str(file.relative_to(self.path.parent)), sha256=digest, step=step)
+            digest, place = shards.sha256(data), str(file.relative_to(self.path.parent))
+            self._append("image", key=key, file=place, sha256=digest, step=step)
 
     def artifact(self, path: Path | str, folder: str | None = None) -> None:
         """A file or folder to upload. It is read when it is sent: leave it in place until then."""
-        self._append("artifact", path=str(Path(path).absolute()), folder=folder)
+        self._append("artifact", path=bucket.address(Path(path).absolute()), folder=folder)
 
     def register(self, name: str, alias: str | None, path: Path | str, folder: str | None = None) -> None:
         """Make the folder `path`, journaled before as an artifact in `folder`, a version of model `name`.
@@ -201,9 +215,11 @@ class Journal:
                 descriptor, self._file = self._file, None
                 try:
                     os.fsync(descriptor)
-                    _unlock(descriptor)
+                    self._send()
                 except OSError as error:
                     self._trouble(error)
+                finally:
+                    _unlock(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -236,7 +252,7 @@ class Journal:
         """Open the file, for nobody else to write, and take up the sequence where it leaves off."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _locked(self.path, self._patience)
-        data = self.path.read_bytes()
+        data = self._taken_up(self._file)
         # A last line without newline may be whole or half: the newline that goes before the next event settles it.
         self._torn = bool(data) and not data.endswith(b"\n")
         events = [event for line in data.splitlines() if (event := _parse(line)) is not None]
@@ -244,6 +260,22 @@ class Journal:
         self._points = {}
         for event in events:
             self._note(event["kind"], event)
+
+    def _taken_up(self, file: int) -> bytes:
+        """What is in the file; a bucket's is what somebody wrote elsewhere, unless this one only goes on after it."""
+        data = self.path.read_bytes()
+        there = next(paths.read_each([self.path])) if paths.stored(self.path) else None
+        if there is None or data.startswith(there):
+            return data
+        os.ftruncate(file, 0)
+        os.write(file, there)
+        return there
+
+    def _send(self) -> None:
+        """Put the file into its bucket, if it has one."""
+        if paths.stored(self.path):
+            self._sent = time.monotonic()
+            paths.send(self.path, self.path.read_bytes())
 
     def _note(self, kind: str, fields: Mapping[str, Any]) -> None:
         if kind == "metrics":
@@ -282,13 +314,15 @@ class Journal:
         if self._file is not None and now - self._synced > _SYNC_SECONDS:
             self._synced = now
             os.fsync(self._file)
+            if now - self._sent > _SEND_SECONDS:
+                self._send()
 
     def _trouble(self, error: OSError) -> None:
         if not self._troubled:
             self._troubled = True
             logger.warning(
                 "run %s: cannot write the journal %s (%s); the work goes on without tracking until it can be written",
-                self.run, self.path, error,
+                self.run, bucket.address(self.path), error,
             )  # fmt: skip
 
 
@@ -308,7 +342,8 @@ def _locked(path: Path, patience: float) -> int:
             if time.monotonic() >= until:
                 os.close(descriptor)
                 raise InUseError(
-                    f"another run is writing {path}; wait for it, stop it, or choose another name= or root="
+                    f"another run is writing {bucket.address(path)}; wait for it, stop it, or choose another name= or "
+                    "root="
                 ) from error
             time.sleep(0.1)
         except OSError:

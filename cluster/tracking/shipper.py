@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 from cluster.config import TrackingConfig
+from cluster.storage import bucket, paths
 from cluster.tracking import audit
-from cluster.tracking.journal import Journal, flatten
+from cluster.tracking.journal import Journal, catch_up, flatten
 from cluster.tracking.redact import redact
 from cluster.tracking.sync import Sender, first_event
 from cluster.tracking.view import experiment_tags
@@ -39,12 +40,12 @@ logger = logging.getLogger(__name__)
 
 def tracking_folder(root: Path | str, name: str) -> Path:
     """Where the journals of the pipeline `name` lie."""
-    return Path(root).absolute() / name / "tracking"
+    return paths.place(root) / name / "tracking"
 
 
 def default_tracking_uri(root: Path | str) -> str:
     """The SQLite store ``<root>/mlflow.db``; look at it with ``mlflow server --backend-store-uri <this>``."""
-    return f"sqlite:///{Path(root).absolute()}/mlflow.db"
+    return f"sqlite:///{paths.place(root)}/mlflow.db"
 
 
 def run_page(server: str, experiment_id: str, run_id: str) -> str:
@@ -58,10 +59,18 @@ def tracking_place(settings: TrackingConfig, root: Path | str) -> tuple[str, str
 
     MLFLOW_TRACKING_URI stands in for an unset `tracking.uri`, MLFLOW_EXPERIMENT_NAME for an experiment that is the
     default one; which of them is used is told once.
+
+    Raises:
+        ValueError: if neither says where, and the root is a bucket, which holds no database.
     """
     uri, experiment = settings.uri, settings.experiment
     if uri is None and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         _honoured("MLFLOW_TRACKING_URI", uri, "tracking.uri")
+    if uri is None and settings.enabled and paths.stored(paths.place(root)):
+        raise ValueError(
+            f"tracking.uri: expected MLflow's address, for a bucket (root={root}) holds no database, got none; set "
+            "tracking.uri=http://HOST:5000, or tracking.enabled=false and later run jobs.sync with that address"
+        )
     own = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if own and experiment == TrackingConfig().experiment:
         _honoured("MLFLOW_EXPERIMENT_NAME", own, "tracking.experiment")
@@ -120,7 +129,8 @@ class Shipper:
             logger.warning(
                 "tracking: %d events of %d runs are not in MLflow yet; they are safe in %s. Send them later with: "
                 "python -m jobs.sync root=%s name=%s",
-                sum(left.values()), len(left), self.folder, self.folder.parent.parent, self.folder.parent.name,
+                sum(left.values()), len(left), *map(bucket.address, (self.folder, self.folder.parent.parent)),
+                self.folder.parent.name,
             )  # fmt: skip
         return sum(left.values())
 
@@ -189,6 +199,7 @@ class Shipper:
             self._stopping.wait(self.every)
 
     def _ship(self) -> None:
+        catch_up(self.folder)
         if not any(self.folder.glob("*.jsonl")):
             return
         if self._client is None:
@@ -223,7 +234,8 @@ class Shipper:
         if not self._trouble:
             logger.warning(
                 "tracking: MLflow at %s takes no data. The work goes on; the journals in %s keep all of it. %s (%s)",
-                redact(self.tracking_uri), self.folder, remedy(trouble, self.tracking_uri), redact(trouble)[:500],
+                redact(self.tracking_uri), bucket.address(self.folder), remedy(trouble, self.tracking_uri),
+                redact(trouble)[:500],
             )  # fmt: skip
         self._trouble = trouble
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from cluster.engine import publish
 from cluster.features.backbone import BackboneSpec
+from cluster.storage import paths
 from cluster.train import candidates, examples, start
 from cluster.train.candidates import Candidate
 from cluster.train.settings import TrainMeans, TrainSettings
@@ -180,7 +181,7 @@ class MetaRecipe:
         """
         chosen, how = select(candidates.read(folder), self.settings.select)
         extractor = self.bank.extractor
-        own, tuned = segmenter.parts(load_weights(chosen.path.read_bytes()))
+        own, tuned = segmenter.parts(load_weights(paths.read_bytes(chosen.path)))
         head = self.settings.head.build(extractor.backbone, self.settings.seed).to(extractor.device)
         head.load_state_dict(own)
         if tuned:  # the others keep the very values they had, also after a training in bf16

@@ -25,6 +25,7 @@ from cluster.features import backbone
 from cluster.features.head import HeadSettings
 from cluster.features.provenance import provenance
 from cluster.pair import groups
+from cluster.storage import paths
 from cluster.train import candidates, start
 from cluster.train.recipe import HOLDOUT, MetaRecipe
 from cluster.train.settings import TrainMeans, TrainSettings, means, settings
@@ -125,6 +126,7 @@ def _work(work: TrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
     candidates.make_good(folder, training_job.validations())
     work.session()
     training.train(training_job, work.means.cluster, work.means.max_failures)
+    paths.bring(folder / "model")
     _tell(work, own)
     return exported_files(folder, own), {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
@@ -158,7 +160,7 @@ def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:
     names += [str(path / name) for path in kept for name in (candidates.WEIGHTS, candidates.FIGURES)]
     files = []
     for name in (*names, *others):
-        data = (folder / name).read_bytes()
+        data = paths.read_bytes(folder / name)
         files.append(File(name, 0, len(data), shards.sha256(data)))
     return files
 
@@ -206,5 +208,14 @@ def _size(settings: Callable[[str], Any]) -> Mapping[str, int]:
 
 
 STAGE = Stage(
-    "train", _inputs, settings, _work, means=means, check=_check, size=_size, starts_training=True, unit="episodes"
+    "train",
+    _inputs,
+    settings,
+    _work,
+    means=means,
+    check=_check,
+    size=_size,
+    by_path=True,
+    starts_training=True,
+    unit="episodes",
 )

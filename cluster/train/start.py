@@ -65,7 +65,7 @@ def fill(head: Head, path: str, model: Mapping[str, Any], fingerprint: str) -> N
     theirs = about["model"]
     if about["backbone"]["fingerprint"] != fingerprint:
         chosen = about["backbone"] | {"weights": folder / "backbone.safetensors"}
-        keys = ("weights", "padding", "levels", "interpolation", "debias")
+        keys = ("weights", "padding", "levels", "interpolation", "artefacts", "debias")
         own = " ".join(f"backbone.{key}={chosen[key]}".replace(" ", "") for key in keys if chosen.get(key))
         raise ValueError(
             f"train.init_from: the model in {folder} was trained on another backbone; set "

@@ -2,7 +2,7 @@
 
     checkpoints/step-00000200/state.safetensors    parameters, buffers, optimiser moments, averaged weights; float32
     checkpoints/step-00000200/meta.json            step, identity of the run, sha256 of the state, and of all this;
-                                                   the folder is renamed into place
+                                                   written last: a checkpoint without it is none
 
 The frozen backbone is not in it; `identity` holds its fingerprint and is checked on resume.
 """
@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +20,12 @@ from safetensors.torch import load, save
 from torch import nn
 
 from cluster.engine import publish
+from cluster.storage import paths
 from fss import shards
 
 logger = logging.getLogger(__name__)
 State = dict[str, torch.Tensor]
+_STATE, _META = "state.safetensors", "meta.json"
 
 
 def collect(engine: Any, moments: tuple[str, ...]) -> State:
@@ -87,25 +86,19 @@ def whole(parameters: Sequence[nn.Parameter], write: bool = False) -> Iterator[N
 
 
 def write(folder: Path, step: int, state: State, identity: Mapping[str, Any], keep: int) -> None:
-    """Publish a checkpoint as a whole folder and drop all but the newest `keep`."""
-    data = save(state)
-    temporary = folder / f".step-{uuid.uuid4().hex[:8]}.tmp"
-    publish.write_bytes(temporary / "state.safetensors", data)
-    publish.write_sealed(temporary / "meta.json", {"step": step, "sha256": shards.sha256(data), **identity})
-    target = folder / f"step-{step:08d}"
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    for left in folder.glob(".step-*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Publish a checkpoint and drop all but the newest `keep`."""
+    data, target = save(state), folder / f"step-{step:08d}"
+    publish.write_bytes(target / _STATE, data)
+    publish.write_sealed(target / _META, {"step": step, "sha256": shards.sha256(data), **identity})
+    for old in paths.matching(folder, "step-*")[:-keep]:
+        paths.remove_tree(old)
 
 
 def drop(folder: Path, step: int) -> int:
     """Remove the checkpoints of `step` and of later steps; return how many there were."""
-    late = [path for path in folder.glob("step-*") if path.name >= f"step-{step:08d}"]
+    late = [path for path in paths.matching(folder, "step-*") if path.name >= f"step-{step:08d}"]
     for path in late:
-        shutil.rmtree(path)
+        paths.remove_tree(path)
     return len(late)
 
 
@@ -115,10 +108,9 @@ def newest(folder: Path, identity: Mapping[str, Any]) -> tuple[int, State] | Non
     Raises:
         ValueError: if it was made by another configuration or backbone.
     """
-    for path in sorted(folder.glob("step-*"), reverse=True):
-        meta, state = publish.read_sealed(path / "meta.json"), path / "state.safetensors"
-        data = state.read_bytes() if state.is_file() else b""
-        if meta is None or shards.sha256(data) != meta["sha256"]:
+    for path in (about.parent for about in reversed(paths.matching(folder, f"step-*/{_META}"))):
+        meta, data = publish.read_sealed(path / _META), next(paths.read_each([path / _STATE]))
+        if meta is None or data is None or shards.sha256(data) != meta["sha256"]:
             logger.warning("checkpoint %s is damaged, trying the one before", path)
             continue
         other = {key: meta.get(key) for key in identity if meta.get(key) != identity[key]}

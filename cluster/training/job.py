@@ -81,6 +81,8 @@ class Job:
     keep_checkpoints: int = 2
     moments: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
     threads: int = 1
+    opened: tuple[Path, ...] = ()
+    """Folders whose files the recipe opens by their paths, see `Stage.by_path`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -97,6 +99,7 @@ class Job:
             journal=work.log.run,
             parent=work.log.parent,
             identity={"run": work.folder.name},
+            opened=work.opened,
             threads=work.means.cluster.cpus_per_train_worker,
             **others,
         )

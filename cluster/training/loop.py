@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,8 @@ from cluster.config import ClusterConfig
 from cluster.engine import publish, room, seen
 from cluster.engine.progress import Progress
 from cluster.engine.stage import StageError
+from cluster.engine.work import bring_once
+from cluster.storage import bucket, paths
 from cluster.tracking import redact
 from cluster.tracking.journal import Journal
 from cluster.training import checkpoint, gradients
@@ -62,7 +63,7 @@ def train(job: Job, cluster: ClusterConfig, max_failures: int = 0) -> None:
         lost = "".join(f"; {host} left the cluster meanwhile" for host in room.gone(before))
         raise stopped(job, cause + lost) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        paths.remove_tree(scratch)
 
 
 def _trainer(job: Job, cluster: ClusterConfig, mark: seen.Mark, scratch: Path, max_failures: int) -> Any:
@@ -79,11 +80,21 @@ def _trainer(job: Job, cluster: ClusterConfig, mark: seen.Mark, scratch: Path, m
         scaling_config=ScalingConfig(num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=each),
         run_config=RunConfig(
             name=f"{job.name}-{uuid.uuid4().hex[:8]}",  # Ray would resume an old name from checkpoints of its own
-            storage_path=str(scratch),
+            **_storage(scratch),
             failure_config=FailureConfig(max_failures=max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # version 2 has it
         ),
     )
+
+
+def _storage(scratch: Path) -> dict[str, Any]:
+    """Where Ray Train keeps what it has to know; of a bucket as pyarrow sees it."""
+    name = bucket.key(scratch)
+    if name is None:
+        return {"storage_path": str(scratch)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return {"storage_path": name, "storage_filesystem": PyFileSystem(FSSpecHandler(bucket.system()))}
 
 
 def stopped(job: Job, cause: str) -> StageError:
@@ -94,6 +105,7 @@ def stopped(job: Job, cause: str) -> StageError:
 def work(job: Job, rank: int, world: int) -> None:
     """All that worker `rank` of `world` does, in a process of its own whose group, if `world` > 1, is initialised."""
     torch.set_num_threads(job.threads)
+    bring_once(job.opened)
     Loop(job, rank, world).run()
     if torch.distributed.is_initialized():  # nobody leaves while rank 0 exports; after an error nobody waits for others
         torch.distributed.barrier()

@@ -109,6 +109,7 @@ def build(
     padding: str = "zeros",
     levels: Sequence[int] | None = None,
     interpolation: str | None = None,
+    artefacts: float | None = None,
 ) -> Backbone:
     """A frozen backbone.
 
@@ -117,6 +118,8 @@ def build(
     `stride`: None is 16, or the patch size. `padding` of convolutions: zeros, replicate or reflect. `levels`: blocks or
     stages, from 1, after which a network of timm gives low, mid and high; None is the network's own choice.
     `interpolation`: how images are stretched for it, bilinear or bicubic; None is as it was trained.
+    `artefacts`: tokens of a transformer that are longer than so many medians are replaced, see
+    `fss.backbones.artefacts`; None replaces none.
     Raises ValueError for unknown names, strides, paddings and levels, weights that cannot be read or are no finite
     floats, and weights of another network.
     """
@@ -137,7 +140,9 @@ def build(
         net = _seeded(network, name, stride, given.tensors, seed, chosen)
         report = load_state(name, net, given, source=weights)
     pad_with(net, padding)
-    return Backbone(name, net, report, padding, levels, interpolation)
+    if artefacts is not None:
+        net.mend(artefacts)
+    return Backbone(name, net, report, padding, levels, interpolation, artefacts)
 
 
 def corners(name: str) -> bool:

@@ -19,8 +19,8 @@ class Backbone(nn.Module):
 
     Attributes: `name`; `stride` in pixels of the `mid` and `high` grid; `channels` of each level; `corners`, which of
     the two geometries of `fss.grid` its cells have; `padding` of its convolutions; `levels`, where they were chosen;
-    `interpolation`, how images are stretched for it; `report`, what became of every key of the weights file; `debias`,
-    what takes position out of features, or None.
+    `interpolation`, how images are stretched for it; `artefacts`, from which length on tokens are replaced, or None;
+    `report`, what became of every key of the weights file; `debias`, what takes position out of features, or None.
     """
 
     def __init__(
@@ -31,12 +31,14 @@ class Backbone(nn.Module):
         padding: str = "zeros",
         levels: Sequence[int] | None = None,
         interpolation: str | None = None,
+        artefacts: float | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.padding = padding
         self.levels = None if levels is None else tuple(levels)
         self.interpolation = interpolation or net.interpolation
+        self.artefacts = artefacts
         self.stride = net.stride
         self.channels = dict(net.channels)
         self.corners = net.corners
@@ -74,7 +76,7 @@ class Backbone(nn.Module):
     def folded(self, images: torch.Tensor) -> Backbone:
         """What computes the same without batch norms, see `fss.backbones.folding`; `images` are any that it takes."""
         net = folded(self.net, images)
-        made = Backbone(self.name, net, self.report, self.padding, self.levels, self.interpolation)
+        made = Backbone(self.name, net, self.report, self.padding, self.levels, self.interpolation, self.artefacts)
         made.debias = self.debias
         return made
 
@@ -82,11 +84,12 @@ class Backbone(nn.Module):
 def fingerprint(backbone: Backbone) -> str:
     """Hex sha256 over name, stride, padding, and the name, type, shape and bytes of every parameter and buffer.
 
-    Also of chosen levels, of the share of `debias`, whose directions follow from the rest, but not to the last bit, and
-    of how images are stretched, where that is not the usual way.
+    Also of chosen levels and `artefacts`, of the share of `debias`, whose directions follow from the rest, but not to
+    the last bit, and of how images are stretched, where that is not the usual way.
     """
     more = {
         "levels": backbone.levels,
+        "artefacts": backbone.artefacts,
         "debias": backbone.debias.share if backbone.debias else None,
         "interpolation": backbone.interpolation if backbone.interpolation != Network.interpolation else None,
     }

@@ -82,6 +82,12 @@ class Network(nn.Module):
         """A checkpoint, whose tensors of this network begin with `prefix`, under its names; by default as it is."""
         return given
 
+    def mend(self, artefacts: float) -> None:
+        """From now on replace artefact tokens, see `fss.backbones.artefacts`; by default ValueError: it has none."""
+        raise ValueError(
+            f"backbone.artefacts: expected none, for only transformers of timm have such tokens, got {artefacts}"
+        )
+
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError for images of a size that the network refuses; by default there is none."""
 

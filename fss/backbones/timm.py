@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones import hugging_face
+from fss.backbones.artefacts import mended
 from fss.backbones.dilation import check_stride, subsample
 from fss.backbones.network import Features, Network, Renamed, State
 from fss.grid import enlarge
@@ -67,6 +68,7 @@ class TimmNetwork(Network):
         taken = _taken(name, len(parts), self.plain, levels)
         self.steps = {level: parts[number][0] for level, number in zip(_LEVELS, taken, strict=True)}
         self.channels = {level: parts[number][1] for level, number in zip(_LEVELS, taken, strict=True)}
+        self.artefacts: float | None = None
         self.fixed_size = _fixed_size(self.model)
         self.interpolation = _interpolation(self.model)
         whole = set(self.model.state_dict())
@@ -147,11 +149,24 @@ class TimmNetwork(Network):
         """Levels of (B, 3, H, W) images; ValueError for sizes at which cells would not lie where they should."""
         self.check_size(images.shape[-2], images.shape[-1])
         own = images * self.get_buffer("input_scale") + self.get_buffer("input_shift")
+        early = self.plain and self.artefacts is None
         levels = self.model.forward_intermediates(  # type: ignore[operator]
-            own, indices=self.taken, norm=self.plain, intermediates_only=True
+            own, indices=self.taken, norm=early, intermediates_only=True
         )
-        low, mid, high = levels
+        low, mid, high = levels if self.artefacts is None else map(self._mended, levels)
         return {"low": low, "mid": self._on_grid("mid", mid), "high": self._on_grid("high", high)}
+
+    def mend(self, artefacts: float) -> None:
+        """Of a transformer on one grid whose last norm is known."""
+        if not self.plain or not hasattr(self.model, "norm"):
+            super().mend(artefacts)
+        self.artefacts = artefacts
+
+    def _mended(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) tokens as a block leaves them, mended and through the final norm."""
+        assert self.artefacts is not None
+        rows = mended(tokens, self.artefacts).permute(0, 2, 3, 1)
+        return self.model.norm(rows).permute(0, 3, 1, 2).contiguous()  # type: ignore[operator]
 
     def _on_grid(self, level: str, values: torch.Tensor) -> torch.Tensor:
         """Cells at their own step as cells at `stride`."""

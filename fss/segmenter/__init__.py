@@ -72,6 +72,7 @@ def export(
             "padding": backbone.padding,
             "levels": backbone.levels,
             "interpolation": backbone.interpolation,
+            "artefacts": backbone.artefacts,
             "debias": backbone.debias.share if backbone.debias else 0.0,
             "fingerprint": backbones.fingerprint(backbone),
         },
@@ -127,7 +128,7 @@ class Segmenter:
                 raise ValueError(f"{path} is missing or damaged: expected sha256 {digest[:12]}; export the model again")
         chosen = about["backbone"]
         file = base / "backbone.safetensors"
-        options = {key: chosen.get(key) for key in ("stride", "padding", "levels")}
+        options = {key: chosen.get(key) for key in ("stride", "padding", "levels", "artefacts")}
         options["interpolation"] = chosen.get("interpolation", Network.interpolation)
         backbone = backbones.build(chosen["name"], str(file), **options)
         backbone.restore(load(file.read_bytes()), chosen.get("debias", 0.0))

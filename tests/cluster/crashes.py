@@ -152,9 +152,9 @@ def _train_with_a_loss(arguments, cluster, nodes, told):
     run = here(load([*arguments, "cluster.train_workers=2", "train.max_failures=2"]))
 
     def kill():
-        while not list(run.folder.glob("train/*/checkpoints/step-*")):
+        while not list(run.folder.glob("train/*/checkpoints/step-*/meta.json")):
             time.sleep(0.01)
-        told["done_before"] = [path.name for path in run.folder.glob("train/*/checkpoints/step-*")]
+        told["done_before"] = [path.parent.name for path in run.folder.glob("train/*/checkpoints/step-*/meta.json")]
         free = ray._private.state.available_resources_per_node()
         doomed = next(node for node in nodes if not free[node.node_id].get("CPU"))
         cluster.remove_node(doomed, allow_graceful=False)

@@ -31,7 +31,7 @@ def ends(job, *arguments):
     return 0
 
 for job in sys.argv[1].split(","):
-    key = {"ui": "root", "serve": "port"}.get(job, "out")
+    key = {"ui": "root", "serve": "port", "push": "to"}.get(job, "out")
     assert ends(job, "--help") == ends(job, "--help", key) == 0, job
     assert ends(job, "nokey=1", "out", "--x") == 2, job
 assert ends("pipeline", "experiment=tiny", "train.batch=0") == 2
@@ -66,7 +66,7 @@ def test_every_job_says_what_it_does_its_keys_and_presets(job):
     for key in one.keys:
         assert re.search(rf"^  {re.escape(key)}=", text, re.MULTILINE), key
     assert max(map(len, text.splitlines())) <= 120
-    if job not in {"predict", "export", "ui", "compare", "serve"}:
+    if job not in {"predict", "export", "ui", "compare", "serve", "push"}:
         for preset in ("experiment=demo, ", "model=cluster_match, ", "backbone="):
             assert f"\n  {preset}" in text
 

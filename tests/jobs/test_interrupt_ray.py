@@ -13,7 +13,8 @@ import pytest
 from jobs._config import CONF
 from tests.cluster.killed import check_ledger, losses, published, tiny
 
-SHARDS, LABELS, CHECKPOINTS = "shard/*/.units/corpus-*.json", "label/*/.units/*.json", "train/*/checkpoints/step-*"
+SHARDS, LABELS = "shard/*/.units/corpus-*.json", "label/*/.units/*.json"
+CHECKPOINTS = "train/*/checkpoints/step-*/meta.json"
 #: What a run has just written when it is ended, and by which signal; what was in its environment.
 ENDS = (
     (SHARDS, signal.SIGTERM, {}),

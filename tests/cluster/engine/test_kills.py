@@ -16,9 +16,9 @@ from tests.cluster.killed import check_ledger, leftovers, published, python, tin
 from tests.cluster.refine.test_refine import LOOSE, PAIR
 
 
-def check_chain(crashes, root, *overrides):
+def check_chain(crashes, root, *overrides, **variables):
     """Every process of the chain dies where it should, and then the run is finished."""
-    done = python("-m", "tests.cluster.crashes", "chain", root, *overrides, f"root={root}")
+    done = python("-m", "tests.cluster.crashes", "chain", root, *overrides, f"root={root}", **variables)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told.pop("swept") == [0] * len(crashes)

@@ -70,6 +70,12 @@ def test_a_size_that_the_network_refuses_is_a_problem_before_any_work():
     assert said.endswith("got 448 x 448: set the input size to 449")
 
 
+def test_artefacts_of_a_network_that_has_none_are_a_problem_before_any_work():
+    own = ("backbone=timm/resnet18", "backbone.weights=random", "backbone.size=65", "backbone.artefacts=3")
+    (said,) = backbone.problems(load([*OVERRIDES, *own]))
+    assert "backbone.artefacts: expected none, for only transformers of timm have such tokens, got 3.0" in said
+
+
 def test_position_is_taken_out_of_what_a_worker_computes():
     spec = backbone.BackboneSpec("small", "random", None, 64, seed=1, debias=0.25)
     extractor = spec.load()

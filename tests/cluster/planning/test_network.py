@@ -11,10 +11,13 @@ from fss import backbones
 from fss.backbones.extractor import Extractor
 
 
-def test_operations_of_a_transformer_by_hand():
-    """Four blocks of ViT-Ti on 4 x 4 patches and a class token: two for each weight and token, two for each pair."""
-    extractor = Extractor(backbones.build("timm/vit_tiny_patch16_224", levels=[1, 2, 4]), 64)
-    width, cells, tokens = 192, 16, 17
+@pytest.mark.parametrize(
+    ("name", "width", "others"), [("vit_tiny_patch16_224", 192, 1), ("vit_small_patch16_dinov3_qkvb", 384, 5)]
+)
+def test_operations_of_a_transformer_by_hand(name, width, others):
+    """Four blocks on 4 x 4 patches and other tokens: two for each weight and token, two for each pair of tokens."""
+    extractor = Extractor(backbones.build(f"timm/{name}", levels=[1, 2, 4]), 64)
+    cells, tokens = 16, 16 + others
     patches = 2 * cells * 3 * 16 * 16 * width
     block = 2 * tokens * 12 * width**2 + 2 * 2 * tokens**2 * width
     assert operations(extractor) == patches + 4 * block

@@ -1,12 +1,17 @@
 """A head added to the read-out that looks up regions: those of its own training tasks, without an index stage."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
 from cluster.train import stage as train
 from fss.heads.parts.tokens import prototypes
+from fss.segmenter import Segmenter
 from fss.training import study
+from tests.cluster import processes
 from tests.cluster.train.recipes import varied
+from tests.cluster.train.troubled import troubled_job
 
 MODEL = {"name": "panet", "options": {"dim": 16, "residual": "corpus_readout"}}
 
@@ -26,3 +31,13 @@ def test_the_read_out_keeps_the_supports_of_the_tasks_and_answers_with_them(tiny
     with_them = recipe.validate(module)
     module.head.readout.index.zero_()
     assert recipe.validate(module) != with_them
+
+
+def test_the_trained_model_is_exported_with_its_regions(tiny_run, tmp_path):
+    job = troubled_job(tiny_run, tmp_path)
+    job = dataclasses.replace(job, recipe=varied(job.recipe, MODEL))
+    processes.train(job, tiny_run.config.cluster, max_failures=0)
+    head = Segmenter.load(job.folder / "model", "cpu").head
+    expected = job.recipe.module(torch.device("cpu")).head.readout.index
+    assert head.readout.filled
+    assert torch.equal(head.readout.index, expected)

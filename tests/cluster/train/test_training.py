@@ -113,7 +113,6 @@ def test_the_newest_checkpoint_is_found_and_old_ones_go(tmp_path):
 
 
 def test_a_checkpoint_written_again_replaces_the_old_one(tmp_path):
-    (tmp_path / ".step-dead.tmp").mkdir()
     write(tmp_path, 5, 1)
     write(tmp_path, 5, 2)
     assert checkpoint.newest(tmp_path, {"run": "a"})[1]["parameter/w"][0] == 2

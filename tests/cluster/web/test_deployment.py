@@ -28,14 +28,14 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 class Server:
     """A server that is a process of its own; `address` is where it says that it is."""
 
-    def __init__(self, folder, *arguments, environment=os.environ):
+    def __init__(self, folder, *arguments):
         write(folder)
         self.segmenter = Segmenter.load(folder, "cpu")
         (self.port,) = rays.free_ports(1)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jobs.serve", f"model={folder}", f"port={self.port}", *arguments],
             cwd=ROOT,
-            env=environment | {"FSS_TOKEN": TOKEN},
+            env=os.environ | {"FSS_TOKEN": TOKEN},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -143,21 +143,3 @@ def test_it_ends_by_a_signal_with_one_line_and_leaves_nothing(server, thing):
     assert "stopped by Ctrl-C: the server has ended; what was shown to it is forgotten" in said.splitlines()[-1]
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
-
-
-def test_a_clusters_server_ends_with_its_command_but_the_cluster_does_not(tmp_path):
-    (tmp_path / "home").mkdir()
-    with rays.head(tmp_path / "home", "--num-cpus", "1") as head:
-        server = Server(tmp_path / "model", f"address={head.address}", environment=head.environment)
-        try:
-            page = f"{server.address}/health"
-            assert requests.get(page, timeout=60).json() == {"status": "UP", "model_class": "correlation"}
-            server.interrupt()
-        finally:
-            server.end()
-        for _ in range(120):
-            if rays.request(page) == 0:
-                break
-            time.sleep(0.5)
-        assert rays.request(page) == 0
-        assert rays.request(f"{head.dashboard}/api/version") in (200, 401)

@@ -86,8 +86,9 @@ def test_every_head_that_is_a_graph_answers_as_the_segmenter_does(tmp_path, name
 
 
 @pytest.mark.slow
-def test_a_head_on_a_readout_answers_as_the_segmenter_does(tmp_path):
-    check_onnx(model(tmp_path, "correlation", residual="smoothed", by_shots=True, otsu=0.5), tmp_path)
+@pytest.mark.parametrize("residual", ["smoothed", "corpus_readout"])
+def test_a_head_on_a_readout_answers_as_the_segmenter_does(tmp_path, residual):
+    check_onnx(model(tmp_path, "correlation", residual=residual, by_shots=True, otsu=0.5), tmp_path)
 
 
 @pytest.mark.slow

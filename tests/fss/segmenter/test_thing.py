@@ -7,6 +7,7 @@ import torch
 from fss import backbones, heads
 from fss.backbones.extractor import Extractor
 from fss.grid import cells, enlarge
+from fss.heads.parts.support_prototypes import SupportPrototypes
 from fss.segmenter import Segmenter
 from fss.training.bank import stack, stack_shots
 from tests.fss.conftest import noise_image
@@ -16,11 +17,30 @@ DRAWN = [np.pad(np.ones((20, 30 + place), np.uint8), ((10, 20), (4, 6))) for pla
 QUERIES = [noise_image(10 + place, (30 + 2 * place, 45)) for place in range(20)]
 
 
-@pytest.fixture
-def segmenter() -> Segmenter:
+HEADS = {
+    "smoothed": ("smoothed", {}),
+    "umtfss": ("umtfss", {}),
+    "umtfss of the paper": ("umtfss", {"variant": "paper", "dim": 16}),
+    "umtfss, shot by shot": ("umtfss", {"shots": "average"}),
+    "umtfss beside a read-out": ("umtfss", {"residual": "smoothed"}),
+}
+
+
+def built(name: str) -> Segmenter:
+    """A head whose parameters all say something."""
     extractor = Extractor(backbones.build("small", seed=1), size=64)
     network = extractor.backbone
-    return Segmenter(heads.build("smoothed", {}, network.channels, corners=network.corners).eval(), extractor, {})
+    head = heads.build(*HEADS[name], network.channels, corners=network.corners)
+    with torch.no_grad():
+        for place, parameter in enumerate(head.parameters()):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(place))
+            parameter.add_(0.1 * noise)
+    return Segmenter(head.eval(), extractor, {})
+
+
+@pytest.fixture
+def segmenter() -> Segmenter:
+    return built("smoothed")
 
 
 def test_twenty_queries_and_five_supports_are_25_images_for_the_backbone(segmenter):
@@ -32,8 +52,10 @@ def test_twenty_queries_and_five_supports_are_25_images_for_the_backbone(segment
     assert sum(seen) == 25
 
 
-def test_the_answers_are_the_heads(segmenter):
+@pytest.mark.parametrize("name", HEADS)
+def test_the_answers_are_the_heads(name):
     """Of features of queries and supports together, as training sees them."""
+    segmenter = built(name)
     features = list(segmenter.extractor.stream([QUERIES[3], *SHOWN]))
     device, corners = torch.device("cpu"), segmenter.extractor.backbone.corners
     masks = torch.stack([cells(mask, features[0]["high"].shape[-1], corners) for mask in DRAWN])[None]
@@ -43,6 +65,19 @@ def test_the_answers_are_the_heads(segmenter):
     answers = list(segmenter.prepare(SHOWN, DRAWN).stream(QUERIES))
     np.testing.assert_array_equal(answers[3].probabilities, expected)
     assert [answer.probabilities.shape for answer in answers] == [query.size[::-1] for query in QUERIES]
+
+
+@pytest.mark.parametrize("name", ["umtfss", "umtfss of the paper", "umtfss beside a read-out"])
+def test_what_sums_up_supports_is_computed_once(name):
+    segmenter, seen = built(name), []
+    for module in segmenter.head.modules():
+        if isinstance(module, SupportPrototypes):
+            module.register_forward_hook(lambda *_: seen.append(1))
+    thing = segmenter.prepare(SHOWN, DRAWN)
+    once = len(seen)
+    assert once > 0
+    list(thing.stream(QUERIES))
+    assert len(seen) == once
 
 
 def test_one_after_the_other_is_the_same_as_one_alone(segmenter):

@@ -1,0 +1,34 @@
+"""A store for the module, and machines, each with copies of its own."""
+
+import pytest
+
+from tests.cluster import s3
+
+
+@pytest.fixture(scope="module")
+def door():
+    """The store's door; it has one bucket, named `bucket`."""
+    from cluster.storage import bucket
+
+    with s3.server() as opened:
+        bucket.system().makedirs("bucket", exist_ok=True)
+        yield opened
+
+
+@pytest.fixture
+def machine(door, tmp_path, monkeypatch):
+    """A function (name) that makes this process one on the machine of that name."""
+
+    def on(name):
+        monkeypatch.setenv("FSS_CACHE", str(tmp_path / name))
+
+    on("first")
+    return on
+
+
+@pytest.fixture
+def folder(machine, request):
+    """A new folder in the bucket, as a path of this machine."""
+    from cluster.storage import paths
+
+    return paths.place(f"s3://bucket/{request.node.name.translate(str.maketrans('[] ', '---'))}")
