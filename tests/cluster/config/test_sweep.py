@@ -247,6 +247,7 @@ def alternatives(places):
         "corpus.drivers": ("memory",),
         "backbone.weights": (f"{places}/first/model.safetensors",),
         "backbone.levels": ([6, 9, 12],),
+        "backbone.artefacts": (2.5,),
         "source.shards": (1,),
         "source.levels": (["high"], ["mid"]),
         "source.granularities": ([2, 5],),

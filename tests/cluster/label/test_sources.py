@@ -187,4 +187,4 @@ def test_the_plan_has_no_step_of_clusters(configure, tmp_path):
     measured = calibrate.calibrate(config, STAGES)
     rows = forecast.predict(config, measured, plan.Machines(4))
     assert [one.stage for one in rows] == ["shard", "shard", "shard", "label", "train"]
-    assert any("clusters nothing" in note for note in forecast.notes(config, rows, plan.Machines(4)))
+    assert any("clusters nothing" in note for note in forecast.notes(config, measured, rows, plan.Machines(4)))
