@@ -23,8 +23,8 @@ ENDS = (
     (CHECKPOINTS, signal.SIGTERM, {}),
     (CHECKPOINTS, signal.SIGINT, {}),
 )
-#: So many that some are left after each end, however late it comes.
-STEPS = 48
+#: So many that some are left after each end, however late it comes: workers go on until Ray sees that nobody drives.
+STEPS = 120
 LONGER = ("corpus.shard_size=4", f"train.steps={STEPS}")
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 WHY = "mostly of too little memory: what is finished is kept; the same command goes on from there"
