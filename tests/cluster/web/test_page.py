@@ -177,8 +177,7 @@ def test_a_click_and_undo(browse, address):
     wait(browser, lambda: answered(browser))
     assert states(browser)[0] == "example"
     one(browser, "#undo").click()  # then nothing is shown any more
-    wait(browser, lambda: set(states(browser)) == {"new"})
-    assert not answered(browser)
+    wait(browser, lambda: set(states(browser)) == {"new"} and not answered(browser))
     assert quiet(browser, address)
 
 
