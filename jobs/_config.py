@@ -26,7 +26,8 @@ _REFUSED = {
     errno.EPERM: "this user may not; change the permissions, or choose another place",
 }
 
-#: How Ray shows the lines of its workers, read when it is imported: as they were printed, fit for a file.
+#: How Ray shows the lines of its workers, read when it is imported: as they were printed, fit for a file. The lines of a
+#: submitted job keep their prefix, which tells the machine.
 _PLAIN = {"RAY_COLOR_PREFIX": "0", "RAY_DISABLE_WORKER_LOG_PREFIX": "1"}
 
 
@@ -36,7 +37,7 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
     Exit status 2 and one message for wrong arguments, 1 for what users can mend, 130 and 143 after Ctrl-C and SIGTERM.
     """
     redact.install()
-    for variable, value in _PLAIN.items():
+    for variable, value in _PLAIN.items() if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ else ():
         os.environ.setdefault(variable, value)
     logging.basicConfig(level=os.environ.get("FSS_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells that it looks for fonts

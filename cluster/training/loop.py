@@ -82,7 +82,8 @@ def _trainer(job: Job, cluster: ClusterConfig, mark: seen.Mark, scratch: Path, m
             name=f"{job.name}-{uuid.uuid4().hex[:8]}",  # Ray would resume an old name from checkpoints of its own
             **_storage(scratch),
             failure_config=FailureConfig(max_failures=max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # version 2 has it
+            # of its warnings one comes with a stack whenever the machine is busy
+            logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # version 2 has it
         ),
     )
 
