@@ -26,7 +26,7 @@ _REFUSED = {
     errno.EPERM: "this user may not; change the permissions, or choose another place",
 }
 
-#: How Ray shows the lines of its workers, read when it is imported: as they were printed, fit for a file. The lines of a
+#: How Ray shows the lines of its workers, read when it is imported: as they were printed, fit for a file. Those of a
 #: submitted job keep their prefix, which tells the machine.
 _PLAIN = {"RAY_COLOR_PREFIX": "0", "RAY_DISABLE_WORKER_LOG_PREFIX": "1"}
 
