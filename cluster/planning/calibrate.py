@@ -29,7 +29,7 @@ from cluster.features import backbone
 from cluster.label import sources
 from cluster.label.kept import FIELDS
 from cluster.planning import probes
-from cluster.planning.network import Network
+from cluster.planning.network import NetworkCost
 from cluster.planning.plan import Cost
 from cluster.planning.probes import Passes, Steps
 from cluster.planning.timing import Note, TimedPool, Trial
@@ -89,7 +89,7 @@ class Measured:
     compare: float
     """Seconds for each pair of images that are looked at as near-duplicates."""
     sums: KmeansCost
-    network: Network
+    network: NetworkCost
     """The backbone, where labels are made."""
     training: Mapping[str, Steps]
     """Of `pretrain` and `train`, if they are configured."""
@@ -277,7 +277,7 @@ def _held(costs: Mapping[str, Cost], run: Run, dimensions: int) -> dict[str, Cos
     return {name: dataclasses.replace(cost, held=held(cost)) for name, cost in costs.items()}
 
 
-def _explained(cost: Cost, run: Run, pool: TimedPool) -> tuple[Cost, Network]:
+def _explained(cost: Cost, run: Run, pool: TimedPool) -> tuple[Cost, NetworkCost]:
     """The cost with what is known of its parts and of the memory that its networks compute in."""
     corpus = run.manifest("shard")
     file = max(corpus.named(".tar"), key=lambda file: file.count)

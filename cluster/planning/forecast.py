@@ -10,7 +10,7 @@ from dataclasses import replace
 from cluster.config import Config
 from cluster.kmeans.stage import CHUNK_POINTS
 from cluster.planning.calibrate import Measured, is_remote, layout
-from cluster.planning.network import Network
+from cluster.planning.network import NetworkCost
 from cluster.planning.plan import Amount, Cost, Machines, PlanRow, number, row, size
 from cluster.shard.stage import chunk_size
 from fss.clustering.init import points_wanted
@@ -184,7 +184,7 @@ def _train(config: Config, measured: Measured, machines: Machines) -> list[PlanR
     return [_trained(cost, chosen.steps, config, machines)]
 
 
-def _network(network: Network) -> str:
+def _network(network: NetworkCost) -> str:
     """What the backbone takes, in words."""
     memory = f"beside its weights {size(network.working)} of a worker's memory while it computes one"
     if network.gpu:

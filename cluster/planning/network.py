@@ -19,7 +19,7 @@ _LOOK = 0.002
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkCost:
     """A backbone at its input size."""
 
     name: str
@@ -36,13 +36,13 @@ class Network:
     """Bytes of a GPU's memory at most, weights included; 0 on a CPU."""
 
 
-def looked_at(extractor: Extractor, call: Callable[[], Any]) -> Network:
+def looked_at(extractor: Extractor, call: Callable[[], Any]) -> NetworkCost:
     """What is seen while `call` has the extractor compute."""
     backbone, gpu = extractor.backbone, extractor.device.type == "cuda"
     if gpu:
         torch.cuda.reset_peak_memory_stats(extractor.device)
     working = growth(call)
-    return Network(
+    return NetworkCost(
         name=backbone.name,
         size=extractor.size,
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),

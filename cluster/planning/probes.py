@@ -17,7 +17,7 @@ from cluster.engine import publish
 from cluster.engine.pool import Pool
 from cluster.engine.stage import File, Output, Unit, read_file, write_file
 from cluster.features.backbone import BackboneSpec
-from cluster.planning.network import Network, looked_at
+from cluster.planning.network import NetworkCost, looked_at
 from cluster.shard.hashing import FindNear, HashChunk, Route, ShardLayout
 from cluster.shard.inputs import CorpusInput, Entry
 from fss import rng, shards
@@ -47,7 +47,7 @@ class TimeParts:
     corpus: Path
     spec: BackboneSpec
 
-    def __call__(self, file: File) -> tuple[float, float, Network]:
+    def __call__(self, file: File) -> tuple[float, float, NetworkCost]:
         """Decode all, then the backbone on all, in batches, after one batch that does not count."""
         samples = list(shards.unpack(read_file(self.corpus, file)))
         decoded, pictures = _timed(lambda: [images.decode(members["jpg"]) for _, members in samples])

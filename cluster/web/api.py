@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from cluster.serving import answers
-from cluster.web.model import Found, How, Marks
-from cluster.web.served import File, Served, served
+from cluster.web.finder import Found, How, Marks
+from cluster.web.service import Service, Upload, service
 from fss.imaging import inputs
 from fss.segmenter.thing import Answer
 
 router = APIRouter(tags=["segmentation"])
-Server = Annotated[Served, Depends(served)]
+Server = Annotated[Service, Depends(service)]
 
 
 class Answering(BaseModel):
@@ -76,7 +76,7 @@ class Segmented(Answering):
 @router.get("/health")
 async def health(server: Server) -> dict[str, str]:
     """Whether the model answers."""
-    about = await server.workers.about()
+    about = await server.finders.about()
     return {"status": "UP", "model_class": about["model"]["name"]}
 
 
@@ -85,7 +85,7 @@ async def models(server: Server) -> list[dict[str, Any]]:
     """The model that is served, and what a request may bring."""
     config = server.config
     limits = {"images": config.max_images, "mib": config.max_upload_mib}
-    return [await server.workers.about() | {"limits": limits, "name": config.name, **server.how._asdict()}]
+    return [await server.finders.about() | {"limits": limits, "name": config.name, **server.how._asdict()}]
 
 
 @router.post("/supports")
@@ -126,7 +126,7 @@ async def segment(
     how = How(
         usual.threshold if threshold is None else threshold, usual.presence if presence is None else presence, tile
     )
-    files = [File(_name(one, place), await one.read()) for place, one in enumerate(images)]
+    files = [Upload(_name(one, place), await one.read()) for place, one in enumerate(images)]
     found = await server.find(thing, files, how)
     return Segmented(
         answers=[told(one) for one in found], coco=answers.coco([one.row for one in found], server.config.name)
@@ -139,7 +139,7 @@ async def masks(server: Server, masks: list[UploadFile], name: Annotated[str, Fo
 
     Each mask is called like its image.
     """
-    files = [File(_name(one, place), await one.read()) for place, one in enumerate(masks)]
+    files = [Upload(_name(one, place), await one.read()) for place, one in enumerate(masks)]
     server.count(files)
     try:
         zipped = await asyncio.to_thread(_zipped, files, name or server.config.name)
@@ -164,7 +164,7 @@ def told(found: Found) -> Told:
     )
 
 
-def _zipped(files: Sequence[File], thing: str) -> bytes:
+def _zipped(files: Sequence[Upload], thing: str) -> bytes:
     """The zip of masks; ValueError for what is none."""
     rows, data, taken = [], io.BytesIO(), Counter[str]()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:

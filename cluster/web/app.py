@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, JSONResponse
 from cluster.config.serve import ServeConfig
 from cluster.web import api, cvat, label_studio
 from cluster.web.guards import Access, Size
-from cluster.web.served import Served, Workers
+from cluster.web.service import Finders, Service
 
 _PAGES = Path(__file__).with_name("page")
 #: Browsers load nothing from elsewhere, run nothing that stands in the page, and show it in nobody's frame.
@@ -24,11 +24,11 @@ _HEADERS = {
 }
 
 
-def build(workers: Workers, config: ServeConfig) -> FastAPI:
+def build(finders: Finders, config: ServeConfig) -> FastAPI:
     """The application that serves a model as `config` says."""
     app = FastAPI(title="Few-shot segmentation", version="1", docs_url=None, redoc_url=None)
-    app.state.served = Served(workers, config)
-    app.state.label_studio = label_studio.LabelStudio(app.state.served)
+    app.state.service = Service(finders, config)
+    app.state.label_studio = label_studio.LabelStudio(app.state.service)
     for routes in (api, label_studio, cvat):
         app.include_router(routes.router)
     app.get("/", include_in_schema=False)(_page)

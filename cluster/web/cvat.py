@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from cluster.web.api import Server
-from cluster.web.served import File, from_base64
+from cluster.web.service import Upload, from_base64
 from fss.imaging import inputs
 
 router = APIRouter(tags=["CVAT"])
@@ -33,7 +33,7 @@ async def detect(
     """The thing as a mask of CVAT; nothing where the image does not hold it."""
     image = from_base64(call.image, "image")
     how = server.how if call.threshold is None else server.how._replace(threshold=call.threshold)
-    (found,) = await server.find(thing or server.last(), [File("image", image)], how)
+    (found,) = await server.find(thing or server.last(), [Upload("image", image)], how)
     mask = inputs.as_mask(found.mask)
     if not found.row.present or not mask.any():
         return []

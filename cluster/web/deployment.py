@@ -26,7 +26,7 @@ from cluster.config.serve import ServeConfig
 from cluster.engine import session
 from cluster.serving import registry
 from cluster.web import app
-from cluster.web.model import Answered, Asked, Marks, Model, Refused, Support
+from cluster.web.finder import Answered, Asked, Finder, Marks, Refused, Support
 from fss.backbones.extractor import GPU_IMAGES
 from fss.segmenter import Segmenter, read_about
 
@@ -40,23 +40,23 @@ class Replica:
     """A model that answers what waits, together; on a thread of its own, so that it says meanwhile that it lives."""
 
     def __init__(self, folder: str, config: ServeConfig):
-        self._model = Model(Segmenter.load(folder, "cuda" if config.gpus_per_replica else "cpu"))
+        self._finder = Finder(Segmenter.load(folder, "cuda" if config.gpus_per_replica else "cpu"))
         self._thread = ThreadPoolExecutor(1, "model", _threads, (config.cpus_per_replica,))
 
     async def about(self) -> dict[str, Any]:
-        """See `Model.about`."""
-        return self._model.about
+        """See `Finder.about`."""
+        return self._finder.about
 
     async def drawn(self, image: bytes, shown: Marks) -> Support | Refused:
-        """See `Model.drawn`."""
-        return await self._alone(self._model.drawn, image, shown)
+        """See `Finder.drawn`."""
+        return await self._alone(self._finder.drawn, image, shown)
 
     @serve.batch(
         max_batch_size=GPU_IMAGES, batch_wait_timeout_s=0
     )  # what comes while a batch is computed is the next one
     async def find(self, asked: Sequence[Asked]) -> list[Answered]:
-        """See `Model.find`."""
-        return await self._alone(self._model.find, asked)
+        """See `Finder.find`."""
+        return await self._alone(self._finder.find, asked)
 
     async def _alone(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, functools.partial(work, *arguments))
@@ -69,15 +69,15 @@ class Replicas:
         self._handle = handle
 
     async def about(self) -> dict[str, Any]:
-        """See `Model.about`."""
+        """See `Finder.about`."""
         return await self._handle.about.remote()
 
     async def drawn(self, image: bytes, shown: Marks) -> Support | Refused:
-        """See `Model.drawn`."""
+        """See `Finder.drawn`."""
         return await self._handle.drawn.remote(image, shown)
 
     async def find(self, asked: Asked) -> Answered:
-        """See `Model.find`."""
+        """See `Finder.find`."""
         return await self._handle.find.remote(asked)
 
 

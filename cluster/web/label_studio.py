@@ -21,9 +21,9 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel
 
 from cluster.web import brush
-from cluster.web.model import Found, Marks, Refused, Support
+from cluster.web.finder import Found, Marks, Refused, Support
 from cluster.web.recent import Recent
-from cluster.web.served import MOST_SUPPORTS, File, Served, from_base64
+from cluster.web.service import MOST_SUPPORTS, Service, Upload, from_base64
 from fss.imaging import images, inputs
 
 router = APIRouter(tags=["Label Studio"])
@@ -39,7 +39,7 @@ class Labelling(NamedTuple):
     field: str
 
 
-class Shown(NamedTuple):
+class Owner(NamedTuple):
     """Whose support it is."""
 
     project: str
@@ -67,10 +67,10 @@ class Event(BaseModel):
 class LabelStudio:
     """The supports that annotations gave."""
 
-    def __init__(self, served: Served):
-        self.served = served
-        config = served.config
-        self._shown: Recent[Shown, Support] = Recent(
+    def __init__(self, service: Service):
+        self.service = service
+        config = service.config
+        self._shown: Recent[Owner, Support] = Recent(
             config.max_things * MOST_SUPPORTS, config.max_things_mib * 2**20, lambda one: sum(map(len, one))
         )
 
@@ -80,7 +80,7 @@ class LabelStudio:
         for shown, support in self._shown.items():
             if shown.project == project:
                 supports[shown.label].append(support)
-        return {label: self.served.keep(tuple(some[-MOST_SUPPORTS:]))[0] for label, some in supports.items()}
+        return {label: self.service.keep(tuple(some[-MOST_SUPPORTS:]))[0] for label, some in supports.items()}
 
     async def learn(self, event: Event) -> int:
         """Take an annotation's brush masks as supports of its task, and say how many labels they had.
@@ -93,10 +93,10 @@ class LabelStudio:
             labelling = _labelling(str(event.project.get("label_config", "")))
             image = await self.fetch(event.task, labelling.field)
             for label, mask in masks.items():
-                drawn = await self.served.workers.drawn(image, Marks(mask=images.encode_png(mask)))
+                drawn = await self.service.finders.drawn(image, Marks(mask=images.encode_png(mask)))
                 if isinstance(drawn, Refused):
                     raise HTTPException(400, drawn.why)
-                self._shown.put(Shown(_project(event.project.get("id")), label, str(event.task.get("id"))), drawn)
+                self._shown.put(Owner(_project(event.project.get("id")), label, str(event.task.get("id"))), drawn)
         return len(masks)
 
     async def fetch(self, task: Mapping[str, Any], field: str) -> bytes:
@@ -108,7 +108,7 @@ class LabelStudio:
         address = str((task.get("data") or {}).get(field, ""))
         if address.startswith("data:"):
             return _inside(address)
-        config = self.served.config
+        config = self.service.config
         home = config.label_studio
         if home is None:
             raise HTTPException(
@@ -146,9 +146,10 @@ async def predict(backend: Backend, body: Predict) -> dict[str, Any]:
     things = backend.things(_project(body.project))
     results = []
     for task in body.tasks:
-        file = File(f"task {task.get('id')}", await backend.fetch(task, labelling.field) if things else b"")
+        file = Upload(f"task {task.get('id')}", await backend.fetch(task, labelling.field) if things else b"")
         found = {
-            label: (await backend.served.find(thing, [file], backend.served.how))[0] for label, thing in things.items()
+            label: (await backend.service.find(thing, [file], backend.service.how))[0]
+            for label, thing in things.items()
         }
         regions = [region(labelling, label, one) for label, one in found.items() if one.row.present and one.row.area]
         score = max((one["score"] for one in regions), default=0.0)
@@ -229,7 +230,7 @@ def _download(url: str, key: str | None, most: int) -> bytes:
 
 
 async def _version(backend: LabelStudio) -> str:
-    about = await backend.served.workers.about()
+    about = await backend.service.finders.about()
     return f"{about['model']['name']}-{about['sha256']['model.safetensors'][:8]}"
 
 

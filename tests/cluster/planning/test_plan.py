@@ -8,7 +8,7 @@ import pytest
 from cluster.label.kept import DIRECTIONS, FIELDS
 from cluster.planning import calibrate, forecast, plan
 from cluster.planning.calibrate import KmeansCost, Measured
-from cluster.planning.network import Network
+from cluster.planning.network import NetworkCost
 from cluster.planning.plan import Amount, Cost, Machines
 from cluster.planning.probes import Passes, Steps
 from cluster.stages import STAGES
@@ -175,7 +175,7 @@ def test_refined_masks_are_planned(trial, start):
     assert after.memory == pytest.approx(before.memory, abs=36 * found.costs["refine"].held)
 
 
-NETWORK = Network("timm/vit", 1024, 303_000_000, 4.14e12, together=1, working=7e8, gpu=0)
+NETWORK = NetworkCost("timm/vit", 1024, 303_000_000, 4.14e12, together=1, working=7e8, gpu=0)
 
 
 def measured(**changes):

@@ -51,8 +51,9 @@ def killed(folder, hasty, monkeypatch):
 
 def test_who_was_killed_here_is_followed_at_once(killed, monkeypatch):
     monkeypatch.setattr(lease, "_silent", lambda *_: pytest.fail("nothing to wait for"))
+    dead = lease._holder(bucket.get(bucket.key(killed / LOCK)))
     with only_writer(killed):
-        pass
+        assert (killed / LOCK).read_text() == lease._holder(bucket.get(bucket.key(killed / LOCK))) != dead
 
 
 def test_who_was_killed_elsewhere_is_followed_after_a_silence(killed, machine, monkeypatch):

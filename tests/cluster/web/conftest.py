@@ -7,16 +7,16 @@ from starlette.testclient import TestClient
 
 from cluster.config.serve import ServeConfig
 from cluster.web.app import build
-from cluster.web.model import Model
+from cluster.web.finder import Finder
 from fss.segmenter import Segmenter
 from tests.fss.segmenter.test_segmenter import write
 
 
 class Here:
-    """A model's workers: this process. `asked` has for each call whether supports came along."""
+    """Who finds things: this process. `asked` has for each call whether supports came along."""
 
     def __init__(self, segmenter):
-        self.model, self.asked = Model(segmenter), []
+        self.model, self.asked = Finder(segmenter), []
 
     async def about(self):
         return self.model.about
@@ -39,12 +39,12 @@ def segmenter(tmp_path_factory):
 
 @pytest.fixture
 def serve(segmenter):
-    """A function (**keys) -> a client of a server with these keys; its `workers` are a `Here`."""
+    """A function (**keys) -> a client of a server with these keys; its `finders` are a `Here`."""
 
     def make(**keys):
-        workers = Here(segmenter)
-        client = TestClient(build(workers, ServeConfig(model="m", **keys)), base_url="http://localhost")
-        client.workers = workers
+        finders = Here(segmenter)
+        client = TestClient(build(finders, ServeConfig(model="m", **keys)), base_url="http://localhost")
+        client.finders = finders
         return client
 
     return make

@@ -72,7 +72,7 @@ def test_supports_are_sent_to_the_model_once(client):
     thing = show(client)
     for _ in range(2):
         client.post("/segment", data={"thing": thing}, files=several(query(0)))
-    assert client.workers.asked == [False, True, False]
+    assert client.finders.asked == [False, True, False]
 
 
 def test_what_is_not_needed_any_more_is_forgotten_and_can_be_shown_again(serve):
@@ -121,7 +121,7 @@ def test_queries_that_cannot_be_used_are_refused_by_their_names(serve):
 
 
 def test_a_thing_has_not_too_many_supports(client, monkeypatch):
-    monkeypatch.setattr("cluster.web.served.MOST_SUPPORTS", 1)
+    monkeypatch.setattr("cluster.web.service.MOST_SUPPORTS", 1)
     answer = client.post("/supports", files={"image": IMAGE, "mask": DRAWN}, data={"thing": show(client)})
     refused(answer, 413, "expected at most 1 supports, got another; begin a new thing")
 

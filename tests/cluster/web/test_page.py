@@ -37,8 +37,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def address(segmenter):
     (port,) = free_ports(1)
-    served = build(Here(segmenter), ServeConfig(model="m", name="ball", token=TOKEN))
-    server = uvicorn.Server(uvicorn.Config(served, port=port, log_level="warning"))
+    page = build(Here(segmenter), ServeConfig(model="m", name="ball", token=TOKEN))
+    server = uvicorn.Server(uvicorn.Config(page, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     yield f"http://127.0.0.1:{port}/"

@@ -77,7 +77,7 @@ class Refused(NamedTuple):
 Answered = Found | Refused | None
 
 
-class Model:
+class Finder:
     """A segmenter with the things that it was asked for last. One call at a time."""
 
     def __init__(self, segmenter: Segmenter):

@@ -1,4 +1,4 @@
-"""What all routes share: the model's workers, the things that were shown, and the limits of what is taken."""
+"""What all routes share: those who find things, the things that were shown, and the limits of what is taken."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from fastapi import HTTPException, Request
 
 from cluster.config.serve import ServeConfig
-from cluster.web.model import Answered, Asked, Found, How, Marks, Refused, Support
+from cluster.web.finder import Answered, Asked, Found, How, Marks, Refused, Support
 from cluster.web.recent import Recent
 
 #: Supports of one thing: more take time and tell little.
@@ -19,8 +19,8 @@ MOST_SUPPORTS = 16
 _MIB = 2**20
 
 
-class Workers(Protocol):
-    """Where the model is; see `cluster.web.model.Model`."""
+class Finders(Protocol):
+    """Who finds things, wherever that is; see `cluster.web.finder.Finder`."""
 
     async def about(self) -> dict[str, Any]:
         """What is told of the model."""
@@ -32,18 +32,18 @@ class Workers(Protocol):
         """The answer for one image; None asks for the thing's supports."""
 
 
-class File(NamedTuple):
+class Upload(NamedTuple):
     """An image as it was sent."""
 
     name: str
     data: bytes
 
 
-class Served:
+class Service:
     """A model at work. A thing is known by a hash of its supports: who shows the same again gets the same name."""
 
-    def __init__(self, workers: Workers, config: ServeConfig):
-        self.workers, self.config = workers, config
+    def __init__(self, finders: Finders, config: ServeConfig):
+        self.finders, self.config = finders, config
         self._things: Recent[str, tuple[Support, ...]] = Recent(
             config.max_things,
             config.max_things_mib * _MIB,
@@ -66,7 +66,7 @@ class Served:
             raise HTTPException(
                 413, f"thing: expected at most {MOST_SUPPORTS} supports, got another; begin a new thing"
             )
-        drawn = await self.workers.drawn(image, shown)
+        drawn = await self.finders.drawn(image, shown)
         if isinstance(drawn, Refused):
             raise HTTPException(400, drawn.why)
         return self.keep((*before, drawn))
@@ -100,7 +100,7 @@ class Served:
             raise HTTPException(404, f"thing: there is none called {thing!r}, or it is forgotten; show it again")
         return supports
 
-    def count(self, files: Sequence[File]) -> None:
+    def count(self, files: Sequence[Upload]) -> None:
         """Look at the number of files.
 
         Raises:
@@ -109,7 +109,7 @@ class Served:
         if len(files) > self.config.max_images:
             raise HTTPException(413, f"images: expected at most {self.config.max_images}, got {len(files)}; send fewer")
 
-    async def find(self, thing: str, files: Sequence[File], how: How) -> list[Found]:
+    async def find(self, thing: str, files: Sequence[Upload], how: How) -> list[Found]:
         """The answers for images, in order; they are computed beside each other.
 
         Raises:
@@ -124,8 +124,8 @@ class Served:
         return [one for one in answers if isinstance(one, Found)]
 
     async def _find(self, asked: Asked, supports: tuple[Support, ...]) -> Answered:
-        answer = await self.workers.find(asked)
-        return await self.workers.find(asked._replace(supports=supports)) if answer is None else answer
+        answer = await self.finders.find(asked)
+        return await self.finders.find(asked._replace(supports=supports)) if answer is None else answer
 
 
 def from_base64(text: str, name: str) -> bytes:
@@ -140,6 +140,6 @@ def from_base64(text: str, name: str) -> bytes:
         raise HTTPException(400, f"{name}: expected a file in base64, got {error}") from error
 
 
-def served(request: Request) -> Served:
+def service(request: Request) -> Service:
     """The model that a request's application serves."""
-    return request.app.state.served
+    return request.app.state.service

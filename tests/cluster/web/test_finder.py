@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cluster.web.model import Asked, Found, How, Marks, Model, Refused, Support
+from cluster.web.finder import Asked, Finder, Found, How, Marks, Refused, Support
 from fss.imaging.inputs import as_mask
 from tests.cluster.web.pictures import DRAWN, IMAGE, MASK, query
 
@@ -12,7 +12,7 @@ HOW = How(threshold=0.5, presence=0.25)
 
 @pytest.fixture
 def model(segmenter):
-    return Model(segmenter)
+    return Finder(segmenter)
 
 
 @pytest.fixture
