@@ -15,6 +15,8 @@ from typing import NoReturn
 
 import psutil
 
+from fss.meanwhile import meanwhile
+
 #: Ray's daemons on one machine. Ray's library answers the loss of either with pages of its own, an exit, or silence.
 _DAEMONS = ("raylet", "gcs_server")
 #: Seconds between two looks at them, for Ray's library is quick to exit; and how long a signal, which may end them too,
@@ -68,14 +70,8 @@ def watched(node: str) -> Iterator[None]:
 
     `node` is the node's id, whoever has started it; its daemons have that among their arguments.
     """
-    over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(_daemons(node), over), name="ray-watch", daemon=True)
-    thread.start()
-    try:
+    with meanwhile("ray-watch", _watch, _daemons(node)):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _daemons(node: str) -> dict[str, psutil.Process]:
@@ -85,7 +81,7 @@ def _daemons(node: str) -> dict[str, psutil.Process]:
     return {one.info["name"]: one for one in here}
 
 
-def _watch(daemons: Mapping[str, psutil.Process], over: threading.Event) -> None:
+def _watch(over: threading.Event, daemons: Mapping[str, psutil.Process]) -> None:
     while not over.wait(_EVERY):
         lost = next((name for name, one in daemons.items() if not _lives(one)), None)
         if lost is None:

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from fss.backbones.extractor import Extractor
+from fss.meanwhile import meanwhile
 
 #: Seconds between two looks at a process's memory.
 _LOOK = 0.002
@@ -66,19 +67,14 @@ def operations(extractor: Extractor) -> float:
 
 def growth(call: Callable[[], Any]) -> float:
     """By how many bytes this process's memory grows at most while `call` runs, seen by another thread."""
-    process, done = psutil.Process(), threading.Event()
+    process = psutil.Process()
     before = most = process.memory_info().rss
 
-    def look() -> None:
+    def look(over: threading.Event) -> None:
         nonlocal most
-        while not done.wait(_LOOK):
+        while not over.wait(_LOOK):
             most = max(most, process.memory_info().rss)
 
-    looking = threading.Thread(target=look, name="memory", daemon=True)
-    looking.start()
-    try:
+    with meanwhile("memory", look):
         call()
-    finally:
-        done.set()
-        looking.join()
     return float(most - before)

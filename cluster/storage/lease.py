@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.storage import bucket
+from fss.meanwhile import meanwhile
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +40,10 @@ def held(name: str, mine: Path) -> Iterator[None]:
     holder = uuid.uuid4().hex
     tag = _taken(name, holder, mine.read_text())
     mine.write_text(holder)
-    over = threading.Event()
-    thread = threading.Thread(target=_renew, args=(name, holder, tag, over), name="lease", daemon=True)
-    thread.start()
     try:
-        yield
+        with meanwhile("lease", _renew, name, holder, tag):
+            yield
     finally:
-        over.set()
-        thread.join()
         _give_back(name, holder)
 
 
@@ -75,7 +72,7 @@ def _silent(name: str, there: tuple[bytes, str]) -> tuple[bytes, str] | None:
     return there
 
 
-def _renew(name: str, holder: str, tag: str, over: threading.Event) -> None:
+def _renew(over: threading.Event, name: str, holder: str, tag: str) -> None:
     number = 0
     while not over.wait(EVERY):
         number += 1

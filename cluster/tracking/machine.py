@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.tracking.journal import Journal
+from fss.meanwhile import meanwhile
 
 if TYPE_CHECKING:
     from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
@@ -20,22 +21,16 @@ _SECTION = "system/"
 @contextlib.contextmanager
 def watched(journal: Journal, every: float = 10.0) -> Iterator[None]:
     """Write into `journal` every so many seconds, from a thread, how busy this machine is."""
-    ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(journal, ended, every), name="machine", daemon=True)
-    thread.start()
-    try:
+    with meanwhile("machine", _watch, journal, every):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
-def _watch(journal: Journal, ended: threading.Event, every: float) -> None:
-    if ended.wait(every):  # a run that is over by then is spared the import
+def _watch(over: threading.Event, journal: Journal, every: float) -> None:
+    if over.wait(every):  # a run that is over by then is spared the import
         return
     chosen = monitors()
     look(chosen)  # use of the processor is measured from one look to the next
-    while not ended.wait(every):
+    while not over.wait(every):
         journal.metrics(look(chosen), step=round(time.time()))  # a step of its own, also after a restart
 
 
