@@ -114,9 +114,9 @@ def _down(machine: Machine) -> Iterator[Machine]:
         machine.held = False
 
 
-def working(machines: Machines) -> list[psutil.Process]:
+def working(place: Machine | Machines) -> list[psutil.Process]:
     """Ray's processes that have work of a run, by their ids."""
-    found = {one.pid: one for one in machines.processes() if _title(one).startswith("ray::")}
+    found = {one.pid: one for one in place.processes() if _title(one).startswith("ray::")}
     return [found[pid] for pid in sorted(found) if not _title(found[pid]).startswith(_IDLE)]
 
 
@@ -131,7 +131,9 @@ def _picked(fault: Fault, among: list[Any]) -> list[Any]:
 
 
 def _machine(fault: Fault, yard: Yard) -> Machine:
-    (machine,) = _picked(fault, yard.machines.others)
+    """One that is not the head; if any has work, one of those."""
+    others = yard.machines.others
+    (machine,) = _picked(fault, [one for one in others if working(one)] or others)
     return machine
 
 
