@@ -64,7 +64,7 @@ class Machine:
         """Whether it is down for a while, and is not to be started again."""
         self._copies = home / f"copies{number}"
         self._environment = environment(home, **variables, FSS_CACHE=str(self._copies))
-        self._log, self._ray = home / f"{self.name}.log", None
+        self._log, self._sockets, self._ray = home / f"{self.name}.log", home / f"r{number}", None
         _do("ip", "netns", "add", self.name)
         _do("ip", "link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         _do("ip", "link", "set", self.name, "master", "bridge", "up")
@@ -90,7 +90,7 @@ class Machine:
     def join(self, *words: str) -> None:
         """Start its Ray node."""
         command = (RAY, "start", "--block", "--disable-usage-stats", "--node-ip-address", self.address)
-        limits = ("--num-cpus", "1", "--object-store-memory", str(100 * 2**20))
+        limits = ("--num-cpus", "1", "--object-store-memory", str(100 * 2**20), "--temp-dir", str(self._sockets))
         self._ray = self.start(*command, *limits, *words, log=self._log)
 
     def ended(self) -> bool:
@@ -142,7 +142,6 @@ class Machines:
     def __init__(self, home: Path, variables: dict[str, str]):
         (home / ".ray").mkdir()
         (home / ".ray" / "auth_token").write_text(secrets.token_hex(32))
-        self._home = home
         _do("ip", "link", "set", "lo", "up")
         _do("ip", "link", "add", "bridge", "type", "bridge")
         _do("ip", "addr", "add", f"{OUTSIDE}/24", "dev", "bridge")
@@ -187,7 +186,7 @@ class Machines:
         for one in self.all:
             one.kill(*([self.driver.pid] if self.driver else []))
         self.head.join(
-            *("--head", "--port", str(PORT), "--include-dashboard", "false", "--temp-dir", str(self._home / "r")),
+            *("--head", "--port", str(PORT), "--include-dashboard", "false"),
             *("--system-config", json.dumps(_HASTY)),
         )
         while not self.head.ended() and not _answers(self.head.address, PORT):
