@@ -14,6 +14,8 @@ from tests.chaos.servers import MLFLOW
 from tests.chaos.strikes import working
 from tests.cluster.killed import leftovers, published
 
+#: The metrics of a run that do not tell how long it took.
+_RESULTS = ("result/miou", "result/fb_iou")
 #: Seconds in which the processes of a run that has ended are gone.
 _GONE = 30.0
 
@@ -42,7 +44,7 @@ def _tracked(experiment: str) -> dict[str, Any]:
     told = {}
     for run in runs:
         points = client.get_metric_history(run.info.run_id, "curves/loss")
-        results = {key: value for key, value in run.data.metrics.items() if key.startswith("result/")}
+        results = {key: value for key, value in run.data.metrics.items() if key.startswith(_RESULTS)}
         curve = sorted((point.step, point.value) for point in points)
         told[run.info.run_name.split()[0]] = (run.info.status, curve, results)
     return told if len(told) == len(runs) else {**told, "runs": len(runs)}
