@@ -29,10 +29,12 @@ def arguments() -> argparse.Namespace:
 
 def outside(told: argparse.Namespace) -> int:
     """Start the same command in namespaces of its own, whose end is the end of all that ran there."""
-    if os.geteuid() or not shutil.which("unshare") or not shutil.which("ip"):
-        sys.exit("error: expected Linux, root, and the programs unshare and ip, which make the three machines")
+    programs = ("setpriv", "unshare", "ip", "tc")
+    if os.geteuid() or not all(map(shutil.which, programs)):
+        sys.exit(f"error: expected root and the programs {', '.join(programs)}, which make the machines")
     home = Path(tempfile.mkdtemp(prefix="chaos-", dir="/var/tmp"))
-    apart = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    bound = ("setpriv", "--pdeathsig", "KILL")  # it goes with this process, and all in its namespaces with it
+    apart = (*bound, "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     command = (*apart, sys.executable, "-m", "tests.chaos", *sys.argv[1:], "--home", str(home))
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     if status:
