@@ -141,6 +141,7 @@ def execute(
     made_by = _begun(stage, folder)
     start = time.monotonic()
     files, counts = stage.work(work)
+    publish.sweep(folder)  # of workers that died meanwhile
     _keep_promise(stage, folder, files, made_by)
     if not (made_on := compute.noted(folder)):  # by the driver alone
         made_on = (compute.here(),)
