@@ -29,6 +29,7 @@ COMMAND = Command(
         "address",
         "threshold",
         "presence",
+        "edges",
         "label_studio",
     ),
     schema=ServeConfig,

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.engine import compute, manifest, room
+from cluster.engine import compute, manifest, meters, room
 from cluster.engine.compute import ComputeClass, Makers
 from cluster.engine.files import damaged_in
 from cluster.engine.seen import Mark
@@ -165,6 +165,7 @@ class Workers:
         for _ in range(number):
             actor = self._remote.options(**where).remote(self._config.cpus_per_worker, self._mark)
             self._coming[actor.arrival.remote()] = actor
+        self._count()
         return max(0, number)
 
     def _gather(self, asked: int) -> None:
@@ -193,6 +194,7 @@ class Workers:
             self._arrivals[actor] = arrival
             self._classes[arrival.node] = arrival.compute
         self.present += came
+        self._count()
         return came
 
     def _sift(self, actors: Sequence[Any]) -> None:
@@ -234,6 +236,10 @@ class Workers:
         self._coming.clear()
         self._arrivals.clear()
         self.present.clear()
+        self._count()
+
+    def _count(self) -> None:
+        meters.workers(len(self.present), len(self._coming))
 
     def _told(self) -> str:
         return f"the first of {len(self._coming)} workers of {room.told(self._taken)} each"
