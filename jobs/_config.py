@@ -39,8 +39,9 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
     1 for what else users can mend, 130 and 143 after Ctrl-C and SIGTERM.
     """
     redact.install()
-    for variable, value in _PLAIN.items() if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ else ():
-        os.environ.setdefault(variable, value)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        for variable, value in _PLAIN.items():
+            os.environ.setdefault(variable, value)
     logging.basicConfig(level=os.environ.get("FSS_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells that it looks for fonts
     arguments = sys.argv[1:]

@@ -45,6 +45,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
+        "RAY_prestart_worker_first_driver": "0",  # they lack the environment that runs ask for
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "OMP_NUM_THREADS": "1",
     }

@@ -38,7 +38,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env=environment(self._home),
+                env=environment(self._home, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
