@@ -3,7 +3,7 @@
 Machines of one class make the same bytes of the same unit. Features of others differ in their last bits, so label maps
 may. So a stage is made on one class; what has made it lies in its folder:
 
-.made_on/<digest>.json                         a compute class, written before anything that a machine of it made
+.made_on/class-<digest>.json                   a compute class, written before anything that a machine of it made
 """
 
 from __future__ import annotations
@@ -80,18 +80,22 @@ def distinct(classes: Iterable[ComputeClass]) -> tuple[ComputeClass, ...]:
 
 def note(folder: Path, one: ComputeClass) -> None:
     """Say in a stage's folder that machines of this class make it; any process may, and twice."""
-    publish.write_sealed(folder / ".made_on" / f"{digest(one)}.json", dict(one))
+    publish.write_sealed(_file(folder, one), dict(one))
 
 
 def forget(folder: Path, one: ComputeClass) -> None:
     """Take back what `note` said: nothing of it is left."""
-    paths.remove(folder / ".made_on" / f"{digest(one)}.json")
+    paths.remove(_file(folder, one))
 
 
 def noted(folder: Path) -> tuple[ComputeClass, ...]:
     """The compute classes that have made what is in a stage's folder."""
     found = publish.read_each_sealed(paths.matching(folder, ".made_on/*.json"))
     return tuple(one for one in found if one is not None)
+
+
+def _file(folder: Path, one: ComputeClass) -> Path:
+    return folder / ".made_on" / f"class-{digest(one)}.json"
 
 
 class Makers:

@@ -4,7 +4,7 @@
 <root>/<name>/<stage>/<fingerprint>/           one folder for each configuration, never mixed
     manifest.json                              written last: a stage without it is not finished
     .made_by.json                              the code, and the driver's libraries and processor, that began it
-    .made_on/<digest>.json                     the compute classes of the machines that worked for it
+    .made_on/class-<digest>.json               the compute classes of the machines that worked for it
     .promised.json                             the manifest of a finished stage of which files are being made again
     .units/<unit>.json                         written after a unit's files: what a restart need not do again
     timing.json                                seconds, which no fingerprint depends on

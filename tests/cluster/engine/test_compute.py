@@ -34,7 +34,7 @@ def test_a_class_is_noted_once_and_whole(folder):
     for one in (OLD, NEW, OLD):
         compute.note(folder, one)
     assert sorted(compute.noted(folder), key=str) == [OLD, NEW]
-    (folder / ".made_on" / f"{compute.digest(NEW)}.json").write_text("{}")
+    (folder / ".made_on" / f"class-{compute.digest(NEW)}.json").write_text("{}")
     assert compute.noted(folder) == (OLD,)
     compute.forget(folder, OLD)
     assert compute.noted(folder) == ()
