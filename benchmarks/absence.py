@@ -52,7 +52,7 @@ def scores(segmenter: Segmenter, dataset: Dataset, shown: Areas, episodes: list[
         supports = [dataset.image(name) for name in way.supports]
         thing = segmenter.prepare(supports, [dataset.binary_mask(name, way.class_id) for name in way.supports])
         asked = [dataset.image(name) for name in (episode.query, other_query(episode, shown))]
-        yield np.array([(answer.presence, answer.mask().mean()) for answer in thing.stream(asked)], float)
+        yield np.array([(answer.presence, answer.mask(edges=False).mean()) for answer in thing.stream(asked)], float)
 
 
 def main() -> None:

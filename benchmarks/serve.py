@@ -4,17 +4,21 @@
         [--rounds 7] [--port 8000] [--json FILE]
 
 Both compute on one thread, in the environment of workers, on the same image files, with one support; the server is on
-this machine. Each round asks the segmenter for all images, then the server one image a request, then 16 images a
-request, so that other work on the machine meets all three alike. The server reads uploads, encodes masks as PNG and as
-COCO's runs, and sends them on top. Ratios are medians over rounds, to the segmenter's time of the same round: of the
-wall clock, and of the CPU time of the server's processes (its proxy, door and replica), which other work on the machine
-hardly changes. A request that computes nothing, GET /health, goes the same way through all three processes.
+this machine. Each round asks the segmenter for all images, then the server for 1, 4 (as the page does) and 16 of them a
+request, so that other work on the machine meets all alike. The server reads uploads, encodes masks as PNG and as COCO's
+runs, and sends them on top. Ratios are medians over rounds, to the segmenter's time of the same round: of the
+wall clock, and of the CPU time of the server's processes (its door and replica), which other work on the machine hardly
+changes. A request that computes nothing, GET /health, goes the same way through both.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,13 +28,12 @@ import psutil
 import requests
 import torch
 
-from cluster.config.serve import ServeConfig
-from cluster.web.deployment import running
 from fss.imaging import images
 from fss.segmenter import Segmenter, find
 from fss.segmenter.thing import Thing
 
-_BATCH = 16
+#: Images a request.
+_TOGETHER = (1, 4, 16)
 
 
 def bare(thing: Thing, files: Sequence[bytes]) -> None:
@@ -46,13 +49,34 @@ def served(session: requests.Session, page: str, thing: str, files: Sequence[byt
         session.post(f"{page}/segment", data={"thing": thing}, files=some, timeout=600).raise_for_status()
 
 
+class Server:
+    """`jobs.serve` as a process of its own; `page` is where it answers."""
+
+    def __init__(self, model: str, port: int):
+        command = [sys.executable, "-m", "jobs.serve", f"model={model}", f"port={port}"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        said = [self.process.stdout.readline() for _ in range(2)]
+        if self.process.poll() is not None or not said[1]:
+            raise RuntimeError("the server did not start, see above")
+        self.page = said[1].rpartition(" ")[2].strip()
+        door = psutil.Process(self.process.pid)
+        family = door.children(recursive=True)
+        self.parts = [door, *(one for one in family if "".join(one.cmdline()).startswith("ray::ServeReplica"))]
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+
+
 class Clock:
     """Seconds of the wall and of the CPU, of this process and of the server's."""
 
-    def __init__(self) -> None:
-        family = psutil.Process().children(recursive=True)
-        kinds = ("ray::ServeReplica", "ray::ProxyActor")
-        self.server = [one for one in family if "".join(one.cmdline()).startswith(kinds)]
+    def __init__(self, server: Server):
+        self.server = server.parts
 
     def times(self) -> np.ndarray:
         """The wall clock, CPU of this process, CPU of the server."""
@@ -101,15 +125,14 @@ def main() -> None:
     support, *files = (path.read_bytes() for path in paths)
     mask = drawn(support)
     thing = Segmenter.load(find(given.model), "cpu").prepare([support], [mask])
-    with running(ServeConfig(model=given.model, port=given.port)) as page, requests.Session() as session:
+    with Server(given.model, given.port) as server, requests.Session() as session:
+        page = server.page
         shown = {"image": support, "mask": images.encode_png(mask)}
         name = session.post(f"{page}/supports", files=shown, timeout=600).json()["thing"]
-        ways: dict[str, Callable[[], None]] = {
-            "segmenter": lambda: bare(thing, files),
-            "1 image a request": lambda: served(session, page, name, files, 1),
-            f"{_BATCH} images a request": lambda: served(session, page, name, files, _BATCH),
-        }
-        clock = Clock()
+        ways: dict[str, Callable[[], None]] = {"segmenter": lambda: bare(thing, files)}
+        for number in _TOGETHER:
+            ways[f"images a request: {number}"] = functools.partial(served, session, page, name, files, number)
+        clock = Clock(server)
         for work in ways.values():  # the first time of each is no time
             work()
         times = {way: np.zeros((given.rounds, 3)) for way in ways}

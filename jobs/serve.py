@@ -5,7 +5,7 @@
     python -m jobs.serve model=FOLDER host=0.0.0.0 token=0123456789abcdef0123
 
 The page is printed when it answers; the server runs until it is stopped. It answers this machine alone, unless a token
-is set. With address= the replicas run on a cluster, by Ray Serve, and the server on its head. See docs/serve.md.
+is set. With address= the replicas run on a cluster, by Ray Serve; the page is still here. See docs/serve.md.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ COMMAND = Command(
         "address",
         "threshold",
         "presence",
+        "edges",
         "label_studio",
     ),
     schema=ServeConfig,

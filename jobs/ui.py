@@ -3,7 +3,8 @@
     python -m jobs.ui root=runs
     python -m jobs.ui root=/mnt/shared/runs port=5001
 
-The server runs until it is stopped. For one that others reach, see docs/tracking.md.
+Where there is a screen, a browser opens on the first of them. The server runs until it is stopped. For one that others
+reach, see docs/tracking.md.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jobs._config import Command, run
 COMMAND = Command(
     "ui",
     __doc__,
-    ("root", "host", "port"),
+    ("root", "host", "port", "open"),
     schema=UiConfig,
     kept="runs are as they were",
 )
@@ -25,8 +26,9 @@ COMMAND = Command(
 
 def serve(config: UiConfig) -> None:
     """Print the last run's page, then become MLflow's server."""
+    from cluster.config.serve import is_loopback
     from cluster.storage.bucket import is_address
-    from cluster.tracking import last
+    from cluster.tracking import browse, last
     from cluster.tracking.shipper import default_tracking_uri
 
     if is_address(config.root):
@@ -40,6 +42,8 @@ def serve(config: UiConfig) -> None:
         "the last run: {}\nall runs:     {}".format(*pages) if pages else f"no run below {config.root} yet; {address}"
     )
     print(told, flush=True)
+    if config.open and is_loopback(config.host):
+        browse.later(pages[0] if pages else address)
     server = ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(config.root)]
     one_reader = ["--workers", "1"]  # needs one of the server's four processes
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -14,7 +14,7 @@ import pytest
 from tests.fss.segmenter.test_segmenter import write
 from tests.places import ROOT
 
-INFERENCE = {"numpy", "pillow", "safetensors", "tifffile", "torch", "torchvision"}
+INFERENCE = {"numpy", "pillow", "safetensors", "scikit-image", "tifffile", "torch", "torchvision"}
 
 #: Imports all of `fss` from the wheel where nothing but its dependencies can be, and answers with exported models.
 RUN = """
@@ -22,7 +22,7 @@ import importlib, pkgutil, sys
 from pathlib import Path
 
 BLOCKED = {"cluster", "jobs", "ray", "deepspeed", "mlflow", "hydra", "omegaconf", "pyarrow", "webdataset",
-           "scipy", "skimage", "faiss", "matplotlib", "pycocotools", "psutil", "timm", "huggingface_hub"}
+           "faiss", "matplotlib", "pycocotools", "psutil", "timm", "huggingface_hub"}
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):

@@ -43,6 +43,8 @@ class ServeConfig:
     """Foreground probability from which a pixel belongs to the thing, in (0, 1); a request may say another."""
     presence: float = key(0.25, ranged("a chance from 0 to 1", lambda value: 0 <= value <= 1))
     """Chance from which an image counts as one that holds the thing; a request may say another."""
+    edges: bool = True
+    """Whether borders of masks follow those of the photo, as in `jobs.predict`; a request may say another."""
     name: str = "thing"
     """What the thing is called where a request does not say."""
     max_images: int = key(32, at_least(1))

@@ -25,7 +25,6 @@ from cluster.config.predict import PredictConfig
 from cluster.engine import publish
 from fss.drawing import pictures
 from fss.imaging import images
-from fss.segmenter import edges
 from fss.segmenter.thing import Answer
 
 TABLE, COCO, SHEET = "answers.csv", "coco.json", "sheet.jpg"
@@ -59,7 +58,7 @@ class Row:
 
 def write(out: Path, path: Path, image: Image.Image, answer: Answer, config: PredictConfig) -> Row:
     """The files of one image, and what is told of it."""
-    mask = _mask(image, answer, config)
+    mask = answer.mask(config.threshold, config.edges)
     publish.write_bytes(out / f"{path.stem}.png", seen(mask))
     shown = Image.fromarray(pictures.overlay(image, mask))
     publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
@@ -80,15 +79,6 @@ def row(path: Path, mask: np.ndarray, answer: Answer, presence: float) -> Row:
     present = bool(mask.any()) if answer.presence is None else answer.presence >= presence
     height, width = mask.shape
     return Row(path, width, height, float(mask.mean()), sure, answer.presence, present, runs(mask))
-
-
-def _mask(image: Image.Image, answer: Answer, config: PredictConfig) -> np.ndarray:
-    """(H, W) uint8 in {0, 1}."""
-    if not config.edges:
-        return answer.mask(config.threshold)
-    squeezed = max(image.size) if config.tile is None else config.tile  # by the model, to its input
-    side = round(edges.SIDE * max(1.0, max(image.size) / squeezed))
-    return edges.sharpened(image, answer.probabilities, config.threshold, side)
 
 
 def conclude(out: Path, rows: Sequence[Row], shown: Sequence[tuple[Image.Image, np.ndarray]], name: str) -> None:

@@ -119,12 +119,16 @@ async def segment(
     images: list[UploadFile],
     threshold: Annotated[float | None, Form(gt=0, lt=1)] = None,
     presence: Annotated[float | None, Form(ge=0, le=1)] = None,
+    edges: Annotated[bool | None, Form(description="whether borders of masks follow those of the image")] = None,
     tile: Annotated[int | None, Form(ge=64, description="side of tiles for larger images, pixels")] = None,
 ) -> Segmented:
     """Find the thing in images."""
     usual = server.how
     how = How(
-        usual.threshold if threshold is None else threshold, usual.presence if presence is None else presence, tile
+        usual.threshold if threshold is None else threshold,
+        usual.presence if presence is None else presence,
+        usual.edges if edges is None else edges,
+        tile,
     )
     files = [Upload(_name(one, place), await one.read()) for place, one in enumerate(images)]
     found = await server.find(thing, files, how)

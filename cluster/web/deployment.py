@@ -1,22 +1,26 @@
-"""The application on Ray Serve: one door, and as many replicas of the model as are asked for."""
+"""A door for requests in this process, and as many replicas of the model behind it, on Ray Serve, as are asked for.
+
+Uploads are read where they come in, and each image goes to a replica at once: no proxy stands between, which would
+carry every upload a second time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import logging
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ray
+import uvicorn
 from ray import serve
-from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
@@ -30,18 +34,19 @@ from cluster.web.finder import Answered, Asked, Finder, Marks, Refused, Support
 from fss.backbones.extractor import GPU_IMAGES
 from fss.segmenter import Segmenter, read_about
 
-_APP, _MODEL = "segmentation", "Replica"
-#: Requests that the door works on, and that wait for it: what comes beyond them is told to come later.
-_OPEN, _WAITING = 32, 128
+#: Requests that are open at a time; what comes beyond them is told to come later.
+_OPEN = 160
+#: Seconds that those get which are open when the server ends.
+_LEAVE = 5
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
 class Replica:
     """A model that answers what waits, together; on a thread of its own, so that it says meanwhile that it lives."""
 
-    def __init__(self, folder: str, config: ServeConfig):
-        self._finder = Finder(Segmenter.load(folder, "cuda" if config.gpus_per_replica else "cpu"))
-        self._thread = ThreadPoolExecutor(1, "model", _threads, (config.cpus_per_replica,))
+    def __init__(self, folder: str, threads: int, gpu: bool):
+        self._finder = Finder(Segmenter.load(folder, "cuda" if gpu else "cpu"))
+        self._thread = ThreadPoolExecutor(1, "model", _threads, (threads,))
 
     async def about(self) -> dict[str, Any]:
         """See `Finder.about`."""
@@ -88,21 +93,16 @@ def running(config: ServeConfig) -> Iterator[str]:
     Raises:
         ValueError: for a model that cannot be used, a port that is taken, replicas that this machine has no room for.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _port(config) as listening:
         folder = registry.folder(config.model, Path(scratch)).resolve()
         read_about(folder)
         cluster = ClusterConfig(address=config.address)
         here = cluster.joined() == "local"
-        if here:
-            _check_port(config)
         with session.session(cluster):
-            _check_room(config) if here else _check_alone()
-            try:
-                _start(config, folder)
+            if here:
+                _check_room(config)
+            with _replicas(config, folder, here) as handle, _door(app.build(Replicas(handle), config), listening):
                 yield f"http://{_name(config.host)}:{config.port}"
-            finally:
-                if not here:  # a Ray of one's own ends as a whole
-                    serve.shutdown()
 
 
 def _name(host: str) -> str:
@@ -112,62 +112,80 @@ def _name(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _start(config: ServeConfig, folder: Path) -> None:
-    """Start Ray Serve and the application, and wait until it answers.
+def _port(config: ServeConfig) -> socket.socket:
+    """A socket that listens at the port from now on, before anything is started.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if somebody else does.
     """
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every step
-    known = dataclasses.replace(config, token=config.secret, label_studio_key=config.label_studio_secret)
-    options = {"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica}
-    copies = serve.deployment(
-        name=_MODEL,
-        num_replicas=config.replicas,
-        max_ongoing_requests=2 * GPU_IMAGES,  # one batch is computed, the next one gathers
-        ray_actor_options=options,
-    )
-    model = copies(Replica).bind(str(folder), known)
-
-    def door() -> ASGIApp:
-        return app.build(Replicas(serve.get_deployment_handle(_MODEL, _APP)), known)
-
-    front = serve.deployment(
-        name="Door", max_ongoing_requests=_OPEN, max_queued_requests=_WAITING, ray_actor_options={"num_cpus": 0}
-    )
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options=HTTPOptions(host=config.host, port=config.port),
-        logging_config=_QUIET,
-    )
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        serve.run(front(serve.ingress(door)()).bind(model), name=_APP, route_prefix="/", logging_config=_QUIET)
-    except RuntimeError as error:
-        raise ValueError(f"Ray Serve did not start the model: {error} Do all machines see {folder}?") from error
-
-
-def _threads(number: int) -> None:
-    import torch
-
-    torch.set_num_threads(number)
-
-
-def _check_port(config: ServeConfig) -> None:
-    try:
-        with socket.create_server((config.host, config.port)):
-            pass
+        return socket.create_server((config.host, config.port), family=family)
     except OSError as error:
         raise ValueError(
             f"port: expected a free port of {config.host}, got {config.port} ({error.strerror}); set port=NUMBER"
         ) from error
 
 
-def _check_alone() -> None:
-    """A cluster's Serve listens where its first application said, which nobody would look at."""
-    if serve.status().proxies:
-        raise ValueError(
-            "address: expected a cluster on which no Ray Serve runs, got one; end that by `serve shutdown`"
+@contextlib.contextmanager
+def _replicas(config: ServeConfig, folder: Path, here: bool) -> Iterator[DeploymentHandle]:
+    """The replicas, which have loaded the model.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every step
+    copies = serve.deployment(
+        num_replicas=config.replicas,
+        max_ongoing_requests=2 * GPU_IMAGES,  # one batch is computed, the next one gathers
+        ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica},
+    )
+    name = f"segmentation-{socket.gethostname()}-{config.port}"  # a cluster may serve others too
+    serve.start(proxy_location="Disabled", logging_config=_QUIET)
+    model = copies(Replica).bind(str(folder), config.cpus_per_replica, config.gpus_per_replica > 0)
+    try:
+        try:
+            handle = serve.run(model, name=name, route_prefix=None, logging_config=_QUIET)
+        except RuntimeError as error:
+            raise ValueError(f"Ray Serve did not start the model: {error} Do all machines see {folder}?") from error
+        yield handle
+    finally:
+        if not here:  # a Ray of one's own ends as a whole
+            _leave(name)
+
+
+def _leave(name: str) -> None:
+    """End the replicas, and Serve if it serves nobody else."""
+    serve.delete(name)
+    if not serve.status().applications:
+        serve.shutdown()
+
+
+@contextlib.contextmanager
+def _door(application: ASGIApp, listening: socket.socket) -> Iterator[None]:
+    """Answer requests on a thread of its own."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            log_level="warning",
+            lifespan="off",
+            limit_concurrency=_OPEN,
+            timeout_graceful_shutdown=_LEAVE,
         )
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="door")
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _threads(number: int) -> None:
+    import torch
+
+    torch.set_num_threads(number)
 
 
 def _check_room(config: ServeConfig) -> None:

@@ -44,6 +44,8 @@ class How(NamedTuple):
 
     threshold: float
     presence: float
+    edges: bool = True
+    """Whether borders of masks follow those of the image."""
     tile: int | None = None
     """Side in pixels of the tiles of larger images; None = each is seen as a whole."""
 
@@ -138,7 +140,7 @@ class Finder:
         tile = next(iter(asked.values())).how.tile
         for place, answer in zip(good, thing.stream(good.values(), tile), strict=True):
             one = asked[place]
-            mask = answer.mask(one.how.threshold)
+            mask = answer.mask(one.how.threshold, one.how.edges)
             found[place] = Found(answers.row(Path(one.name), mask, answer, one.how.presence), answers.seen(mask))
         return found
 

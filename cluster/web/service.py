@@ -53,7 +53,7 @@ class Service:
     @property
     def how(self) -> How:
         """As the configuration says."""
-        return How(self.config.threshold, self.config.presence)
+        return How(self.config.threshold, self.config.presence, self.config.edges)
 
     async def show(self, image: bytes, shown: Marks, thing: str | None = None) -> tuple[str, tuple[Support, ...]]:
         """Remember what an image shows, beside the supports that `thing` has already: a name, and all its supports.

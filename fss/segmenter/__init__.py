@@ -171,13 +171,14 @@ class Segmenter:
         supports: Picture | Iterable[Picture],
         masks: Picture | Iterable[Picture],
         threshold: float = 0.5,
+        edges: bool = True,
     ) -> np.ndarray:
-        """(H, W) uint8 mask of one `query` in {0, 1}, 1 above `threshold`; see `probabilities`.
+        """(H, W) uint8 mask of one `query` in {0, 1}, 1 above `threshold`; see `probabilities` and `Answer.mask`.
 
         Raises:
             ValueError: as `prepare`, or for a threshold outside of (0, 1).
         """
-        return self.prepare(supports, masks).segment(query, threshold)
+        return self.prepare(supports, masks).segment(query, threshold, edges)
 
 
 def _fill(head: nn.Module, backbone: nn.Module, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Borders of a mask along those of the photo.
 
 The cells of a backbone are some 16 pixels wide, so an answer's borders are soft, and cut corners. Pixels that look the
-same and lie together, a superpixel, mostly belong to one thing: here they share one probability. It needs scikit-image.
+same and lie together, a superpixel, mostly belong to one thing: here they share one probability.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from fss.labelling.segments.superpixel import superpixels
 SIDE = 240
 #: The least IoU with the mask before; below it the thing is lost in its surroundings, as in fog or noise.
 _LEAST = 0.5
+
+
+def side_of(size: tuple[int, int], tile: int) -> int:
+    """The side at which an image of `size` (width, height) is cut that was seen in tiles: as fine as each by itself."""
+    return round(SIDE * max(1.0, max(size) / tile))
 
 
 def sharpened(photo: Image.Image, probabilities: np.ndarray, threshold: float = 0.5, side: int = SIDE) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Marks in place of a mask: a box around a thing, or points on it and beside it, filled by the model's own features.
 
 The model is asked about the support itself: what is marked is the mask of a support, and the same image is the query.
-Asking again about the answer made it worse.
+Asking again about the answer made it worse. Borders are the model's own: supports are seen by its cells.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def of_box(segmenter: Segmenter, image: Picture, box: Sequence[float]) -> np.nda
             f"expected a box [left,top,right,bottom] within {shown.width}x{shown.height} that leaves something "
             f"outside, got {list(box)}"
         )
-    thing = segmenter.segment(shown, shown, inside) & inside
+    thing = segmenter.segment(shown, shown, inside, edges=False) & inside
     return thing if thing.any() else inside
 
 
@@ -56,7 +56,7 @@ def of_points(segmenter: Segmenter, image: Picture, points: Sequence[Sequence[fl
     """
     shown = as_image(image)
     seeds = _seeds((shown.height, shown.width), points)
-    return np.where(seeds == VOID, segmenter.segment(shown, shown, seeds), seeds)
+    return np.where(seeds == VOID, segmenter.segment(shown, shown, seeds, edges=False), seeds)
 
 
 def _seeds(size: tuple[int, int], points: Sequence[Sequence[float]]) -> np.ndarray:

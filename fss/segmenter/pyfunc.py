@@ -34,12 +34,13 @@ def files() -> dict[str, bytes]:
     texts: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
     inputs = [_column("query", {"type": "string"}), _column("supports", texts), _column("masks", texts)]
     threshold = {"name": "threshold", "type": "double", "default": _THRESHOLD, "shape": None}
+    edges = {"name": "edges", "type": "boolean", "default": True, "shape": None}
     model = {
         "flavors": {"python_function": {"loader_module": __name__, "python_version": platform.python_version()}},
         "signature": {
             "inputs": json.dumps(inputs),
             "outputs": json.dumps([_column("mask", {"type": "string"})]),
-            "params": json.dumps([threshold]),
+            "params": json.dumps([threshold, edges]),
         },
         "saved_input_example_info": {
             "artifact_path": _EXAMPLE,
@@ -87,19 +88,20 @@ class Served:
 
         Args:
             model_input: a data frame.
-            params: `threshold`, a probability in (0, 1).
+            params: `threshold`, a probability in (0, 1); `edges`, whether borders follow the photo's.
 
         Raises:
             ValueError: for what is no image, or masks that do not fit.
         """
-        threshold = (params or {}).get("threshold", _THRESHOLD)
+        how = params or {}
+        threshold, edges = how.get("threshold", _THRESHOLD), how.get("edges", True)
         things: dict[tuple[tuple[str, ...], ...], Thing] = {}
         answers = []
         for row in model_input.to_dict("records"):
             shown = tuple(tuple(row[name]) for name in ("supports", "masks"))
             if shown not in things:  # rows that show the same are made ready once
                 things[shown] = self._thing(*shown)
-            mask = things[shown].segment(_bytes(row["query"], "query"), threshold)
+            mask = things[shown].segment(_bytes(row["query"], "query"), threshold, edges)
             answers.append({"mask": _text(images.encode_png(mask))})
         return answers
 

@@ -16,6 +16,7 @@ from fss.heads.parts.head import Head
 from fss.imaging.inputs import Picture, as_image, as_support
 from fss.prefetch import batches
 from fss.segmenter import presence, tiles
+from fss.segmenter.edges import SIDE, sharpened, side_of
 from fss.segmenter.presence import Presence
 from fss.training.bank import stack, stack_shots
 
@@ -28,15 +29,23 @@ class Answer:
     """(H, W) float32 in [0, 1]: that of the thing at every pixel of the upright image."""
     presence: float | None = None
     """The chance that the thing is in the image at all, in [0, 1]; None if the model was not calibrated for it."""
+    photo: Image.Image | None = None
+    """The upright image, which borders of masks follow; None = they are the probabilities' own."""
+    side: int = SIDE
+    """Pixels of its longer side at which borders are looked for."""
 
-    def mask(self, threshold: float = 0.5) -> np.ndarray:
+    def mask(self, threshold: float = 0.5, edges: bool = True) -> np.ndarray:
         """(H, W) uint8 in {0, 1}: 1 where the probability is above `threshold`.
+
+        With `edges` borders follow those of the photo, see `fss.segmenter.edges`.
 
         Raises:
             ValueError: for a threshold outside of (0, 1).
         """
         if not 0 < threshold < 1:
             raise ValueError(f"threshold: expected a probability in (0, 1), got {threshold}")
+        if edges and self.photo is not None:
+            return sharpened(self.photo, self.probabilities, threshold, self.side)
         return (self.probabilities > threshold).astype(np.uint8)
 
 
@@ -101,14 +110,14 @@ class Thing:
         parts = list(self._whole(map(image.crop, places)))
         chances = [part.presence for part in parts if part.presence is not None]
         blended = tiles.blended(image.size, places, (part.probabilities for part in parts))
-        return Answer(blended, max(chances, default=None))
+        return Answer(blended, max(chances, default=None), image, side_of(image.size, side))
 
     def _whole(self, asked: Iterable[Image.Image]) -> Iterator[Answer]:
         corners = self.extractor.backbone.corners
         for batch in batches(asked, self.extractor.call):
             for image, logits, chance in zip(batch, *self._answered(batch), strict=True):
                 soft = enlarge(logits[None], (image.height, image.width), corners).softmax(dim=1)[0, 1]
-                yield Answer(soft.cpu().numpy(), chance)
+                yield Answer(soft.cpu().numpy(), chance, image)
 
     def probabilities(self, image: Picture) -> np.ndarray:
         """(H, W) float32 in [0, 1]: see `Answer.probabilities`; raises as `stream`."""
@@ -119,9 +128,9 @@ class Thing:
         (answer,) = self.stream([as_image(image, "query")])
         return answer
 
-    def segment(self, image: Picture, threshold: float = 0.5) -> np.ndarray:
-        """(H, W) uint8 mask of one image; raises as `stream` and `Answer.mask`."""
-        return self.answer(image).mask(threshold)
+    def segment(self, image: Picture, threshold: float = 0.5, edges: bool = True) -> np.ndarray:
+        """(H, W) uint8 mask of one image; see `Answer.mask`, raises as it and `stream`."""
+        return self.answer(image).mask(threshold, edges)
 
     @torch.inference_mode()
     def _answered(self, images: Sequence[Image.Image]) -> tuple[torch.Tensor, Sequence[float | None]]:

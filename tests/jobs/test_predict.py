@@ -74,7 +74,7 @@ def test_masks_and_overlays_in_the_images_size(model, own, capsys):
 
 
 def test_the_mask_is_the_segmenters(model, own):
-    run(model, own, "edges=false")
+    run(model, own)
     mask = (np.asarray(Image.open(own / "a.png")) > 0).astype(np.uint8)
     with Image.open(own / "queries" / "one.jpg") as query, Image.open(own / "a.jpg") as support:
         direct = Segmenter.load(model).segment(query.convert("RGB"), [support.convert("RGB")], [mask])

@@ -7,6 +7,7 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
+from cluster.tracking import browse
 from cluster.tracking.journal import Journal
 from cluster.tracking.shipper import default_tracking_uri, tracking_folder
 from cluster.tracking.view import runs_page
@@ -17,6 +18,7 @@ from tests.cluster.store import ship
 @pytest.fixture
 def started(monkeypatch):
     found = []
+    monkeypatch.setattr(browse, "screen", lambda: False)
     monkeypatch.setattr(os, "execv", lambda program, arguments: found.append((program, arguments)))
     return found
 
@@ -49,6 +51,17 @@ def test_the_last_pipelines_page_is_printed_and_the_server_started(tmp_path, sta
     assert program == arguments[0] == sys.executable
     assert arguments[1:] == ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(tmp_path),
                              "--host", "127.0.0.1", "--port", "5001", "--workers", "1"]  # fmt: skip
+
+
+def test_a_browser_opens_where_there_is_a_screen_and_the_server_is_for_it(tmp_path, started, monkeypatch):
+    opened = []
+    monkeypatch.setattr(browse, "later", opened.append)
+    last = pipeline(tmp_path, "last", 2)
+    run(tmp_path, "port=5001")
+    run(tmp_path / "empty")
+    run(tmp_path, "open=false")
+    run(tmp_path, "host=0.0.0.0")
+    assert opened == [last, "http://127.0.0.1:5000"]
 
 
 def test_without_a_run_the_server_is_started_all_the_same(tmp_path, started, capsys):

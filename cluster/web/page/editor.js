@@ -1,13 +1,14 @@
-// The large photo: clicks become points, strokes change its mask.
+// The large photo: clicks become points, strokes change its mask, and a box is drawn around the thing.
 
 import { canvas, COLOURS, draw } from "./photos.js";
 
 const KEPT = 8; // steps that can be undone
+const LEAST = 4; // pixels of a box; what is smaller was a click
 
 export class Editor {
-  /** `changed(photo, by)` is called after every click ("points") and stroke ("mask"). */
+  /** `changed(photo, by, box)` is called after every click ("points"), stroke ("mask") and box ("box"). */
   constructor(view, tools, changed) {
-    Object.assign(this, { view, tools, changed, photo: null, last: null });
+    Object.assign(this, { view, tools, changed, photo: null, first: null, last: null });
     view.addEventListener("pointerdown", (event) => this.begin(event));
     view.addEventListener("pointermove", (event) => this.go(event));
     for (const kind of ["pointerup", "pointercancel"]) view.addEventListener(kind, (event) => this.finish(event));
@@ -39,6 +40,18 @@ export class Editor {
       pen.fill();
       pen.stroke();
     }
+    if (this.last && this.boxes) {
+      pen.strokeStyle = "#2fbf5b";
+      pen.lineWidth = radius / 2;
+      const [left, top, right, bottom] = this.box();
+      pen.strokeRect(left, top, right - left, bottom - top);
+    }
+  }
+
+  /** [left, top, right, bottom] from where the pointer was pressed to where it is. */
+  box() {
+    const [x, y] = this.first, [across, down] = this.last;
+    return [Math.min(x, across), Math.min(y, down), Math.max(x, across), Math.max(y, down)].map(Math.round);
   }
 
   /** What the last step changed is as it was; false if there is none. */
@@ -70,23 +83,32 @@ export class Editor {
     event.preventDefault();
     this.view.setPointerCapture(event.pointerId);
     this.remember();
-    this.last = this.place(event);
+    this.first = this.last = this.place(event);
     if (this.paints) this.stroke(this.last);
   }
 
   go(event) {
     if (!this.last || !event.isPrimary) return;
-    if (this.paints) this.stroke(this.place(event));
+    if (this.paints) return this.stroke(this.place(event));
+    this.last = this.place(event);
+    if (this.boxes) this.draw();
   }
 
   finish(event) {
     if (!this.last || !event.isPrimary) return;
-    const place = this.last;
+    const place = this.first, box = this.box();
     this.last = null;
-    if (event.type === "pointercancel" && !this.paints) return;
+    this.draw();
+    const small = Math.min(box[2] - box[0], box[3] - box[1]) < LEAST;
+    if ((event.type === "pointercancel" && !this.paints) || (this.boxes && small)) return void this.photo.history.pop();
+    if (this.boxes) return this.changed(this.photo, "box", box);
     if (!this.paints) this.photo.points.push([...place, this.tools.tool === "click" ? 1 : 0]);
     this.draw();
     this.changed(this.photo, this.paints ? "mask" : "points");
+  }
+
+  get boxes() {
+    return this.tools.tool === "box";
   }
 
   get paints() {

@@ -18,7 +18,7 @@ const tools = {
   get tool() { return $("input[name=tool]:checked").value; },
   get size() { return Number($("#size").value); },
 };
-const editor = new Editor($("#editor"), tools, (photo, by) => tried(() => marked(photo, by)));
+const editor = new Editor($("#editor"), tools, (photo, by, box) => tried(() => marked(photo, by, box)));
 
 /** Do something, and tell its error. */
 async function tried(work) {
@@ -108,20 +108,19 @@ function show() {
 }
 
 function hint() {
-  if (!thing) return "Click on the thing, or paint over it. A painted mask is better.";
+  if (!thing) return "Click on the thing, draw a box around it, or paint over it. A painted mask is better.";
   if (current.example) return "This is an example. What you change here changes what is looked for.";
   if (current.corrected) return "Corrected. As a further example it helps to find the thing elsewhere.";
   return "Not right? Paint, erase or click: this photo's mask is then yours.";
 }
 
 /** The user has marked something on a photo: the first one becomes an example, others are corrected. */
-async function marked(photo, by) {
+async function marked(photo, by, box) {
   tell("");
-  if (by === "points") {
-    const made = await server.show({ image: photo.sent, points: photo.points });
+  if (by !== "points") photo.points = [];
+  if (by !== "mask") {
+    const made = await server.show({ image: photo.sent, ...(box ? { box } : { points: photo.points }) });
     photo.mask = await maskOf(made.mask, COLOURS.found);
-  } else {
-    photo.points = [];
   }
   if (photo.example || !photos.some((one) => one.example)) return teach(photo, shows(photo.mask));
   photo.corrected = true;

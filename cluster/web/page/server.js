@@ -45,9 +45,10 @@ export async function model() {
   return (await (await ask("/models")).json())[0];
 }
 
-/** Show the thing on a photo, by a mask or by points; `thing` has the supports before it. */
-export async function show({ image, mask, points, thing }) {
+/** Show the thing on a photo, by a mask, a box or points; `thing` has the supports before it. */
+export async function show({ image, mask, box, points, thing }) {
   const parts = [["image", image, "photo.jpg"], ["mask", mask, "mask.png"], ["thing", thing]];
+  if (box) parts.push(["box", JSON.stringify(box)]);
   if (points) parts.push(["points", JSON.stringify(points)]);
   return (await ask("/supports", filled(parts))).json();
 }

@@ -42,24 +42,11 @@ def test_borders_follow_the_photo_unless_they_are_not_to(tmp_path):
     soft[22:82, 50:130] = 0.9
     wrong = {}
     for sharp in (True, False):
-        answers.write(tmp_path, Path("a.jpg"), photo, Answer(soft), PredictConfig(edges=sharp))
+        answers.write(tmp_path, Path("a.jpg"), photo, Answer(soft, photo=photo), PredictConfig(edges=sharp))
         mask = np.asarray(Image.open(tmp_path / "a.png"))
         wrong[sharp] = (mask != (np.asarray(photo)[..., 0] > 100)).sum()
     assert wrong[False] == 2320, "the answer is 10 pixels too far right and 8 too high"
     assert wrong[True] < wrong[False] / 2
-
-
-def test_tiles_are_cut_as_finely_as_whole_images(tmp_path, monkeypatch):
-    sides = []
-
-    def sharpened(photo, soft, threshold, side):
-        sides.append(side)
-        return (soft > threshold).astype(np.uint8)
-
-    monkeypatch.setattr(answers.edges, "sharpened", sharpened)
-    for keys in ({}, {"tile": 100}, {"tile": 20}):
-        write(tmp_path, "a.jpg", Answer(SURE), **keys)
-    assert sides == [answers.edges.SIDE, answers.edges.SIDE, 2 * answers.edges.SIDE]
 
 
 def test_a_soft_map_has_16_bits(tmp_path):

@@ -6,12 +6,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
 from fss.imaging.images import encode_png
 from fss.segmenter import marks
-from tests.cluster.web.pictures import BOMB, DRAWN, IMAGE, MASK, query, several, show, unpacked
+from tests.cluster.web.pictures import BOMB, DRAWN, IMAGE, MASK, png, query, several, show, unpacked
 
 
 def refused(answer, status, sentence):
@@ -33,6 +33,18 @@ def test_masks_are_the_segmenters(client, segmenter):
     first = next(one for one in answer["coco"]["annotations"] if one["image_id"] == 1)
     np.testing.assert_array_equal(rle.decode(first["segmentation"]), unpacked(answer["answers"][0]["mask"]))
     assert answer["coco"]["categories"] == [{"id": 1, "name": "thing"}]
+
+
+def test_borders_follow_the_image_unless_a_request_says_otherwise(client, segmenter):
+    photo = Image.new("RGB", (120, 80), (20, 120, 40))
+    ImageDraw.Draw(photo).polygon([(0, 0), (100, 0), (40, 80), (0, 80)], fill=(200, 30, 30))
+    thing, answer = show(client), segmenter.prepare([IMAGE], [MASK]).answer(photo)
+    threshold = float(np.median(answer.probabilities))
+    for edges in (True, False):
+        how = {"thing": thing, "threshold": threshold, "edges": edges}
+        (told,) = client.post("/segment", data=how, files=several(png(photo))).json()["answers"]
+        np.testing.assert_array_equal(unpacked(told["mask"]), answer.mask(threshold, edges))
+    assert (answer.mask(threshold) != answer.mask(threshold, edges=False)).any()
 
 
 def test_a_request_may_say_another_threshold_and_tile(client, segmenter):

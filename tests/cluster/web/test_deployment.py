@@ -28,14 +28,14 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 class Server:
     """A server that is a process of its own; `address` is where it says that it is."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, environment=os.environ):
         write(folder)
         self.segmenter = Segmenter.load(folder, "cpu")
         (self.port,) = rays.free_ports(1)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jobs.serve", f"model={folder}", f"port={self.port}", *arguments],
             cwd=ROOT,
-            env=os.environ | {"FSS_TOKEN": TOKEN},
+            env=environment | {"FSS_TOKEN": TOKEN},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -61,7 +61,7 @@ class Server:
 
     def replicas(self):
         family = psutil.Process(self.process.pid).children(recursive=True)
-        return [one for one in family if "Replica:segmentation:Replica" in "".join(one.cmdline())]
+        return [one for one in family if "".join(one.cmdline()).startswith("ray::ServeReplica")]
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +143,28 @@ def test_it_ends_by_a_signal_with_one_line_and_leaves_nothing(server, thing):
     assert "stopped by Ctrl-C: the server has ended; what was shown to it is forgotten" in said.splitlines()[-1]
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
+
+
+def test_servers_of_one_cluster_end_with_their_commands_and_leave_it_as_it_was(tmp_path):
+    (tmp_path / "home").mkdir()
+    with rays.head(tmp_path / "home", "--num-cpus", "2") as head:
+        made = [Server(tmp_path / name, f"address={head.address}", environment=head.environment) for name in ("a", "b")]
+        try:
+            first, second = (f"{one.address}/health" for one in made)
+            for page in (first, second):
+                assert requests.get(page, timeout=60).json() == {"status": "UP", "model_class": "correlation"}
+            assert "ServeController" in living(head)
+            made[0].interrupt()
+            assert (rays.request(first), rays.request(second)) == (0, 200)
+            made[1].interrupt()
+        finally:
+            for one in made:
+                one.end()
+        assert rays.request(second) == 0
+        assert "Serve" not in living(head)
+
+
+def living(head):
+    """The actors that live on a cluster, as Ray lists them."""
+    command = [rays.RAY, "list", "actors", "--filter=state=ALIVE", f"--address={head.dashboard}"]
+    return subprocess.run(command, env=head.environment, capture_output=True, text=True, check=True).stdout

@@ -181,6 +181,22 @@ def test_a_click_and_undo(browse, address):
     assert quiet(browser, address)
 
 
+def test_a_box_around_a_thing(browse, tmp_path, address):
+    browser = browse(1280, 900)
+    choose(browser, "box")
+    drag(browser, (0, 0), (0.001, 0.001))  # that was a click
+    assert set(states(browser)) == {"new"}
+    drag(browser, (-0.2, -0.3), (0.3, 0.1))
+    wait(browser, lambda: answered(browser))
+    assert states(browser)[0] == "example"
+    one(browser, "#download").click()
+    mask = unzipped(tmp_path)["0.png"]
+    rows, columns = np.nonzero(mask)
+    assert 38 <= rows.min() <= rows.max() < 122, "the box, give or take a pixel of the screen"
+    assert 88 <= columns.min() <= columns.max() < 242
+    assert quiet(browser, address)
+
+
 def test_a_phone_paints_with_a_finger_and_nothing_is_cut_off(browse, address):
     browser = browse(390, 844, touch=True)
     choose(browser, "paint")

@@ -53,7 +53,7 @@ def test_a_point_on_the_thing_finds_it_and_points_keep_what_they_say(segmenter, 
 
 
 def test_the_box_itself_is_the_mask_where_nothing_is_seen(segmenter, image, monkeypatch):
-    monkeypatch.setattr(Segmenter, "segment", lambda *_: np.zeros((96, 128), np.uint8))
+    monkeypatch.setattr(Segmenter, "segment", lambda *_, **__: np.zeros((96, 128), np.uint8))
     assert marks.of_box(segmenter, image, [10, 20, 30, 50]).sum() == 20 * 30
 
 

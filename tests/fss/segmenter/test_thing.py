@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fss import backbones, heads
 from fss.backbones.extractor import Extractor
 from fss.grid import cells, enlarge
 from fss.heads.parts.support_prototypes import SupportPrototypes
 from fss.segmenter import Segmenter
+from fss.segmenter.edges import SIDE
+from fss.segmenter.thing import Answer
 from fss.training.bank import stack, stack_shots
 from tests.fss.conftest import noise_image
 
@@ -85,6 +88,26 @@ def test_one_after_the_other_is_the_same_as_one_alone(segmenter):
     for query, answer in zip(QUERIES, thing.stream(QUERIES), strict=True):
         np.testing.assert_array_equal(answer.probabilities, segmenter.probabilities(query, SHOWN, DRAWN))
         np.testing.assert_array_equal(answer.mask(0.4), thing.segment(query, 0.4))
+
+
+def test_borders_of_masks_follow_the_photo_unless_they_are_not_to():
+    photo, soft = Image.new("RGB", (160, 120), (20, 120, 40)), np.full((120, 160), 0.1, np.float32)
+    photo.paste((200, 30, 30), (40, 30, 120, 90))
+    soft[22:82, 50:130] = 0.9
+    truth = np.asarray(photo)[..., 0] > 100
+    own = Answer(soft, photo=photo).mask(edges=False)
+    np.testing.assert_array_equal(own, soft > 0.5)
+    np.testing.assert_array_equal(Answer(soft).mask(), own, err_msg="there is no photo to follow")
+    assert (own != truth).sum() == 2320, "the answer is 10 pixels too far right and 8 too high"
+    assert (Answer(soft, photo=photo).mask() != truth).sum() < 2320 / 2
+
+
+def test_tiles_have_borders_as_fine_as_whole_images(segmenter):
+    (whole,) = segmenter.prepare(SHOWN, DRAWN).stream([QUERIES[0]])
+    large = QUERIES[0].resize((300, 150))
+    (tiled,) = segmenter.prepare(SHOWN, DRAWN).stream([large], tile=100)
+    assert (whole.side, tiled.side) == (SIDE, 3 * SIDE)
+    assert (whole.photo.size, tiled.photo.size) == (QUERIES[0].size, (300, 150))
 
 
 def test_images_are_read_when_they_are_asked_for(segmenter):
