@@ -35,7 +35,7 @@ class TooLateError(Exception):
 
 
 class NotEndedError(Exception):
-    """The command went on although it was told to end."""
+    """The command went on although it was told to end, or did not end by itself."""
 
 
 def strike(fault: Fault, yard: Yard, over: threading.Event) -> str:
@@ -43,7 +43,7 @@ def strike(fault: Fault, yard: Yard, over: threading.Event) -> str:
 
     Raises:
         TooLateError: if `over` is set before it can.
-        NotEndedError: if the command is not gone soon after a signal.
+        NotEndedError: if the command does not end soon, and by itself, after a signal.
     """
     if fault.target == "link":
         machine = _machine(fault, yard)
@@ -82,6 +82,8 @@ def _told_to_end(driver: subprocess.Popen[bytes] | None, number: signal.Signals)
         driver.wait(_PROMPT)
     except subprocess.TimeoutExpired:
         raise NotEndedError(f"the command did not end within {_PROMPT:g} s of {number.name}") from None
+    if driver.returncode != 128 + number:
+        raise NotEndedError(f"the command ended with {driver.returncode} at {number.name}, expected {128 + number}")
 
 
 def _server(fault: Fault, server: Server) -> str:

@@ -36,5 +36,6 @@ def test_what_is_left_behind_is_named(tmp_path, monkeypatch):
 
 
 def test_a_stack_of_the_command_counts_and_one_of_its_workers_does_not():
-    assert verdict.stacks("INFO a\nTraceback (most recent call last):\n") == ["a traceback in the driver's log"]
+    for first in ("Traceback (most recent call last):", "*** SIGTERM received at time=1 on cpu 0 ***"):
+        assert verdict.stacks(f"INFO a\n{first}\n") == [f"a stack in the command's log: {first}"]
     assert verdict.stacks("error: a\n(Worker pid=7) Traceback (most recent call last):\n") == []

@@ -16,6 +16,8 @@ from tests.cluster.killed import leftovers, published
 
 #: The metrics of a run that do not tell how long it took.
 _RESULTS = ("result/miou", "result/fb_iou")
+#: How stacks begin, of Python and of C++.
+_STACKS = ("Traceback", "*** SIG")
 #: Seconds in which the processes of a run that has ended are gone.
 _GONE = 30.0
 
@@ -79,6 +81,7 @@ def left_behind(folder: Path, machines: Machines) -> list[str]:
 
 
 def stacks(log: str) -> list[str]:
-    """What a command said that nobody is to see: a stack that is not one of Ray's workers'."""
+    """What a command said that nobody is to see: a stack of Python or C++ that is not one of Ray's workers'."""
     own = [line for line in log.splitlines() if "pid=" not in line]
-    return ["a traceback in the driver's log"] if any(line.startswith("Traceback") for line in own) else []
+    found = [line for line in own if line.startswith(_STACKS)]
+    return [f"a stack in the command's log: {found[0]}"] if found else []
