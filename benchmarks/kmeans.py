@@ -1,13 +1,12 @@
-"""Seconds of a k-means iteration: ours in one part and in several, faiss.Kmeans; one worker and two; a GPU's share.
+"""Seconds of a k-means iteration: ours in one part and in several, faiss.Kmeans; one worker and two.
 
-    python -m benchmarks.kmeans [--json FILE] [--gpu]
+    python -m benchmarks.kmeans [--json FILE]
 
 Iterations: same points (clustered directions of length 1), same first centroids, same threads, all three sides in turn,
 medians over the rounds; ours is assignment, float64 sums, their addition and the step. Where other work runs on the
 machine, seconds of CPU are the steadier measure. The objective is compared after
 the same number of iterations. Workers: `PartialSums` of the stage over files of points, 1 and 2 Ray workers of
-one thread in turn, points in memory. `--gpu` measures assignment of 1e7 x 768 points to 4,096 centroids instead, beside
-FAISS on the GPU and the rate of a large bfloat16 matrix product in the same run.
+one thread in turn, points in memory. `benchmarks.gpu` measures assignment on a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from cluster.engine.pool import Pool
 from cluster.engine.stage import write_file
 from cluster.kmeans.stage import Chunk, PartialSums
 from fss.clustering import kmeans
-from fss.clustering.assign import faiss_gpu_works
 
 
 def directions(number: int, dims: int, groups: int) -> np.ndarray:
@@ -125,50 +123,6 @@ def workers(arguments: argparse.Namespace, points: np.ndarray) -> dict[str, Any]
     return {"points": len(points), "seconds": medians, "speed_up": statistics.median(ratios)}
 
 
-def gpu(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Assignment's share of the rate of a plain bfloat16 matrix product."""
-    if not torch.cuda.is_available():
-        raise SystemExit("--gpu: expected a GPU that PyTorch can use, found none; leave --gpu out to measure on CPUs")
-    number, dims, clusters = 10_000_000, 768, 4096
-    generator = torch.Generator("cuda").manual_seed(0)
-    square = torch.randn(16_384, 16_384, device="cuda", dtype=torch.bfloat16, generator=generator)
-    peak = 2 * 16_384**3 / _timed(lambda: square @ square, arguments.rounds)
-    points = torch.randn(number, dims, device="cuda", dtype=torch.bfloat16, generator=generator)
-    centroids = torch.randn(clusters, dims, device="cuda", dtype=torch.bfloat16, generator=generator)
-    work = 2.0 * number * dims * clusters
-    sides: dict[str, Callable[[], Any]] = {
-        f"torch, bf16, blocks of {block}": lambda block=block: kmeans.nearest(
-            points, centroids, block, precision="bf16"
-        )
-        for block in (4096, 16_384, 65_536, 262_144)
-    }
-    few = points[: number // 10].float()  # float32 is slower: a tenth of the points
-    sides["torch, fp32, 1e6 points"] = lambda: kmeans.nearest(few, centroids.float())
-    if faiss_gpu_works():
-        rows, targets = few.cpu().numpy(), centroids.float().cpu().numpy()
-        sides["faiss, fp32, 1e6 points, with transfer"] = lambda: kmeans.assign(rows, targets)
-    rows_found = [{"side": "matrix product 16384^3, bf16", "seconds": 2 * 16_384**3 / peak, "share": 1.0}]
-    for name, side in sides.items():
-        seconds = _timed(side, arguments.rounds)
-        rows_found.append(
-            {"side": name, "seconds": seconds, "share": work * (0.1 if "1e6" in name else 1) / seconds / peak}
-        )
-    return rows_found
-
-
-def _timed(work: Callable[[], Any], rounds: int) -> float:
-    """Median seconds on the GPU after one warm-up."""
-    work()
-    seconds = []
-    for _ in range(rounds):
-        torch.cuda.synchronize()
-        begin = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The measurements as Markdown."""
     columns = list(rows[0])
@@ -189,23 +143,18 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--gpu", action="store_true", help="measure assignment on the GPU instead")
     parser.add_argument("--json", help="file for the measurements")
     arguments = parser.parse_args()
-    if arguments.gpu:
-        figures: dict[str, Any] = {"gpu": gpu(arguments)}
-        print(table(figures["gpu"]))
-    else:
-        import faiss
+    import faiss
 
-        torch.set_num_threads(arguments.threads)
-        faiss.omp_set_num_threads(arguments.threads)
-        points = directions(arguments.points, arguments.dims, 2 * arguments.clusters)
-        figures = {"settings": vars(arguments), "iteration": iterations(arguments, points)}
-        print(table(figures["iteration"]), flush=True)
-        figures["workers"] = workers(arguments, points)
-        seconds = {f"{size} [s]": value for size, value in figures["workers"]["seconds"].items()}
-        print("\n" + table([{"side": "workers", **seconds, "1 / 2": figures["workers"]["speed_up"]}]))
+    torch.set_num_threads(arguments.threads)
+    faiss.omp_set_num_threads(arguments.threads)
+    points = directions(arguments.points, arguments.dims, 2 * arguments.clusters)
+    figures: dict[str, Any] = {"settings": vars(arguments), "iteration": iterations(arguments, points)}
+    print(table(figures["iteration"]), flush=True)
+    figures["workers"] = workers(arguments, points)
+    seconds = {f"{size} [s]": value for size, value in figures["workers"]["seconds"].items()}
+    print("\n" + table([{"side": "workers", **seconds, "1 / 2": figures["workers"]["speed_up"]}]))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -181,7 +181,7 @@ def rows(given: argparse.Namespace, backbone: str) -> Iterator[dict[str, Any]]:
     """One row of the table for each segment step under a backbone, NAME=WEIGHTS:PHOTOS."""
     name, _, rest = backbone.partition("=")
     weights, _, number = rest.rpartition(":")
-    spec = BackboneSpec(name, weights, 16, given.size, 0, given.precision)
+    spec = BackboneSpec(name, weights, None, given.size, 0, given.precision)
     samples = photos(given.root, int(number))
     with tempfile.TemporaryDirectory() as folder:
         file = write_file(Path(folder), "corpus-000000.tar", shards.pack(samples), len(samples))

@@ -57,9 +57,11 @@ class Row:
     """Supports of each pseudo-task."""
 
     def head(self, channels: Mapping[str, int], seed: int) -> Head:
-        """The head with its first weights."""
+        """The head with its first weights; added to the smoothed read-out where its preset wants a corpus's index."""
         preset = yaml.safe_load((ROOT / f"conf/model/{self.preset}.yaml").read_text())
         options = preset.get("options", {}) | self.changes
+        if options.get("residual") in heads.looking_up():
+            options["residual"] = "smoothed"
         return heads.build(preset["name"], options, channels, corners=True, seed=seed)
 
 

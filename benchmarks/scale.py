@@ -54,17 +54,12 @@ class Host:
 
 
 class Place:
-    """One simulated worker, called as a Ray actor is: `place.run.remote(function, unit)`."""
+    """One simulated worker."""
 
     def __init__(self, host: Any, nap: float):
         self._host, self._nap = host, nap
 
-    @property
-    def run(self) -> Place:
-        """The method."""
-        return self
-
-    def remote(self, function: Any, unit: Unit) -> Any:
+    def do(self, function: Any, unit: Unit) -> Any:
         """A reference to the result."""
         return self._host.run.remote(function, unit, self._nap)
 
@@ -77,6 +72,13 @@ class Places:
     def __init__(self, number: int, nap: float):
         hosts = [Host.remote() for _ in range(_HOSTS)]  # type: ignore[attr-defined]
         self.present = [Place(hosts[index % _HOSTS], nap) for index in range(number)]
+
+    def serve(self, folder: Path) -> None:
+        """They are all of one kind."""
+
+    def run(self, place: Place, function: Any, unit: Unit) -> Any:
+        """A reference to the result."""
+        return place.do(function, unit)
 
     def bring(self, number: int) -> None:
         """They are there."""

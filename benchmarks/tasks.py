@@ -54,6 +54,9 @@ class Here:
         """Run `function(None)`."""
         function(None)
 
+    def serve(self, folder: Path) -> None:
+        """Nothing: there is one machine."""
+
     def rest(self) -> None:
         """Nothing: there are no workers to end."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from cluster.config import help as helping
 from cluster.config.compose import CONF, load, load_keys
 from cluster.config.help import Command
+from cluster.engine.refused import RefusedError
 from cluster.tracking import redact
 from jobs._stop import Stop
 
@@ -34,11 +35,13 @@ _PLAIN = {"RAY_COLOR_PREFIX": "0", "RAY_DISABLE_WORKER_LOG_PREFIX": "1"}
 def run(command: Command, work: Callable[[Any], Any]) -> None:
     """Do a command's work as its arguments say, or print the help that they ask for.
 
-    Exit status 2 and one message for wrong arguments, 1 for what users can mend, 130 and 143 after Ctrl-C and SIGTERM.
+    Exit status 2 and one message for what is refused before any work: wrong arguments, and what cannot work with them.
+    1 for what else users can mend, 130 and 143 after Ctrl-C and SIGTERM.
     """
     redact.install()
-    for variable, value in _PLAIN.items() if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ else ():
-        os.environ.setdefault(variable, value)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        for variable, value in _PLAIN.items():
+            os.environ.setdefault(variable, value)
     logging.basicConfig(level=os.environ.get("FSS_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells that it looks for fonts
     arguments = sys.argv[1:]
@@ -56,7 +59,7 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
         except OSError as error:
             sys.exit(_say(_refusal(error), 1))
         except ValueError as error:
-            sys.exit(_say(str(error), 1))
+            sys.exit(_say(str(error), 2 if isinstance(error, RefusedError) else 1))
         except Exception as error:
             if not _is_rays_end(error):
                 raise

@@ -49,28 +49,32 @@ def pytest_make_parametrize_id(val):
 
 
 @functools.cache
-def _needs_ray(path):
-    """Whether a file of tests asks for the Ray that all share, or starts one of its own."""
-    return re.search(r"\b(ray_session|pools|import rays|mark\.ray)\b", (ROOT / path).read_text()) is not None
+def _ray_of(path):
+    """Which Ray a file of tests asks for: "shared" by all, its "own", or ""; own ones start and end beside that."""
+    text = (ROOT / path).read_text()
+    if re.search(r"\b(ray_session|pools)\b", text):
+        return "shared"
+    return "own" if re.search(r"\b(import rays|mark\.ray)\b", text) else ""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Files that need Ray come first: they take longest, and what is short evens the processes out in the end."""
-    items.sort(key=lambda item: not _needs_ray(item.path))
+    items.sort(key=lambda item: ("own", "shared", "").index(_ray_of(item.path)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each process is given whole files, whose tests share what is dear to make; one has all those that need Ray."""
+    """Each process is given whole files, whose tests share what is dear to make; one has all that share a Ray, one all
+    that start their own."""
     from xdist.scheduler import LoadFileScheduling
 
-    class OneForRay(LoadFileScheduling):
+    class RaysApart(LoadFileScheduling):
         def _split_scope(self, nodeid):
             file = super()._split_scope(nodeid)
-            return "Ray" if _needs_ray(file) else file
+            return _ray_of(file) or file
 
-    return OneForRay(config, log)
+    return RaysApart(config, log)
 
 
 @pytest.fixture(autouse=True)

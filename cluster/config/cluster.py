@@ -26,6 +26,8 @@ class ClusterConfig:
     """CPUs of each."""
     train_gpus: int | None = key(None, one_of(0, 1))
     """GPUs of each; none = 1 if the workers of the shard stages have any. They may be on other machines."""
+    mixed: bool = False
+    """Whether machines with other processors, GPUs or libraries may share a stage: its last bits may differ then."""
     memory_gib: float = key(2.0, FROM_ZERO)
     """What an evaluating worker keeps of images in memory, on its GPU if it has one, and of points in k-means, GiB."""
     features: str | None = None

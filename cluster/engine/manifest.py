@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.engine import publish
+from cluster.engine.compute import ComputeClass
 from cluster.engine.files import File, check_file
 from fss import shards
+
+#: The manifest of a finished stage of which files are being made again, in its folder.
+PROMISED = ".promised.json"
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,11 @@ class Manifest:
     counts: Mapping[str, int]
     files: tuple[File, ...]
     made_by: Mapping[str, str] = field(default_factory=dict)
-    """Code, libraries and processor, see `cluster.engine.origin`."""
+    """Code, and the driver's libraries and processor, see `cluster.engine.origin`."""
     made_of: Mapping[str, str] = field(default_factory=dict)
     """The `content` of each input."""
+    made_on: tuple[ComputeClass, ...] = ()
+    """The compute classes of the machines that worked for it, see `cluster.engine.compute`."""
 
     @property
     def content(self) -> str:
@@ -69,6 +75,7 @@ def read_manifest(path: Path) -> Manifest | None:
         files=tuple(File(**file) for file in value["files"]),
         made_by=value.get("made_by", {}),
         made_of=value.get("made_of", {}),
+        made_on=tuple(value.get("made_on", ())),
     )
 
 

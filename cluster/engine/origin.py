@@ -5,42 +5,29 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import importlib.metadata
-import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.engine import compute
 from cluster.engine.session import ROOT
 
 #: Packages whose modules count. Keys do not: their values are in the settings. Tracking copies what others make.
 _OURS, _APART = ("fss", "cluster"), ("cluster.config", "cluster.tracking")
 #: Whoever imports it takes modules of a package by their names, and so may need any of them.
 _BY_NAME = "fss.choices"
-_LIBRARIES = (
-    "torch",
-    "torchvision",
-    "faiss-cpu",
-    "faiss-gpu",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "pillow",
-    "webdataset",
-)
 
 
 def origin(module: str) -> dict[str, Any]:
     """What would make a stage now whose work is in `module`: words by name, as a manifest has them."""
-    words = {"code": code(module), "python": platform.python_version(), **_versions(), "processor": _processor()}
+    words = {"code": code(module), **compute.here()}
     return words | ({"commit": commit} if (commit := _commit()) else {})
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What is not the same in both, in words; the commit is left out, for `code` says what of it counts."""
-    names = [name for name in {**before, **now} if name != "commit" and before.get(name) != now.get(name)]
-    return ", ".join(f"{name} ({before.get(name, 'none')}, now {now.get(name, 'none')})" for name in names)
+    return compute.difference(*({name: one[name] for name in one if name != "commit"} for one in (before, now)))
 
 
 @functools.cache
@@ -88,28 +75,6 @@ def _named(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # of FAISS there is one of two
-            continue
-    return versions
-
-
-@functools.cache
-def _processor() -> str:
-    """What kernels are chosen by: the architecture, torch's instruction set, the model that BLAS sees, the GPU."""
-    import threadpoolctl
-    import torch
-
-    blas = [str(one.get("architecture")) for one in threadpoolctl.threadpool_info() if "numpy" in one["filepath"]]
-    gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
-    return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *blas, *gpu])
 
 
 @functools.cache

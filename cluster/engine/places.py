@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.engine.refused import RefusedError
 from cluster.storage import bucket
 
 #: Folders below which other disks are mounted, each under a name of its own.
@@ -19,22 +20,22 @@ def writable(path: str, key: str) -> Path:
     """The folder or file that `key`=`path` means, absolute; nothing is made or touched.
 
     Raises:
-        ValueError: if what is written there would be lost: in Ray's copy of the code, below a missing disk, or in a
+        RefusedError: if what is written there would be lost: in Ray's copy of the code, below a missing disk, or in a
             folder that is called like an address or like ~.
     """
     if "://" in path or path.startswith("~") or not path.isprintable():
         hint = f"mount it, or set {key}=PATH{' or root=s3://BUCKET/FOLDER' if key == 'root' else ''}"
         hint = "no shell reads ~ behind =, write $HOME" if path.startswith("~") else hint
-        raise ValueError(f"{key}: expected a path on a disk, got {path!r}; {hint}")
+        raise RefusedError(f"{key}: expected a path on a disk, got {path!r}; {hint}")
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not os.path.isabs(path):
-        raise ValueError(
+        raise RefusedError(
             f"{key}: expected an absolute path inside of a Ray job, got {path!r}, which lies in Ray's copy of the code "
             f"and goes with it; set {key}=/PATH/ON/SHARED/STORAGE"
         )
     target = Path(path).resolve()
     for place in _mount_points(target):
         if not place.is_dir() or not (os.path.ismount(place) or any(place.iterdir())):
-            raise ValueError(
+            raise RefusedError(
                 f"{key}: {place} is not mounted, so {target} would be another place; mount it, or set {key}="
             )
     return target
@@ -44,14 +45,14 @@ def root(place: str) -> Path:
     """The folder of runs that root=`place` means; of a bucket's, that of this machine's copies.
 
     Raises:
-        ValueError: if it is neither a folder that is `writable` nor one of a bucket.
+        RefusedError: if it is neither a folder that is `writable` nor one of a bucket.
     """
     if not bucket.is_address(place):
         return writable(place, "root")
     try:
         return bucket.copy_of(place)
     except ValueError as error:
-        raise ValueError(f"root: {error}; set root=s3://BUCKET/FOLDER") from error
+        raise RefusedError(f"root: {error}; set root=s3://BUCKET/FOLDER") from error
 
 
 def _mount_points(path: Path) -> Iterator[Path]:
@@ -67,13 +68,13 @@ def own_folder(path: str, key: str, mark: str) -> Path:
     """The folder `key`=`path` for results, the first of which is the file `mark`: new, empty, or of such a command.
 
     Raises:
-        ValueError: if it is a file, or a folder of somebody else's, or `writable` refuses it.
+        RefusedError: if it is a file, or a folder of somebody else's, or `writable` refuses it.
     """
     folder = writable(path, key)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{key}: expected a folder, {folder} is a file; set another {key}=")
+        raise RefusedError(f"{key}: expected a folder, {folder} is a file; set another {key}=")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
-        raise ValueError(
+        raise RefusedError(
             f"{key}: expected a new or empty folder, or one that this command wrote before ({mark}), got {folder}, "
             f"which holds {min(one.name for one in folder.iterdir())}; set another {key}="
         )
@@ -84,13 +85,13 @@ def own_file(path: str, key: str, mark: str) -> Path:
     """The JSON file `key`=`path` for a result that has the key `mark`: new, or written by such a command before.
 
     Raises:
-        ValueError: if it is a folder or somebody else's file, or `writable` refuses it.
+        RefusedError: if it is a folder or somebody else's file, or `writable` refuses it.
     """
     file = writable(path, key)
     if file.is_dir():
-        raise ValueError(f"{key}: expected a file, {file} is a folder; set {key}={file / 'NAME.json'}")
+        raise RefusedError(f"{key}: expected a file, {file} is a folder; set {key}={file / 'NAME.json'}")
     if file.exists() and not _has(file, mark):
-        raise ValueError(
+        raise RefusedError(
             f"{key}: expected a new file, or one that this command wrote before, got {file}, which is another; set "
             f"another {key}="
         )

@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,7 +19,7 @@ from cluster.config import ClusterConfig
 from cluster.engine import room
 from cluster.engine.ending import ends
 from cluster.engine.seen import Mark
-from cluster.engine.workers import Workers
+from cluster.engine.workers import OtherClassError, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class Pool:
 
     They are asked for when there is a unit for each, and begin as they come: machines may be added while a map runs. A
     killed worker or node is replaced by Ray and its unit runs again, so functions must publish atomically and be
-    idempotent; they may keep module-level caches. Every worker must see `mark`, if one is given.
+    idempotent; they may keep module-level caches. Every worker must see `mark`, if one is given, and be of the compute
+    class of the stage that is served.
     """
 
     def __init__(self, config: ClusterConfig, mark: Mark | None = None):
@@ -64,6 +66,10 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         if not ends():  # with the command, whose Ray may be gone
             self._workers.end()
+
+    def serve(self, folder: Path) -> None:
+        """Work for the stage of this folder from now on, see `Workers.serve`."""
+        self._workers.serve(folder)
 
     def rest(self) -> None:
         """Between stages, end workers that hold GPUs, or machines that would go; they come again with the next unit."""
@@ -90,6 +96,9 @@ class Pool:
         while flights.pending:
             flight, result = flights.next()
             if flight is None:
+                continue
+            if isinstance(result, OtherClassError):
+                flights.move(flight, result)
                 continue
             if isinstance(result, _GONE) and flights.retried(flight):
                 continue
@@ -122,13 +131,13 @@ class Pool:
         for index in range(len(units)):
             while len(pending) < 4 * len(actors) and index + len(pending) < len(units):
                 ahead = index + len(pending)
-                pending.append(actors[ahead % len(actors)].run.remote(shared, units[ahead]))
+                pending.append(self._workers.run(actors[ahead % len(actors)], shared, units[ahead]))
             yield self._awaited(pending.popleft(), actors[index % len(actors)], shared, units[index], index)
 
     def on_all(self, function: Callable[[Any], Any]) -> None:
         """Run `function(None)` on each worker that is there."""
         shared = ray.put(function)
-        ray.get([actor.run.remote(shared, None) for actor in self._workers.present])
+        ray.get([self._workers.run(actor, shared, None) for actor in self._workers.present])
 
     @property
     def present(self) -> int:
@@ -145,9 +154,11 @@ class Pool:
                 break
             logger.warning("part %d: its worker died on %s; it is done again", index, self._workers.host(actor))
             time.sleep(_PAUSE)
-            reference = actor.run.remote(shared, unit)
+            reference = self._workers.run(actor, shared, unit)
         if isinstance(result, _GONE):
             result = _failure(index, result, self._workers.host(actor))
+        if isinstance(result, OtherClassError):
+            raise ValueError(f"{result}; run again to go on")
         if isinstance(result, Failure):
             raise ValueError(result.message) from result.error
         return result
@@ -196,7 +207,7 @@ class _Flights:
     def _submit(self, flight: _Flight) -> None:
         if flight.actor in self._idle:
             self._idle.remove(flight.actor)
-        self.pending[flight.actor.run.remote(self._function, flight.unit)] = flight
+        self.pending[self._workers.run(flight.actor, self._function, flight.unit)] = flight
 
     def next(self) -> tuple[_Flight | None, Any]:
         """What has finished, and its result; None if a worker came, or nothing did for long, which is seen to."""
@@ -230,6 +241,18 @@ class _Flights:
         self.fill(flight.actor)
         return True
 
+    def move(self, flight: _Flight, why: OtherClassError) -> None:
+        """Give all that the unit's worker had to others: it came back where it may not work."""
+        logger.warning("%s; others do its units", why)
+        gone = [flight, *(one for one in self.pending.values() if one.actor is flight.actor)]
+        gone += self._again.pop(flight.actor, ())
+        self.pending = {reference: one for reference, one in self.pending.items() if one.actor is not flight.actor}
+        held = {one.index for one in self.pending.values()}
+        self._feed = itertools.chain([(one.index, one.unit) for one in gone if one.index not in held], self._feed)
+        self._workers.replace(flight.actor)
+        for actor in self._workers.present:
+            self.fill(actor)
+
     def drop(self, index: int) -> list[Any]:
         """Expect no other result of the unit; the actors that still had it."""
         twins = [reference for reference, other in self.pending.items() if other.index == index]
@@ -259,6 +282,8 @@ def _result(reference: Any, index: int) -> Any:
     except RayTaskError as error:
         logger.debug("unit %d failed", index, exc_info=True)
         cause = error.cause if error.cause is not None else error
+        if isinstance(cause, OtherClassError):
+            return cause
         return Failure(index, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else error}", cause)
     except _GONE as error:
         return error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
+from cluster.engine import meters
 from cluster.tracking.journal import Journal
 
 _A_MINUTE = 60
@@ -80,7 +81,8 @@ class Progress:
 
     prints ``label  12/40 shards  310 images/s  ETA 0:42  failed 2``, in a log ever more rarely. The end of a stage is
     told by `ended`; a line stays where parts failed or something stopped them. `done` parts were there before: they
-    count as done, not as speed. With a `journal` the same numbers become metrics ``<stage>/...`` at step = parts done.
+    count as done, not as speed. With a `journal` the same numbers become metrics ``<stage>/...`` at step = parts done;
+    under Ray, Prometheus reads them too (`cluster.engine.meters`).
     One thread updates it.
     """
 
@@ -113,6 +115,8 @@ class Progress:
         self.done += parts
         self.items += items
         self.failed += failed
+        meters.done(self.stage, self.unit, items, failed)
+        meters.left(self.stage, self.total - self.done)
         now = self._clock()
         if self.done < self.total and now - self._printed >= self._pause(now):
             self._printed = now
@@ -164,6 +168,7 @@ class Progress:
         if self._closed:
             return
         self._closed = True
+        meters.left(self.stage, 0)
         seconds = self._clock() - self._begin
         fields = [
             self.stage,

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,14 @@ def _some(resources: Resources) -> Resources:
     return {name: amount for name, amount in resources.items() if amount}
 
 
-def room(config: ClusterConfig) -> Room:
-    """Of the cluster that a run has joined, of its own Ray, or of the one that it would start on this machine."""
+def room(config: ClusterConfig, but: Collection[str] = ()) -> Room:
+    """Of the cluster that a run has joined, of its own Ray, or of the one that it would start on this machine.
+
+    `but`: Ray's ids of machines that do not count.
+    """
     if not ray.is_initialized():
         return Room((_here(),))
-    now = tuple(NodeGroup(1, node["Resources"]) for node in ray.nodes() if node["Alive"])
+    now = tuple(NodeGroup(1, node["Resources"]) for node in ray.nodes() if node["Alive"] and node["NodeID"] not in but)
     return Room(now) if config.joined() == "local" else Room(now, _limit(ray.get_runtime_context().gcs_address))
 
 

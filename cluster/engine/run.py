@@ -13,6 +13,7 @@ from cluster.config import Config, plain
 from cluster.engine import check, origin, places, publish, seen, stage, stale
 from cluster.engine.files import DamagedFileError, damaged_in
 from cluster.engine.pool import Pool
+from cluster.engine.refused import RefusedError
 from cluster.engine.seen import Mark
 from cluster.engine.session import session
 from cluster.engine.settings import plain as as_json
@@ -90,14 +91,14 @@ class Run:
         """Look, before any work, at all that these stages and those they read will need; on a cluster where workers do.
 
         Raises:
-            ValueError: with every problem found, each with what was expected, what came and the remedy.
+            RefusedError: with every problem found, each with what was expected, what came and the remedy.
         """
         order = [name for name in self._gone_through(names) if name not in self._checked]
         if not order:
             return
         if problems := self._problems([self._stages[name] for name in order]):
             told = ["this cannot work, nothing was started:", *problems] if len(problems) > 1 else problems
-            raise ValueError("\n  ".join(told))
+            raise RefusedError("\n  ".join(told))
         self._checked |= {*order}
 
     def _problems(self, stages: Sequence[Stage[Any, Any]]) -> list[str]:

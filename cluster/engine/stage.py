@@ -3,7 +3,8 @@
 <root>/<name>/<stage>/manifest.json            a copy of the manifest of the folder finished last
 <root>/<name>/<stage>/<fingerprint>/           one folder for each configuration, never mixed
     manifest.json                              written last: a stage without it is not finished
-    .made_by.json                              the code, libraries and processor that began it
+    .made_by.json                              the code, and the driver's libraries and processor, that began it
+    .made_on/class-<digest>.json               the compute classes of the machines that worked for it
     .promised.json                             the manifest of a finished stage of which files are being made again
     .units/<unit>.json                         written after a unit's files: what a restart need not do again
     timing.json                                seconds, which no fingerprint depends on
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import Any, Generic
 
 from cluster.config import Config
-from cluster.engine import origin, publish
+from cluster.engine import compute, origin, publish
 from cluster.engine.files import DamagedFileError, File, read_array, read_file, write_file
-from cluster.engine.manifest import Manifest, point_to, read_manifest
+from cluster.engine.manifest import PROMISED, Manifest, point_to, read_manifest
 from cluster.engine.progress import ended, tell
 from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work
 from cluster.storage import paths
@@ -140,7 +141,10 @@ def execute(
     made_by = _begun(stage, folder)
     start = time.monotonic()
     files, counts = stage.work(work)
+    publish.sweep(folder)  # of workers that died meanwhile
     _keep_promise(stage, folder, files, made_by)
+    if not (made_on := compute.noted(folder)):  # by the driver alone
+        made_on = (compute.here(),)
     value = {
         "stage": stage.name,
         "version": stage.version,
@@ -148,6 +152,7 @@ def execute(
         "settings": redacted(dict(settings)),
         "inputs": dict(inputs),
         "made_by": made_by,
+        "made_on": [dict(one) for one in made_on],
         "made_of": {name: manifest.content for name, manifest in work.inputs.items()},
         "counts": dict(counts),
         "files": [vars(file) for file in files],
@@ -155,7 +160,7 @@ def execute(
     seconds = round(time.monotonic() - start, 3)
     publish.write_sealed(folder / "timing.json", {"seconds": seconds})
     publish.write_sealed(folder / "manifest.json", value)
-    paths.remove(folder / ".promised.json")
+    paths.remove(folder / PROMISED)
     if stage.by_path:  # workers on other machines may have made them
         paths.bring(folder)
     manifest = read_manifest(folder / "manifest.json")
@@ -182,30 +187,46 @@ def _promise(stage: Stage[Any, Any], folder: Path) -> None:
         logger.warning("%s: %d files are missing or damaged (%s); making them again", stage.name, len(lost), lost[0])
         for name in lost:
             paths.remove(folder / name)
-        publish.write_bytes(folder / ".promised.json", paths.read_bytes(path))
+        publish.write_bytes(folder / PROMISED, paths.read_bytes(path))
         paths.remove(path)
 
 
 def _keep_promise(stage: Stage[Any, Any], folder: Path, files: Sequence[File], made_by: Mapping[str, str]) -> None:
     """Check files that were made again against the manifest from before: other stages were made of those bytes."""
-    promised = read_manifest(folder / ".promised.json")
+    promised = read_manifest(folder / PROMISED)
     if promised is None:
         return
     before = {file.path: file for file in promised.files}
     changed = [file for file in files if before.get(file.path) != file]
     if changed or len(files) != len(before):
+        reason = _reason(promised, folder, made_by)
+        _take_back(promised, folder, changed)
         first = changed[0] if changed else promised.files[-1]
         expected = before[first.path].sha256[:12] if first.path in before else "no such file"
         raise StageError(
             f"{stage.name}: {folder / first.path} was made again and came out different: the manifest promised "
-            f"{expected}, got {first.sha256[:12]}; {_reason(promised.made_by, made_by)}. Make it again there, or set "
+            f"{expected}, got {first.sha256[:12]}; {reason}. Make it again there, or set "
             f"another name=, or delete {folder} and the stages made of it"
         )
 
 
-def _reason(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Why bytes came out different."""
-    changed = origin.difference(before, now)
-    if changed:
+def _take_back(promised: Manifest, folder: Path, changed: Sequence[File]) -> None:
+    """Remove what came out different, so that a machine of the kind that made it first may make it again."""
+    for file in changed:
+        paths.remove(folder / file.path)
+    for one in compute.noted(folder):
+        if one not in promised.made_on:
+            compute.forget(folder, one)
+
+
+def _reason(promised: Manifest, folder: Path, made_by: Mapping[str, str]) -> str:
+    """Why bytes came out different: the machines' compute class comes before their disks."""
+    others = [one for one in compute.noted(folder) if one not in promised.made_on]
+    if others and promised.made_on:
+        changed = compute.difference(promised.made_on[0], others[0])
+        return f"it was made on a machine of one compute class and again on another: {changed}"
+    if len(promised.made_on) > 1:
+        return f"machines of several compute classes made it: {' and '.join(compute.words(promised.made_on))}"
+    if changed := origin.difference(promised.made_by, made_by):
         return f"it was made by another {changed}"
     return "code, libraries and kind of processor are those of before: look at the disk, the memory and the inputs"

@@ -99,8 +99,10 @@ class Work(Generic[SettingsT, MeansT]):
 
     @property
     def pool(self) -> Pool:
-        """The workers, for stages that hand out other things than units."""
-        return self.crew.pool
+        """The workers, for stages that hand out other things than units; they are of the stage's compute class."""
+        pool = self.crew.pool
+        pool.serve(self.folder)
+        return pool
 
     def session(self) -> None:
         """See `Crew.session`."""

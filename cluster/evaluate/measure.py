@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load
 
-from cluster.engine import publish
+from cluster.engine import compute, publish
 from cluster.engine.stage import Output, Unit
 from cluster.evaluate import episode_list
 from cluster.evaluate.episode_list import Item
@@ -121,7 +121,7 @@ def photos(data: DataSpec, spec: BackboneSpec, cache: Cache) -> Photos:
     extractor = spec.load()
     folder = None
     if cache.folder is not None:
-        kind = f"{extractor.size}-{extractor.device.type}-v{_FEATURES}"  # another device's last bits are others
+        kind = f"{extractor.size}-{extractor.device.type}-{compute.digest(compute.here())}-v{_FEATURES}"
         folder = Path(cache.folder) / f"{fingerprint(extractor.backbone)[:16]}-{kind}"
     return Photos(data.open(), extractor, FeatureStore(folder, cache.disk), _memory(cache.memory))
 

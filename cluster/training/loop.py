@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from cluster.config import ClusterConfig
-from cluster.engine import publish, room, seen
+from cluster.engine import compute, publish, room, seen
 from cluster.engine.progress import Progress
 from cluster.engine.stage import StageError
 from cluster.engine.work import bring_once
@@ -119,6 +119,7 @@ def _worker(config: Mapping[str, Any]) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # or Ray prints a line for every report
     if problem := config["mark"].problem():
         raise StageError(problem)
+    compute.note(config["job"].folder, compute.here())
     context = ray.train.get_context()
     work(config["job"], context.get_world_rank(), context.get_world_size())
 

@@ -6,6 +6,7 @@ What is handed out is pickled as for a worker, so that nothing passes here that 
 
 from ray import cloudpickle
 
+from cluster.engine import compute
 from cluster.engine.files import damaged_in
 from cluster.engine.pool import Failure
 from cluster.engine.run import Run
@@ -33,6 +34,9 @@ class Here:
 
     def on_all(self, function):
         self.on_each(function, [None])
+
+    def serve(self, folder):
+        compute.note(folder, compute.here())
 
     def rest(self):
         pass

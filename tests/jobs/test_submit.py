@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.engine.session import ROOT
 from cluster.engine.stage import read_manifest
@@ -54,11 +55,16 @@ def documented():
 
 
 def submit(head, *arguments, folder=ROOT):
-    """What docs/submit.md says, from `folder`, of a head at another address; its log is followed to the end."""
-    words = [{"http://127.0.0.1:8265": head.dashboard, ".venv/bin/ray": rays.RAY}.get(w, w) for w in documented()]
+    """What docs/submit.md says, from `folder`, of a head at another address."""
+    return submitted(head, *documented()[-3:], *arguments, folder=folder)
+
+
+def submitted(head, *command, folder=ROOT):
+    """Status and log of a command that is submitted as docs/submit.md says; it is followed to the end."""
+    words = [{"http://127.0.0.1:8265": head.dashboard, ".venv/bin/ray": rays.RAY}.get(w, w) for w in documented()[:-3]]
     assert head.dashboard in words
     done = subprocess.run(
-        [*words, *arguments],
+        [*words, *command],
         cwd=folder,
         env=head.environment,
         stdout=subprocess.PIPE,
@@ -161,3 +167,21 @@ def test_a_wrong_configuration_fails_the_job_with_its_explanation(head):
     status, log = submit(head, *SMALL, "root=runs")
     assert status == 1
     assert "error: root: expected an absolute path inside of a Ray job, got 'runs'" in log
+
+
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [
+        ("python -m jobs.pipeline root=runs", "was stopped"),
+        ("python -m jobs.pipeline root=/tmp/refused corpus=folder corpus.root=/nowhere", "was stopped"),
+        ("python -c 'raise ValueError'", "failed"),
+    ],
+)
+def test_what_is_refused_is_stopped_and_so_not_repeated(head, command, ending):
+    """KubeRay begins again what FAILED, and only that."""
+    otherwise = yaml.safe_load((ROOT / "cluster/deploy/rayjob.yaml").read_text())["spec"]["entrypoint"].partition("||")[
+        2
+    ]
+    status, log = submitted(head, "bash", "-c", f"{command} || {otherwise}")
+    assert re.search(rf"Job '\w+' {ending}", log), log
+    assert status == (ending == "failed")

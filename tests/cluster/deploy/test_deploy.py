@@ -337,7 +337,8 @@ def test_the_settings_of_the_rayjob_are_settings():
         pytest.skip("conf/experiment/photos.yaml or jobs/_config.py is not in this checkout")
     from jobs._config import load as load_config
 
-    (command,) = commands(load("rayjob.yaml")["spec"]["entrypoint"])
+    command, otherwise = commands(load("rayjob.yaml")["spec"]["entrypoint"])
+    assert otherwise == ["jobs._refused"]
     config = load_config(command[1:])
     assert (config.root, config.corpus.root) == ("/mnt/shared/runs", "/mnt/shared/data/photos")
 

@@ -69,13 +69,13 @@ def undisturbed(config, tmp_path_factory):
 
 
 def test_every_kind_of_file_is_there(undisturbed):
-    found = {kind(name).rpartition("/")[2] for name in contents(undisturbed)}
-    assert {"manifest.json", "state", "#.features", "part-#.json", "corpus-#.tar", "metrics.json"} <= found
+    kinds = {kind(name).rpartition("/")[2] for name in contents(undisturbed)}
+    assert {"manifest.json", "state", "#.features", "part-#.json", "corpus-#.tar", "metrics.json"} <= kinds
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("how", "early"), [("flipped", True), ("flipped", False), ("cut", True), ("emptied", False)])
+@pytest.mark.parametrize(("how", "early"), [("flipped", True), ("cut", False), ("emptied", False)])
 def test_damage_does_not_spread(undisturbed, config, tmp_path, how, early):
     wanted = contents(undisturbed)
     spread = {}
@@ -94,8 +94,8 @@ def test_damage_does_not_spread(undisturbed, config, tmp_path, how, early):
             if not any(name.rpartition("/")[2] in str(error) for name in damaged):
                 spread[one] = f"{type(error).__name__}: {error}"
         else:
-            found = contents(root)
-            other = [n for n in wanted if not TOLD.search(n) and found.get(n) not in (wanted[n], damaged.get(n))]
+            left = contents(root)
+            other = [n for n in wanted if not TOLD.search(n) and left.get(n) not in (wanted[n], damaged.get(n))]
             spread |= {one: other} if other else {}
         shutil.rmtree(root)
     assert spread == {}

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tests.cluster.crashes import WORKERS
-from tests.cluster.killed import check_ledger, losses, published, python, tiny
+from tests.cluster.killed import check_ledger, leftovers, losses, published, python, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,7 @@ def test_workers_killed_in_the_middle_of_stages(tiny_run, configure, start, pool
         pools[2].on_each(arm, [""] * 2)
     run.ensure("pair")
     assert published(run.folder) == published(tiny_run.folder)
+    assert leftovers(run.folder) == []
     check_ledger(run.folder)
 
 

@@ -24,6 +24,7 @@ from cluster.engine.stage import (
     read_manifest,
     write_file,
 )
+from tests.cluster.killed import leftovers
 
 UNITS = ("a", "b", "c")
 
@@ -208,6 +209,19 @@ def test_the_manifest_is_written_last(made, monkeypatch):
     assert order[0] == ".made_by.json"
     assert {"a.bin", "b.bin", "c.bin"} < set(order[1:-3])
     assert order[-3:] == ["timing.json", "manifest.json", "manifest.json"]  # the last is the run's copy
+
+
+def test_what_workers_left_half_written_that_died_is_gone_in_the_end(made, monkeypatch):
+    real = publish.write_bytes
+
+    def second_try(path, data):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".bin":
+            path.with_name(f".{path.name}.first-try.tmp").write_bytes(data[:1])
+        return real(path, data)
+
+    monkeypatch.setattr(publish, "write_bytes", second_try)
+    assert leftovers(made().folder) == []
 
 
 def test_two_runs_on_one_folder(made):

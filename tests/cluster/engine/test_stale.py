@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from cluster.config import Config
-from cluster.engine import origin, publish
+from cluster.engine import compute, origin, publish
 from cluster.engine.run import Run
 from cluster.engine.stage import Stage, StageError, write_file
 
@@ -141,7 +141,8 @@ def test_a_repair_that_differs_says_what_was_another(engine, monkeypatch):
     engine.text = "other"
     with pytest.raises(StageError, match="kind of processor are those of before: look at the disk, the memory and"):
         engine().ensure("below")
-    monkeypatch.setattr(origin, "_processor", lambda: "arm64 DEFAULT")
+    arm = {**compute.here(), "processor": "arm64 DEFAULT"}
+    monkeypatch.setattr(compute, "here", lambda: arm)
     with pytest.raises(
         StageError, match=r"came out different: .*; it was made by another processor \(x86_64 .*, now arm"
     ):

@@ -11,7 +11,7 @@ from tests.cluster.engine.test_kills import check_chain
 from tests.cluster.killed import python, tiny
 from tests.cluster.storage.test_runs import contents
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fss import backbones, heads
-from fss.backbones.extractor import Extractor
+from fss import heads
 from fss.segmenter import Segmenter, portable
 from tests.fss.segmenter.test_segmenter import OPTIONS, write
 
@@ -20,12 +19,23 @@ SMALL = OPTIONS | {
     "pfenet": {"dim": 16},
     "pixel_meta": {"dim": 8, "hidden": 16},
 }
+#: The network and the size of its images. Below heads that are small there is one of each family, whose cells tile the
+#: image or have their outermost centres on its border; below all others the compact one.
+NETWORKS = {
+    "nearest": ("vgg16", 64),
+    "panet": ("vit_small", 64),
+    "prototype": ("mobilenet_v2", 65),
+    "smoothed": ("resnet18", 65),
+}
+#: What a head is added to, of which each is a graph by itself as well.
+ADDED = {"correlation": {"residual": "corpus_readout", "by_shots": True, "otsu": 0.5}}
 GRAPHS = [name for name in heads.names() if not heads.kind(name).no_graph]
 SIZE = 64
 
 
 def model(folder, name, **more):
-    write(folder, name, **SMALL.get(name, {}) | more)
+    network, size = NETWORKS.get(name, ("small", SIZE))
+    write(folder, name, network=network, size=size, **SMALL.get(name, {}) | ADDED.get(name, {}) | more)
     return Segmenter.load(folder, "cpu")
 
 
@@ -71,7 +81,7 @@ def check_onnx(segmenter, folder):
 
 
 def test_most_heads_are_graphs():
-    assert {"correlation", "umtfss", "prototype", "pfenet"} <= {*GRAPHS}
+    assert {"correlation", "corpus_readout", "umtfss", "pfenet", *NETWORKS} <= {*GRAPHS}
 
 
 def test_a_residual_head_is_one_if_both_of_its_parts_are(tmp_path):
@@ -81,20 +91,5 @@ def test_a_residual_head_is_one_if_both_of_its_parts_are(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
-def test_every_head_that_is_a_graph_answers_as_the_segmenter_does(tmp_path, name):
+def test_every_head_on_every_family_of_backbones_answers_as_the_segmenter_does(tmp_path, name):
     check_onnx(model(tmp_path, name), tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("residual", ["smoothed", "corpus_readout"])
-def test_a_head_on_a_readout_answers_as_the_segmenter_does(tmp_path, residual):
-    check_onnx(model(tmp_path, "correlation", residual=residual, by_shots=True, otsu=0.5), tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "size"), [("resnet18", 65), ("mobilenet_v2", 65), ("vgg16", 64), ("vit_small", 64)])
-def test_every_family_of_backbones_is_a_graph(tmp_path, name, size):
-    """With cells that tile the image, and cells whose outermost centres lie on its border."""
-    extractor = Extractor(backbones.build(name, seed=1), size)
-    head = heads.build("prototype", {}, extractor.backbone.channels, corners=extractor.backbone.corners).eval()
-    check_onnx(Segmenter(head, extractor, {}), tmp_path)

@@ -31,9 +31,11 @@ MASKS[1][20:50, 10:] = 1
 MASKS[1][:5] = 255
 
 
-def write(folder, name: str = "correlation", facts: Mapping[str, Any] = {"steps": 7}, **more: object):
+def write(
+    folder, name: str = "correlation", facts: Mapping[str, Any] = {"steps": 7}, *, network="small", size=64, **more
+):
     """A model with random weights in `folder`, and the head and extractor it was made of."""
-    extractor = Extractor(backbones.build("small", seed=1), size=64)
+    extractor = Extractor(backbones.build(network, seed=1), size=size)
     options = OPTIONS.get(name, {}) | more
     backbone = extractor.backbone
     head = heads.build(name, options, backbone.channels, corners=backbone.corners, seed=1).eval()

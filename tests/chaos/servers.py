@@ -1,0 +1,114 @@
+"""What stands outside of the machines: MLflow's server, and a bucket's door. Both are processes that can be struck."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from tests.chaos.machines import OUTSIDE, environment
+from tests.places import ROOT
+
+MLFLOW, STORE = f"http://{OUTSIDE}:5000", f"http://{OUTSIDE}:9000"
+#: How a machine reaches the bucket.
+LOGIN = {
+    "AWS_ENDPOINT_URL": STORE,
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+}
+
+
+class Server:
+    """A command that runs until it is struck. A context manager."""
+
+    def __init__(self, command: Sequence[str], home: Path, up: Callable[[], bool]):
+        self._command, self._home, self._up = command, home, up
+
+    def start(self) -> None:
+        """Start it; it answers some time later."""
+        with (self._home / "servers.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=environment(self._home, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def processes(self) -> list[psutil.Process]:
+        """It, and what it has started."""
+        if self._process.poll() is not None:
+            return []
+        parent = psutil.Process(self._process.pid)
+        return [*parent.children(recursive=True), parent]
+
+    def kill(self) -> None:
+        """End all of it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def wait(self) -> None:
+        """Until it answers."""
+        while not self._up():
+            assert self._process.poll() is None, f"it ended: {' '.join(self._command)}"
+            time.sleep(0.3)
+
+    def __enter__(self) -> "Server":
+        self.start()
+        self.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def mlflow(home: Path) -> Server:
+    """MLflow's own, on SQLite."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", OUTSIDE, "--port", "5000", "--workers", "1"]
+    command += ["--allowed-hosts", "*", "--artifacts-destination", f"{home}/served"]
+    command += ["--backend-store-uri", f"sqlite:///{home}/mlflow.db"]
+    return Server(command, home, lambda: _answers(f"{MLFLOW}/health"))
+
+
+def door(home: Path, target: int) -> Server:
+    """What is in front of a bucket's server at port `target` of this process, which keeps its objects in memory."""
+    return Server([sys.executable, "-m", "tests.chaos.servers", str(target)], home, lambda: _answers(STORE))
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=10).close()
+    except OSError as error:
+        return hasattr(error, "code")  # an answer, if no good one
+    return True
+
+
+async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+    sink.close()
+
+
+async def _door(target: int) -> None:
+    async def come_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inside, out = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(_pass_on(reader, out), _pass_on(inside, writer))
+
+    server = await asyncio.start_server(come_in, OUTSIDE, 9000)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_door(int(sys.argv[1])))
