@@ -7,6 +7,7 @@ r"""Segment your own images with a trained model, given one or a few images that
         query='photos/**/*.jpg' out=DIR
     python -m jobs.predict model=FOLDER support=img.jpg support_points=[[[120,90,1],[300,40,0]]] \
         query=list.txt out=DIR
+    python -m jobs.predict model=FOLDER support=img.jpg support_mask=mask.png query=clip.mp4 every=10 out=DIR
 
 For every query image it writes NAME.png (palette, numbers 0 and 1) and NAME.overlay.jpg; soft=true adds NAME.soft.png.
 For all of them it writes answers.csv (area, confidence, and whether the thing is there), coco.json and sheet.jpg.
@@ -28,6 +29,7 @@ COMMAND = Command(
         "support_box",
         "support_points",
         "query",
+        "every",
         "out",
         "name",
         "threshold",

@@ -32,8 +32,10 @@ class PredictConfig:
     """Points for each support, [[[x,y,1],[x,y,0]]] in pixels: 1 = on the thing, 0 = beside it; the model finds the
     thing around them."""
     query: str | list[str] = key(MISSING, path=True)
-    """Images to segment: an image, a folder, a pattern ('photos/**/*.jpg'), a text file with one path a line, or a list
-    of these."""
+    """Images to segment: an image, a folder, a pattern ('photos/**/*.jpg'), a text file with one path a line, a video,
+    whose frames are called NAME-000001 and so on, or a list of these."""
+    every: int = key(1, at_least(1))
+    """Of a video, the first frame and every so-manyth after it."""
     out: str = MISSING
     """Folder that masks, overlays, tables and the contact sheet are written into."""
     name: str = "thing"

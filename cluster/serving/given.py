@@ -16,7 +16,7 @@ from PIL import Image
 
 from cluster.config.predict import PredictConfig, listed
 from cluster.engine.places import own_folder
-from cluster.serving import registry
+from cluster.serving import registry, video
 from fss.imaging import images, inputs
 from fss.segmenter import Segmenter, marks
 
@@ -24,8 +24,6 @@ A = TypeVar("A")
 T = TypeVar("T")
 #: What a folder of masks is made of; it is written first, and says whose folder it is.
 MARK = "predict.json"
-#: What nobody here takes apart.
-_VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class Given:
     supports: Sequence[Image.Image]
     masks: Sequence[np.ndarray]
     queries: Sequence[Path]
+    """Images and videos."""
     out: Path
 
 
@@ -51,6 +50,8 @@ def look(config: PredictConfig) -> Given:
     masks = _drawn(config, photos, problems)
     queries = [path for paths in problems.keep(_queries, listed(config.query)) for path in paths]
     segmenters = problems.keep(_load, [config])
+    problems.keep(video.check, filter(video.is_video, queries))
+    problems += _every_problems(config.every, queries)
     folders = problems.keep(lambda path: own_folder(path, "out", MARK), [config.out])
     problems.keep(lambda out: _check_names(queries, out, config.overwrite), folders)
     if not problems and not masks:
@@ -123,31 +124,33 @@ def _mask(path: Path) -> np.ndarray:
     return mask
 
 
+def _every_problems(every: int, queries: Sequence[Path]) -> list[str]:
+    if every == 1 or any(map(video.is_video, queries)):
+        return []
+    return [f"every: expected a video among the queries, got every={every} and images alone; leave it out"]
+
+
 def _check_names(queries: Sequence[Path], out: Path, overwrite: bool) -> None:
-    doubled = [stem for stem, number in Counter(path.stem for path in queries).items() if number > 1]
+    stems = [(video.named(path, 1) if video.is_video(path) else path).stem for path in queries]
+    doubled = [stem for stem, number in Counter(stems).items() if number > 1]
     if doubled:
         raise ValueError(
             f"two query images are called {doubled[0]}, their masks would overwrite each other; rename one"
         )
-    if not overwrite and any((out / f"{path.stem}.png").exists() for path in queries):
+    if not overwrite and any((out / f"{stem}.png").exists() for stem in stems):
         raise ValueError(f"{out} already holds masks of these images; choose another out= or set overwrite=true")
 
 
 def _queries(place: str) -> list[Path]:
-    """The images that `place` means: itself, those in a folder, of a pattern or of a list, by their names."""
+    """The images and videos that `place` means: itself, a folder's images, what fits a pattern or is in a list."""
     path = Path(place)
-    if path.suffix.lower() in _VIDEOS:
-        raise ValueError(
-            f"expected images at query={place}, got a video; take its frames out with "
-            f"`ffmpeg -i {place} FOLDER/%06d.png` and set query=FOLDER"
-        )
     if path.is_file():
         return _of_list(path) if path.suffix.lower() == ".txt" else [path]
-    known = images.EXTENSIONS | images.UNDECODED
+    known = images.EXTENSIONS | images.UNDECODED | (frozenset() if path.is_dir() else video.SUFFIXES)
     beside = path.glob("*") if path.is_dir() else map(Path, glob.glob(place, recursive=True))
     queries = sorted(one for one in beside if one.suffix.lower() in known and one.is_file())
     if not queries:
-        raise ValueError(f"expected an image or a folder of images at query={place}, found none")
+        raise ValueError(f"expected an image, a video or a folder of images at query={place}, found none")
     return queries
 
 

@@ -10,10 +10,9 @@ from PIL import Image
 
 from cluster.config.predict import PredictConfig, listed
 from cluster.engine import publish
-from cluster.serving import answers
+from cluster.serving import answers, video
 from cluster.serving.given import MARK, left_out, look
 from fss.imaging import inputs
-from fss.imaging.colour import Reading
 from fss.prefetch import batches
 
 
@@ -27,26 +26,28 @@ def predict(config: PredictConfig) -> Iterator[str]:
     about = dataclasses.asdict(config) | {"sha256": given.segmenter.about["sha256"]}
     publish.write_json(given.out / MARK, about)
     yield from left_out(listed(config.query), given.queries)
-    thing, rows = given.segmenter.prepare(given.supports, given.masks), list[answers.Row]()
-    for paths in batches(given.queries, given.segmenter.extractor.call):
-        read, skipped = _read(paths, config.reading)
-        yield from skipped
+    thing, rows, number = given.segmenter.prepare(given.supports, given.masks), list[answers.Row](), 0
+    for some in batches(_opened(given.queries, config), given.segmenter.extractor.call):
+        yield from (one for one in some if isinstance(one, str))
+        read = [one for one in some if not isinstance(one, str)]
         for (path, image), answer in zip(read, thing.stream([image for _, image in read], config.tile), strict=True):
             row = answers.write(given.out, path, image, answer, config)
             rows.append(row)
             yield f"{path.name}: {100 * row.area:.1f} % of the image" + ("" if row.present else ", not there")
+        number += len(some)
     if not rows:
-        raise ValueError(f"none of the {len(given.queries)} images at query={config.query} could be read, see above")
+        raise ValueError(f"none of the {number} images at query={config.query} could be read, see above")
     answers.conclude(given.out, rows, list(zip(given.supports, given.masks, strict=True)), config.name)
-    yield f"predict: {len(rows)} of {len(given.queries)} images; {given.out}"
+    yield f"predict: {len(rows)} of {number} images; {given.out}"
 
 
-def _read(paths: Sequence[Path], reading: Reading) -> tuple[list[tuple[Path, Image.Image]], list[str]]:
-    """The images that can be read, and a line for each of the others."""
-    read, skipped = [], []
-    for path in paths:
+def _opened(queries: Sequence[Path], config: PredictConfig) -> Iterator[tuple[Path, Image.Image] | str]:
+    """Every image, and frame of a video, with its path; for one that cannot be read a line."""
+    for path in queries:
         try:
-            read.append((path, inputs.as_image(path, reading=reading)))
+            if video.is_video(path):
+                yield from video.frames(path, config.every)
+            else:
+                yield path, inputs.as_image(path, reading=config.reading)
         except ValueError as error:
-            skipped.append(f"skipped {error}")
-    return read, skipped
+            yield f"skipped {error}"

@@ -12,6 +12,7 @@ from PIL import Image
 from fss.segmenter import Segmenter
 from jobs import predict, sync
 from jobs._config import load
+from tests.cluster.serving.test_video import write
 
 
 @pytest.fixture(scope="module")
@@ -241,12 +242,28 @@ def test_unusable_masks_are_explained(model, own, mask, told):
         run(model, own)
 
 
+def test_frames_of_a_video_are_images_like_others(model, own, capsys):
+    write(own / "my.clip.mp4")
+    run(model, own, f"query=[{own / 'a.jpg'},{own / 'my.clip.mp4'}]", "every=2")
+    assert list(masks(own)) == ["a.png", *(f"my.clip-00000{number}.png" for number in (1, 3, 5))]
+    assert "predict: 4 of 4 images" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="already holds masks of these images"):
+        run(model, own, f"query={own / 'my.clip.mp4'}")
+
+
+def test_a_key_of_videos_is_refused_for_images(model, own):
+    with pytest.raises(ValueError, match="every: expected a video among the queries, got every=2 and images alone"):
+        run(model, own, "every=2")
+
+
 def test_what_is_not_there_or_broken_is_named(model, own, tmp_path):
     with pytest.raises(ValueError, match=r"expected an image at .*absent\.jpg, there is no such file"):
         run(model, own, f"support={own}/absent.jpg")
     with pytest.raises(ValueError, match=r"broken\.jpg: truncated"):
         run(model, own, f"support={own}/queries/broken.jpg")
-    with pytest.raises(ValueError, match=r"expected an image or a folder of images at query=.*/absent, found none"):
+    with pytest.raises(
+        ValueError, match=r"expected an image, a video or a folder of images at query=.*/absent, found none"
+    ):
         run(model, own, f"query={own}/absent")
     with pytest.raises(ValueError, match=r"expected an exported model .* the train stage writes one"):
         run(tmp_path / "own", own)
