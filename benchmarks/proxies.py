@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.learning import LOSS_CELLS, Corpus, Course, Exam, meta_train, network
+from benchmarks.learning import LOSS_CELLS, Corpus, Course, Exam, meta_train
 from benchmarks.pseudo_tasks import HEAD, VARIANTS, Labelled, Variant, label, make_tasks, region_table
-from benchmarks.threshold import photos
+from benchmarks.threshold import add_photos, photos
 from fss import heads
 from fss.datasets import Dataset
-from fss.evaluation.cache import FeatureStore
 from fss.heads.parts import losses
 from fss.heads.parts.head import Head
 from fss.labelling import partners, quality
@@ -120,23 +119,14 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     """Measure, print, write after every source."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="folder in PASCAL VOC's layout")
-    parser.add_argument("--weights", required=True, help="MobileNetV2's weights")
-    parser.add_argument("--list", choices=("dev", "val"), default="dev", help="photos of the episodes")
-    parser.add_argument("--unlabelled", type=int, default=300, help="train photos that tasks are made of")
-    parser.add_argument("--size", type=int, default=417)
-    parser.add_argument("--padding", default="reflect", help="of the backbone's convolutions")
+    add_photos(parser, 300, 100)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--episodes", type=int, default=100, help="of each fold")
     parser.add_argument("--only", nargs="+", help="names of rows; all by default")
-    parser.add_argument("--features", help="folder that keeps the features for the next run")
     parser.add_argument("--json", type=Path, help="file for the measurements, rewritten after every source")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    extractor = network(options.weights, options.size, options.padding)
-    store = FeatureStore(Path(options.features), 16 << 30) if options.features else None
-    exam, corpus = photos(options, extractor, store)
+    exam, corpus = photos(options)
     rows: list[dict[str, Any]] = []
     for variant in VARIANTS:
         if not options.only or variant.name in options.only:

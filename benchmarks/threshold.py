@@ -22,7 +22,6 @@ import torch
 from benchmarks.learning import Corpus, Course, Exam, choose, meta_train, network
 from benchmarks.pseudo_tasks import HEAD, Variant, make_tasks
 from fss import heads
-from fss.backbones.extractor import Extractor
 from fss.evaluation.cache import FeatureStore
 from fss.heads.parts.residual import Residual
 from fss.heads.smoothed import Options, SmoothedReadout
@@ -66,8 +65,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def photos(options: argparse.Namespace, extractor: Extractor, store: FeatureStore | None) -> tuple[Exam, Corpus]:
-    """The episodes' photos, and those that are learned from: 900 of the train list, whose others are dev."""
+def add_photos(parser: argparse.ArgumentParser, unlabelled: int, episodes: int) -> None:
+    """The arguments that `photos` reads, with these numbers by default."""
+    parser.add_argument("--root", required=True, help="folder in PASCAL VOC's layout")
+    parser.add_argument("--weights", required=True, help="MobileNetV2's weights")
+    parser.add_argument("--list", choices=("dev", "val"), default="dev", help="photos of the episodes")
+    parser.add_argument("--unlabelled", type=int, default=unlabelled, help="train photos that tasks are made of")
+    parser.add_argument("--episodes", type=int, default=episodes, help="of each fold")
+    parser.add_argument("--size", type=int, default=417)
+    parser.add_argument("--padding", default="reflect", help="of the backbone's convolutions")
+    parser.add_argument("--features", help="folder that keeps the features for the next run")
+
+
+def photos(options: argparse.Namespace) -> tuple[Exam, Corpus]:
+    """The episodes' photos, and those that are learned from: the first of the train list, whose others are dev."""
+    extractor = network(options.weights, options.size, options.padding)
+    store = FeatureStore(Path(options.features), 16 << 30) if options.features else None
     root = Path(options.root)
     names = choose(root, 10**9, 0)
     dev = names[options.unlabelled :] if options.list == "dev" else None
@@ -78,25 +91,16 @@ def photos(options: argparse.Namespace, extractor: Extractor, store: FeatureStor
 def main() -> None:
     """Measure, print, write after every head."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="folder in PASCAL VOC's layout")
-    parser.add_argument("--weights", required=True, help="MobileNetV2's weights")
-    parser.add_argument("--list", choices=("dev", "val"), default="dev", help="photos of the episodes")
-    parser.add_argument("--unlabelled", type=int, default=900)
-    parser.add_argument("--size", type=int, default=417)
-    parser.add_argument("--padding", default="reflect", help="of the backbone's convolutions")
+    add_photos(parser, 900, 250)
     parser.add_argument("--nearest", type=float, default=0.5, help="pair.nearest")
     parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.25, 0.4], help="of model.options.otsu")
     parser.add_argument("--residuals", nargs="+", default=["smoothed"], help="model.options.residual")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--episodes", type=int, default=250, help="of each fold")
-    parser.add_argument("--features", help="folder that keeps the features for the next run")
     parser.add_argument("--json", type=Path, help="file for the measurements, rewritten after every head")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    extractor = network(options.weights, options.size, options.padding)
-    store = FeatureStore(Path(options.features), 16 << 30) if options.features else None
-    exam, corpus = photos(options, extractor, store)
+    exam, corpus = photos(options)
     rows: list[dict[str, Any]] = []
 
     def add(head: Residual | SmoothedReadout, **about: Any) -> None:
@@ -107,7 +111,7 @@ def main() -> None:
             given = {key: str(value) for key, value in vars(options).items()}
             options.json.write_text(json.dumps({"options": given, "rows": rows}, indent=1) + "\n")
 
-    channels = extractor.backbone.channels
+    channels = corpus.bank.extractor.backbone.channels
     add(SmoothedReadout(channels, Options()).eval(), name="smoothed read-out")
     for residual, seed in itertools.product(options.residuals, options.seeds):
         head = trained(corpus, options.nearest, seed, options.steps, residual)
