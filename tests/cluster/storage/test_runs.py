@@ -14,11 +14,14 @@ STAGES = ("shard", "sample", "kmeans", "label", "pair")
 
 def contents(run, stages=STAGES):
     """Every file that a manifest of these stages names, with its bytes, and the manifests."""
-    found = {}
-    for path in (path for stage in stages for path in paths.matching(run.folder, f"{stage}/*/manifest.json")):
-        names = [file["path"] for file in publish.read_sealed(path)["files"]]
-        found |= {f"{path.parts[-3]}/{name}": paths.read_bytes(path.parent / name) for name in (*names, path.name)}
-    return found
+    manifests = (path for stage in stages for path in paths.matching(run.folder, f"{stage}/*/manifest.json"))
+    return {name: data for path in manifests for name, data in files_of(path.parent).items()}
+
+
+def files_of(folder):
+    """The same of one stage's folder, by the stage's name and their own."""
+    names = [file["path"] for file in publish.read_sealed(folder / "manifest.json")["files"]]
+    return {f"{folder.parent.name}/{name}": paths.read_bytes(folder / name) for name in (*names, "manifest.json")}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,8 @@ def plain(configure, start, tmp_path_factory):
 
 
 def test_a_bucket_holds_the_bytes_of_a_folder(stored, plain):
-    assert contents(stored) == contents(plain)
+    for stage in STAGES:  # other tests of this module add stages with other settings to the bucket
+        assert files_of(stored.manifest(stage).folder) == files_of(plain.manifest(stage).folder)
     assert {path.name for path in paths.matching(stored.folder, "*")} == {*STAGES, "tracking"}
     there = {name.rpartition("/")[2] for name in bucket.listing("bucket/runs")}
     assert not [name for name in there if name.startswith((".lock", ".probe", ".seen")) or name.endswith(".tmp")]
