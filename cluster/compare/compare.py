@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from cluster.config.compare import CompareConfig
 from cluster.engine import publish
 from cluster.engine.manifest import read_manifest
+from cluster.engine.refused import RefusedError
 from cluster.evaluate.results import ModelResult
 from cluster.storage.bucket import is_address
 from cluster.tracking.journal import flatten
@@ -61,7 +62,7 @@ class Evaluation:
         missing = sorted(set(_COLUMNS) - set(pq.read_schema(file).names))
         if missing or not figures.get("episodes_sha256"):
             lacks = f"the columns {', '.join(missing)}" if missing else "episodes_sha256"
-            raise ValueError(f"{folder}: an evaluation of an older version lacks {lacks}; evaluate that model again")
+            raise RefusedError(f"{folder}: an evaluation of an older version lacks {lacks}; evaluate that model again")
         return cls(folder, figures, pq.read_table(file, columns=list(_COLUMNS)))
 
     @property
@@ -145,7 +146,7 @@ def find(path: Path) -> Path:
     for folder in (path, *(file.parent for file in newest)):
         if (folder / "metrics.json").is_file() and (folder / "episodes.parquet").is_file():
             return folder.resolve()
-    raise ValueError(
+    raise RefusedError(
         f"expected an evaluation (metrics.json and episodes.parquet) in {path} or {path}/evaluate/*, found none; "
         "jobs.evaluate writes one"
     )
@@ -206,7 +207,7 @@ def _models(runs: Sequence[str]) -> list[Model]:
     models = [*kept, *chosen]
     if len(models) < 2:
         names = [model.name for model in models]
-        raise ValueError(f"expected at least two models to compare, got {names}; add to runs=[A,B]")
+        raise RefusedError(f"expected at least two models to compare, got {names}; add to runs=[A,B]")
     return _labelled(models)
 
 
@@ -230,7 +231,7 @@ def _evaluations(runs: Sequence[str]) -> list[tuple[Evaluation, str]]:
                 f"runs=['{path}:{evaluation.models[-1]}']"
             )
     if problems:
-        raise ValueError("\n  ".join(problems))
+        raise RefusedError("\n  ".join(problems))
     return evaluations
 
 
@@ -243,7 +244,7 @@ def _labelled(models: Sequence[Model]) -> list[Model]:
     counts = Counter(text for texts in options for text in set(texts))
     twice = [texts[-1] for texts in options if counts[texts[-1]] > 1]
     if twice:
-        raise ValueError(f"expected each model once, got {twice[0]} twice; name another one in runs=")
+        raise RefusedError(f"expected each model once, got {twice[0]} twice; name another one in runs=")
     labels = [next(text for text in texts if counts[text] == 1) for texts in options]
     return [dataclasses.replace(model, label=label) for model, label in zip(models, labels, strict=True)]
 
@@ -254,7 +255,7 @@ def _base(models: Sequence[Model], base: str | None) -> str:
     chosen = [model.label for model in models if base in (model.label, model.given)]
     if len(chosen) != 1:
         names = ", ".join(repr(model.label) for model in models)
-        raise ValueError(f"base: expected one of {names} or a run as in runs=, got {base!r}")
+        raise RefusedError(f"base: expected one of {names} or a run as in runs=, got {base!r}")
     return chosen[0]
 
 
@@ -262,7 +263,7 @@ def _check_episodes(models: Sequence[Model]) -> None:
     """Refuse to compare figures of different episodes, and say what differs."""
     problems = [problem for other in models[1:] for problem in _problems(models[0], other)]
     if problems:
-        raise ValueError("expected evaluations of the same episodes:\n  " + "\n  ".join(problems) + f"\n{_REMEDY}")
+        raise RefusedError("expected evaluations of the same episodes:\n  " + "\n  ".join(problems) + f"\n{_REMEDY}")
 
 
 def _problems(first: Model, other: Model) -> Iterator[str]:

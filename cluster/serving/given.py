@@ -16,6 +16,7 @@ from PIL import Image
 
 from cluster.config.predict import PredictConfig, listed
 from cluster.engine.places import own_folder
+from cluster.engine.refused import RefusedError
 from cluster.serving import registry, video
 from fss.imaging import images, inputs
 from fss.segmenter import Segmenter, marks
@@ -42,7 +43,7 @@ def look(config: PredictConfig) -> Given:
     """Everything that `config` names.
 
     Raises:
-        ValueError: for supports, masks, queries, a model or an output that cannot be used, all of them at once.
+        RefusedError: for supports, masks, queries, a model or an output that cannot be used, all of them at once.
     """
     problems = _Problems()
     photos = [Path(one) for one in listed(config.support)]
@@ -84,9 +85,9 @@ class _Problems(list[str]):
         return kept
 
     def tell(self) -> None:
-        """Raise all that was kept as one ValueError."""
+        """Raise all that was kept as one RefusedError."""
         if self:
-            raise ValueError("\n  ".join(self))
+            raise RefusedError("\n  ".join(self))
 
 
 def _load(config: PredictConfig) -> Segmenter:

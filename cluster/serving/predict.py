@@ -20,7 +20,8 @@ def predict(config: PredictConfig) -> Iterator[str]:
     """Segment all queries, and say a line of each; images that cannot be read are named and skipped.
 
     Raises:
-        ValueError: as `given.look`, or in the end, if no query could be read.
+        RefusedError: as `given.look`.
+        ValueError: in the end, if no query could be read.
     """
     given = look(config)
     about = dataclasses.asdict(config) | {"sha256": given.segmenter.about["sha256"]}

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.engine.refused import RefusedError
 from cluster.storage import bucket, paths
 from cluster.tracking.redact import redact
 from cluster.tracking.shipper import default_tracking_uri
@@ -38,7 +39,7 @@ def folder(model: str, below: Path) -> Path:
         return find(model)
     address = _ADDRESS.fullmatch(model)
     if address is None:
-        raise ValueError(f"expected models:/NAME/VERSION or models:/NAME@ALIAS, got {model}")
+        raise RefusedError(f"expected models:/NAME/VERSION or models:/NAME@ALIAS, got {model}")
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri("runs")
     version = _version(model, address, uri)
     place = below / f"{version.name}-{version.version}-{sha256(f'{uri} {version.source}'.encode())[:8]}"
@@ -57,7 +58,7 @@ def _of_a_bucket(model: str) -> Path:
     for pattern in ("model.json", "model/model.json", "*/model/model.json", "*/*/model/model.json"):
         if (last := paths.newest(paths.matching(base, pattern))) is not None:
             return paths.bring(last.parent)
-    raise ValueError(f"expected an exported model (a folder with model.json) at {model}; the train stage writes one")
+    raise RefusedError(f"expected an exported model (a folder with model.json) at {model}; the train stage writes one")
 
 
 def _version(model: str, address: re.Match[str], uri: str) -> ModelVersion:
@@ -66,14 +67,14 @@ def _version(model: str, address: re.Match[str], uri: str) -> ModelVersion:
 
     store = uri.removeprefix("sqlite:///")
     if store != uri and not Path(store).is_file():  # MLflow would make an empty one
-        raise ValueError(f"{model}: expected MLflow's {store}, there is no such file; set MLFLOW_TRACKING_URI")
+        raise RefusedError(f"{model}: expected MLflow's {store}, there is no such file; set MLFLOW_TRACKING_URI")
     client, name = MlflowClient(uri), address["name"]
     try:
         if address["alias"]:
             return client.get_model_version_by_alias(name, address["alias"])
         return client.get_model_version(name, address["version"])
     except MlflowException as error:
-        raise ValueError(
+        raise RefusedError(
             f"{model}: MLflow at {redact(uri)} has no such model ({redact(str(error))}); set MLFLOW_TRACKING_URI to "
             "where it was registered, or name the run's folder"
         ) from error
@@ -89,7 +90,7 @@ def _download(model: str, version: ModelVersion, uri: str, scratch: str) -> Path
     except (MlflowException, OSError) as error:
         why = redact(" ".join(str(error).split()))
     if why:
-        raise ValueError(
+        raise RefusedError(
             f"{model}: MLflow at {redact(uri)} says that it is {version.status} and does not give its files ({why}); "
             "`mlflow gc` removes those of deleted runs: train or register it again, or name the run's folder"
         )

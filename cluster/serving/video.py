@@ -32,7 +32,7 @@ def check(path: Path) -> None:
         ValueError: if there is none.
     """
     if next(frames(path), None) is None:
-        raise ValueError(f"{path}: expected a video with at least one frame, got none")
+        raise ValueError(f"{path}: expected a video with at least one frame, got none; give another file")
 
 
 def frames(path: Path, every: int = 1) -> Iterator[tuple[Path, Image.Image]]:
@@ -47,10 +47,12 @@ def frames(path: Path, every: int = 1) -> Iterator[tuple[Path, Image.Image]]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ValueError(f"{path}: expected a video, got a file without pictures")
+                raise ValueError(f"{path}: expected a video, got a file without pictures; give another file")
             container.streams.video[0].thread_type = "AUTO"
             for number, frame in enumerate(container.decode(video=0), 1):
                 if (number - 1) % every == 0:
                     yield named(path, number), frame.to_image().rotate(frame.rotation, expand=True)
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: expected a video, cannot read what follows frame {number}: {error}") from error
+        raise ValueError(
+            f"{path}: expected a video, cannot read what follows frame {number} ({error}); write it anew as MP4"
+        ) from error

@@ -25,14 +25,14 @@ JOURNAL_ID, JOURNAL_SENT, _DIGEST = (f"mlflow.journal.{name}" for name in ("id",
 _CURVES = re.compile(r"(?:pre)?train/((?:holdout_)?(?:loss|iou))")
 
 
-class RefusedError(Exception):
+class UnsendableError(Exception):
     """This can never be sent; trying again is pointless."""
 
 
 def is_refusal(error: Exception) -> bool:
     """Whether the server understood and said no (True), or is away or in trouble (False)."""
     code = getattr(error, "error_code", None)
-    return isinstance(error, RefusedError) or code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+    return isinstance(error, UnsendableError) or code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 
 
 def clean_key(key: str, flags: int = 0) -> str:
@@ -118,7 +118,7 @@ def send_dataset(client: "MlflowClient", run_id: str, event: Event) -> None:
 def send_file(client: "MlflowClient", run_id: str, event: Event, folder: Path) -> None:
     """Upload a text, a picture (kept under `folder`, the journal's) or an artifact, or register one.
 
-    Raises RefusedError if the file is gone or the picture cannot be read.
+    Raises UnsendableError if the file is gone or the picture cannot be read.
     """
     if event["kind"] == "text":
         client.log_text(run_id, event["content"], event["name"])
@@ -128,10 +128,10 @@ def send_file(client: "MlflowClient", run_id: str, event: Event, folder: Path) -
         return
     path = paths.bring(folder / event["file"] if event["kind"] == "image" else paths.place(event["path"]))
     if not path.exists():
-        raise RefusedError(f"{path} is gone")
+        raise UnsendableError(f"{path} is gone")
     if event["kind"] == "image":
         if shards.sha256(path.read_bytes()) != event["sha256"]:
-            raise RefusedError(f"{path} is damaged")
+            raise UnsendableError(f"{path} is damaged")
         key = clean_key(event["key"], re.ASCII)
         client.log_image(run_id, _read(path), key=key, step=event["step"] or 0, timestamp=event["time"])
     elif path.is_dir():
@@ -144,13 +144,13 @@ def register(client: "MlflowClient", run_id: str, event: Event) -> None:
     """Make an uploaded folder a version in the model registry, and give it its alias; done again, it changes nothing.
 
     Raises:
-        RefusedError: if the folder never arrived.
+        UnsendableError: if the folder never arrived.
     """
     name, run = event["name"], client.get_run(run_id)
     version = _version(client, run_id, event)
     if version is None:
         if not client.list_artifacts(run_id, event["artifact"]):
-            raise RefusedError(f"artifact {event['artifact']} is not there")
+            raise UnsendableError(f"artifact {event['artifact']} is not there")
         _make_name(client, name)
         tags = {_DIGEST: event["digest"], **{k: run.data.tags[k] for k in ("pipeline",) if k in run.data.tags}}
         source = f"{run.info.artifact_uri}/{event['artifact']}"
@@ -181,4 +181,4 @@ def _read(path: Path) -> Image.Image:
         with Image.open(path, formats=["PNG"]) as image:
             return image.copy()
     except (UnidentifiedImageError, OSError) as error:
-        raise RefusedError(f"{path} is no readable PNG: {error}") from error
+        raise UnsendableError(f"{path} is no readable PNG: {error}") from error

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 from cluster.config import ClusterConfig
 from cluster.config.serve import ServeConfig
 from cluster.engine import session
+from cluster.engine.refused import RefusedError
 from cluster.serving import registry
 from cluster.web import app
 from cluster.web.finder import Answered, Asked, Finder, Marks, Refused, Support
@@ -116,13 +117,13 @@ def _port(config: ServeConfig) -> socket.socket:
     """A socket that listens at the port from now on, before anything is started.
 
     Raises:
-        ValueError: if somebody else does.
+        RefusedError: if somebody else does.
     """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         return socket.create_server((config.host, config.port), family=family)
     except OSError as error:
-        raise ValueError(
+        raise RefusedError(
             f"port: expected a free port of {config.host}, got {config.port} ({error.strerror}); set port=NUMBER"
         ) from error
 
@@ -193,7 +194,7 @@ def _check_room(config: ServeConfig) -> None:
     for key, name in (("cpus_per_replica", "CPU"), ("gpus_per_replica", "GPU")):
         wanted, there = config.replicas * getattr(config, key), here.get(name, 0)
         if wanted > there:
-            raise ValueError(
+            raise RefusedError(
                 f"replicas: expected at most {there:g} {name}s on this machine, got {config.replicas} of "
                 f"{getattr(config, key):g}; set replicas, {key} or address"
             )

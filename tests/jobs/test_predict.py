@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cluster.engine.refused import RefusedError
 from fss.segmenter import Segmenter
 from jobs import predict, sync
 from jobs._config import load
@@ -257,7 +258,7 @@ def test_a_key_of_videos_is_refused_for_images(model, own):
 
 
 def test_what_is_not_there_or_broken_is_named(model, own, tmp_path):
-    with pytest.raises(ValueError, match=r"expected an image at .*absent\.jpg, there is no such file"):
+    with pytest.raises(RefusedError, match=r"expected an image at .*absent\.jpg, there is no such file"):
         run(model, own, f"support={own}/absent.jpg")
     with pytest.raises(ValueError, match=r"broken\.jpg: truncated"):
         run(model, own, f"support={own}/queries/broken.jpg")

@@ -3,8 +3,11 @@
 import io
 import json
 import re
+import sys
 import time
 import urllib.request
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -36,12 +39,15 @@ def test_panels_read_the_source_that_is_chosen_and_have_places_of_their_own():
     assert len({*places}) == len(places) == len({panel["id"] for panel in BOARD["panels"]})
 
 
-def test_without_a_ray_nothing_is_counted(monkeypatch):
-    monkeypatch.setattr(meters, "_counts", lambda: False)
-    monkeypatch.setattr(meters, "_meter", None)  # is not asked for
+@pytest.mark.parametrize("there", [False, True])
+def test_only_under_a_ray_is_counted(monkeypatch, there):
+    asked = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: there))
+    monkeypatch.setattr(meters, "_meter", lambda name: asked.append(name) or Mock())
     meters.done("label", "images", 3, 1)
     meters.left("label", 2)
     meters.workers(1, 0)
+    assert {*asked} == ({*meters.METERS} if there else set())
 
 
 def exposed():
@@ -59,10 +65,12 @@ def test_every_name_of_the_board_is_exported(pools):
     pools[1].on_each(str, [1])
     with Progress("metered", total=4, stream=io.StringIO()) as progress:
         progress.update(items=7, failed=1)
-        end = time.monotonic() + 180
-        while lacking := {name for name in DRAWN if f"\n{name}{{" not in exposed()}:
-            assert time.monotonic() < end, lacking
+        for _ in range(180):
+            lacking = {name for name in DRAWN if f"\n{name}{{" not in exposed()}
+            if not lacking:
+                break
             time.sleep(1)
+        assert lacking == set()
         (line,) = [line for line in exposed().splitlines() if re.match("ray_fss_items_total.*metered", line)]
         assert line.endswith(" 7.0")
         assert 'unit="images"' in line
