@@ -33,7 +33,7 @@ def _asked(run: Run) -> list[str]:
 
 def _first(folder: Path) -> tuple[Path, tuple[int, int]] | None:
     """The first photo of `folder` by its name, with width and height."""
-    photo = min((path for path in folder.iterdir() if path.suffix.lower() in images.EXTENSIONS), default=None)
+    photo = min((path for path in folder.iterdir() if images.is_image_name(path.name)), default=None)
     try:
         return None if photo is None else (photo, images.upright_size(photo.read_bytes()))
     except (BadImageError, OSError):
