@@ -1,4 +1,4 @@
-"""Text files as people save them."""
+"""Text files as people save them, and names of files that are no text."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON: {error}") from error
+
+
+def shown(path: str) -> str:
+    """`path` in valid Unicode: bytes of a file name that are not UTF-8 become backslash escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

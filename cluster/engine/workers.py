@@ -23,7 +23,7 @@ from fss.threads import one_for_sums
 
 #: Seconds that the first worker waits for others that there is room for; and where they are of several compute classes.
 _GATHERING, _SETTLING = 10.0, 60.0
-#: Seconds that a worker may take to start where there is room for it, with a cold disk, before the log speaks of waiting.
+#: Seconds that a worker may take to start where there is room for it, before the log speaks of waiting.
 _STARTING = 20.0
 #: The label by which Ray knows each machine.
 _NODE = "ray.io/node-id"

@@ -13,7 +13,7 @@ from fss.datasets import Dataset, DatasetKeys, void_of
 from fss.datasets.parts import files, numbering
 from fss.imaging.masks import BLACK, Colour
 from fss.keys import at_least, key
-from fss.texts import read_json
+from fss.texts import read_json, shown
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,9 @@ def _photos(below: Path) -> dict[str, Path]:
         raise ValueError(f"expected one image for each mask, got {doubled[0]} and {doubled[1].name}; rename one")
     if not by_name:
         raise ValueError(f"expected images in {below}, found none; check dataset.root")
+    odd = next((name for name in by_name if shown(name) != name), None)
+    if odd is not None:
+        raise ValueError(f"expected names of files in UTF-8 in {below}, got {shown(odd)}; rename it, as convmv does")
     return {name: paths[0] for name, paths in by_name.items()}
 
 

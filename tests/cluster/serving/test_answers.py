@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,15 @@ def test_the_table_has_a_row_for_each_image(concluded):
     assert [row["present"] for row in rows] == ["1", "1", "1", "1", "0", "0"]
     assert float(rows[0]["area"]) == pytest.approx(200 / 1200, abs=1e-6)
     assert (rows[0]["confidence"], rows[0]["chance"]) == ("0.7500", "0.9000")
+
+
+def test_a_name_that_is_no_text_is_told_as_text(tmp_path):
+    """As unzipping an archive of another encoding leaves it."""
+    row = write(tmp_path, os.fsdecode(b"K\xe4fer.jpg"), Answer(SURE))
+    answers.conclude(tmp_path, [row], [(noise_image(1, (50, 50)), np.ones((50, 50), np.uint8))], "beetle")
+    (told,) = csv.DictReader((tmp_path / "answers.csv").open())
+    assert told["file"] == "photos/K\\xe4fer.jpg"
+    assert json.loads((tmp_path / "coco.json").read_text())["images"][0]["file_name"] == "K\\xe4fer.jpg"
 
 
 def test_cocos_own_reader_gives_the_masks_back(concluded):

@@ -1,6 +1,7 @@
 """Anybody's images, masks and class names."""
 
 import json
+import os
 import re
 import unicodedata
 
@@ -357,3 +358,8 @@ def test_class_names_of_windows_are_read_and_of_unknown_encoding_refused(tmp_pat
     assert open_dataset("folder", str(tmp_path)).class_names == ("Käfer", "Müll")
     (tmp_path / "classes.txt").write_text("Käfer\nMüll\n", "latin-1")
     refuses("classes.txt: expected text in UTF-8, got the byte 0xe4 at 1; save it as UTF-8", tmp_path)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    write(tmp_path, names=[os.fsdecode(b"K\xe4fer.jpg")])
+    refuses(r"expected names of files in UTF-8 in " + f"{tmp_path}/images, got K\\xe4fer; rename it", tmp_path)
