@@ -75,14 +75,14 @@ def left_out(places: Sequence[str], queries: Sequence[Path]) -> Iterator[str]:
 class _Problems(list[str]):
     """What is wrong with the files that were given."""
 
-    def keep(self, read: Callable[[A], T], items: Iterable[A]) -> list[T]:
-        """What `read` makes of each item; an item at which it raises a ValueError is kept as a problem."""
+    def keep(self, read: Callable[[A], T], items: Iterable[A], key: str = "") -> list[T]:
+        """What `read` makes of each item; an item at which it raises a ValueError is kept as a problem, of `key`."""
         kept = []
         for item in items:
             try:
                 kept.append(read(item))
             except ValueError as error:
-                self.append(str(error))
+                self.append(f"{key}: {error}" if key else str(error))
         return kept
 
     def tell(self) -> None:
@@ -112,11 +112,10 @@ def _marked(
     """The masks that the model makes of boxes or points."""
     if config.support_box is not None:
         pairs = zip(supports, config.support_box, strict=True)
-        return problems.keep(lambda pair: marks.of_box(segmenter, *pair), pairs)
+        return problems.keep(lambda pair: marks.of_box(segmenter, *pair), pairs, "support_box")
     assert config.support_points is not None
-    return problems.keep(
-        lambda pair: marks.of_points(segmenter, *pair), zip(supports, config.support_points, strict=True)
-    )
+    points = zip(supports, config.support_points, strict=True)
+    return problems.keep(lambda pair: marks.of_points(segmenter, *pair), points, "support_points")
 
 
 def _mask(path: Path) -> np.ndarray:
