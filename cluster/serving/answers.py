@@ -144,7 +144,8 @@ def _sheet(out: Path, rows: Sequence[Row], supports: Sequence[tuple[Image.Image,
     captions = [["support"] * len(first)]
     for which, some in (chosen if len(order) > _SHOWN else {"answer": order}).items():
         lines.append([Image.open(out / f"{row.file.stem}.overlay.jpg") for row in some])
-        captions.append([f"{which}: {shown(row.file.stem)}, {100 * row.sureness:.0f} %" for row in some])
+        # A caption that is too long is cut at its end.
+        captions.append([f"{which}, {100 * row.sureness:.0f} %: {shown(row.file.stem)}" for row in some])
     return pictures.contact_sheet(lines, captions, title=_title(rows, name), cell=_CELL)
 
 

@@ -27,7 +27,7 @@ _GAP = 6
 
 @functools.cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans of matplotlib, `size` pixels high: of letters beyond ASCII, which names hold, Pillow's own has none."""
+    """DejaVu Sans of matplotlib, `size` pixels high: Pillow's own has no letters beyond ASCII, which names hold."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)

@@ -123,7 +123,7 @@ def test_the_sheet_shows_supports_then_best_median_and_worst(concluded, monkeypa
     answers._sheet(out, rows, [(noise_image(1, (50, 50)), np.ones((50, 50), np.uint8))], "cat")
     assert [len(row) for row in seen["rows"]] == [1, 2, 2, 2]
     assert seen["rows"][0] == ["support"]
-    assert seen["rows"][1] == ["best: 3, 95 %", "best: 0, 90 %"]
-    assert seen["rows"][3] == ["worst: 4, 20 %", "worst: 5, 10 %"]
+    assert seen["rows"][1] == ["best, 95 %: 3", "best, 90 %: 0"]
+    assert seen["rows"][3] == ["worst, 20 %: 4", "worst, 10 %: 5"]
     assert seen["title"] == "cat: in 4 of 6 images; per cent: the chance that they hold it"
     assert Image.open(out / "sheet.jpg").size[0] > 2 * 300
