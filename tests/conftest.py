@@ -50,7 +50,7 @@ def pytest_make_parametrize_id(val):
 
 @functools.cache
 def _ray_of(path):
-    """Which Ray a file of tests asks for: "shared" by all, a "head" of its own, one of a "command" of its own, or ""."""
+    """Which Ray a file of tests asks for: "shared" by all, a "head" of its own, that of a "command", or ""."""
     text = (ROOT / path).read_text()
     asked = {"shared": r"\b(ray_session|pools)\b", "head": r"\bimport rays\b", "command": r"\bmark\.ray\b"}
     return next((kind for kind, words in asked.items() if re.search(words, text)), "")
