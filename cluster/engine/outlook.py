@@ -43,7 +43,7 @@ def ahead(run: Run, names: Sequence[str]) -> str:
         return f"{run.config.name}: all {len(names)} stages are done"
     times = {name: _last_time(run, name) for name in todo}
     known = {name: time for name, time in times.items() if time is not None}
-    which = "they" if len(known) == len(todo) else ", ".join(known)
+    which = ", ".join(known) if len(known) < len(todo) else "it" if len(todo) == 1 else "they"
     took = f"; {which} last took {format_duration(sum(known.values()))}{' in all' * (len(known) > 1)}" if known else ""
     done = f" ({len(names) - len(todo)} of {len(names)} done)" if len(todo) < len(names) else ""
     return f"{run.config.name}: {', '.join(todo)} will run{done}{took}"
