@@ -12,6 +12,7 @@ import functools
 from pathlib import Path
 
 from cluster.config import Config
+from cluster.engine.refused import RefusedError
 from jobs._config import Command, load, run
 
 COMMAND = Command(
@@ -27,7 +28,8 @@ def send(config: Config) -> None:
     """Ship all journals of the run, and compare them with what the server holds.
 
     Raises:
-        ValueError: if there are none, some of it could not be sent, or a journal is damaged.
+        RefusedError: if there are none.
+        ValueError: if some of it could not be sent, or a journal is damaged.
     """
     from cluster.storage.bucket import address
     from cluster.tracking.audit import gaps
@@ -39,7 +41,7 @@ def send(config: Config) -> None:
     catch_up(folder)
     journals = sorted(Path(folder).glob("*.jsonl"))
     if not journals:
-        raise ValueError(f"expected journals (*.jsonl) in {address(folder)}, found none; check root= and name=")
+        raise RefusedError(f"expected journals (*.jsonl) in {address(folder)}, found none; check root= and name=")
     uri, experiment = tracking_place(config.tracking, config.root)
     shipper = Shipper(folder, uri, experiment)
     if not shipper.ship_once() or shipper.unsent():

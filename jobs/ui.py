@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cluster import tracking
 from cluster.config.ui import UiConfig
+from cluster.engine.refused import RefusedError
 from jobs._config import Command, run
 
 #: What MLflow must find to know its application `model-training`: see `cluster.tracking.training_pages`.
@@ -30,17 +31,25 @@ COMMAND = Command(
 
 
 def serve(config: UiConfig) -> None:
-    """Print the last run's page, then become MLflow's server."""
+    """Print the last run's page, then become MLflow's server.
+
+    Raises:
+        RefusedError: for a root that holds no runs, or a port that is taken.
+    """
     from cluster.config.serve import is_loopback
     from cluster.storage.bucket import is_address
     from cluster.tracking import browse, last
     from cluster.tracking.shipper import default_tracking_uri
+    from cluster.web.port import listen
 
     if is_address(config.root):
-        raise ValueError(
+        raise RefusedError(
             f"root: expected a folder with mlflow.db, got {config.root}, a bucket, which holds none; open the pages of "
             "the server that tracking.uri= named"
         )
+    if not Path(config.root).is_dir():
+        raise RefusedError(f"root: expected a folder of runs, there is no {config.root}; set root=FOLDER")
+    listen(config.host, config.port).close()
     address = f"http://{config.host}:{config.port}"
     pages = last.pages(config.root, address)
     told = (

@@ -23,6 +23,7 @@ import torch
 from cluster.config.export import ExportConfig
 from cluster.engine import publish
 from cluster.engine.places import own_folder
+from cluster.engine.refused import RefusedError, refusing
 from cluster.serving import reached, registry
 from fss import shards
 from fss.segmenter import Segmenter, card, portable, pyfunc
@@ -37,20 +38,21 @@ def export(config: ExportConfig, key: str = "out") -> str:
     """Write the export, and say where it is; `key` is what its place was given by.
 
     Raises:
-        ValueError: for a model that cannot be used or has no such form, or an output that is somebody else's.
+        RefusedError: for a model that cannot be used or has no such form, or an output that is somebody else's.
     """
     out = own_folder(config.out, key, _MARK)
     _refuse_additions(out, key)
     with tempfile.TemporaryDirectory() as scratch:
         folder = registry.folder(config.model, Path(scratch))
-        model = Segmenter.load(folder, "cpu")
+        with refusing():
+            model = Segmenter.load(folder, "cpu")
         made = out.with_name(f".{out.name}.{os.getpid()}")
         try:
             publish.write_bytes(made / card.NAME, _card(folder, model, config.format).encode())
             try:
                 _WRITERS[config.format](folder, model, made)
             except ValueError as error:
-                raise ValueError(f"format={config.format}: {error}; set format=segmenter") from error
+                raise RefusedError(f"format={config.format}: {error}; set format=segmenter") from error
             publish.write_json(made / _MARK, _about(model, config.format, made))
             shutil.rmtree(out, ignore_errors=True)
             made.rename(out)
@@ -66,7 +68,7 @@ def _refuse_additions(out: Path, key: str) -> None:
     known = {_MARK, *publish.read_json(out / _MARK)["sha256"]}
     added = sorted({path.name for path in out.iterdir()} - known)
     if added:
-        raise ValueError(f"{key}: expected an earlier export alone, {out} also holds {added[0]}; set another {key}=")
+        raise RefusedError(f"{key}: expected an earlier export alone, {out} also holds {added[0]}; set another {key}=")
 
 
 def _copied(folder: Path, model: Segmenter, out: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cluster.config.export import ExportConfig
 from cluster.config.push import PushConfig
+from cluster.engine.refused import RefusedError
 from cluster.serving.export import export
 from cluster.tracking.redact import redact
 
@@ -25,7 +26,7 @@ def push(config: PushConfig) -> str:
         return export(ExportConfig(config.model, "segmenter", config.to), key="to").replace("export:", "push:", 1)
     name = config.to.removeprefix(_HUB)
     if not _NAME.fullmatch(name):
-        raise ValueError(f"to: expected hf://OWNER/NAME or a folder, got {config.to}")
+        raise RefusedError(f"to: expected hf://OWNER/NAME or a folder, got {config.to}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         export(ExportConfig(config.model, "segmenter", str(folder)))

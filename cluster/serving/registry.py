@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.engine.refused import RefusedError
+from cluster.engine.refused import RefusedError, refusing
 from cluster.storage import bucket, paths
 from cluster.tracking.redact import redact
 from cluster.tracking.shipper import default_tracking_uri
@@ -31,12 +31,13 @@ def folder(model: str, below: Path) -> Path:
     MLFLOW_TRACKING_URI says where the registry is.
 
     Raises:
-        ValueError: if there is none, or MLflow has lost its files.
+        RefusedError: if there is none, or MLflow has lost its files.
     """
     if bucket.is_address(model):
         return _of_a_bucket(model)
     if not model.startswith("models:"):
-        return find(model)
+        with refusing():
+            return find(model)
     address = _ADDRESS.fullmatch(model)
     if address is None:
         raise RefusedError(f"expected models:/NAME/VERSION or models:/NAME@ALIAS, got {model}")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,14 @@ from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit
 from cluster.shard.hashing import FindNear, HashChunk, Route, ShardLayout, read_digests
 from cluster.shard.inputs import CorpusInput, LostError, fingerprint, look
 from cluster.shard.places import is_url
+from cluster.storage.bucket import address
 from cluster.tracking.redact import redact
 from fss.imaging import intake
 
 _MOST_CHUNKS = 4096
+#: Ledgers in which the reasons are counted that the log names.
+_LEDGERS = 64
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +170,23 @@ def _work(work: Work[ShardSettings, ShardMeans]) -> tuple[Sequence[File], Mappin
             f"none of {counts['inputs']} inputs could be used ({_reasons(folder, files)}); all of them stand in the "
             "*.ledger.parquet files of this stage"
         )
+    if counts["rejected"]:
+        found = sorted(_kinds(folder, files).items(), key=lambda item: (-item[1], item[0]))
+        kinds = ", ".join(f"{number} {kind}" for kind, number in found)
+        first = f" in the first {_LEDGERS} shards" if layout.num_shards > _LEDGERS else ""
+        told = f"{counts['rejected']} inputs were rejected: {kinds}{first}"
+        logger.info("shard: %s; each stands in %s/*.ledger.parquet", told, address(folder))
     return files, counts
+
+
+def _kinds(folder: Path, files: Sequence[File]) -> Counter[str]:
+    """How many inputs were rejected for each kind of reason, in the first ledgers."""
+    ledgers = itertools.islice((file for file in files if file.path.endswith(".ledger.parquet")), _LEDGERS)
+    found: Counter[str] = Counter()
+    for data in (read_file(folder, file) for file in ledgers):
+        reasons = pq.read_table(io.BytesIO(data), columns=["reason"], filters=[("status", "=", "rejected")])["reason"]
+        found.update(reason.partition(":")[0] for reason in reasons.to_pylist())
+    return found
 
 
 def _reasons(folder: Path, files: Sequence[File]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Form, HTTPException, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, UploadFile
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
@@ -92,7 +92,9 @@ async def models(server: Server) -> list[dict[str, Any]]:
 async def supports(
     server: Server,
     image: UploadFile,
-    mask: UploadFile | None = None,
+    mask: Annotated[
+        UploadFile | None, File(description="of the image's size: 1 or white is the thing", examples=["@FILE"])
+    ] = None,
     box: Annotated[str | None, Form(description="JSON: [left,top,right,bottom] in pixels")] = None,
     points: Annotated[str | None, Form(description="JSON: [[x,y,1],[x,y,0]]; 1 = on the thing, 0 = beside it")] = None,
     thing: Annotated[str | None, Form(description="one that has supports already; this one is added")] = None,
@@ -117,8 +119,10 @@ async def segment(
     server: Server,
     thing: Annotated[str, Form(description="what POST /supports returned")],
     images: list[UploadFile],
-    threshold: Annotated[float | None, Form(gt=0, lt=1)] = None,
-    presence: Annotated[float | None, Form(ge=0, le=1)] = None,
+    threshold: Annotated[
+        float | None, Form(gt=0, lt=1, description="probability from which a pixel belongs to it")
+    ] = None,
+    presence: Annotated[float | None, Form(ge=0, le=1, description="chance from which it counts as there")] = None,
     edges: Annotated[bool | None, Form(description="whether borders of masks follow those of the image")] = None,
     tile: Annotated[int | None, Form(ge=64, description="side of tiles for larger images, pixels")] = None,
 ) -> Segmented:

@@ -28,10 +28,11 @@ from starlette.types import ASGIApp
 from cluster.config import ClusterConfig
 from cluster.config.serve import ServeConfig
 from cluster.engine import session
-from cluster.engine.refused import RefusedError
+from cluster.engine.refused import RefusedError, refusing
 from cluster.serving import registry
 from cluster.web import app
 from cluster.web.finder import Answered, Asked, Finder, Marks, Refused, Support
+from cluster.web.port import listen
 from fss.backbones.extractor import GPU_IMAGES
 from fss.segmenter import Segmenter, read_about
 
@@ -92,11 +93,12 @@ def running(config: ServeConfig) -> Iterator[str]:
     """A server for as long as this lasts; where its page is.
 
     Raises:
-        ValueError: for a model that cannot be used, a port that is taken, replicas that this machine has no room for.
+        RefusedError: for a model that cannot be used, a port that is taken, replicas that this machine has no room for.
     """
-    with tempfile.TemporaryDirectory() as scratch, _port(config) as listening:
+    with tempfile.TemporaryDirectory() as scratch, listen(config.host, config.port) as listening:
         folder = registry.folder(config.model, Path(scratch)).resolve()
-        read_about(folder)
+        with refusing():
+            read_about(folder)
         cluster = ClusterConfig(address=config.address)
         here = cluster.joined() == "local"
         with session.session(cluster):
@@ -111,21 +113,6 @@ def _name(host: str) -> str:
     if host in ("0.0.0.0", "::"):
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
-
-
-def _port(config: ServeConfig) -> socket.socket:
-    """A socket that listens at the port from now on, before anything is started.
-
-    Raises:
-        RefusedError: if somebody else does.
-    """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        return socket.create_server((config.host, config.port), family=family)
-    except OSError as error:
-        raise RefusedError(
-            f"port: expected a free port of {config.host}, got {config.port} ({error.strerror}); set port=NUMBER"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -279,7 +279,7 @@ def test_what_is_not_there_or_broken_is_named(model, own, tmp_path):
 
 def test_sync_without_journals_or_server(tmp_path):
     with pytest.raises(
-        ValueError, match=r"expected journals \(\*\.jsonl\) in .*/run/tracking, found none; check root="
+        RefusedError, match=r"expected journals \(\*\.jsonl\) in .*/run/tracking, found none; check root="
     ):
         sync.send(load([f"root={tmp_path}"]))
     folder = tmp_path / "run" / "tracking"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from fastapi import FastAPI
 from mlflow import MlflowClient
 
+from cluster.engine.refused import RefusedError
 from cluster.tracking import browse
 from cluster.tracking.journal import Journal
 from cluster.tracking.shipper import default_tracking_uri, tracking_folder
 from cluster.tracking.view import runs_page
+from cluster.web import port
 from jobs import ui
 from tests.cluster.store import ship
 
@@ -23,6 +26,7 @@ from tests.cluster.store import ship
 def started(monkeypatch):
     found = []
     monkeypatch.setattr(browse, "screen", lambda: False)
+    monkeypatch.setattr(port, "listen", lambda *_: socket.socket())
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
     monkeypatch.setattr(os, "execv", lambda program, arguments: found.append((program, arguments)))
     return found
@@ -69,6 +73,7 @@ def test_a_browser_opens_where_there_is_a_screen_and_the_server_is_for_it(tmp_pa
     monkeypatch.setattr(browse, "later", opened.append)
     last = pipeline(tmp_path, "last", 2)
     run(tmp_path, "port=5001")
+    (tmp_path / "empty").mkdir()
     run(tmp_path / "empty")
     run(tmp_path, "open=false")
     run(tmp_path, "host=0.0.0.0")
@@ -80,6 +85,23 @@ def test_without_a_run_the_server_is_started_all_the_same(tmp_path, started, cap
     assert capsys.readouterr().out == f"no run below {tmp_path} yet; http://127.0.0.1:5000\n"
     assert len(started) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_is_not_there_is_refused_and_not_made(tmp_path, started):
+    with pytest.raises(RefusedError, match=r"root: expected a folder of runs, there is no .*typo; set root=FOLDER"):
+        run(tmp_path / "typo")
+    assert not started
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_refused_before_a_page_is_printed(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with pytest.raises(
+            RefusedError, match=rf"port: expected a free port of 127.0.0.1, got {taken} \(.*; set port="
+        ):
+            run(tmp_path, f"port={taken}")
+    assert not capsys.readouterr().out
 
 
 def test_a_port_that_is_none_is_refused(tmp_path):

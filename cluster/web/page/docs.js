@@ -34,9 +34,9 @@ function table(title, content) {
   return made;
 }
 
-/** A command that asks for it, of what must be sent. */
+/** A command that asks for it, of what must be sent, and what stands for one of several that may be. */
 function example(way, path, kind, sent) {
-  const must = Object.entries(sent?.properties ?? {}).filter(([name]) => sent.required?.includes(name));
+  const must = Object.entries(sent?.properties ?? {}).filter(([name, field]) => sent.required?.includes(name) || field.examples);
   const forms = must.map(([name, field]) => ` \\\n    -F ${name}=${words(field).includes("file") ? "@FILE" : name.toUpperCase()}`);
   const json = ` \\\n    -H "Content-Type: application/json" -d @FILE.json`;
   return `curl -X ${way.toUpperCase()} ${location.origin}${path}${kind === "application/json" ? json : forms.join("")}`;

@@ -121,6 +121,11 @@ class CocoPart:
         """Stems of the images that have a mask, sorted."""
         drawn = (p.stem for p in self.masks.glob("[!.]*.png")) if self.masks else load_instances(self.instances)
         with_mask = set(drawn)
+        if not with_mask:
+            raise ValueError(
+                f"expected objects with a shape in {self.instances}, found none that count: crowds do not, nor what is "
+                "left out above"
+            )
         there = {p.stem for p in self.images.iterdir() if images.is_image_name(p.name)}
         stems = sorted(there & with_mask)
         if not stems:

@@ -72,8 +72,9 @@ def load_instances(path: Path) -> dict[str, Annotated]:
         objects: dict[str, list[tuple[int, Any]]] = {}
         for one in annotations:
             stem = stems.get(one["image_id"])
-            shape = None if stem is None else _shape(one, *sizes[stem], account)
-            if stem is not None and shape is not None:
+            if stem is None:
+                account.add("of images that are not listed, left out", one)
+            elif (shape := _shape(one, *sizes[stem], account)) is not None:
                 objects.setdefault(stem, []).append((classes[one["category_id"]], shape))
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         got = f"an entry without {error}" if isinstance(error, KeyError) else "entries of another form"
@@ -125,7 +126,7 @@ def _images(listed: Sequence[Mapping[str, Any]], path: Path) -> tuple[dict[int, 
     twice = []
     for one in listed:
         name, size = str(one["file_name"]), (int(one["height"]), int(one["width"]))
-        stem = PurePosixPath(name).stem
+        stem = PurePosixPath(name.replace("\\", "/")).stem
         if min(size) < 1 or size[0] * size[1] > _MOST_PIXELS:
             raise ValueError(f"{name}: expected an image of up to {_MOST_PIXELS} pixels, got {size[1]}x{size[0]}")
         if stem in names and (names[stem], sizes[stem]) != (name, size):
@@ -174,13 +175,20 @@ def _polygons(
     for part in drawable:
         if len(part) % 2:
             raise ValueError("a polygon of an odd number of coordinates")
-        if not math.isfinite(sum(part)):
+        if not _is_finite(part):
             raise ValueError("coordinates that are not finite")
         if (max(part) - min(part)) * len(part) > longest and _length(part) > longest:
             raise ValueError(f"an outline of more than {longest} pixels")
         if max(map(abs, part)) > longest:
             raise ValueError("coordinates far from the image")
     return drawable
+
+
+def _is_finite(part: list[Any]) -> bool:
+    try:
+        return math.isfinite(sum(part))
+    except TypeError as error:
+        raise ValueError("a polygon that is not x, y, x, y, ... in numbers") from error
 
 
 def _length(part: list[float]) -> float:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cluster.config.export import FORMATS, ExportConfig
 from cluster.engine import publish
+from cluster.engine.refused import RefusedError
 from cluster.serving.export import export
 from fss import segmenter
 from fss.segmenter import Segmenter, card
@@ -68,7 +69,7 @@ def test_an_earlier_export_is_replaced_and_nothing_of_others_is(tmp_path):
     assert export(ExportConfig(str(tmp_path / "model"), "segmenter", str(out)))
     Segmenter.load(out, "cpu")
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"out: expected an earlier export alone, .*/out also holds notes.txt"):
+    with pytest.raises(RefusedError, match=r"out: expected an earlier export alone, .*/out also holds notes.txt"):
         export(ExportConfig(str(tmp_path / "model"), "segmenter", str(out)))
     with pytest.raises(ValueError, match=r"out: expected a new or empty folder"):
         export(ExportConfig(str(tmp_path / "model"), "segmenter", str(tmp_path / "model")))
@@ -84,7 +85,7 @@ def test_an_earlier_export_is_replaced_and_nothing_of_others_is(tmp_path):
     ],
 )
 def test_a_head_that_is_no_graph_is_refused_for_its_own_reason(tmp_path, name, reason):
-    with pytest.raises(ValueError, match=rf"format=torch: expected a head .*, {reason}; .*set format=segmenter"):
+    with pytest.raises(RefusedError, match=rf"format=torch: expected a head .*, {reason}; .*set format=segmenter"):
         exported(tmp_path, "torch", name)
     assert files(tmp_path) == {"model"}
 

@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
 from cluster.config.push import PushConfig
+from cluster.engine.refused import RefusedError
 from cluster.serving.push import push
 from fss.segmenter import FILES, Segmenter
 from tests.fss.segmenter.test_segmenter import MASKS, SUPPORTS, write
@@ -51,7 +52,7 @@ def test_a_folder_in_the_hubs_layout(model, tmp_path):
     np.testing.assert_array_equal(here, there)
     (out / "notes.txt").write_text("mine")
     with pytest.raises(
-        ValueError, match=r"^to: expected an earlier export alone, .* also holds notes\.txt; set another to"
+        RefusedError, match=r"^to: expected an earlier export alone, .* also holds notes\.txt; set another to"
     ):
         push(PushConfig(model, str(out)))
 
@@ -72,5 +73,5 @@ def test_what_the_hub_refuses_is_told(model, monkeypatch):
 
 @pytest.mark.parametrize("to", ["hf://birds", "hf://", "hf://me/birds/main"])
 def test_an_address_that_is_none_is_refused(model, to):
-    with pytest.raises(ValueError, match=r"^to: expected hf://OWNER/NAME or a folder, got hf://"):
+    with pytest.raises(RefusedError, match=r"^to: expected hf://OWNER/NAME or a folder, got hf://"):
         push(PushConfig(model, to))

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cluster.engine import run
+from cluster.engine.refused import RefusedError
 from cluster.serving import registry
 from jobs._config import load
 from jobs.evaluate import evaluate
@@ -69,7 +70,7 @@ def test_a_version_is_downloaded_once_and_evaluated_from_below_root(uri, folder,
     ],
 )
 def test_what_is_not_registered_is_said(uri, client, tmp_path, name, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(RefusedError, match=told):
         registry.folder(name, tmp_path)
 
 

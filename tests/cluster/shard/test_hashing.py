@@ -110,6 +110,19 @@ def test_more_shards_than_images(near, tmp_path):
     assert sum(counts) == sum(row["status"] == "accepted" for row in rows.values())
 
 
+def test_the_log_counts_why_inputs_were_rejected(near, tmp_path, caplog):
+    (tmp_path / "some").mkdir()
+    for name in ("00-0.jpg", "broken.jpg"):
+        (tmp_path / "some" / name).write_bytes((near / name).read_bytes())
+    for name, content in (("notes.txt", b"no image"), ("a.heic", b"....ftypheic"), ("b.jxl", b"\xff\x0a")):
+        (tmp_path / "some" / name).write_bytes(content)
+    with caplog.at_level("INFO"):
+        shard_stage(tmp_path / "some", tmp_path / "out")
+    (told,) = (line for line in caplog.messages if line.startswith("shard: "))
+    where = f"{tmp_path}/out/*.ledger.parquet"
+    assert told == f"shard: 4 inputs were rejected: 2 unsupported, 1 not_an_image, 1 truncated; each stands in {where}"
+
+
 def test_without_near_duplicates_only_copies_are_dropped(near, tmp_path):
     rows, _ = shard_stage(near, tmp_path)
     assert {path: row["reason"] for path, row in rows.items() if row["status"] == "duplicate"} == {

@@ -217,6 +217,7 @@ def test_the_api_has_a_page(browse, address):
     browser = browse(390, 844)
     browser.get(f"{address}docs")
     wait(browser, lambda: len(browser.find_elements("css selector", "section")) == 9)
+    assert "-F image=@FILE \\\n    -F mask=@FILE" in browser.find_element("tag name", "main").text
     assert "POST/segment" in one(browser, ".api").text.replace(" ", "").replace("\n", "")
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
     assert quiet(browser, address)

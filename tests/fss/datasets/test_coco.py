@@ -205,7 +205,9 @@ def test_the_year_follows_from_the_folders_or_is_asked_for(tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    path = write_json(tmp_path, [])
+    path = write_json(tmp_path, [annotation(1, [box(0, 0, 2, 2)])])
+    for photo in (tmp_path / "val2014").iterdir():
+        photo.unlink()
     refuses(f"expected the images of {path} in {tmp_path / 'val2014'}, found none", tmp_path)
     path.unlink()
     refuses(f"expected mask PNGs in {tmp_path / 'annotations' / 'val2014'} (or val2014gt,", tmp_path)
@@ -221,7 +223,8 @@ BAD = {
     "far away": ("malformed (coordinates far from the image), left out", [[9e9, 9e9] * 3]),
     "without an end": ("malformed (an outline of more than 14000 pixels), left out", [[0, 0, 8e3, 6e3, 0, 6e3]]),
     "text": ("malformed (neither polygons nor RLE but str), left out", "broken"),
-    "text as polygon": ("malformed (", ["abcdef"]),
+    "text as polygon": ("malformed (a polygon that is not x, y, x, y, ... in numbers), left out", ["abcdef"]),
+    "numbers as text": ("malformed (a polygon that is not x, y, x, y, ... in numbers), left out", [list("115155")]),
     "size of another image": (
         "malformed (RLE of height x width [8, 6] on an image of 6x8), left out",
         {"size": [WIDTH, HEIGHT], "counts": [48]},
@@ -295,6 +298,27 @@ def test_an_image_that_is_listed_twice_is_one(tmp_path, caplog):
     instances.load_instances.cache_clear()
     rewrite(path, images=[*listed, listed[0] | {"id": 50, "file_name": f"other/{STEM}.jpg"}])
     refuses("expected images of different names, got", tmp_path)
+
+
+def test_annotations_of_images_that_are_not_listed_are_counted_and_named(tmp_path, caplog):
+    """As a tool leaves them that writes the ids as text in one place."""
+    good = annotation(18, [box(4, 0, 6, 3)])
+    path = write_json(tmp_path, [annotation(1, [box(0, 0, 2, 2)], image="42") | {"id": 13}, good])
+    assert datasets.areas(open_dataset("coco20i", str(tmp_path)), f"val2014/{STEM}") == {17: 6}
+    assert f"{path}: 1 of 2 annotations, of images that are not listed, left out: ids 13" in caplog.text
+
+
+@pytest.mark.parametrize("annotations", [[], [annotation(1, [box(0, 0, 2, 2)], crowd=1)]])
+def test_a_json_without_objects_is_not_taken_for_lost_photos(tmp_path, annotations):
+    path = write_json(tmp_path, annotations)
+    refuses(f"expected objects with a shape in {path}, found none that count", tmp_path)
+
+
+def test_a_path_that_windows_wrote_names_its_photo(tmp_path):
+    path = write_json(tmp_path, [annotation(1, [box(0, 0, 2, 2)])])
+    (listed, _) = json.loads(path.read_text())["images"]
+    rewrite(path, images=[listed | {"file_name": f"val2014\\{STEM}.jpg"}])
+    assert open_dataset("coco20i", str(tmp_path)).names == (f"val2014/{STEM}",)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".JPG", ".jpeg"])
