@@ -11,9 +11,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
+from cluster import tracking
 from cluster.config.ui import UiConfig
 from jobs._config import Command, run
+
+#: What MLflow must find to know its application `model-training`: see `cluster.tracking.training_pages`.
+_PLUGIN = Path(tracking.__file__).with_name("plugin")
 
 COMMAND = Command(
     "ui",
@@ -45,9 +50,12 @@ def serve(config: UiConfig) -> None:
     if config.open and is_loopback(config.host):
         browse.later(pages[0] if pages else address)
     server = ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(config.root)]
+    place = ["--host", config.host, "--port", str(config.port)]
     one_reader = ["--workers", "1"]  # needs one of the server's four processes
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.execv(sys.executable, [sys.executable, *server, "--host", config.host, "--port", str(config.port), *one_reader])
+    known = [str(_PLUGIN), str(_PLUGIN.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(known)
+    os.execv(sys.executable, [sys.executable, *server, *place, *one_reader, "--app-name", "model-training"])
 
 
 if __name__ == "__main__":

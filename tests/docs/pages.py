@@ -109,5 +109,6 @@ def slug(heading: str) -> str:
 
 
 def commands(block: Block) -> list[str]:
-    """The lines of a shell block, joined where they end in a backslash."""
-    return [line.strip() for line in re.sub(r"\\\n\s*", "", block.text).splitlines() if line.strip()]
+    """The lines of a shell block, joined where they end in a backslash, without remarks."""
+    lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
+    return [line for line in (re.sub(r"\s+# .*", "", line).strip() for line in lines) if line]

@@ -3,8 +3,12 @@
 import json
 import os
 import sys
+from importlib.metadata import distributions
+from pathlib import Path
 
+import mlflow
 import pytest
+from fastapi import FastAPI
 from mlflow import MlflowClient
 
 from cluster.tracking import browse
@@ -19,12 +23,18 @@ from tests.cluster.store import ship
 def started(monkeypatch):
     found = []
     monkeypatch.setattr(browse, "screen", lambda: False)
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
     monkeypatch.setattr(os, "execv", lambda program, arguments: found.append((program, arguments)))
     return found
 
 
 def run(root, *more):
     ui.serve(ui.COMMAND.load([f"root={root}", *more]))
+
+
+def application(plugin):
+    (found,) = distributions(path=[str(plugin)])
+    return found.entry_points
 
 
 def pipeline(root, name, at):
@@ -50,7 +60,8 @@ def test_the_last_pipelines_page_is_printed_and_the_server_started(tmp_path, sta
     ((program, arguments),) = started
     assert program == arguments[0] == sys.executable
     assert arguments[1:] == ["-m", "mlflow", "server", "--backend-store-uri", default_tracking_uri(tmp_path),
-                             "--host", "127.0.0.1", "--port", "5001", "--workers", "1"]  # fmt: skip
+                             "--host", "127.0.0.1", "--port", "5001", "--workers", "1",
+                             "--app-name", "model-training"]  # fmt: skip
 
 
 def test_a_browser_opens_where_there_is_a_screen_and_the_server_is_for_it(tmp_path, started, monkeypatch):
@@ -74,3 +85,23 @@ def test_without_a_run_the_server_is_started_all_the_same(tmp_path, started, cap
 def test_a_port_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"port: expected a port from 1 to 65535, got 70000"):
         ui.COMMAND.load([f"root={tmp_path}", "port=70000"])
+
+
+def test_mlflow_finds_the_application_by_its_name(tmp_path, started):
+    run(tmp_path)
+    plugin, root, before = os.environ["PYTHONPATH"].split(os.pathsep)
+    (entry,) = application(plugin)
+    assert (entry.group, entry.name) == ("mlflow.app", started[0][1][-1])
+    assert (Path(root) / "jobs" / "ui.py").is_file()
+    assert before == "elsewhere"
+
+
+def test_its_first_page_chooses_training_and_nothing_else_is_touched(tmp_path, monkeypatch):
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", default_tracking_uri(tmp_path))
+    (entry,) = application(ui._PLUGIN)
+    assert isinstance(entry.load(), FastAPI)
+    from mlflow.server import app as pages
+
+    first = pages.test_client().get("/").text
+    assert 0 < first.index("mlflow.workflowType_v1") < first.index("<script defer")
+    assert pages.test_client().get("/version").text == mlflow.__version__
