@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import logging
 import os
@@ -38,6 +39,9 @@ LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 _KNOCK = 10.0
 #: Who says at every start that a Ray of one's own asks for a token, as it should.
 _ADVISES = "ray._private.authentication.authentication_token_setup"
+#: Ray's C++ function `InstallFailureSignalHandler`, whose first call counts alone. Ray calls it before it waits for its
+#: daemons: called earlier, it leaves the handlers that are put after it.
+_HANDLE = "_ZN3ray6RayLog27InstallFailureSignalHandlerEPKcb"
 _starting = threading.Event()
 
 
@@ -66,7 +70,8 @@ def session(config: ClusterConfig) -> Iterator[None]:
             yield
     finally:
         if not ends():  # then what Ray has started is killed at once
-            ray.shutdown()
+            with _own_sigterm():
+                ray.shutdown()
 
 
 def _start(address: str, environment: dict[str, Any] | None) -> None:
@@ -78,6 +83,7 @@ def _start(address: str, environment: dict[str, Any] | None) -> None:
     if address != "local":
         _knock(address)
     logging.getLogger(_ADVISES).setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of units that others do meanwhile; it prints a stack
     try:
         with _own_sigterm(), _apart():
             ray.init(
@@ -140,10 +146,20 @@ def _hook_forks() -> None:
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep what this process does at SIGTERM: Ray would write a stack of C++, and abort three seconds later."""
+    """Keep what this process does at SIGTERM, while Ray's library comes or goes and afterwards.
+
+    It would write a stack of C++ and abort; once it has gone, the process would die without a word.
+    """
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with contextlib.suppress(AttributeError):  # of another version of Ray: then there is a moment with its handlers
+        getattr(ctypes.CDLL(ray._raylet.__file__), _HANDLE)(None, False)
+    signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
         signal.signal(signal.SIGTERM, before)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.engine import compute, manifest, meters, room
+from cluster.engine import compute, manifest, meters, room, turn
 from cluster.engine.compute import ComputeClass, Makers
 from cluster.engine.files import damaged_in
 from cluster.engine.seen import Mark
@@ -23,6 +23,8 @@ from fss.threads import one_for_sums
 
 #: Seconds that the first worker waits for others that there is room for; and where they are of several compute classes.
 _GATHERING, _SETTLING = 10.0, 60.0
+#: Seconds that a worker may take to start where there is room for it, before the log speaks of waiting.
+_STARTING = 20.0
 #: The label by which Ray knows each machine.
 _NODE = "ray.io/node-id"
 
@@ -42,16 +44,15 @@ class OtherClassError(Exception):
 
 
 class Worker:
-    """Stays alive between stages, so that backbones and features which a function caches are reused."""
+    """Stays alive between stages, so that backbones and features which a function caches are reused.
+
+    Units come on threads beside each other, of which one has the turn (`cluster.engine.turn`).
+    """
 
     def __init__(self, threads: int, mark: Mark | None):
-        self._mark = mark
+        self._threads, self._mark = threads, mark
         redact.install()
         one_for_sums()
-        with contextlib.suppress(ImportError):
-            import faiss
-
-            faiss.omp_set_num_threads(threads)  # its labels are the same for any number, see fss.clustering.assign
 
     @functools.cached_property
     def _problem(self) -> str | None:
@@ -63,7 +64,7 @@ class Worker:
         return Arrival(socket.gethostname(), node, self._problem, compute.here())
 
     def run(self, function: Callable[[Any], Any], unit: Any, classes: Sequence[ComputeClass] | None = None) -> Any:
-        """What `function` makes of `unit`.
+        """What `function` makes of `unit` in its turn; before that comes its method `ahead`, if it has one.
 
         Raises:
             ValueError: if Ray has started this again on a machine that does not see what the run writes.
@@ -76,12 +77,26 @@ class Worker:
             raise OtherClassError(
                 f"a worker came back on {socket.gethostname()}, of another compute class ({own}, not {others[0]})"
             )
+        getattr(function, "ahead", _nothing)(unit)
         try:
-            return function(unit)
+            with turn.taken():
+                self._tell_faiss()
+                return function(unit)
         except Exception as error:
             if damaged := next(damaged_in(error), None):
                 raise damaged from None  # what caused an error does not cross processes, only the error itself does
             raise
+
+    def _tell_faiss(self) -> None:
+        """How many threads to take: its labels are the same for any number (`fss.clustering.assign`)."""
+        with contextlib.suppress(ImportError):
+            import faiss
+
+            faiss.omp_set_num_threads(self._threads)  # which it keeps for the thread that says so
+
+
+def _nothing(unit: Any) -> None:
+    pass
 
 
 class Workers:
@@ -93,12 +108,14 @@ class Workers:
 
     def __init__(self, config: ClusterConfig, most: int, retries: int, mark: Mark | None):
         taken = room.worker(config)
-        self._remote: Any = ray.remote(
-            num_cpus=config.cpus_per_worker,
-            num_gpus=config.gpus_per_worker,
-            max_restarts=-1,
-            max_task_retries=retries,
-        )(Worker)
+        options: dict[str, Any] = {
+            "num_cpus": config.cpus_per_worker,
+            "num_gpus": config.gpus_per_worker,
+            "max_restarts": -1,
+            "max_task_retries": retries,
+            "max_concurrency": turn.UNITS,
+        }
+        self._remote: Any = ray.remote(**options)(Worker)
         self._config, self._taken, self._most, self._mark = config, taken, most, mark
         self._coming: dict[Any, Any] = {}
         self._arrivals: dict[Any, Arrival] = {}
@@ -171,7 +188,7 @@ class Workers:
     def _gather(self, asked: int) -> None:
         """Wait for the first one, and a little for those that were asked for and that there is room for."""
         if not self.present:
-            next(room.awaited(self.coming, self._told))
+            next(room.awaited(self.coming, self._told, soon=_STARTING))
             self._greet()
         fitting = room.room(self._config, self._barred()).fits(self._taken)
         wanted = min(len(self.present) + len(self._coming), fitting) if asked else 0

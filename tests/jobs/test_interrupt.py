@@ -43,6 +43,11 @@ MOMENTS = {
         "stopped.wait(); raise RuntimeError('the worker died')",
     ),
 }
+#: The same around a Ray: what the job has done when it says that it has begun.
+AROUND_RAY = {
+    "while Ray starts": "begun = lambda: (os.write(1, b'begun\\n'), time.sleep(600)); like_ray.session(begun)",
+    "when Ray has ended": "like_ray.session()",
+}
 KEPT = "what is finished is kept in here/demo; the same command goes on from there"
 
 
@@ -81,6 +86,14 @@ def said(job):
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_signal_ends_a_job_with_one_line(start, moment, number, name):
     job = start(*MOMENTS[moment])
+    job.send_signal(number)
+    assert said(job) == ([f"stopped by {name}: {KEPT}"], 128 + number)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize("moment", AROUND_RAY)
+def test_rays_library_leaves_a_signal_to_us_while_it_comes_and_when_it_has_gone(start, moment, number, name):
+    job = start(f"from tests.jobs import like_ray; {AROUND_RAY[moment]}", SLEEP)
     job.send_signal(number)
     assert said(job) == ([f"stopped by {name}: {KEPT}"], 128 + number)
 
