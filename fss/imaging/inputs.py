@@ -5,6 +5,8 @@ docs/inputs.md has the table of what becomes of each encoding.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from fss.imaging.errors import UNREADABLE, damaged
 
 #: What a user may hold in hands: a path, a file's bytes, an image of Pillow, an array or a tensor.
 Picture = str | Path | bytes | Image.Image | np.ndarray | torch.Tensor
+#: What is no list of pictures though it can be iterated; open files are refused by name.
+_ALONE = (str, bytes, bytearray, io.IOBase, Mapping)
 
 
 def as_image(source: Picture, name: str = "", reading: Reading = NO_READING) -> Image.Image:
@@ -76,6 +80,19 @@ def fitted(mask: np.ndarray, image: Picture, name: str = "support") -> np.ndarra
             f"{name}: expected a mask of {size[0]}x{size[1]} like its image, got {turned.shape[1]}x{turned.shape[0]}"
         )
     return turned
+
+
+def several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    """The pictures, also of one that is given alone.
+
+    Of an array of four axes the first counts pictures. One of three is one picture if its first or last axis may be
+    colours, else its first axis counts grey ones.
+    """
+    if isinstance(pictures, np.ndarray | torch.Tensor):
+        alone = pictures.ndim < 3 or (pictures.ndim == 3 and not {1, 3, 4}.isdisjoint(pictures.shape[::2]))
+    else:
+        alone = isinstance(pictures, _ALONE) or not isinstance(pictures, Iterable)
+    return [pictures] if alone else pictures  # type: ignore[list-item, return-value]
 
 
 def stored_size(source: Picture, name: str = "image") -> tuple[int, int, int]:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
@@ -28,7 +27,7 @@ from fss import backbones, heads, seals, shards
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.backbones.network import Network
 from fss.heads.parts.head import Head
-from fss.imaging.inputs import Picture
+from fss.imaging.inputs import Picture, several
 from fss.segmenter import card, pyfunc
 from fss.segmenter.presence import Presence
 from fss.segmenter.thing import Thing
@@ -144,13 +143,15 @@ class Segmenter:
         Images and masks are paths, bytes, Pillow images of any mode, arrays or tensors; see `fss.imaging.inputs`.
 
         Args:
-            supports: one or more images of any sizes; one alone needs no list.
+            supports: one or more images of any sizes; one alone needs no list. Of an array of four axes the first
+                counts images, see `fss.imaging.inputs.several`.
             masks: for each support the mask of the thing in it, of its size.
 
         Raises:
             ValueError: if numbers or sizes do not fit, something is no image or mask, or no mask shows any foreground.
         """
-        shown, drawn = _several(supports), _several(masks)
+        shown = list(several(supports))
+        drawn = _masks(masks, len(shown))
         if not shown or len(shown) != len(drawn):
             raise ValueError(f"expected as many masks as supports and at least one, got {len(shown)} and {len(drawn)}")
         calibration = Presence.read(self.about.get("presence"))
@@ -238,7 +239,8 @@ def _unsealed(data: bytes) -> str:
     return f"format {value.get('format')!r}, which has no seal" if old else "a damaged file"
 
 
-def _several(pictures: Picture | Iterable[Picture]) -> list[Picture]:
-    """A list of pictures, also of one that is given alone; of an array of three axes or more the first counts them."""
-    alone = isinstance(pictures, str | Path | bytes | Image.Image) or getattr(pictures, "ndim", 3) == 2
-    return [pictures] if alone else list(pictures)  # type: ignore[list-item, arg-type]
+def _masks(masks: Picture | Iterable[Picture], number: int) -> list[Picture]:
+    """The masks of so many supports: of an array of so many they are its first axis, though three might be colours."""
+    if isinstance(masks, np.ndarray | torch.Tensor) and masks.ndim == 3 and len(masks) == number:
+        return list(masks)
+    return list(several(masks))

@@ -13,7 +13,7 @@ from fss.backbones import Features
 from fss.backbones.extractor import Extractor
 from fss.grid import cells, enlarge
 from fss.heads.parts.head import Head
-from fss.imaging.inputs import Picture, as_image, as_support
+from fss.imaging.inputs import Picture, as_image, as_support, several
 from fss.prefetch import batches
 from fss.segmenter import presence, tiles
 from fss.segmenter.edges import SIDE, sharpened, side_of
@@ -92,7 +92,7 @@ class Thing:
         supports = head.show({name: values[None] for name, values in embedded.items()}, masks)
         return cls(head, extractor, supports, masks, presence.foreground(shots, masks), calibration)
 
-    def stream(self, images: Iterable[Picture], tile: int | None = None) -> Iterator[Answer]:
+    def stream(self, images: Picture | Iterable[Picture], tile: int | None = None) -> Iterator[Answer]:
         """The answer of one image after the other, computed `Extractor.call` at a time; none is kept.
 
         Images are paths, bytes, Pillow images of any mode, arrays or tensors, of any sizes; see `fss.imaging.inputs`.
@@ -102,7 +102,7 @@ class Thing:
         Raises:
             ValueError: for what is no image.
         """
-        asked = (as_image(image, f"query {place}") for place, image in enumerate(images))
+        asked = (as_image(image, f"query {place}") for place, image in enumerate(several(images)))
         return self._whole(asked) if tile is None else (self._tiled(image, tile) for image in asked)
 
     def _tiled(self, image: Image.Image, side: int) -> Answer:

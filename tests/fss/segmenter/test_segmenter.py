@@ -219,6 +219,29 @@ def test_one_support_needs_no_list(model, tmp_path):
         np.testing.assert_array_equal(model.segment(query, support, mask), expected)
 
 
+def test_arrays_are_one_picture_or_several_by_their_axes(model):
+    """Rows of one picture were taken for pictures: refused where the mask was not, and else an answer of nonsense."""
+    query, first, drawn = noise_image(0), np.asarray(SUPPORTS[0]), MASKS[0]
+    expected = model.segment(query, [first], [drawn])
+    tensor = torch.from_numpy(first.copy()).permute(2, 0, 1)
+    for mask in (drawn, drawn[None], drawn[..., None], np.repeat(drawn[..., None] * 255, 3, 2)):
+        for support in (first, tensor, first[None], tensor[None]):
+            np.testing.assert_array_equal(model.segment(query, support, mask), expected)
+    thing = model.prepare(first, drawn)
+    for asked in (query, np.asarray(query), np.asarray(query)[None]):
+        (answer,) = thing.stream(asked)
+        np.testing.assert_array_equal(answer.mask(), expected)
+    three, masks = ([one, one[::-1], one[:, ::-1]] for one in (first, drawn))
+    expected = model.segment(query, three, masks)
+    np.testing.assert_array_equal(model.segment(query, np.stack(three), np.stack(masks)), expected)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, {"image": 1}, io.BytesIO(b"file")])
+def test_what_is_no_picture_is_called_so(model, wrong):
+    with pytest.raises(ValueError, match=f"support 0: expected a path, bytes, .* got {type(wrong).__name__}"):
+        model.prepare(wrong, MASKS[0])
+
+
 @pytest.mark.parametrize("threshold", [0, 1, 2, -0.5, float("nan")])
 def test_a_threshold_that_no_chance_can_pass_is_refused(model, threshold):
     with pytest.raises(ValueError, match=r"threshold: expected a probability in \(0, 1\), got"):
