@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -39,6 +40,8 @@ def run(command: Command, work: Callable[[Any], Any]) -> None:
     1 for what else users can mend, 130 and 143 after Ctrl-C and SIGTERM.
     """
     redact.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files hold what a terminal, or no text at all, can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         for variable, value in _PLAIN.items():
             os.environ.setdefault(variable, value)

@@ -50,23 +50,22 @@ def pytest_make_parametrize_id(val):
 
 @functools.cache
 def _ray_of(path):
-    """Which Ray a file of tests asks for: "shared" by all, its "own", or ""; own ones start and end beside that."""
+    """Which Ray a file of tests asks for: "shared" by all, a "head" of its own, that of a "command", or ""."""
     text = (ROOT / path).read_text()
-    if re.search(r"\b(ray_session|pools)\b", text):
-        return "shared"
-    return "own" if re.search(r"\b(import rays|mark\.ray)\b", text) else ""
+    asked = {"shared": r"\b(ray_session|pools)\b", "head": r"\bimport rays\b", "command": r"\bmark\.ray\b"}
+    return next((kind for kind, words in asked.items() if re.search(words, text)), "")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Files that need Ray come first: they take longest, and what is short evens the processes out in the end."""
-    items.sort(key=lambda item: ("own", "shared", "").index(_ray_of(item.path)))
+    items.sort(key=lambda item: ("shared", "command", "head", "").index(_ray_of(item.path)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each process is given whole files, whose tests share what is dear to make; one has all that share a Ray, one all
-    that start their own."""
+    """Each process is given whole files, whose tests share what is dear to make. One has all that share a Ray, and one
+    after the other start the heads, and the commands, that have their own."""
     from xdist.scheduler import LoadFileScheduling
 
     class RaysApart(LoadFileScheduling):

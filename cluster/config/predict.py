@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from fss.imaging.colour import Reading
 from fss.keys import at_least, key, ranged
 
 #: The keys that say where in a support the thing is.
-SHOWN = ("support_mask", "support_box", "support_points")
+SHOWN = {"support_mask": "one mask", "support_box": "one box", "support_points": "one list of points"}
 
 
 @dataclass
@@ -72,12 +73,16 @@ class PredictConfig:
     def problems(self) -> list[str]:
         """What cannot work, one sentence each."""
         supports = listed(self.support)
-        wrong = [] if supports else ["support: expected at least one image, got an empty list"]
+        wrong = [
+            f"{key}: expected at least one image, got an empty list"
+            for key in ("support", "query")
+            if not listed(getattr(self, key))
+        ]
         if supports and MISSING not in supports:
             wrong += self._shown_problems(supports)
-        if self.support_box is not None and any(len(box) != 4 for box in self.support_box):
+        if any(len(box) != 4 or not all(map(math.isfinite, box)) for box in self.support_box or ()):
             wrong.append(f"support_box: expected [[left,top,right,bottom]], four numbers each, got {self.support_box}")
-        if self.support_points is not None and any(len(one) != 3 for points in self.support_points for one in points):
+        if any(len(one) != 3 for points in self.support_points or () for one in points):
             wrong.append(f"support_points: expected points [x,y,side] for each support, got {self.support_points}")
         return [*wrong, *reading_problems(self.bands, self.range)]
 
@@ -86,10 +91,10 @@ class PredictConfig:
         if len(given) != 1:
             return [f"support_mask: expected one of {', '.join(SHOWN)}, got {' and '.join(given) or 'none'}; set one"]
         ((name, value),) = given.items()
-        number, what = len(listed(value)), "masks" if name == "support_mask" else "of them"
+        number = len(listed(value))
         if number == len(supports):
             return []
-        return [f"{name}: expected one mask for each support, got {len(supports)} supports and {number} {what}"]
+        return [f"{name}: expected {SHOWN[name]} for each support, got {number} for {len(supports)} supports"]
 
 
 def listed(value: str | list[str]) -> list[str]:

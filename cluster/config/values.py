@@ -47,7 +47,10 @@ def read(text: str, kind: Any) -> Any:
         return _scalar(text, kind)
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is list:
-        return [_inner(element, parts[0]) for element in _elements(text, "[", kind)]
+        elements = _elements(text, "[", kind)
+        if typing.get_origin(parts[0]) is list and elements and not any(one.startswith("[") for one in elements):
+            raise ValueError(f"expected a list of lists [[a,b],[c,d]], got {text!r}; write [{text}] in its place")
+        return [_inner(element, parts[0]) for element in elements]
     if origin is dict:
         entries = map(_entry, _elements(text, "{", kind))
         return {_inner(key, str): _inner(value, parts[1]) for key, value in entries}

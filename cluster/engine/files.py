@@ -171,6 +171,6 @@ def listing(folder: Path, extensions: Collection[str]) -> str:
     """A hash over names and sizes of the files of a user's folder, at any depth, with these extensions in any case: one
     that is replaced by another of exactly the same size goes unnoticed.
     """
-    below = (path for path in folder.rglob("*") if path.suffix.lower() in extensions)
+    below = (path for path in folder.rglob("*") if path.suffix.lower() in extensions and path.is_file())
     sizes = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in below)
     return shards.sha256(shards.dumps(sizes))

@@ -42,9 +42,9 @@ def ahead(run: Run, names: Sequence[str]) -> str:
     if not todo:
         return f"{run.config.name}: all {len(names)} stages are done"
     times = {name: _last_time(run, name) for name in todo}
-    known, new = [time for time in times.values() if time is not None], [name for name in todo if times[name] is None]
-    which = f"all but {', '.join(new)}" if new else "they"
-    took = f"; {which} last took {format_duration(sum(known))} in all" if known else ""
+    known = {name: time for name, time in times.items() if time is not None}
+    which = "they" if len(known) == len(todo) else ", ".join(known)
+    took = f"; {which} last took {format_duration(sum(known.values()))}{' in all' * (len(known) > 1)}" if known else ""
     done = f" ({len(names) - len(todo)} of {len(names)} done)" if len(todo) < len(names) else ""
     return f"{run.config.name}: {', '.join(todo)} will run{done}{took}"
 

@@ -21,7 +21,7 @@ def writable(path: str, key: str) -> Path:
 
     Raises:
         RefusedError: if what is written there would be lost: in Ray's copy of the code, below a missing disk, or in a
-            folder that is called like an address or like ~.
+            folder that is called like an address or like ~; or if nothing can be written below a file.
     """
     if "://" in path or path.startswith("~") or not path.isprintable():
         hint = f"mount it, or set {key}=PATH{' or root=s3://BUCKET/FOLDER' if key == 'root' else ''}"
@@ -38,6 +38,11 @@ def writable(path: str, key: str) -> Path:
             raise RefusedError(
                 f"{key}: {place} is not mounted, so {target} would be another place; mount it, or set {key}="
             )
+    above = next(one for one in target.parents if os.path.lexists(one))
+    if not above.is_dir():
+        raise RefusedError(
+            f"{key}: expected a path below a folder, got {target}, and {above} is none; set another {key}="
+        )
     return target
 
 

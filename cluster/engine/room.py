@@ -171,12 +171,15 @@ def lacking(number: int, taken: Resources, what: str, keys: str, there: Room) ->
     ]
 
 
-def awaited(references: Sequence[Any], what: Callable[[], str], timeout: float = math.inf) -> Iterator[Any]:
-    """Yield each reference when it is there, for `timeout` seconds at most; the log says what is waited for, how long.
+def awaited(
+    references: Sequence[Any], what: Callable[[], str], timeout: float = math.inf, soon: float | None = None
+) -> Iterator[Any]:
+    """Yield each reference when it is there, for `timeout` seconds at most; the log says what is waited for, how long,
+    from `soon` seconds on.
 
     What is asked for makes an autoscaler add machines, which takes minutes.
     """
-    start, missing, patience = time.monotonic(), list(references), _SOON
+    start, missing, patience = time.monotonic(), list(references), _SOON if soon is None else soon
     while missing and (passed := time.monotonic() - start) < timeout:
         done, missing = ray.wait(missing, num_returns=1, timeout=min(patience, timeout - passed))
         yield from done

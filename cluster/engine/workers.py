@@ -23,6 +23,8 @@ from fss.threads import one_for_sums
 
 #: Seconds that the first worker waits for others that there is room for; and where they are of several compute classes.
 _GATHERING, _SETTLING = 10.0, 60.0
+#: Seconds that a worker may take to start where there is room for it, before the log speaks of waiting.
+_STARTING = 20.0
 #: The label by which Ray knows each machine.
 _NODE = "ray.io/node-id"
 
@@ -186,7 +188,7 @@ class Workers:
     def _gather(self, asked: int) -> None:
         """Wait for the first one, and a little for those that were asked for and that there is room for."""
         if not self.present:
-            next(room.awaited(self.coming, self._told))
+            next(room.awaited(self.coming, self._told, soon=_STARTING))
             self._greet()
         fitting = room.room(self._config, self._barred()).fits(self._taken)
         wanted = min(len(self.present) + len(self._coming), fitting) if asked else 0

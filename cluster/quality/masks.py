@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from fss.datasets import pascal5i
 from fss.datasets.parts import voc
 from fss.datasets.parts.named import NamedMasks
 from fss.imaging import images
+from fss.texts import read_json
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def problems(config: Config) -> list[str]:
 def class_names(folder: Path) -> tuple[str, ...]:
     """Names from classes.json beside the folder (a list, class 1 first), or VOC's where the folder has VOC's name."""
     listed = folder.parent / "classes.json"
-    names: Any = json.loads(listed.read_text()) if listed.is_file() else None
+    names: Any = read_json(listed) if listed.is_file() else None
     if isinstance(names, list):
         return ("background", *map(str, names))
     return ("background", *pascal5i.PASCAL_CLASSES) if folder.name in voc.MASK_FOLDERS else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 
@@ -32,12 +33,11 @@ def _asked(run: Run) -> list[str]:
 
 
 def _first(folder: Path) -> tuple[Path, tuple[int, int]] | None:
-    """The first photo of `folder` by its name, with width and height."""
-    photo = min((path for path in folder.iterdir() if path.suffix.lower() in images.EXTENSIONS), default=None)
-    try:
-        return None if photo is None else (photo, images.upright_size(photo.read_bytes()))
-    except (BadImageError, OSError):
-        return None
+    """The first photo of `folder` by its name that can be read, with width and height; pipes are not opened."""
+    for photo in sorted(path for path in folder.iterdir() if images.is_image_name(path.name) and path.is_file()):
+        with contextlib.suppress(BadImageError, OSError):
+            return photo, images.upright_size(photo.read_bytes())
+    return None
 
 
 def _photos(run: Run) -> Path | None:

@@ -26,6 +26,7 @@ from cluster.engine import publish
 from fss.drawing import pictures
 from fss.imaging import images
 from fss.segmenter.thing import Answer
+from fss.texts import shown
 
 TABLE, COCO, SHEET = "answers.csv", "coco.json", "sheet.jpg"
 #: Pictures in a row of the contact sheet, and their side in pixels.
@@ -60,8 +61,8 @@ def write(out: Path, path: Path, image: Image.Image, answer: Answer, config: Pre
     """The files of one image, and what is told of it."""
     mask = answer.mask(config.threshold, config.edges)
     publish.write_bytes(out / f"{path.stem}.png", seen(mask))
-    shown = Image.fromarray(pictures.overlay(image, mask))
-    publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(shown))
+    laid = Image.fromarray(pictures.overlay(image, mask))
+    publish.write_bytes(out / f"{path.stem}.overlay.jpg", images.encode_jpeg(laid))
     if config.soft:
         soft = np.rint(answer.probabilities * _WHITE).astype(np.uint16)
         publish.write_bytes(out / f"{path.stem}.soft.png", images.encode_png(soft))
@@ -81,11 +82,11 @@ def row(path: Path, mask: np.ndarray, answer: Answer, presence: float) -> Row:
     return Row(path, width, height, float(mask.mean()), sure, answer.presence, present, runs(mask))
 
 
-def conclude(out: Path, rows: Sequence[Row], shown: Sequence[tuple[Image.Image, np.ndarray]], name: str) -> None:
-    """Write what is told of all images; `shown` are the supports with their masks."""
+def conclude(out: Path, rows: Sequence[Row], supports: Sequence[tuple[Image.Image, np.ndarray]], name: str) -> None:
+    """Write what is told of all images; `supports` are images with their masks."""
     publish.write_bytes(out / TABLE, _table(rows).encode())
     publish.write_bytes(out / COCO, (json.dumps(coco(rows, name)) + "\n").encode())
-    publish.write_bytes(out / SHEET, images.encode_jpeg(Image.fromarray(_sheet(out, rows, shown, name))))
+    publish.write_bytes(out / SHEET, images.encode_jpeg(Image.fromarray(_sheet(out, rows, supports, name))))
 
 
 def runs(mask: np.ndarray) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _table(rows: Sequence[Row]) -> str:
     for row in rows:
         chance = "" if row.chance is None else f"{row.chance:.4f}"
         numbers = f"{row.area:.6f}", f"{row.confidence:.4f}", chance, int(row.present)
-        table.writerow([row.file, row.width, row.height, *numbers])
+        table.writerow([shown(str(row.file)), row.width, row.height, *numbers])
     return text.getvalue()
 
 
@@ -126,24 +127,25 @@ def coco(rows: Sequence[Row], name: str) -> dict[str, Any]:
         if row.present and row.area
     ]
     listed = [
-        {"id": number, "file_name": row.file.name, "width": row.width, "height": row.height}
+        {"id": number, "file_name": shown(row.file.name), "width": row.width, "height": row.height}
         for number, row in enumerate(rows, 1)
     ]
     return {"images": listed, "categories": [{"id": 1, "name": name}], "annotations": annotations}
 
 
-def _sheet(out: Path, rows: Sequence[Row], shown: Sequence[tuple[Image.Image, np.ndarray]], name: str) -> np.ndarray:
+def _sheet(out: Path, rows: Sequence[Row], supports: Sequence[tuple[Image.Image, np.ndarray]], name: str) -> np.ndarray:
     """The supports in the first row, then answers: those of images that hold the thing first, the surest first."""
     order = sorted(rows, key=lambda row: (row.present, row.sureness, row.confidence), reverse=True)
     number = max(1, min(_SHOWN, len(order) // 3))
     middle = (len(order) - number) // 2
     chosen = {"best": order[:number], "median": order[middle : middle + number], "worst": order[-number:]}
-    first = [pictures.overlay(image, mask, pictures.ORANGE) for image, mask in shown[:_SHOWN]]
+    first = [pictures.overlay(image, mask, pictures.ORANGE) for image, mask in supports[:_SHOWN]]
     lines: list[list[pictures.Picture]] = [list(first)]
     captions = [["support"] * len(first)]
     for which, some in (chosen if len(order) > _SHOWN else {"answer": order}).items():
         lines.append([Image.open(out / f"{row.file.stem}.overlay.jpg") for row in some])
-        captions.append([f"{which}: {row.file.stem}, {100 * row.sureness:.0f} %" for row in some])
+        # A caption that is too long is cut at its end.
+        captions.append([f"{which}, {100 * row.sureness:.0f} %: {shown(row.file.stem)}" for row in some])
     return pictures.contact_sheet(lines, captions, title=_title(rows, name), cell=_CELL)
 
 

@@ -20,6 +20,7 @@ from cluster.engine.refused import RefusedError
 from cluster.serving import registry, video
 from fss.imaging import images, inputs
 from fss.segmenter import Segmenter, marks
+from fss.texts import read_text
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -74,14 +75,14 @@ def left_out(places: Sequence[str], queries: Sequence[Path]) -> Iterator[str]:
 class _Problems(list[str]):
     """What is wrong with the files that were given."""
 
-    def keep(self, read: Callable[[A], T], items: Iterable[A]) -> list[T]:
-        """What `read` makes of each item; an item at which it raises a ValueError is kept as a problem."""
+    def keep(self, read: Callable[[A], T], items: Iterable[A], key: str = "") -> list[T]:
+        """What `read` makes of each item; an item at which it raises a ValueError is kept as a problem, of `key`."""
         kept = []
         for item in items:
             try:
                 kept.append(read(item))
             except ValueError as error:
-                self.append(str(error))
+                self.append(f"{key}: {error}" if key else str(error))
         return kept
 
     def tell(self) -> None:
@@ -111,11 +112,10 @@ def _marked(
     """The masks that the model makes of boxes or points."""
     if config.support_box is not None:
         pairs = zip(supports, config.support_box, strict=True)
-        return problems.keep(lambda pair: marks.of_box(segmenter, *pair), pairs)
+        return problems.keep(lambda pair: marks.of_box(segmenter, *pair), pairs, "support_box")
     assert config.support_points is not None
-    return problems.keep(
-        lambda pair: marks.of_points(segmenter, *pair), zip(supports, config.support_points, strict=True)
-    )
+    points = zip(supports, config.support_points, strict=True)
+    return problems.keep(lambda pair: marks.of_points(segmenter, *pair), points, "support_points")
 
 
 def _mask(path: Path) -> np.ndarray:
@@ -147,9 +147,9 @@ def _queries(place: str) -> list[Path]:
     path = Path(place)
     if path.is_file():
         return _of_list(path) if path.suffix.lower() == ".txt" else [path]
-    known = images.EXTENSIONS | images.UNDECODED | (frozenset() if path.is_dir() else video.SUFFIXES)
+    known = images.NAMED | (frozenset() if path.is_dir() else video.SUFFIXES)
     beside = path.glob("*") if path.is_dir() else map(Path, glob.glob(place, recursive=True))
-    queries = sorted(one for one in beside if one.suffix.lower() in known and one.is_file())
+    queries = sorted(one for one in beside if images.is_image_name(one.name, known) and one.is_file())
     if not queries:
         raise ValueError(f"expected an image, a video or a folder of images at query={place}, found none")
     return queries
@@ -157,7 +157,7 @@ def _queries(place: str) -> list[Path]:
 
 def _of_list(path: Path) -> list[Path]:
     """The paths in a text file, one a line, relative to its folder."""
-    names = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    names = [line.strip() for line in read_text(path).splitlines()]
     paths = [path.parent / name for name in names if name]
     lost = [str(one) for one in paths if not one.is_file()]
     if lost or not paths:

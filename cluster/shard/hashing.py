@@ -22,6 +22,7 @@ from cluster.shard.inputs import CorpusInput, Entry, LostError
 from cluster.tracking.redact import redact
 from fss.imaging import hashes, intake
 from fss.imaging.images import BadImageError
+from fss.texts import shown
 
 _ROWS = pa.schema(
     [
@@ -174,7 +175,7 @@ class Route:
         """What the ledger says of each dropped content: the neighbour with the smallest hash over all bands."""
         nearest: dict[str, tuple[str, str]] = {}
         for row in partition.gather(self.folder, self.drops, bucket).to_pylist():
-            text = f"{redact(intake.shown(_path(row['path'])))} (near, {row['distance']} of 64 bits differ)"
+            text = f"{redact(shown(_path(row['path'])))} (near, {row['distance']} of 64 bits differ)"
             nearest[row["sha256"]] = min(nearest.get(row["sha256"], ("~", "")), (row["other"], text))
         return {sha256: text for sha256, (_, text) in nearest.items()}
 
@@ -193,7 +194,7 @@ def _table(rows: list[tuple[int, intake.Digest]]) -> pa.Table:
     columns = {
         field.name: [getattr(digest, field.name) for _, digest in rows] for field in dataclasses.fields(intake.Digest)
     }
-    columns["error"] = [intake.shown(error) for error in columns["error"]]
+    columns["error"] = [shown(error) for error in columns["error"]]
     return pa.table(
         {**columns, "shard": [s for s, _ in rows], "path": [_raw(p) for p in columns["path"]]}, schema=_ROWS
     )

@@ -11,7 +11,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from cluster.tracking.redact import redact
-from fss.imaging.images import EXTENSIONS, UNDECODED
+from fss.imaging import images
 
 #: Read ahead in a remote file whose headers are listed, bytes.
 _AHEAD = 1 << 16
@@ -19,7 +19,6 @@ _AHEAD = 1 << 16
 _BLOCK = 1 << 20
 #: How the error of an entry begins that stands for a folder.
 FOLDER = "folder"
-_SUFFIXES = EXTENSIONS | UNDECODED
 _NO_FILE = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -54,14 +53,8 @@ def is_url(place: str) -> bool:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a name ends as an image's does and no part of it is hidden."""
-    suffix = os.path.splitext(name)[1].lower()  # pathlib takes ten times as long, for each of a billion names
-    return suffix in _SUFFIXES and not any(map(is_hidden, name.split("/")))
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a name starts with a dot, `.` and `..` aside."""
-    return name.startswith(".") and name not in (".", "..")
+    """Whether a name is that of an image that is an input, though perhaps of a kind that nobody here decodes."""
+    return images.is_image_name(name, images.NAMED)
 
 
 class Local:
@@ -95,8 +88,8 @@ class Local:
         for folder, folders, files in os.walk(root, onerror=refuse):
             above = os.path.relpath(folder, root)
             shown = "" if above == "." else f"{above}/"
-            folders[:] = sorted(name for name in folders if not is_hidden(name))
-            for name in sorted(name for name in files if not is_hidden(name)):
+            folders[:] = sorted(name for name in folders if not images.is_hidden(name))
+            for name in sorted(name for name in files if not images.is_hidden(name)):
                 yield self.entry(os.path.join(folder, name), shown + name)
             for name in folders:
                 if os.path.islink(os.path.join(folder, name)):
@@ -162,7 +155,7 @@ class Remote:
                 if about["type"] == "directory":  # or keys such as folder//name, which no listing goes into
                     yield from self._behind_empty(folder, shown)
                 continue
-            if is_hidden(name):
+            if images.is_hidden(name):
                 continue
             if about["type"] == "directory":
                 folders.append((about["name"], f"{shown}{name}/"))
@@ -175,7 +168,7 @@ class Remote:
         """Keys below `folder` that go on with an empty component."""
         for path, about in sorted(self.system.find(folder, detail=True).items()):
             rest = path.removeprefix(folder)
-            if rest.startswith("//") and not any(map(is_hidden, rest.split("/"))):
+            if rest.startswith("//") and not any(map(images.is_hidden, rest.split("/"))):
                 if shown:
                     yield Entry(f"{shown}{rest[1:]}", int(about.get("size") or 0))
                 else:

@@ -114,7 +114,15 @@ class Extractor:
 
 
 def device_by_name(name: str = "auto") -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU; anything else as torch names it."""
+    """`auto` is the first GPU where there is one, else the CPU; anything else as torch names it.
+
+    Raises:
+        ValueError: for a device that torch does not know or that is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without GPUs
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"device: expected auto, cpu or a GPU that is there, got {name!r} ({why}); set cpu") from error

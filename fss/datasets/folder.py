@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from fss.datasets import Dataset, DatasetKeys, void_of
 from fss.datasets.parts import files, numbering
 from fss.imaging.masks import BLACK, Colour
 from fss.keys import at_least, key
+from fss.texts import read_json, shown
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +90,16 @@ def _photos(below: Path) -> dict[str, Path]:
         raise ValueError(f"expected one image for each mask, got {doubled[0]} and {doubled[1].name}; rename one")
     if not by_name:
         raise ValueError(f"expected images in {below}, found none; check dataset.root")
+    odd = next((name for name in by_name if shown(name) != name), None)
+    if odd is not None:
+        raise ValueError(f"expected names of files in UTF-8 in {below}, got {shown(odd)}; rename it, as convmv does")
     return {name: paths[0] for name, paths in by_name.items()}
 
 
 def _name(photos: Mapping[str, Path], line: str) -> str:
     """The image that a line names: all of it, as names may hold spaces, or its first column."""
     for entry in (line, line.split(maxsplit=1)[0]):
-        name = files.without_suffix(entry.replace("\\", "/").removeprefix("images/"))
+        name = files.name_of(entry.replace("\\", "/").removeprefix("images/"))
         if name in photos:
             return name
     raise ValueError(f"expected names of images below root/images in dataset.list, got {line!r}")
@@ -111,10 +114,10 @@ def _classes(base: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
     if path.name == "labelmap.txt":
         content: Any = _labelmap(files.read_list(base, path.name), path)
     else:
-        content = _by_number(files.read_list(base, text.name)) if path == text else _json(path)
+        content = _by_number(files.read_list(base, text.name)) if path == text else read_json(path)
     names = _names(content, path)
     if colour_file.is_file():
-        return names, _colours(_json(colour_file), names, colour_file)
+        return names, _colours(read_json(colour_file), names, colour_file)
     return names, _colours(content, names, path) if isinstance(content, dict) and not _numbered(content) else {}
 
 
@@ -135,13 +138,6 @@ def _labelmap(lines: list[str], path: Path) -> dict[str, list[int]]:
                 raise ValueError(f"{path}: expected lines of name:r,g,b::, got {line!r}")
             colours[name] = [int(number) for number in numbers]
     return colours
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON: {error}") from error
 
 
 def _numbered(value: Mapping[str, Any]) -> bool:

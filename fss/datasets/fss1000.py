@@ -87,7 +87,7 @@ def _alphabetical(base: Path, split: str) -> tuple[str, ...]:
 
 def _photos(folder: Path) -> list[tuple[str, str]]:
     """(stem, extension) of the photos with a mask, in the order of their numbers."""
-    photos = (path for path in sorted(folder.glob("*")) if path.suffix.lower() in _PHOTOS)
+    photos = (path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in _PHOTOS)
     suffixes = {path.stem: path.suffix for path in photos if _mask_of(path).is_file()}
     if not suffixes:
         raise ValueError(f"expected images 1.jpg and masks 1.png in {folder}; check dataset.root and dataset.list")

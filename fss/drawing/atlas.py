@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from fss.drawing import pictures
 from fss.drawing.pictures import Picture
@@ -74,7 +74,7 @@ def page(rows: Sequence[AtlasRow], *, crops: int, size: int, columns: int = 2) -
     width, height = crops * (size + _GAP) + 4 * _GAP, _LINE + size + _BETWEEN
     lines = -(-len(rows) // columns)
     sheet = Image.new("RGB", (columns * width, lines * height), pictures.PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
+    draw, font = ImageDraw.Draw(sheet), pictures.font(_TEXT)
     for number, row in enumerate(rows):
         line, column = divmod(number, columns)
         x, y = column * width + 2 * _GAP, line * height

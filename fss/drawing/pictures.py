@@ -5,7 +5,10 @@ array of {0,1,255} or bool, 255 being void. The colours are from the colour-blin
 """
 
 import colorsys
+import functools
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,6 +23,14 @@ PAPER: Colour = (255, 255, 255)
 INK: Colour = (40, 40, 40)
 VOID = 255
 _GAP = 6
+
+
+@functools.cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans of matplotlib, `size` pixels high: Pillow's own has no letters beyond ASCII, which names hold."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
 def to_rgb(image: Picture) -> np.ndarray:
@@ -128,7 +139,8 @@ def contact_sheet(
 ) -> np.ndarray:
     """Images in rows on white, fitted into cells `cell` pixels wide, with `captions` (of the same layout) below.
 
-    Rows may differ in length; a row is as high as its highest image. Raises ValueError if there is no image.
+    Rows may differ in length; a row is as high as its highest image, and the sheet at least as wide as its title.
+    Raises ValueError if there is no image.
     """
     if not any(len(row) for row in rows):
         raise ValueError("a contact sheet needs at least one image; got none")
@@ -138,9 +150,11 @@ def contact_sheet(
     tops = [2 * text + _GAP if title else _GAP]
     for row in small:
         tops.append(tops[-1] + max((image.shape[0] for image in row), default=0) + below)
-    sheet = Image.new("RGB", (max(map(len, rows)) * (cell + _GAP) + _GAP, tops[-1]), PAPER)
+    headline = font(text + 3)
+    width = max(max(map(len, rows)) * (cell + _GAP) + _GAP, math.ceil(headline.getlength(title)) + 2 * _GAP)
+    sheet = Image.new("RGB", (width, tops[-1]), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, _GAP), title, fill=INK, font=ImageFont.load_default(text + 3))
+    draw.text((_GAP, _GAP), title, fill=INK, font=headline)
     for i, row in enumerate(small):
         bottom = tops[i + 1] - below
         for j, image in enumerate(row):
@@ -211,9 +225,9 @@ def _resize(image: Image.Image, size: int, resampling: Image.Resampling) -> Imag
 
 def _caption(draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], width: int, size: int) -> None:
     """`text` in the middle of `width` pixels, cut with ``…`` where it is too long."""
-    font = ImageFont.load_default(size)
+    letters = font(size)
     shown = text
-    while shown and draw.textlength(shown, font) > width:
+    while shown and draw.textlength(shown, letters) > width:
         shown = shown[:-2].rstrip() + "…" if len(shown) > 2 else ""
     x, y = corner
-    draw.text((x + (width - draw.textlength(shown, font)) / 2, y), shown, fill=INK, font=font)
+    draw.text((x + (width - draw.textlength(shown, letters)) / 2, y), shown, fill=INK, font=letters)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import os
 import re
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,8 @@ _JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
 EXTENSIONS = _JPEGS | {".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
 #: Images that nobody here decodes: counted as inputs, so that they are refused by name and not overlooked.
 UNDECODED = frozenset({".heic", ".heif", ".jxl", ".jp2", ".svg", ".eps", ".psd", ".dng", ".cr2", ".nef", ".arw"})
+#: What the names of all these end in.
+NAMED = EXTENSIONS | UNDECODED
 _OTHERS = {
     "a HEIC image": re.compile(rb"....ftyp(heic|heix|hevc|mif1|msf1)", re.DOTALL),
     "a JPEG XL image": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ", re.DOTALL),
@@ -71,6 +74,17 @@ class Decoded:
     width: int
     height: int
     as_stored: bool
+
+
+def is_image_name(name: str, extensions: Collection[str] = EXTENSIONS) -> bool:
+    """Whether a path, relative to its folder, ends as an image's does and no part of it is hidden."""
+    suffix = os.path.splitext(name)[1].lower()  # pathlib takes ten times as long, for each of a billion names
+    return suffix in extensions and not any(map(is_hidden, name.split("/")))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name starts with a dot, `.` and `..` aside: macOS's `._a.jpg`, Jupyter's `.ipynb_checkpoints`."""
+    return name.startswith(".") and name not in (".", "..")
 
 
 def decode(data: bytes, *, max_pixels: int = 64_000_000, reading: Reading = NO_READING) -> Image.Image:

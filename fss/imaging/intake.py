@@ -16,6 +16,7 @@ from fss import rng, shards
 from fss.imaging import images, jpeg
 from fss.imaging.colour import Reading
 from fss.imaging.images import BadImageError
+from fss.texts import shown
 
 
 class GoneError(Exception):
@@ -73,11 +74,6 @@ class Limits:
 def shard_of(digest: Digest, num_shards: int, seed: int) -> int:
     """The shard that an input belongs to; unreadable files, having no content, go by their path."""
     return rng.mix(seed, digest.sha256 or shown(digest.path)) % num_shards
-
-
-def shown(path: str) -> str:
-    """`path` in valid Unicode: bytes of a file name that are not UTF-8 become backslash escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def accept(data: bytes, limits: Limits, longer_side: int, skim: bool = False) -> tuple[images.Decoded, bytes | None]:

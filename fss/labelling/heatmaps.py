@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones.weights import checked, read_state, under_prefix
+from fss.texts import read_text
 
 WEIGHTINGS = ("softmax", "inverse_distance", "paper")
 SCALES = ("each", "image")
@@ -139,8 +140,8 @@ def categories(name: str, file: str | Path | None = None) -> tuple[str, ...]:
     """
     if file is not None:
         try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_text(Path(file)).splitlines()
+        except OSError as error:
             raise ValueError(f"cannot read source.classes={file} ({type(error).__name__}: {error})") from error
         return tuple(line.strip() for line in lines if line.strip())
     import torchvision

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fss.datasets import Dataset, areas
+from fss.datasets.parts.files import without_suffix
+from fss.texts import read_text
 
 _REMEDY = (
     "expected a line an image: its name, then the names of what it shows, in further columns or separated by "
@@ -47,9 +50,9 @@ def read_names(path: str) -> dict[str, tuple[str, ...]]:
     """
     table: dict[str, tuple[str, ...]] = {}
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.reader(stream, delimiter="\t" if path.endswith(".tsv") else ",", strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = io.StringIO(read_text(Path(path)), newline="")
+        rows = list(csv.reader(lines, delimiter="\t" if path.endswith(".tsv") else ",", strict=True))
+    except (OSError, csv.Error) as error:
         raise ValueError(f"cannot read {path} ({type(error).__name__}: {error}); {_REMEDY}") from error
     for number, row in enumerate(rows, start=1):
         image, *rest = [column.strip() for column in row] or [""]
@@ -58,7 +61,7 @@ def read_names(path: str) -> dict[str, tuple[str, ...]]:
             continue
         if not image or not shown:
             raise ValueError(f"{path}, line {number}: got {','.join(row)!r}; {_REMEDY}")
-        key = _without_suffix(image)
+        key = without_suffix(str(PurePosixPath(image)))
         table[key] = (*table.get(key, ()), *shown)
     if not table:
         raise ValueError(f"{path}: no image has a name; {_REMEDY}")
@@ -74,11 +77,3 @@ def names_of_masks(dataset: Dataset, images: Iterable[str], classes: Iterable[in
         if shown:
             table[dataset.path(image).stem] = shown
     return table
-
-
-def _without_suffix(image: str) -> str:
-    path = PurePosixPath(image)
-    return str(path.with_suffix("")) if path.suffix.casefold() in _SUFFIXES else str(path)
-
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")

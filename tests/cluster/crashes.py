@@ -1,8 +1,9 @@
 """Runs that are killed, as processes of their own: python -m tests.cluster.crashes HOW FOLDER override...
 
 `chain` forks a process for every failpoint of every stage, which dies there, one after the other on one folder, and
-then finishes the run; where masks are refined, of the stages that refining adds to or changes. `node` kills a Ray node
-while the label stage is at work, `train_node` one that trains. All print what happened as JSON.
+then finishes the run; where masks are refined, of the stages that refining adds to or changes; in a bucket, at the
+points of each kind of writer. `node` kills a Ray node while the label stage is at work, `train_node` one that trains.
+All print what happened as JSON.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from pathlib import Path
 from cluster.engine import pool
 from cluster.engine.run import Run
 from cluster.stages import STAGES
+from cluster.storage import bucket
 from jobs._config import load
 from tests.cluster.here import here
 
@@ -54,8 +56,12 @@ REFINED_CRASHES = {
         "manifest.json": HALF,
     },
 }
+#: In a bucket, where the one function by which all of them write is another, and nothing else.
+STORED_CRASHES = {
+    stage: {name: points for name, points in names.items() if points == POINTS} for stage, names in CRASHES.items()
+}
 #: What stages import when they need it: here once, before dozens of processes are forked.
-LATE = ("faiss", "pandas", "scipy.cluster.hierarchy", "scipy.ndimage")
+LATE = ("faiss", "pandas", "s3fs", "scipy.cluster.hierarchy", "scipy.ndimage")
 #: Points at which a worker dies: a file, a record, a file made late, in stages of one step and of several.
 WORKERS = {
     "shard": "half_written corpus-*.tar",
@@ -79,12 +85,19 @@ def forked(config, stage, failpoint=""):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def crashes_of(config):
+    """The points at which the run's processes die, by stage and file."""
+    if bucket.is_address(config.root):
+        return STORED_CRASHES
+    return REFINED_CRASHES if config.refine.on else CRASHES
+
+
 def chain(folder, arguments):
     """Die at each point of each stage, then finish."""
     for name in LATE:
         importlib.import_module(name)
     told, config = {}, load(arguments)
-    crashes = REFINED_CRASHES if config.refine.on else CRASHES
+    crashes = crashes_of(config)
     for stage, names in crashes.items():
         for failpoint in (f"{point} {name}" for name, points in names.items() for point in points):
             told[f"{stage} {failpoint}"] = forked(config, stage, failpoint)

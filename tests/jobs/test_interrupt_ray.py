@@ -76,7 +76,7 @@ def check_end(tmp_path, family, line):
     # On a busy machine Ray's controller complains, with a stack, that it is slow: lines of its processes do not count.
     own = [each for each in told if not re.match(r"(\x1b\[\d+m)?\(\w+ pid=", each)]
     assert not [each for each in own if any(noise in each for noise in NOISE)]
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert psutil.wait_procs(family, timeout=300)[1] == []
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def end(job, how, tmp_path):
     os.killpg(job.pid, how)
     if how == signal.SIGKILL:
         assert job.wait() == -how
-        assert psutil.wait_procs(workers, timeout=60)[1] == []
+        assert psutil.wait_procs(workers, timeout=300)[1] == []
         return
     assert job.wait() == 128 + how
     kept = f"what is finished is kept in {tmp_path / 'tiny'}; the same command goes on from there"

@@ -97,7 +97,7 @@ def test_predict_names_all_that_is_missing_or_wrong():
         "there is no key 'modle'; did you mean model?",
         "expected a value for model, out, query: give it as key=value",
         "threshold: expected a probability in (0, 1), got 2.0",
-        "support_mask: expected one mask for each support, got 2 supports and 1 masks",
+        "support_mask: expected one mask for each support, got 1 for 2 supports",
         "overwrite: expected true or false, got 'maybe'",
     ):
         assert f"\n  {line}" in text

@@ -119,10 +119,17 @@ def test_a_box_and_points_stand_for_a_mask(model, own):
         ([], "expected one of support_mask, support_box, support_points, got none; set one"),
         (["support_mask=a.png", "support_box=[[1,2,3,4]]"], "got support_mask and support_box; set one"),
         (["support_box=[[1,2,3]]"], r"support_box: expected \[\[left,top,right,bottom\]\], four numbers each"),
+        (["support_box=[[1,2,inf,4]]"], r"support_box: expected \[\[left,top,right,bottom\]\], four numbers each"),
+        (["support_box=[1,2,3,4]"], r"support_box: expected a list of lists .*; write \[\[1,2,3,4\]\] in its place"),
+        (
+            ["support_points=[[1,2,1]]"],
+            r"support_points: expected a list of lists .*; write \[\[1,2,1\]\] ",
+        ),
+        (["support_box=[[1,2,3,4]]", "query=[]"], r"query: expected at least one image, got an empty list"),
         (["support_points=[[[1,2]]]"], r"support_points: expected points \[x,y,side\] for each support"),
         (
             ["support_box=[[1,2,3,4],[1,2,3,4]]"],
-            "support_box: expected one mask for each support, got 1 supports and 2",
+            "support_box: expected one box for each support, got 2 for 1 supports",
         ),
     ],
 )
@@ -135,7 +142,7 @@ def test_several_supports_and_a_single_query(model, own):
     run(model, own, f"support=[{own}/a.jpg,{own}/b.jpg]", f"support_mask=[{own}/a.png,{own}/b.png]",
         f"query={own}/queries/one.jpg")  # fmt: skip
     assert list(masks(own)) == ["one.png"]
-    with pytest.raises(ValueError, match="expected one mask for each support, got 2 supports and 1 masks"):
+    with pytest.raises(ValueError, match="expected one mask for each support, got 1 for 2 supports"):
         run(model, own, f"support=[{own}/a.jpg,{own}/b.jpg]")
 
 

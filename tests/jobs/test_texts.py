@@ -1,6 +1,10 @@
 """Values arrive as they were typed: no quoting tricks for text, and the type of a key decides how its text is read."""
 
 import dataclasses
+import io
+import os
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ from hypothesis import strategies as st
 from cluster.config import build, values
 from cluster.config.compare import CompareConfig
 from cluster.config.help import written
-from jobs._config import load, load_keys
+from jobs._config import Command, load, load_keys, run
 from jobs.predict import COMMAND as PREDICT
 
 NASTY = [
@@ -200,3 +204,13 @@ def test_values_of_presets_have_their_type_too():
     for value, kind in ((True, int), (1.5, int), ("1", int), (1, str), (None, str), ([1, "a"], list[int])):
         with pytest.raises(ValueError, match="expected"):
             values.fit(value, kind)
+
+
+def test_what_a_console_cannot_show_is_printed_escaped(monkeypatch):
+    """Names of files that are no text, and any name on a console of few letters."""
+    console = io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "argv", ["a job"])
+    folder = types.SimpleNamespace(root="here", name="demo")
+    run(Command("pipeline", "A job.", reader=lambda _: folder), lambda _: print(os.fsdecode(b"K\xe4fer"), "größe"))
+    assert console.buffer.getvalue() == b"K\\udce4fer gr\\xf6\\xdfe\n"

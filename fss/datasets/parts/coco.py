@@ -101,7 +101,7 @@ def image_folder(base: Path, part: str) -> Path | None:
 def mask_folder(base: Path, part: str) -> Path | None:
     """Where mask PNGs of `part` are, in the layouts of HSNet and UMTFSS, MaskSplit, CyCTR and RePRI, in this order."""
     places = (f"annotations/{part}", f"{part}gt", f"annotations/coco_masks/instance_{part}", part.rstrip("0123456789"))
-    return next((base / place for place in places if next((base / place).glob("*.png"), None)), None)
+    return next((base / place for place in places if next((base / place).glob("[!.]*.png"), None)), None)
 
 
 def instances_file(base: Path, part: str) -> Path:
@@ -119,9 +119,10 @@ class CocoPart:
 
     def labelled(self) -> list[str]:
         """Stems of the images that have a mask, sorted."""
-        with_mask = {p.stem for p in self.masks.glob("*.png")} if self.masks else load_instances(self.instances).keys()
-        there = {p.stem for p in self.images.iterdir() if p.suffix.lower() in images.EXTENSIONS}
-        stems = sorted(there & set(with_mask))
+        drawn = (p.stem for p in self.masks.glob("[!.]*.png")) if self.masks else load_instances(self.instances)
+        with_mask = set(drawn)
+        there = {p.stem for p in self.images.iterdir() if images.is_image_name(p.name)}
+        stems = sorted(there & with_mask)
         if not stems:
             raise ValueError(f"expected the images of {self.masks or self.instances} in {self.images}, found none")
         if len(stems) < len(with_mask):

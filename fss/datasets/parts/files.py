@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fss.imaging import images, masks
+from fss.texts import read_text
 
 #: Enough of a photo's file for its header, as a rule, bytes.
 _HEAD = 1 << 18
@@ -90,10 +92,12 @@ def read_stored_size(path: Path) -> tuple[int, int, int]:
 
 
 def images_below(folder: Path) -> dict[str, list[Path]]:
-    """The image files below `folder`, of any extension in any case, by their paths without it, sorted."""
+    """The visible image files below `folder`, of any extension in any case, by `name_of` their paths, sorted."""
     by_stem: dict[str, list[Path]] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.EXTENSIONS and p.is_file()):
-        by_stem.setdefault(without_suffix(path.relative_to(folder).as_posix()), []).append(path)
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if images.is_image_name(name) and path.is_file():
+            by_stem.setdefault(name_of(name), []).append(path)
     return by_stem
 
 
@@ -102,7 +106,7 @@ def image_file(folder: Path, name: str) -> Path:
     usual = folder / f"{name}.jpg"
     if usual.is_file():
         return usual
-    there = (p for p in usual.parent.glob(f"{glob.escape(usual.stem)}.*") if p.suffix.lower() in images.EXTENSIONS)
+    there = (p for p in usual.parent.glob(f"{glob.escape(usual.stem)}.*") if images.is_image_name(p.name))
     return min((p for p in there if p.stem == usual.stem), default=usual)
 
 
@@ -164,17 +168,24 @@ def read_list(base: Path, list_file: str) -> list[str]:
     """Lines of `list_file`, which is looked for below `base` first, without blank ones.
 
     Raises:
-        ValueError: if there is no such file, or nothing in it.
+        ValueError: if there is no such file, nothing in it, or no text.
     """
     path = next((p for p in (base / list_file, Path(list_file)) if p.is_file()), None)
     if path is None:
         raise ValueError(
             f"expected a list file of image names at {base / list_file} or {list_file}; check dataset.list"
         )
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"expected names in {path}, one a line, got an empty file")
     return lines
+
+
+def name_of(path: str) -> str:
+    """By what images, masks and lines of lists find each other: the path without an image's extension, each letter one
+    with its accents, which macOS writes apart.
+    """
+    return unicodedata.normalize("NFC", without_suffix(path))
 
 
 def without_suffix(name: str) -> str:

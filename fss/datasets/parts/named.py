@@ -65,7 +65,7 @@ def _listed(named: NamedMasks) -> tuple[Mapping[str, Sequence[Path]], numbering.
 def _only(by_name: Mapping[str, Sequence[Path]], image: PurePosixPath) -> Path | None:
     """The mask of an image; a file of all its name is the image itself where there is another."""
     for name in dict.fromkeys((str(image), image.name)):
-        paths = by_name.get(files.without_suffix(name), ())
+        paths = by_name.get(files.name_of(name), ())
         others = [path for path in paths if path.name != image.name] or paths
         if len(others) > 1:
             raise ValueError(f"expected one mask of {image}, got {others[0]} and {others[1]}; take one away")

@@ -122,9 +122,11 @@ def test_a_run_begins_with_what_it_will_do_and_how_long_that_took_before(run):
     for number, seconds in enumerate((5.0, 754.2)):
         publish.write_sealed(other / str(number) / "timing.json", {"seconds": seconds})
         os.utime(other / str(number) / "timing.json", (number, number))
-    assert ahead(run, names) == "tiny: label will run (1 of 2 done); they last took 12:34 in all"
+    assert ahead(run, names) == "tiny: label will run (1 of 2 done); they last took 12:34"
     some = ["sample", *names]
-    assert ahead(run, some) == ("tiny: sample, label will run (1 of 3 done); all but sample last took 12:34 in all")
+    assert ahead(run, some) == "tiny: sample, label will run (1 of 3 done); label last took 12:34"
+    publish.write_sealed(run.folder.parent / "other/sample/0/timing.json", {"seconds": 60.0})
+    assert ahead(run, ["pair", *some]).endswith("(1 of 4 done); sample, label last took 13:34 in all")
     finish(run, "label", {"b.tar": b"12"})
     assert ahead(run, names) == "tiny: all 2 stages are done"
     (folder / "a.tar").unlink()

@@ -53,6 +53,8 @@ def test_results_go_to_a_folder_of_their_own(tmp_path):
         places.own_folder(str(tmp_path), "out", "metrics.json")
     with pytest.raises(ValueError, match=r"out: expected a folder, .*thesis.tex is a file"):
         places.own_folder(str(tmp_path / "thesis.tex"), "out", "metrics.json")
+    with pytest.raises(ValueError, match=r"out: expected a path below a folder, got .*/a/b, and .*tex is none"):
+        places.own_folder(str(tmp_path / "thesis.tex/a/b"), "out", "metrics.json")
     (tmp_path / "metrics.json").touch()
     assert places.own_folder(str(tmp_path), "out", "metrics.json") == tmp_path
 

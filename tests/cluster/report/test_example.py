@@ -1,5 +1,6 @@
 """The printed command for a finished run's model: its words, wherever the photos are."""
 
+import os
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,9 @@ def test_the_middle_of_the_first_photo_is_the_thing(tmp_path, kind):
     for name, size in (("b.jpg", (50, 30)), ("a.jpg", (80, 60))):
         noise_image(0, size).save(folder / name)
     (folder / "0.txt").write_text("no photo")
+    (folder / "0.jpg").write_bytes(b"damaged")
+    (folder / "._a.jpg").write_bytes(b"\0\5\x16\7Mac OS X")
+    os.mkfifo(folder / "00.jpg")
     assert asked(tmp_path, str(folder), kind) == [
         f"support={folder}/a.jpg", "support_points=[[[40,30,1]]]", f"query={folder}", f"out={tmp_path}/my run/masks"
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,15 @@ def test_the_table_has_a_row_for_each_image(concluded):
     assert (rows[0]["confidence"], rows[0]["chance"]) == ("0.7500", "0.9000")
 
 
+def test_a_name_that_is_no_text_is_told_as_text(tmp_path):
+    """As unzipping an archive of another encoding leaves it."""
+    row = write(tmp_path, os.fsdecode(b"K\xe4fer.jpg"), Answer(SURE))
+    answers.conclude(tmp_path, [row], [(noise_image(1, (50, 50)), np.ones((50, 50), np.uint8))], "beetle")
+    (told,) = csv.DictReader((tmp_path / "answers.csv").open())
+    assert told["file"] == "photos/K\\xe4fer.jpg"
+    assert json.loads((tmp_path / "coco.json").read_text())["images"][0]["file_name"] == "K\\xe4fer.jpg"
+
+
 def test_cocos_own_reader_gives_the_masks_back(concluded):
     out, _ = concluded
     coco = COCO(out / "coco.json")
@@ -113,7 +123,7 @@ def test_the_sheet_shows_supports_then_best_median_and_worst(concluded, monkeypa
     answers._sheet(out, rows, [(noise_image(1, (50, 50)), np.ones((50, 50), np.uint8))], "cat")
     assert [len(row) for row in seen["rows"]] == [1, 2, 2, 2]
     assert seen["rows"][0] == ["support"]
-    assert seen["rows"][1] == ["best: 3, 95 %", "best: 0, 90 %"]
-    assert seen["rows"][3] == ["worst: 4, 20 %", "worst: 5, 10 %"]
+    assert seen["rows"][1] == ["best, 95 %: 3", "best, 90 %: 0"]
+    assert seen["rows"][3] == ["worst, 20 %: 4", "worst, 10 %: 5"]
     assert seen["title"] == "cat: in 4 of 6 images; per cent: the chance that they hold it"
     assert Image.open(out / "sheet.jpg").size[0] > 2 * 300

@@ -15,6 +15,7 @@ def folder(tmp_path):
         image = Image.fromarray(np.zeros((4, 4, 3), np.uint8))
         image.save(tmp_path / name)
     (tmp_path / "notes.md").write_text("no image")
+    (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7Mac OS X")
     return tmp_path
 
 
@@ -40,6 +41,15 @@ def test_a_name_that_holds_a_pattern_is_a_name(folder):
 def test_a_list_is_relative_to_its_folder_and_keeps_its_order(folder):
     (folder / "list.txt").write_text(f"\ufeffdeep/c.tif\n\n  b.JPG \n{folder}/a.png\n", "utf-8")
     assert [path.name for path in _queries(str(folder / "list.txt"))] == ["c.tif", "b.JPG", "a.png"]
+
+
+def test_a_list_of_windows_is_read_and_one_of_unknown_encoding_refused(folder):
+    listed = folder / "list.txt"
+    listed.write_text("a.png\r\nb.JPG\r\n", "utf-16")
+    assert [path.name for path in _queries(str(listed))] == ["a.png", "b.JPG"]
+    listed.write_bytes(b"K\xe4fer.png\n")
+    with pytest.raises(ValueError, match=r"list\.txt: expected text in UTF-8, got the byte 0xe4 at 1"):
+        _queries(str(listed))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
-"""What users run, on a Ray of its own, with a bucket for root: the whole pipeline, kills, and what comes after it."""
+"""What users run, on a Ray of its own, with a bucket for root: the whole pipeline, and what comes after it."""
 
-import os
 import shutil
 
 import pytest
 
 from cluster.storage import bucket
 from tests.cluster.crashes import CRASHES
-from tests.cluster.engine.test_kills import check_chain
 from tests.cluster.killed import python, tiny
 from tests.cluster.storage.test_runs import contents
 
@@ -52,11 +50,3 @@ def test_a_whole_run_and_what_is_made_of_it(door, machine, arguments, photos, co
     query = (f"query={photos}/JPEGImages/000002.jpg", f"out={tmp_path}/out")
     command("predict", "model=s3://bucket/whole/tiny", *drawn, *query, cache=tmp_path / "third")
     assert (tmp_path / "out" / "000002.png").is_file()
-
-
-def test_a_process_killed_at_every_point_of_every_stage(door, machine, arguments, copied, configure, start, tmp_path):
-    os.environ["FSS_CACHE"] = str(tmp_path / "first")
-    check_chain(CRASHES, "s3://bucket/killed", *arguments, FSS_CACHE=str(tmp_path / "first"))
-    copied.ensure("quality")
-    run = start(configure("s3://bucket/killed"))
-    assert contents(run, CRASHES) == contents(copied, CRASHES)

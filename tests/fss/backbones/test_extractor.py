@@ -76,8 +76,11 @@ def test_colours_of_cells_by_hand_beside_the_features(extractor):
 
 def test_devices_by_name():
     assert extract.device_by_name("cpu") == torch.device("cpu")
-    assert extract.device_by_name("cuda:1") == torch.device("cuda", 1)
+    assert extract.device_by_name("meta") == torch.device("meta")
     assert extract.device_by_name().type in {"cpu", "cuda"}
+    for name in ("gpu0", f"cuda:{torch.cuda.device_count()}"):
+        with pytest.raises(ValueError, match=f"device: expected auto, cpu or a GPU that is there, got '{name}' "):
+            extract.device_by_name(name)
 
 
 def test_features_that_are_not_finite_are_refused():

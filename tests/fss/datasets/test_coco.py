@@ -153,6 +153,8 @@ def test_mask_pngs_go_before_the_json(tmp_path, layout, part, stem):
     write_json(tmp_path, [annotation(1, [box(0, 0, 2, 2)])], part=part, stems=(stem, "000000000043"))
     (tmp_path / layout).mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels((1, 1, 3, 3)) * 62).save(tmp_path / layout / f"{stem}.png")
+    for hidden in (tmp_path / layout / f"._{stem}.png", tmp_path / part / f"._{stem}.jpg"):
+        hidden.write_bytes(b"\0\5\x16\7Mac OS X")
     found = open_dataset("coco20i", str(tmp_path), year=int(part[-4:]))
     assert found.names == (f"{part}/{stem}",)
     assert datasets.areas(found, found.names[0]) == {62: 4}

@@ -1,7 +1,9 @@
 """Anybody's images, masks and class names."""
 
 import json
+import os
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -327,3 +329,37 @@ def test_blended_colours_are_refused_with_the_remedy(tmp_path):
     root = write(tmp_path, mask=Image.fromarray(PAINTED).resize((3, 2)).resize((9, 6), Image.Resampling.BILINEAR))
     (root / "colours.json").write_text(json.dumps(COLOURS))
     refuses("% of the pixels; see colours.json; resizing and JPEG make colours in between: save masks without", root)
+
+
+def test_hidden_files_are_neither_images_nor_masks(tmp_path):
+    """macOS's notes and Jupyter's copies lie in every zip that came from there."""
+    write(tmp_path)
+    for name in ("images/._a.jpg", "masks/._a.png"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7Mac OS X")
+    for name, copied in (("images", "a.jpg"), ("masks", "a.png")):
+        copies = tmp_path / name / ".ipynb_checkpoints"
+        copies.mkdir()
+        (copies / copied).write_bytes((tmp_path / name / copied).read_bytes())
+    assert open_dataset("folder", str(tmp_path)).names == ("a", "b", "sub/my photo.v2")
+
+
+def test_a_name_finds_its_mask_and_its_line_however_its_accents_are_written(tmp_path):
+    apart, together = (unicodedata.normalize(form, "Bäume.jpg") for form in ("NFD", "NFC"))
+    write(tmp_path, names=[apart])
+    (tmp_path / "images" / apart).rename(tmp_path / "images" / together)
+    (tmp_path / "list.txt").write_text(f"{apart}\n", "utf-8")
+    for list_file in (None, "list.txt"):
+        assert open_dataset("folder", str(tmp_path), list_file).names == (together.removesuffix(".jpg"),)
+
+
+def test_class_names_of_windows_are_read_and_of_unknown_encoding_refused(tmp_path):
+    write(tmp_path)
+    (tmp_path / "classes.txt").write_text("Käfer\r\nMüll\r\n", "utf-16")
+    assert open_dataset("folder", str(tmp_path)).class_names == ("Käfer", "Müll")
+    (tmp_path / "classes.txt").write_text("Käfer\nMüll\n", "latin-1")
+    refuses("classes.txt: expected text in UTF-8, got the byte 0xe4 at 1; save it as UTF-8", tmp_path)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    write(tmp_path, names=[os.fsdecode(b"K\xe4fer.jpg")])
+    refuses(r"expected names of files in UTF-8 in " + f"{tmp_path}/images, got K\\xe4fer; rename it", tmp_path)

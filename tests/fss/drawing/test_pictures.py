@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fss.drawing import pictures
 from fss.drawing.pictures import (
     BLUE,
     ORANGE,
@@ -134,6 +135,20 @@ def test_contact_sheet_layout():
     taller = contact_sheet([[red]], [["a caption much too long for its cell, and then some"]], "title", cell=40)
     assert taller.shape[0] > 46 + 6
     assert taller.shape[1] == 40 + 12
+
+
+def test_a_title_is_not_cut_off():
+    red = np.zeros((40, 40, 3), np.uint8)
+    sheet = contact_sheet([[red]], title="a title that is wider than all of its pictures", cell=40)
+    inked = np.flatnonzero((sheet[:20] != 255).any((0, 2)))
+    assert inked[-1] > 200
+    assert sheet.shape[1] - inked[-1] > 3, "it ends within the sheet"
+
+
+def test_letters_of_other_alphabets_are_drawn():
+    """A font that lacks them draws one and the same box for all."""
+    shapes = {bytes(pictures.font(20).getmask(letter)) for letter in "äöéñøłΩЖ"}
+    assert len(shapes) == 8
 
 
 def test_an_empty_contact_sheet_is_an_error():

@@ -53,7 +53,7 @@ def test_the_mark_that_spreadsheets_put_first_is_no_part_of_a_name(tmp_path):
         (b"image,names\n", "no image has a name"),
         (b"a.jpg\n", r"line 1: got 'a.jpg'; expected a line an image"),
         (b"a,dog\n,cat\n", r"line 2: got ',cat'"),
-        (b"\xff\xfe\x00", r"cannot read .*UnicodeDecodeError"),
+        (b"a,K\xe4fer\n", r"a.csv: expected text in UTF-8, got the byte 0xe4 at 3"),
         (b'a,"dog\n', r"cannot read .*unexpected end of data"),
     ],
 )
