@@ -4,8 +4,8 @@
 
 The library alone, as `benchmarks.pseudo_tasks`: regions of agglomerate 2, 3, 5 of 900 train photos, paired across
 images, teach the correlation head, once for each seed and read-out that it is added to. The same head then answers with
-`model.options.otsu` at several shares and with `by_shots` on and off, on the same episodes of the other 400 train
-photos, or of the val list.
+`model.options.otsu` at several shares, `by_shots` on and off, and `own` at several weights, on the same episodes of the
+other 400 train photos, or of the val list. With `--corpus` photos of another folder teach it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,18 @@ from fss.tasks.pairing import cross_image
 SHOTS = (1, 5)
 
 
-def measure(exam: Exam, head: Residual | SmoothedReadout, shares: Sequence[float]) -> Iterator[dict[str, Any]]:
+def measure(
+    exam: Exam, head: Residual | SmoothedReadout, shares: Sequence[float], owns: Sequence[float]
+) -> Iterator[dict[str, Any]]:
     """Figures for each setting and number of shots; of a read-out only the threshold is set."""
-    for by_shots, share in itertools.product((False, True) if isinstance(head, Residual) else (False,), shares):
+    learned = isinstance(head, Residual)
+    settings = itertools.product((False, True) if learned else (False,), shares, owns if learned else (0.0,))
+    for by_shots, share, own in settings:
         head.otsu = share
         if isinstance(head, Residual):
-            head.by_shots = by_shots
+            head.by_shots, head.own = by_shots, own
         for shots in SHOTS:
-            yield {"by_shots": by_shots, "otsu": share, "shots": shots, **exam(head, shots)}
+            yield {"by_shots": by_shots, "otsu": share, "own": own, "shots": shots, **exam(head, shots)}
 
 
 def trained(corpus: Corpus, nearest: float, seed: int, steps: int, residual: str) -> Residual:
@@ -55,13 +59,13 @@ def trained(corpus: Corpus, nearest: float, seed: int, steps: int, residual: str
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The measurements as Markdown."""
     lines = [
-        "| head | seed | by_shots | otsu | mIoU 1-shot | area | mIoU 5-shot | area |",
-        "|---|---:|---|---:|---:|---:|---:|---:|",
+        "| head | seed | by_shots | otsu | own | mIoU 1-shot | area | mIoU 5-shot | area |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for one, five in zip(rows[::2], rows[1::2], strict=True):
         seed = one.get("seed", "")
         figures = " | ".join(f"{row['miou']:.1f} | {row['area_ratio']:.2f}" for row in (one, five))
-        lines.append(f"| {one['name']} | {seed} | {one['by_shots']} | {one['otsu']:g} | {figures} |")
+        lines.append(f"| {one['name']} | {seed} | {one['by_shots']} | {one['otsu']:g} | {one['own']:g} | {figures} |")
     return "\n".join(lines)
 
 
@@ -71,6 +75,7 @@ def add_photos(parser: argparse.ArgumentParser, unlabelled: int, episodes: int) 
     parser.add_argument("--weights", required=True, help="MobileNetV2's weights")
     parser.add_argument("--list", choices=("dev", "val"), default="dev", help="photos of the episodes")
     parser.add_argument("--unlabelled", type=int, default=unlabelled, help="train photos that tasks are made of")
+    parser.add_argument("--corpus", type=Path, help="folder of photos that tasks are made of instead")
     parser.add_argument("--episodes", type=int, default=episodes, help="of each fold")
     parser.add_argument("--size", type=int, default=417)
     parser.add_argument("--padding", default="reflect", help="of the backbone's convolutions")
@@ -78,14 +83,19 @@ def add_photos(parser: argparse.ArgumentParser, unlabelled: int, episodes: int) 
 
 
 def photos(options: argparse.Namespace) -> tuple[Exam, Corpus]:
-    """The episodes' photos, and those that are learned from: the first of the train list, whose others are dev."""
+    """The episodes' photos, and those that are learned from: the first of the train list, whose others are dev.
+
+    With `--corpus` all photos of that folder are learned from instead.
+    """
     extractor = network(options.weights, options.size, options.padding)
     store = FeatureStore(Path(options.features), 16 << 30) if options.features else None
     root = Path(options.root)
     names = choose(root, 10**9, 0)
     dev = names[options.unlabelled :] if options.list == "dev" else None
     exam = Exam(root, extractor, options.episodes, store, dev)
-    return exam, Corpus(root / "JPEGImages", names[: options.unlabelled], extractor, 0, 2, store)
+    folder = options.corpus or root / "JPEGImages"
+    learned = sorted(photo.stem for photo in folder.glob("*.jpg")) if options.corpus else names[: options.unlabelled]
+    return exam, Corpus(folder, learned, extractor, 0, 2, store)
 
 
 def main() -> None:
@@ -94,6 +104,7 @@ def main() -> None:
     add_photos(parser, 900, 250)
     parser.add_argument("--nearest", type=float, default=0.5, help="pair.nearest")
     parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.25, 0.4], help="of model.options.otsu")
+    parser.add_argument("--owns", type=float, nargs="+", default=[0], help="model.options.own")
     parser.add_argument("--residuals", nargs="+", default=["smoothed"], help="model.options.residual")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=200)
@@ -104,7 +115,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
 
     def add(head: Residual | SmoothedReadout, **about: Any) -> None:
-        new = [about | row for row in measure(exam, head, options.shares)]
+        new = [about | row for row in measure(exam, head, options.shares, options.owns)]
         rows.extend(new)
         print(table(new), flush=True)
         if options.json:

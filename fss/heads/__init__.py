@@ -118,4 +118,4 @@ def _added(head: Head, options: HeadOptions, channels: Mapping[str, int]) -> Hea
     beside = kind(options.residual).beside_learned
     readout = build(options.residual, beside, channels, corners=head.corners)
     lent = head.lends is not None and isinstance(readout, kind(head.lends))
-    return Residual(head, readout, lent=lent, by_shots=options.by_shots, otsu=options.otsu)
+    return Residual(head, readout, lent=lent, by_shots=options.by_shots, otsu=options.otsu, own=options.own)

@@ -19,7 +19,7 @@ from tests.cluster import processes
 from tests.cluster.here import here
 from tests.cluster.killed import leftovers
 
-STAGES = ("shard", "sample", "kmeans", "label", "quality", "pair", "train")
+STAGES = ("shard", "sample", "kmeans", "label", "quality", "pair", "train", "evaluate")
 _PAGE, _SIZE = 4096, 64 * 2**20
 
 

@@ -140,7 +140,7 @@ WRONG = {
     "a head's option": (["model=sst", "model.options.fusion=sum"], "fusion: expected one of iou, mean, max, got 'sum'"),
     "no option of the head": (
         ["+model.options.heads=3", "model=sst"],
-        "model.options.heads: expected one of residual, by_shots, otsu, levels, dim,",
+        "model.options.heads: expected one of residual, by_shots, otsu, own, levels, dim,",
     ),
     "compiled inner gradient": (
         ["model=sst", "train.compile=true"],

@@ -107,7 +107,7 @@ def test_a_key_with_its_meaning_default_and_choices():
         "  one of adamw, sgd, mixed",
     ]
     assert "acts with train.optimizer sgd or mixed" in answer(PREPARE, ["--help=train.sgd_lr"])
-    assert answer(PREPARE, ["experiment=demo", "--help", "train.steps"]).startswith("train.steps=300 by default")
+    assert answer(PREPARE, ["experiment=demo", "--help", "train.steps"]).startswith("train.steps=200 by default")
     assert answer(PREDICT, ["--help", "out"]).splitlines() == [
         "out",
         "  Folder that masks, overlays, tables and the contact sheet are written into.",

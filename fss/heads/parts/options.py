@@ -63,6 +63,9 @@ class LearnedOptions(HeadOptions):
     otsu: float = key(0.0, keys.SHARE_OR_NONE, when={"residual": True})
     """Share of the way from zero to where the query's own logits part (`fss.heads.parts.threshold`), over the number of
     supports."""
+    own: float = key(0.0, keys.FROM_ZERO, when={"residual": True})
+    """Weight of what the read-out says of the query with the answered query as its support, over the squared number of
+    supports; in answers alone."""
 
     @property
     def learns_single_images(self) -> bool:

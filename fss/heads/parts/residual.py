@@ -21,6 +21,8 @@ from fss.heads.parts.head import Auxiliary, Head
 
 #: Differences of cosines are a few hundredths; the loss wants logits of about one.
 _GAIN = 15.0
+#: No margins are all zero but those of nothing.
+_LEAST = 1e-6
 
 
 class Residual(Head):
@@ -37,12 +39,23 @@ class Residual(Head):
             prototypes of several images err less, and a head that learned from single supports would undo that; of
             pseudo-tasks it learned to trust itself more than other images bear out.
         otsu: share of the way that the threshold of the sum moves towards the query's own, over K.
+        own: weight of what the read-out says of the query once the query, as answered, is its support (the self-support
+            matching of Fan et al., ECCV 2022, which learns it), over K squared: one support shows another thing than
+            the query does, and several need the query less.
 
     Raises:
         ValueError: for a head that cannot start silent.
     """
 
-    def __init__(self, head: Head, readout: Head, lent: bool = False, by_shots: bool = False, otsu: float = 0.0):
+    def __init__(
+        self,
+        head: Head,
+        readout: Head,
+        lent: bool = False,
+        by_shots: bool = False,
+        otsu: float = 0.0,
+        own: float = 0.0,
+    ):
         super().__init__()
         if not isinstance(head, Silences):
             raise ValueError(
@@ -51,7 +64,7 @@ class Residual(Head):
             )
         head.silence()
         self.head, self.readout, self.corners, self.lent = head, readout, head.corners, lent
-        self.by_shots, self.otsu = by_shots, otsu
+        self.by_shots, self.otsu, self.own = by_shots, otsu, own
         self.gain = nn.Parameter(torch.tensor([_GAIN]))
         self.transformers = tuple(f"head.{name}" for name in head.transformers)  # type: ignore[misc]
         self.no_graph = head.no_graph or readout.no_graph  # type: ignore[misc]
@@ -87,7 +100,9 @@ class Residual(Head):
         """(B, 2, h, w) float32 logits; see `Head.match`."""
         logits = self.head.match(_part("head.", query), _part("head.", support), masks)
         cosines = self.readout.match(_part(self._source, query), _part("readout.", support), masks)
-        return self._added(logits, cosines, masks.shape[1])
+        sums = self._added(logits, cosines, masks.shape[1])
+        half = self._of_itself(query, sums[:, 1] - sums[:, 0], masks.shape[1]) / 2
+        return sums + torch.stack([-half, half], dim=1)
 
     def learn(
         self, query: Features, support: Features, masks: torch.Tensor
@@ -119,7 +134,8 @@ class Residual(Head):
         own = self._share(masks.shape[1]) * own
         cosines = margins(self.readout, _part(self._source, query), _part("readout.", support), masks, ways)
         sums = own + self.gain * self._on_grid(cosines, own)
-        return sums - threshold.own(sums, self.otsu, masks.shape[1])
+        sums = sums - threshold.own(sums, self.otsu, masks.shape[1])
+        return sums + self._of_itself(query, sums.flatten(0, 1), masks.shape[1]).unflatten(0, (-1, ways))
 
     @property
     def _source(self) -> str:
@@ -139,11 +155,25 @@ class Residual(Head):
         sums = self._share(shots) * logits + torch.stack([-half, half], dim=1)
         return threshold.moved(sums, self.otsu, shots)
 
-    def _on_grid(self, cosines: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) cosines on the grid of the logits."""
-        if cosines.shape[-2:] == logits.shape[-2:]:
-            return cosines
-        return enlarge(cosines, (logits.shape[-2], logits.shape[-1]), self.corners)
+    def _of_itself(self, query: Features, margins: torch.Tensor, shots: int) -> torch.Tensor:
+        """What the read-out adds to (B, h, w) margins of the queries, these being its supports: zeros while it learns.
+
+        A cell counts for its side as much as it is sure of it.
+        """
+        if self.own == 0 or self.training:
+            return torch.zeros_like(margins)
+        cells = _part(self._source, query)
+        sides = self._on_grid(torch.stack([-margins, margins], dim=1), cells["tokens"]).clamp_min(0)
+        shares = (sides / sides.amax(dim=(1, 2, 3), keepdim=True).clamp_min(_LEAST))[:, None]
+        shown = self.readout.show({"tokens": cells["tokens"][:, None]}, shares)
+        cosines = self._on_grid(self.readout.match(cells, shown, shares), margins)
+        return self.own / shots**2 * self.gain * (cosines[:, 1] - cosines[:, 0])
+
+    def _on_grid(self, maps: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) maps on the grid of others."""
+        if maps.shape[-2:] == other.shape[-2:]:
+            return maps
+        return enlarge(maps, (other.shape[-2], other.shape[-1]), self.corners)
 
 
 def _prefixed(prefix: str, tensors: Features) -> Features:

@@ -22,10 +22,11 @@ def may_mount():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not may_mount(), reason="a small file system of one's own needs root, and the program unshare")
-def test_every_stage_says_that_the_disk_is_full_and_goes_on_after_it(tiny_run, photos, tmp_path):
+def test_every_stage_says_that_the_disk_is_full_and_goes_on_after_it(copied, photos, tmp_path):
+    copied.ensure("evaluate")
     disk, saved = tmp_path / "disk", tmp_path / "saved"
     disk.mkdir()
-    command = [*APART, sys.executable, "-m", "tests.cluster.full", disk, tiny_run.folder, saved, *tiny(photos)]
+    command = [*APART, sys.executable, "-m", "tests.cluster.full", disk, copied.folder, saved, *tiny(photos)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
@@ -33,5 +34,5 @@ def test_every_stage_says_that_the_disk_is_full_and_goes_on_after_it(tiny_run, p
     for stage, one in told.items():
         assert "No space left on device" in one["said"], stage
         assert one["left"] == [], stage
-    assert published(saved) == published(tiny_run.folder)
+    assert published(saved, full.STAGES) == published(copied.folder, full.STAGES)
     check_ledger(saved)

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.engine import pool, room, workers
+from cluster.engine import compute, pool, room, workers
 from cluster.engine.pool import Failure, Pool
 
 
@@ -202,6 +202,43 @@ def test_a_worker_that_hangs_loses_its_units_to_idle_ones(pools, tmp_path, monke
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)
     assert sorted(found) == [(unit, unit) for unit in range(8)]
     assert len(set(pools[2].on_each(where, [0, 1]))) == 2
+
+
+class ComesBackElsewhere:
+    """At the first unit its worker moves to a machine of another compute class; others wait until that is seen."""
+
+    def __init__(self, folder: Path):
+        self.moved, self.seen = folder / "moved", folder / "seen"
+
+    def __call__(self, unit):
+        try:
+            self.moved.touch(exist_ok=False)
+            compute.here = self.elsewhere
+        except FileExistsError:
+            end = time.monotonic() + 60
+            while not self.seen.exists():
+                assert time.monotonic() < end, "no unit was handed to the worker that moved"
+                time.sleep(0.01)
+        return unit
+
+    def elsewhere(self):
+        self.seen.touch()
+        return {**compute.noted(self.moved.parent / "label/1")[0], "processor": "abacus"}
+
+
+@pytest.fixture
+def made_on_one_class(pools, tmp_path):
+    """A pool that works for a stage."""
+    pools[2].serve(tmp_path / "label/1")
+    yield pools[2]
+    pools[2]._workers._makers = None
+
+
+def test_a_worker_that_comes_back_on_another_class_loses_its_units_to_others(made_on_one_class, tmp_path, caplog):
+    found = list(made_on_one_class.map(ComesBackElsewhere(tmp_path), range(12)))
+    assert sorted(found) == [(unit, unit) for unit in range(12)]
+    assert "of another compute class (processor abacus, not " in caplog.text
+    assert made_on_one_class.on_each(square, [1, 2]) == [1, 4]
 
 
 def test_a_machine_that_is_lost_is_named(pools, monkeypatch):

@@ -26,7 +26,7 @@ def test_unknown_heads_are_refused_with_the_nearest():
 
 def test_all_mistakes_are_named_at_once():
     told = refused("panet", dims=3, levels=["mid", "deep"], align="much", project=1)
-    names = "residual, by_shots, otsu, levels, dim, project, align"
+    names = "residual, by_shots, otsu, own, levels, dim, project, align"
     assert told.splitlines()[1:] == [
         f"  model.options.dims: expected one of {names}, got an unknown key; did you mean 'dim'?",
         "  model.options.project: expected true or false, got 1",
@@ -92,7 +92,8 @@ def test_keys_that_do_nothing_beside_the_others_are_known():
     assert list(heads.idle_options("cyctr", {"self_attention": "dense", "points": 4})) == ["points"]
     assert list(heads.idle_options("cyctr", {"by_shots": True})) == ["by_shots"]
     assert list(heads.idle_options("cyctr", {"otsu": 0.5})) == ["otsu"]
-    assert heads.idle_options("cyctr", {"by_shots": True, "otsu": 0.5, "residual": "smoothed"}) == {}
+    assert list(heads.idle_options("cyctr", {"own": 0.5})) == ["own"]
+    assert heads.idle_options("cyctr", {"by_shots": True, "otsu": 0.5, "own": 0.5, "residual": "smoothed"}) == {}
 
 
 def test_numbers_and_lists_become_what_the_fields_are():

@@ -28,7 +28,7 @@ NETWORKS = {
     "smoothed": ("resnet18", 65),
 }
 #: What a head is added to, of which each is a graph by itself as well.
-ADDED = {"correlation": {"residual": "corpus_readout", "by_shots": True, "otsu": 0.5}}
+ADDED = {"correlation": {"residual": "corpus_readout", "by_shots": True, "otsu": 0.5, "own": 0.5}}
 GRAPHS = [name for name in heads.names() if not heads.kind(name).no_graph]
 SIZE = 64
 

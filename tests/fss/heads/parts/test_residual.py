@@ -149,6 +149,30 @@ def test_so_does_a_read_outs(name):
         assert torch.allclose(after[:, 1] - after[:, 0], margin - threshold.own(margin, 0.6, shots), atol=1e-5)
 
 
+@pytest.mark.parametrize("readout", ["prototype", "smoothed", "corpus_readout"])
+@pytest.mark.parametrize("name", ["correlation", "pixel_meta"])
+def test_the_answered_query_is_a_support_too_the_less_the_more_there_are(name, readout):
+    """Its cells by how sure they are; with the margins of several ways too; not while the head learns."""
+    plain, asking = (head(name, steps=2, residual=readout, own=own) for own in (0.0, 0.5))
+    asking.load_state_dict(plain.state_dict())
+    for shots in (1, 3):
+        query, support, masks = episode(4, shots)
+
+        def added(margin: torch.Tensor, query: Features = query, shots: int = shots) -> torch.Tensor:
+            shares = torch.stack([-margin, margin], dim=1).clamp_min(0)[:, None]
+            cosines = plain.readout(query, {level: values[:, None] for level, values in query.items()}, shares)
+            return 0.5 / shots**2 * plain.gain * (cosines[:, 1] - cosines[:, 0])
+
+        before, after = plain(query, support, masks), asking(query, support, masks)
+        margin = before[:, 1] - before[:, 0]
+        assert added(margin).abs().max() > 1e-2
+        assert torch.allclose(after[:, 1] - after[:, 0], margin + added(margin), atol=1e-4)
+        before, after = (margins(one, *one.prepare(query, support, masks), masks, 2) for one in (plain, asking))
+        assert torch.allclose(after.flatten(0, 1), before.flatten(0, 1) + added(before.flatten(0, 1)), atol=1e-4)
+    asking.training = plain.training = True  # of the sum alone: the head's dropout would draw
+    assert torch.equal(asking(query, support, masks), plain(query, support, masks))
+
+
 def test_what_a_head_embeds_for_itself_is_lent_to_the_smoothed_readout():
     query = episode()[0]
     for name, options in (("correlation", {}), ("umtfss", {"maps": True})):
