@@ -51,14 +51,14 @@ def evaluate(config: Config) -> None:
     from cluster.engine.places import own_folder
     from cluster.engine.run import Run
     from cluster.evaluate import measured
-    from cluster.evaluate.results import results_table
+    from cluster.evaluate.results import results_table, terminal_width
     from cluster.stages import STAGES
     from cluster.storage.bucket import address
 
     out = own_folder(config.out, "out", _FIRST) if config.out else None
     with Run(_here(config), STAGES) as current:
         manifest = current.ensure("evaluate")
-        print(results_table(measured.results(publish.read_json(manifest.path("metrics.json")))))
+        print(results_table(measured.results(publish.read_json(manifest.path("metrics.json"))), terminal_width()))
         if out:
             copy_results(manifest, out)
         print(f"evaluate: {config.out or address(manifest.folder)}")

@@ -1,5 +1,8 @@
 """Tables of few-shot segmentation results: models by folds, for the terminal, Markdown, LaTeX and as plain cells."""
 
+import dataclasses
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -51,6 +54,12 @@ class ResultTable:
     models: list[str]
     cells: list[list[list[float | None]]]
     means: list[list[str]]
+
+    @property
+    def without_folds(self) -> "ResultTable":
+        """The last column of each group alone."""
+        cells = [[numbers[-1:] for numbers in row] for row in self.cells]
+        return dataclasses.replace(self, columns=self.columns[-1:], cells=cells)
 
     def best(self, group: int, column: int) -> float | None:
         """The largest number of a column; None if it has fewer than two, for then there is nothing to compare."""
@@ -115,9 +124,17 @@ def text_rows(table: ResultTable) -> list[list[str]]:
     return rows
 
 
-def results_table(results: Sequence[ModelResult]) -> str:
-    """Aligned plain text for a terminal, one block per metric, in percent."""
-    return "\n\n".join(_plain(table) for table in tables(results))
+def results_table(results: Sequence[ModelResult], width: int | None = None) -> str:
+    """Aligned plain text, one block per metric, in percent; where that is wider than `width`, the means alone."""
+    blocks = "\n\n".join(_plain(table) for table in tables(results))
+    if width is None or max(map(len, blocks.splitlines()), default=0) <= width:
+        return blocks
+    return "\n\n".join(_plain(table.without_folds) for table in tables(results))
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that this process prints to; None where it prints to none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def results_markdown(results: Sequence[ModelResult]) -> str:

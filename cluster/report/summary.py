@@ -17,7 +17,7 @@ from cluster.engine import publish
 from cluster.engine.run import Run
 from cluster.engine.stage import File, Manifest, read_file
 from cluster.evaluate import measured
-from cluster.evaluate.results import ModelResult, means_markdown, results_markdown, results_table
+from cluster.evaluate.results import ModelResult, means_markdown, results_markdown, results_table, terminal_width
 from cluster.label import sources
 from cluster.quality import stage as quality
 from cluster.quality import text as quality_text
@@ -64,7 +64,8 @@ def conclude(run: Run) -> str:
     model = _model(done)
     if model is not None:
         lines.append(f"segment:   {example.predict(run, model)}")
-    return "\n".join(["", results_table(rows) if rows else unmeasured.text(done[-1]), "", *lines])
+    told = results_table(rows, terminal_width()) if rows else unmeasured.text(done[-1])
+    return "\n".join(["", told, "", *lines])
 
 
 def _tracking_uri(run: Run) -> str:

@@ -1,5 +1,6 @@
 """Tables of results: intervals, ways, and LaTeX that compiles whatever a model is called."""
 
+import io
 import re
 
 from hypothesis import given, settings
@@ -15,7 +16,14 @@ from cluster.evaluate.results import (
     results_markdown,
     results_table,
     tables,
+    terminal_width,
 )
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
 
 RESULTS = [
     ModelResult("floor_1 & co", "mIoU", 1, [0.3, 0.35], interval=(0.31, 0.34)),
@@ -55,6 +63,19 @@ def test_the_interval_stands_beside_the_mean_after_the_spread():
     assert means_markdown(RESULTS[:1]).splitlines()[-1] == "| floor_1 & co | 32.5 [31.0, 34.0] |"
     single = results_table([ModelResult("m", "mIoU", 1, [0.387], interval=(0.379, 0.395))])
     assert single.splitlines()[-1] == "m      38.7 [37.9, 39.5]"
+
+
+def test_a_narrow_terminal_gets_the_means_alone(monkeypatch):
+    whole = results_table(RESULTS)
+    widest = max(map(len, whole.splitlines()))
+    assert results_table(RESULTS, widest) == whole
+    lines = results_table(RESULTS, widest - 1).splitlines()
+    assert lines[1].split() == ["model", "mean", "mean", "mean"]
+    assert lines[4].split() == ["[new]", "100", "%", "38.7", "±", "0.4", "[37.9,", "39.5]", "50.0", "25.0"]
+    assert terminal_width() is None
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert terminal_width() == 80
 
 
 def test_groups_are_ways_and_shots():
