@@ -36,7 +36,7 @@ for job in sys.argv[1].split(","):
     assert ends(job, "nokey=1", "out", "--x") == 2, job
 assert ends("pipeline", "experiment=tiny", "train.batch=0") == 2
 assert ends("plan", "experiment=tiny", "corpus_size=-1") == 2
-assert ends("sync", "root=/nowhere") == 1
+assert ends("sync", "root=/nowhere") == 2
 print(*[name for name in ("torch", "ray", "mlflow", "deepspeed", "faiss", "sklearn", "scipy") if name in sys.modules])
 """
 
