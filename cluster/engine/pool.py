@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from cluster.config import ClusterConfig
-from cluster.engine import room, turn
+from cluster.engine import room
 from cluster.engine.ending import ends
 from cluster.engine.seen import Mark
 from cluster.engine.workers import OtherClassError, Workers
@@ -79,10 +79,10 @@ class Pool:
     def map(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """Yield (position, result) as units finish, in no order; a unit that raised yields a `Failure`.
 
-        At most two units a worker are in flight, of which one computes (`cluster.engine.turn`). When a worker dies of
-        one of two, nobody knows of which: it gets them again one at a time. At the end workers that have nothing left
-        to do take over what others still hold, if no unit has finished for a while: the others may be on a node that is
-        gone and that nobody replaces. The first result counts.
+        At most two units a worker are in flight: one at work, one waiting, whatever the number of units. When a worker
+        dies of one of two, nobody knows of which: it gets them again one at a time. At the end workers that have
+        nothing left to do take over what others still hold, if no unit has finished for a while: the others may be on a
+        node that is gone and that nobody replaces. The first result counts.
         """
         feed = iter(enumerate(units))
         first = list(itertools.islice(feed, self.size))
@@ -90,7 +90,7 @@ class Pool:
             return
         self._workers.bring(len(first))
         flights = _Flights(ray.put(function), itertools.chain(first, feed), self._workers)
-        for most in (1, turn.UNITS):  # one each first
+        for most in (1, 2):  # one each first
             for actor in self._workers.present:
                 flights.fill(actor, most)
         while flights.pending:
@@ -191,7 +191,7 @@ class _Flights:
         self._again: defaultdict[Any, deque[_Flight]] = defaultdict(deque)
         self._idle: list[Any] = []
 
-    def fill(self, actor: Any, most: int = turn.UNITS) -> None:
+    def fill(self, actor: Any, most: int = 2) -> None:
         """Give the actor work: up to `most` units, or what it gets again, alone."""
         flying = sum(flight.actor is actor for flight in self.pending.values())
         if self._again[actor]:

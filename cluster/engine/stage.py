@@ -24,7 +24,7 @@ from cluster.engine import compute, origin, publish
 from cluster.engine.files import DamagedFileError, File, read_array, read_file, write_file
 from cluster.engine.manifest import PROMISED, Manifest, point_to, read_manifest
 from cluster.engine.progress import ended, tell
-from cluster.engine.work import MeansT, Output, Publisher, Reads, SettingsT, StageError, Unit, Work
+from cluster.engine.work import MeansT, Output, Publisher, SettingsT, StageError, Unit, Work
 from cluster.storage import paths
 from cluster.tracking.redact import redacted
 from fss import shards
@@ -36,7 +36,6 @@ __all__ = [
     "Manifest",
     "Output",
     "Publisher",
-    "Reads",
     "Stage",
     "StageError",
     "Unit",

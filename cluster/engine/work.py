@@ -5,16 +5,15 @@ Most stages map a pure `function(unit) -> Output` over units of about one shard 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from cluster.engine import publish, turn
+from cluster.engine import publish
 from cluster.engine.files import DamagedFileError, File, damaged_in
 from cluster.engine.manifest import Manifest
 from cluster.engine.pool import Failure, Pool
@@ -25,8 +24,6 @@ from cluster.tracking.journal import Journal
 #: Records of a bucket that are asked for together.
 _AT_ONCE = 256
 
-Reads: TypeAlias = Sequence[tuple[Path, File]]
-"""Files that a unit reads, each with the folder of its stage."""
 SettingsT = TypeVar("SettingsT")
 MeansT = TypeVar("MeansT")
 
@@ -166,27 +163,16 @@ class Work(Generic[SettingsT, MeansT]):
 
 @dataclass(frozen=True)
 class Publisher:
-    """Runs in a worker: computes a unit, publishes its files, then the record that says so.
-
-    What a unit reads of other stages is copied from a bucket ahead of its turn, if the function says what (`reads`).
-    """
+    """Runs in a worker: computes a unit, publishes its files, then the record that says so."""
 
     function: Callable[[Unit], Output]
     folder: Path
     opened: tuple[Path, ...] = ()
 
-    def ahead(self, unit: Unit) -> None:
-        """Have the files that `unit` will read on this machine; where that fails, it will say so itself."""
-        for folder, file in getattr(self.function, "reads", _nothing)(unit):
-            with contextlib.suppress(OSError):
-                paths.here(folder / file.path)
-
     def __call__(self, unit: Unit) -> dict[str, int]:
         """Make and publish `unit`, return its counts; safe to run twice."""
         bring_once(self.opened)
         output = self.function(unit)
-        if isinstance(output.files, dict):  # others make their files as they are asked for them
-            turn.over()
         files = []
         for name, data in output.files.items():
             written = publish.write_bytes(self.folder / name, data)
@@ -194,10 +180,6 @@ class Publisher:
         record: dict[str, Any] = {"files": files, "counts": {key: int(n) for key, n in output.counts.items()}}
         publish.write_sealed(self.folder / ".units" / f"{unit.name}.json", record)
         return record["counts"]
-
-
-def _nothing(unit: Unit) -> Reads:
-    return ()
 
 
 @functools.lru_cache

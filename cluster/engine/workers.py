@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.engine import compute, manifest, meters, room, turn
+from cluster.engine import compute, manifest, meters, room
 from cluster.engine.compute import ComputeClass, Makers
 from cluster.engine.files import damaged_in
 from cluster.engine.seen import Mark
@@ -44,15 +44,16 @@ class OtherClassError(Exception):
 
 
 class Worker:
-    """Stays alive between stages, so that backbones and features which a function caches are reused.
-
-    Units come on threads beside each other, of which one has the turn (`cluster.engine.turn`).
-    """
+    """Stays alive between stages, so that backbones and features which a function caches are reused."""
 
     def __init__(self, threads: int, mark: Mark | None):
-        self._threads, self._mark = threads, mark
+        self._mark = mark
         redact.install()
         one_for_sums()
+        with contextlib.suppress(ImportError):
+            import faiss
+
+            faiss.omp_set_num_threads(threads)  # its labels are the same for any number, see fss.clustering.assign
 
     @functools.cached_property
     def _problem(self) -> str | None:
@@ -64,7 +65,7 @@ class Worker:
         return Arrival(socket.gethostname(), node, self._problem, compute.here())
 
     def run(self, function: Callable[[Any], Any], unit: Any, classes: Sequence[ComputeClass] | None = None) -> Any:
-        """What `function` makes of `unit` in its turn; before that comes its method `ahead`, if it has one.
+        """What `function` makes of `unit`.
 
         Raises:
             ValueError: if Ray has started this again on a machine that does not see what the run writes.
@@ -77,26 +78,12 @@ class Worker:
             raise OtherClassError(
                 f"a worker came back on {socket.gethostname()}, of another compute class ({own}, not {others[0]})"
             )
-        getattr(function, "ahead", _nothing)(unit)
         try:
-            with turn.taken():
-                self._tell_faiss()
-                return function(unit)
+            return function(unit)
         except Exception as error:
             if damaged := next(damaged_in(error), None):
                 raise damaged from None  # what caused an error does not cross processes, only the error itself does
             raise
-
-    def _tell_faiss(self) -> None:
-        """How many threads to take: its labels are the same for any number (`fss.clustering.assign`)."""
-        with contextlib.suppress(ImportError):
-            import faiss
-
-            faiss.omp_set_num_threads(self._threads)  # which it keeps for the thread that says so
-
-
-def _nothing(unit: Any) -> None:
-    pass
 
 
 class Workers:
@@ -108,14 +95,12 @@ class Workers:
 
     def __init__(self, config: ClusterConfig, most: int, retries: int, mark: Mark | None):
         taken = room.worker(config)
-        options: dict[str, Any] = {
-            "num_cpus": config.cpus_per_worker,
-            "num_gpus": config.gpus_per_worker,
-            "max_restarts": -1,
-            "max_task_retries": retries,
-            "max_concurrency": turn.UNITS,
-        }
-        self._remote: Any = ray.remote(**options)(Worker)
+        self._remote: Any = ray.remote(
+            num_cpus=config.cpus_per_worker,
+            num_gpus=config.gpus_per_worker,
+            max_restarts=-1,
+            max_task_retries=retries,
+        )(Worker)
         self._config, self._taken, self._most, self._mark = config, taken, most, mark
         self._coming: dict[Any, Any] = {}
         self._arrivals: dict[Any, Arrival] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cluster.engine.stage import File, Manifest, Reads, Unit, read_file
+from cluster.engine.stage import File, Manifest, Unit, read_file
 from cluster.features.backbone import BackboneSpec
 from fss import shards, threads
 from fss.imaging import images
@@ -36,10 +36,6 @@ class FeaturePass:
     threads: int = 1
     features: bool = False
     """Whether blocks bring the backbone's levels beside the embeddings."""
-
-    def reads(self, unit: Unit) -> Reads:
-        """`unit.payload` is a corpus shard's `File`."""
-        return [(self.corpus, unit.payload)]
 
     def blocks(self, file: File, only: Collection[str] | None = None) -> Iterator[Block]:
         """The images of a shard, embedded block by block: decoded ahead of the network, on a CPU several at a time.

@@ -24,7 +24,6 @@ from cluster.engine.stage import (
     File,
     Manifest,
     Output,
-    Reads,
     Stage,
     StageError,
     Unit,
@@ -70,11 +69,6 @@ class IndexShard:
     features: FeaturePass
     labels: Path
     head: HeadSettings
-
-    def reads(self, unit: Unit) -> Reads:
-        """The images and label maps of the shard."""
-        files, _ = unit.payload
-        return [(self.features.corpus, *files.corpus), (self.labels, *files.labels)]
 
     @torch.inference_mode()
     def __call__(self, unit: Unit) -> Output:

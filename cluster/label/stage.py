@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from cluster.config import Config
-from cluster.engine.stage import File, Output, Reads, Stage, StageError, Unit, Work
+from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work
 from cluster.features import backbone
 from cluster.features.backbone import BackboneSettings
 from cluster.features.feature_pass import FeaturePass, units
@@ -36,10 +36,6 @@ class LabelShard:
     labeller: Labeller
     along: np.ndarray | None = None
     """The directions along which embeddings are kept, if they are."""
-
-    def reads(self, unit: Unit) -> Reads:
-        """As `FeaturePass.reads`."""
-        return self.features.reads(unit)
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the corpus shard's `File`."""

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from cluster.config import Config
 from cluster.engine import publish
-from cluster.engine.stage import File, Output, Reads, Stage, StageError, Unit, Work, read_file
+from cluster.engine.stage import File, Output, Stage, StageError, Unit, Work, read_file
 from cluster.pair.groups import Regions, ShardGroup, drawn, groups, held_out, labelled, read_regions
 from fss import rng, shards
 from fss.tasks import task
@@ -56,12 +56,6 @@ class PairGroup:
     rules: Rules
     tasks_per_shard: int
     seed: int
-
-    def reads(self, unit: Unit) -> Reads:
-        """All files of the group."""
-        group: ShardGroup = unit.payload
-        made = ((self.labels, file) for file in (*group.labels, *group.regions))
-        return [*((self.corpus, file) for file in group.corpus), *made]
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is a `ShardGroup`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.engine import publish
-from cluster.engine.stage import File, Output, Reads, Unit, read_array, read_file
+from cluster.engine.stage import File, Output, Unit, read_array, read_file
 from cluster.pair.groups import read_regions
 from cluster.quality.clusters import NamedClusters
 from cluster.quality.masks import ClassMasks
@@ -126,11 +126,6 @@ class SumShard:
     rules: Rules
     masks: ClassMasks | None
     most: int
-
-    def reads(self, unit: Unit) -> Reads:
-        """All files of the shard."""
-        _, files = unit.payload
-        return [(self.corpus, files.corpus), (self.labels, files.labels), (self.labels, files.regions)]
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is (number, `Labelled`)."""

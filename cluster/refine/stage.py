@@ -20,7 +20,7 @@ import torch
 
 from cluster.config import Config
 from cluster.engine.settings import picked
-from cluster.engine.stage import File, Manifest, Output, Reads, Stage, StageError, Unit, Work, read_array, read_file
+from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit, Work, read_array, read_file
 from cluster.label import kept
 from cluster.label.files import Labelled, encoded, output
 from cluster.pair.groups import in_groups
@@ -55,11 +55,6 @@ class RefineGroup:
     along: np.ndarray
     """(D, k) directions that embeddings are kept along."""
     threads: int = 1
-
-    def reads(self, unit: Unit) -> Reads:
-        """The images and embeddings of the group."""
-        corpus, embeddings = unit.payload
-        return [*((self.corpus, file) for file in corpus), *((self.labels, file) for file in embeddings)]
 
     @torch.inference_mode()
     def __call__(self, unit: Unit) -> Output:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster.config import Config
 from cluster.engine import publish
-from cluster.engine.stage import File, Output, Reads, Stage, Unit, Work
+from cluster.engine.stage import File, Output, Stage, Unit, Work
 from cluster.features import backbone
 from cluster.features.backbone import BackboneSettings
 from cluster.features.feature_pass import FeaturePass, units
@@ -26,10 +26,6 @@ class SampleShard:
 
     features: FeaturePass
     seed: int
-
-    def reads(self, unit: Unit) -> Reads:
-        """As `FeaturePass.reads`."""
-        return self.features.reads(unit)
 
     def __call__(self, unit: Unit) -> Output:
         """`unit.payload` is the corpus shard's `File`."""

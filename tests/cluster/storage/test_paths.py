@@ -8,21 +8,7 @@ import pytest
 
 from cluster.engine import files, publish
 from cluster.engine.files import DamagedFileError, check_file, read_file, whole_file, write_file
-from cluster.engine.stage import Output, Publisher, Unit
 from cluster.storage import bucket, paths
-
-
-class Copies:
-    """Makes of a shard its own bytes."""
-
-    def __init__(self, corpus):
-        self.corpus = corpus
-
-    def reads(self, unit):
-        return [(self.corpus, unit.payload)]
-
-    def __call__(self, unit):
-        return Output({f"{unit.name}.tar": read_file(self.corpus, unit.payload)})
 
 
 def objects(folder):
@@ -137,30 +123,3 @@ def test_copies_make_room_those_not_used_for_longest_first(folder, monkeypatch):
     paths._make_room(folder)
     assert [name for name in names if not (folder / name).exists()] == ["a/old.tar", "a/older.tar"]
     assert read_file(folder, files.File("a/older.tar", 0, 100, files.shards.sha256(bytes(100)))) == bytes(100)
-
-
-def test_what_a_unit_reads_is_copied_ahead_of_it(folder, machine, door):
-    first = write_file(folder / "shard", "a.tar", b"data")
-    machine("second")
-    there = paths.place(bucket.address(folder))
-    publisher, unit = Publisher(Copies(there / "shard"), there / "label"), Unit("a", first)
-    publisher.ahead(unit)
-    assert (there / "shard/a.tar").read_bytes() == b"data"
-    door.requests.clear()
-    publisher.ahead(unit)
-    publisher(unit)
-    assert {method for method, path in door.requests if path.endswith("shard/a.tar")} == set()
-    assert bucket.get(bucket.key(there / "label/a.tar")) == b"data"
-
-
-def test_what_cannot_be_copied_ahead_is_told_by_the_unit_itself(folder):
-    first = write_file(folder / "shard", "a.tar", b"data")
-    paths.remove(folder / "shard/a.tar")
-    publisher, unit = Publisher(Copies(folder / "shard"), folder / "label"), Unit("a", first)
-    publisher.ahead(unit)
-    with pytest.raises(DamagedFileError, match="got no file"):
-        publisher(unit)
-    bucket.put(bucket.key(folder / "shard/a.tar"), b"else")
-    publisher.ahead(unit)
-    with pytest.raises(DamagedFileError, match=r"shard/a\.tar is damaged"):
-        publisher(unit)
