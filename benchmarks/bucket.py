@@ -1,20 +1,19 @@
 """What keeping a run in a bucket costs: `label` and a training's steps from S3, beside the same from a folder.
 
-    python -m benchmarks.bucket [--works label train] [--images 96] [--rounds 5] [--delays 0 20 50] [--units 2]
+    python -m benchmarks.bucket [--works label train] [--images 96] [--rounds 5] [--delays 0 20 50]
         [--json FILE] [key=value ...]
 
 The worker is this process, without Ray. The store is moto's, in a process of its own on this machine, which waits so
 many milliseconds before each answer; its CPU seconds, which the worker lacks where cores are few, stand beside the
 others. No copy of what is read is kept here. A round takes each place in turn, so all meet what else the machine does.
-A ratio is bucket / folder: 1 is equal speed. With `--units 1` nothing is read ahead or published behind. Images are
-small rendered ones in shards of 24: a shard takes a second or two, so the store weighs more than with large ones.
+A ratio is bucket / folder: 1 is equal speed. Images are small rendered ones in shards of 24: a shard takes a second or
+two, so the store weighs more than with large ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import multiprocessing
 import os
@@ -23,7 +22,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +29,13 @@ from typing import Any
 import psutil
 import torch
 
-from cluster.engine import compute, publish, turn
+from cluster.engine import compute, publish
 from cluster.engine.run import Run
 from cluster.engine.workers import Worker
 from cluster.stages import STAGES
 from cluster.storage import bucket, paths
 from cluster.train import stage as training
 from cluster.training import loop
-from fss.prefetch import ahead
 from jobs._config import load
 
 #: Of a run before it trains: what stages read while they are measured.
@@ -67,23 +64,21 @@ def _serve(waits: Any, port: Any) -> None:
     server.serve_forever()
 
 
-class Threads:
-    """A pool whose only worker is this process; `units` are on threads beside each other, as in one of Ray's."""
+class Alone:
+    """A pool whose only worker is this process."""
 
     size = present = 1
 
-    def __init__(self, units: int = turn.UNITS) -> None:
-        self._worker, self._units = Worker(1, None), units
+    def __init__(self) -> None:
+        self._worker = Worker(1, None)
 
     def map(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """As `Pool.map`, but in order, and what a unit raises is raised."""
-        with ThreadPoolExecutor(self._units) as threads:
-            run = functools.partial(self._worker.run, function)
-            yield from enumerate(ahead(run, units, threads, self._units))
+        return enumerate(self.each(function, units))
 
     def each(self, function: Callable[[Any], Any], units: Iterable[Any]) -> Iterator[Any]:
         """As `Pool.each`."""
-        return (result for _, result in self.map(function, units))
+        return (self._worker.run(function, unit) for unit in units)
 
     def on_all(self, function: Callable[[Any], Any]) -> None:
         """As `Pool.on_all`."""
@@ -180,7 +175,7 @@ def compare(settings: Sequence[str], chosen: argparse.Namespace) -> Iterator[tup
         roots = {"folder": f"{scratch}/runs", "bucket": "s3://bench/runs"}
         runs = {kind: Run(load([*settings, f"root={root}"]), STAGES) for kind, root in roots.items()}
         for kind in roots:
-            runs[kind].__dict__ |= {"pool": Threads(chosen.units), "_connected": True}
+            runs[kind].__dict__ |= {"pool": Alone(), "_connected": True}
             runs[kind].ensure("pair")
             if kind == "folder":
                 copy(runs[kind].folder, paths.place(roots["bucket"]) / runs[kind].folder.name)
@@ -200,7 +195,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--delays", type=float, nargs="+", default=[0.0, 20.0, 50.0])
-    parser.add_argument("--units", type=int, default=turn.UNITS)
     parser.add_argument("--json")
     parser.add_argument("settings", nargs="*")
     chosen = parser.parse_args()
