@@ -236,11 +236,12 @@ def _evaluations(runs: Sequence[str]) -> list[tuple[Evaluation, str]]:
 
 
 def _labelled(models: Sequence[Model]) -> list[Model]:
-    """Names, with the run's where two models share one, with the folder where two runs do."""
-    options = [
-        (model.name, f"{model.name} ({model.evaluation.run.name})", f"{model.name} ({model.evaluation.folder})")
-        for model in models
-    ]
+    """Names, with the run's where two models share one, with its evaluation's where two runs do, or the whole path."""
+    options = []
+    for model in models:
+        folder = model.evaluation.folder
+        beside = (f"{model.name} ({where})" for where in (model.evaluation.run.name, folder.name, folder))
+        options.append((model.name, *beside))
     counts = Counter(text for texts in options for text in set(texts))
     twice = [texts[-1] for texts in options if counts[texts[-1]] > 1]
     if twice:

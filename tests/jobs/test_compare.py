@@ -126,6 +126,15 @@ def test_floors_of_other_backbones_stay(runs):
     assert labels == ["read-out (A)", "read-out (C)", f"{TRAINED} (A)", f"{TRAINED} (B)", "own"]
 
 
+def test_evaluations_of_one_run_are_told_apart_by_their_folders(runs):
+    of_one_run = [write(runs / "A" / "evaluate" / name, rows(TRAINED, GOOD)) for name in ("seed0", "seed1")]
+    found = compute(load(of_one_run))
+    assert [model.label for model in found.models] == [f"{TRAINED} (seed0)", f"{TRAINED} (seed1)"]
+    other = write(runs / "D" / "evaluate" / "seed1", rows(TRAINED, GOOD))
+    labels = [model.label for model in compute(load([*of_one_run, other])).models]
+    assert labels == [f"{TRAINED} (seed0)", f"{TRAINED} ({of_one_run[1]})", f"{TRAINED} (D)"]
+
+
 def test_other_episodes_are_refused(runs):
     other = {"dataset": {"name": "pascal5i", "images": 12}, "protocol": PROTOCOL | {"seeds": [7]}}
     write(runs / "C", rows("own", GOOD, shots=(1, 5), episodes=60), sha="b" * 64, **other)
