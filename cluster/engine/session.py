@@ -83,6 +83,7 @@ def _start(address: str, environment: dict[str, Any] | None) -> None:
     if address != "local":
         _knock(address)
     logging.getLogger(_ADVISES).setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of units that others do meanwhile; it prints a stack
     try:
         with _own_sigterm(), _apart():
             ray.init(
