@@ -215,9 +215,7 @@ class ComesBackElsewhere:
             self.moved.touch(exist_ok=False)
             compute.here = self.elsewhere
         except FileExistsError:
-            end = time.monotonic() + 60
-            while not self.seen.exists():
-                assert time.monotonic() < end, "no unit was handed to the worker that moved"
+            while not self.seen.exists():  # else the test's own limit ends it
                 time.sleep(0.01)
         return unit
 
