@@ -17,7 +17,7 @@ from jobs._config import load
 from tests.chaos import bucket, verdict
 from tests.chaos.machines import Machines
 from tests.chaos.plan import Fault, Round, drawn
-from tests.chaos.servers import LOGIN, MLFLOW, door, mlflow
+from tests.chaos.servers import LOGIN, MLFLOW, database, door, mlflow
 from tests.chaos.strikes import NotEndedError, TooLateError, Yard, strike
 from tests.cluster import s3
 
@@ -76,8 +76,15 @@ def _yard(home: Path) -> Iterator[Yard]:
     os.environ["FSS_CACHE"] = str(home / "copies")
     with Machines(home, LOGIN) as machines, s3.server():
         bucket.make()
-        with mlflow(home) as tracking, door(home, bucket.port()) as store:
-            yield Yard(machines, tracking, store)
+        with contextlib.ExitStack() as servers:
+            held = database(home)
+            if held is None:
+                print("no Postgres is installed: MLflow keeps its runs in SQLite and is struck itself", flush=True)
+            else:
+                servers.enter_context(held)
+            tracking = servers.enter_context(mlflow(home, on_postgres=held is not None))
+            store = servers.enter_context(door(home, bucket.port()))
+            yield Yard(machines, tracking, held or tracking, store)
 
 
 class Game:
