@@ -28,7 +28,7 @@ RUN = (
     *("train.steps=12", "train.batch=2", "train.log_every=1", "train.checkpoint_every=2", "train.max_failures=9"),
     *("cluster.workers=2", "cluster.train_workers=2", f"tracking.uri={MLFLOW}"),
 )
-#: Seconds after which a round is given up, or as many times what a run takes, and a pause before a command is run again.
+#: A round is given up after these seconds or after so many times what one takes; seconds before a command is run again.
 _LIMIT, _TIMES, _PAUSE = 1800.0, 5, 2.0
 _TABLE = "{:>5}  {:6}  {:46}  {:>5}  {:>7}  {}"
 
