@@ -205,7 +205,7 @@ def _charts(run: Run, stages: list[str]) -> Iterator[Chart]:
     for stage in (name for name in stages if name in ("pretrain", "train")):
         curves = _curves(run, stage)
         for names in (("loss", "holdout_loss"), ("iou", "holdout_iou")):
-            chosen = {name: curves[name] for name in names if name in curves}
+            chosen: dict[str, list[tuple[float, float]]] = {name: curves[name] for name in names if name in curves}
             if chosen:
                 yield Chart(f"{stage}: {names[0]}", chosen)
 
