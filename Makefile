@@ -13,6 +13,10 @@ WHOLE_FILES := --no-loadscope-reorder
 # The files in which something is slow: to collect all the others costs each process eight seconds more.
 SLOW = $(shell grep -rl 'mark\.slow' tests --include='test_*.py')
 
+# Tests start hundreds of processes. Without this, each would compile all that it imports where Python is told to keep none
+# of it, as many images of containers do.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-slow chaos readme lint ui clean
 
 install: .venv/ready
@@ -44,11 +48,12 @@ lint: .venv/ready
 ui: .venv/ready
 	$(BIN)/python -m jobs.ui "root=$(RUNS)"
 
-# Of what is installed most is never imported: modules are compiled when they first are.
+# Of what is installed most is never imported: modules are compiled when they first are. Where Python is told to keep
+# nothing of that, all are compiled now: else each command would begin with seconds of it, every time.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "expected Python 3.11 or newer, got " + sys.version.split()[0] + "; set PYTHON=")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
