@@ -10,11 +10,12 @@ SEED ?= 1
 # Processes that take whole files, in an order of our own, see tests/conftest.py: one has all that share a Ray and waits as
 # long as it works, which leaves room for a third. Of what is slow, two have what starts Rays of its own and wait as well.
 WHOLE_FILES := --no-loadscope-reorder
-# The files in which something is slow: to collect all the others costs each process eight seconds more.
-SLOW = $(shell grep -rl 'mark\.slow' tests --include='test_*.py')
+# The files in which something is slow: to collect all the others costs each process eight seconds more. Backwards, for the
+# one that takes longest without a Ray, tests/fss/segmenter/test_portable.py, is not to be begun last.
+SLOW = $(shell grep -rl 'mark\.slow' tests --include='test_*.py' | sort -r)
 
-# Tests start hundreds of processes. Without this, each would compile all that it imports where Python is told to keep none
-# of it, as many images of containers do.
+# What is compiled is kept, also where Python is told otherwise, as in many containers: tests start hundreds of processes,
+# and a third of what importing torch or Ray costs each is compiling.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test test-slow chaos readme lint ui clean
@@ -48,12 +49,11 @@ lint: .venv/ready
 ui: .venv/ready
 	$(BIN)/python -m jobs.ui "root=$(RUNS)"
 
-# Of what is installed most is never imported: modules are compiled when they first are. Where Python is told to keep
-# nothing of that, all are compiled now: else each command would begin with seconds of it, every time.
+# Of what is installed most is never imported: modules are compiled when they first are.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "expected Python 3.11 or newer, got " + sys.version.split()[0] + "; set PYTHON=")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -39,13 +39,6 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory):
-    """A Ray that asks for a token; everything it started ends with it."""
-    with rays.head(tmp_path_factory.mktemp("home"), "--num-cpus", "2") as one:
-        yield one
-
-
 def documented():
     """The words of docs/submit.md's own `ray job submit`, up to the arguments of its command."""
     code = (block for block in blocks(ROOT / "docs/submit.md") if block.kind == "code")
@@ -170,7 +163,11 @@ def test_submitting_again_from_another_checkout_resumes(head, finished, tmp_path
             "error: root: expected an absolute path inside of a Ray job, got 'runs'",
             "was stopped",
         ),
-        ("python -m jobs.pipeline root=/tmp/refused corpus=folder corpus.root=/nowhere", "/nowhere", "was stopped"),
+        (
+            "python -m jobs.pipeline root=/tmp/refused corpus=folder corpus.root=/nowhere",
+            "expected a folder of images at corpus.root=/nowhere",
+            "was stopped",
+        ),
         ("python -c 'raise ValueError'", "ValueError", "failed"),
     ],
 )
