@@ -170,6 +170,7 @@ def test_submitting_again_from_another_checkout_resumes(head, finished, tmp_path
         ),
         ("python -c 'raise ValueError'", "ValueError", "failed"),
     ],
+    ids=["a place", "a folder that is not there", "a fault"],
 )
 def test_what_is_refused_is_explained_and_stopped_and_so_not_repeated(head, command, said, ending):
     """KubeRay begins again what FAILED, and only that."""
