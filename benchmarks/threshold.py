@@ -158,10 +158,10 @@ def main() -> None:
     made = make(corpus, options.tasks, options.nearest)
     for residual in options.residuals:
         start = fresh("correlation", residual, channels, 0)
-        add(meta_train(corpus, made, start, Course(0)), name=f"untrained, {residual}")  # type: ignore[arg-type]
+        add(meta_train(corpus, made, start, Course(0)), name=f"untrained, {residual}")
         for name, seed in itertools.product(options.heads, options.seeds):
             head = meta_train(corpus, made, fresh(name, residual, channels, seed), Course(options.steps), seed)
-            add(head, name=f"{name}, {residual}", seed=seed)  # type: ignore[arg-type]
+            add(head, name=f"{name}, {residual}", seed=seed)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ def test_every_experiment_loads(name):
 
 @pytest.mark.parametrize("name", sorted(set(heads.names()) - set(heads.training_free())))
 def test_every_head_goes_with_refined_tasks(name, caplog):
-    """The +refine variant of a method: the recipe of the tasks and of the read-out, and all else as its preset has it."""
+    """The +refine variant of a method: tasks and read-out by the recipe, all else as its own preset has it."""
     with caplog.at_level(logging.INFO):
         config, alone = load(["experiment=refined", f"model={name}"]), load([f"model={name}"])
-    recipe = {"residual": "corpus_readout", "by_shots": True, "otsu": 0.3, "own": 0.5}
+    recipe = {"residual": "corpus_readout", "by_shots": True, "otsu": 0.3}
     assert config.model.options == alone.model.options | recipe
     assert (config.refine.name, config.pair.inside) == ("consensus", 0.5)
     assert caplog.text == ""
