@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests import rays
 from tests.places import ROOT
 
 REPOSITORY = ROOT
@@ -121,6 +122,13 @@ def ray_session():
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory):
+    """A Ray that was started as people start one, and asks for a token: see tests/rays.py."""
+    with rays.head(tmp_path_factory.mktemp("home"), "--num-cpus", "2") as one:
+        yield one
 
 
 @pytest.fixture(scope="session")
