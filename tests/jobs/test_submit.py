@@ -136,8 +136,9 @@ def test_the_run_stands_in_mlflow(finished):
     told = summary["quality"]["objects"]["all"]["area_ratio"]
     assert children["quality"].data.metrics["quality/objects.all.area_ratio"] == pytest.approx(told)
     assert "atlas.jpg" in {f.path for f in client.list_artifacts(children["quality"].info.run_id)}
-    losses = client.get_metric_history(children["train"].info.run_id, "curves/loss")
-    assert [metric.step for metric in losses] == [1, 2]
+    told, shown = (client.get_metric_history(run.info.run_id, "curves/loss") for run in (children["train"], parent))
+    assert [metric.step for metric in told] == [1, 2]
+    assert [(metric.step, metric.value) for metric in shown] == [(metric.step, metric.value) for metric in told]
     assert parent.data.params["train.steps"] == "2"
     assert {"report.html", "summary.json"} <= {f.path for f in client.list_artifacts(parent.info.run_id)}
 
