@@ -127,7 +127,7 @@ class Game:
         for one in strikes:
             one.join()
         played.seconds = time.monotonic() - start
-        if played.times == 1:
+        if played.times == 1 or not self._usual:
             self._usual = played.seconds
         return self._judged(played) if done else None
 
