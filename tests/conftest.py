@@ -26,6 +26,7 @@ os.environ |= {
     "HOME": str(_HOME),
     "OMP_NUM_THREADS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # by itself 60, in which a busy machine has not imported it
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a training is noticed
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's own is 15: beside other work a worker would get a thirtieth of a core

@@ -117,7 +117,7 @@ def test_replicas_that_die_are_replaced_and_things_live_on(server, thing):
     assert len(dead) == 2
     for one in dead:
         one.kill()
-    for _ in range(120):
+    for _ in range(LONG):
         answer = server.post("/segment", data={"thing": thing}, files=several(query(0)))
         if answer.status_code == 200:
             break
