@@ -1,10 +1,10 @@
 """The whole pipeline while things go wrong: python -m tests.chaos [--rounds 30] [--first 0] [--seed 1] (make chaos).
 
-Three Ray nodes, each in a network namespace, MLflow's server and, in some of the rounds, a bucket. In each round a run
-goes from nothing to its end while one or two faults strike it, drawn from the seed; a command that ends is run again.
-In the end its files have to be those of a quiet run, byte by byte, MLflow has to hold all of it, and nothing else may
-be left. A line a round; exit status 1 if one failed. Linux, as root: everything runs in namespaces of its own, and ends
-with them.
+Three Ray nodes, each in a network namespace, MLflow's server on Postgres and, in some of the rounds, a bucket. In each
+round a run goes from nothing to its end while one or two faults strike it, drawn from the seed; a command that ends is
+run again. In the end its files have to be those of a quiet run, byte by byte, MLflow has to hold all of it, and nothing
+else may be left. A line a round; exit status 1 if one failed. Linux, as root: everything runs in namespaces of its own,
+and ends with them.
 """
 
 import argparse

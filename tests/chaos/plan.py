@@ -13,6 +13,7 @@ WAYS = {
     "gcs": ("kill", "pause"),
     "link": ("cut", "slow"),
     "tracking": ("kill", "pause"),
+    "database": ("kill", "pause"),
     "store": ("kill", "pause"),
 }
 KINDS = tuple((target, way) for target, ways in WAYS.items() for way in ways)

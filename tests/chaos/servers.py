@@ -1,4 +1,7 @@
-"""What stands outside of the machines: MLflow's server, and a bucket's door. Both are processes that can be struck."""
+"""What stands outside of the machines: MLflow's server, the Postgres that holds its runs, and a bucket's door.
+
+All are processes that can be struck.
+"""
 
 import asyncio
 import contextlib
@@ -13,7 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.chaos.machines import OUTSIDE, environment
+from tests import postgres
+from tests.chaos.machines import OUTSIDE, each, environment
 from tests.places import ROOT
 
 MLFLOW, STORE = f"http://{OUTSIDE}:5000", f"http://{OUTSIDE}:9000"
@@ -24,6 +28,8 @@ LOGIN = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
 }
+#: Where Postgres listens, for MLflow's server alone.
+_DATABASE = 5432
 
 
 class Server:
@@ -52,7 +58,8 @@ class Server:
         return [*parent.children(recursive=True), parent]
 
     def kill(self) -> None:
-        """End all of it at once."""
+        """End all of it at once, also what it has started in sessions of their own."""
+        each(self.processes(), signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -72,11 +79,22 @@ class Server:
         self.kill()
 
 
-def mlflow(home: Path) -> Server:
-    """MLflow's own, on SQLite."""
+def database(home: Path) -> Server | None:
+    """Postgres; None where it is not installed."""
+    if postgres.programs() is None:
+        return None
+    folder = home / "postgres"
+    folder.mkdir()
+    home.chmod(0o711)  # it does not run as root
+    return Server(postgres.command(folder, _DATABASE), home, lambda: postgres.answers(_DATABASE))
+
+
+def mlflow(home: Path, *, on_postgres: bool) -> Server:
+    """MLflow's own, on SQLite where there is no Postgres."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", OUTSIDE, "--port", "5000", "--workers", "1"]
     command += ["--allowed-hosts", "*", "--artifacts-destination", f"{home}/served"]
-    command += ["--backend-store-uri", f"sqlite:///{home}/mlflow.db"]
+    held = postgres.address(_DATABASE) if on_postgres else f"sqlite:///{home}/mlflow.db"
+    command += ["--backend-store-uri", held]
     return Server(command, home, lambda: _answers(f"{MLFLOW}/health"))
 
 

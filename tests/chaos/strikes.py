@@ -27,7 +27,13 @@ class Yard:
 
     machines: Machines
     tracking: Server
+    database: Server
+    """What holds the runs of `tracking`: that itself, if there is no Postgres."""
     store: Server
+
+    def server(self, target: str) -> Server | None:
+        """The server of that name; None if it names something else."""
+        return {"tracking": self.tracking, "database": self.database, "store": self.store}.get(target)
 
 
 class TooLateError(Exception):
@@ -50,8 +56,8 @@ def strike(fault: Fault, yard: Yard, over: threading.Event) -> str:
         with machine.cut() if fault.way == "cut" else machine.slow():
             time.sleep(fault.seconds)
         return machine.name
-    if fault.target in ("tracking", "store"):
-        return _server(fault, yard.tracking if fault.target == "tracking" else yard.store)
+    if server := yard.server(fault.target):
+        return _server(fault, server)
     if (fault.target, fault.way) == ("node", "kill"):
         with _down(_machine(fault, yard)) as machine:
             machine.kill()

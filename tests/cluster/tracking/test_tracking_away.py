@@ -1,16 +1,10 @@
 """MLflow is away, slow or refuses: nothing is lost, and the run hardly waits."""
 
-import contextlib
 import logging
 import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -18,32 +12,15 @@ import pytest
 from cluster.tracking.journal import Journal, read_events
 from cluster.tracking.shipper import Shipper, default_tracking_uri, remedy
 from tests.cluster.relay import Relay
+from tests.cluster.served import served
 from tests.cluster.store import FILES, ship, ship_to, versions
 
 
 @pytest.fixture(scope="module")
 def server(root):
     """The port of a real MLflow server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{root}/server.db", "--artifacts-destination", f"{root}/served"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None, "mlflow server ended"
-            time.sleep(0.3)
-        yield port
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def answers(url):
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=60):
-        return True
-    return False
+    with served(root, f"sqlite:///{root}/server.db") as address:
+        yield urlsplit(address).port
 
 
 def test_a_server_away_at_the_start_in_the_middle_and_at_the_end_loses_nothing(folder, server, model):
