@@ -135,8 +135,9 @@ def manifests() -> Mapping[Path, int]:
 def environment(home: Path) -> dict[str, str]:
     """All that a command finds in its environment."""
     # Tests may run beside this. Workers take what those leave: at Ray's own niceness of 15 that may be nothing at all,
-    # at 0 the daemons of tests that wait for a Ray would not start in time.
-    return {"HOME": str(home), "PATH": SYSTEM, "RAY_worker_niceness": "5"}
+    # at 0 the daemons of tests that wait for a Ray would not start in time. Its dashboard may take more than a minute.
+    rays = {"RAY_worker_niceness": "5", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300"}
+    return {"HOME": str(home), "PATH": SYSTEM, **rays}
 
 
 def shell(command: str, where: Path, home: Path) -> str:

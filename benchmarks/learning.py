@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,8 @@ import torch
 from fss import backbones, rng
 from fss.backbones.extractor import Extractor
 from fss.datasets import Dataset, areas, open_dataset
-from fss.evaluation import episodes, running
+from fss.evaluation import bootstrap, episodes, running
+from fss.evaluation.bootstrap import Columns, Difference
 from fss.evaluation.cache import FeatureStore, Memory
 from fss.evaluation.running import Photos
 from fss.heads.parts import losses
@@ -139,6 +139,28 @@ def meta_train(corpus: Corpus, made: Sequence[task.Task], head: Head, course: Co
     return average.module.head.eval()
 
 
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """What a head did, episode by episode, and the foreground pixels that it predicted and that there are."""
+
+    columns: Columns
+    predicted: int
+    true: int
+
+    def figures(self) -> dict[str, float]:
+        """mIoU and FB-IoU in percent and predicted over true area.
+
+        IoU of a class over all its episodes, the mean over a fold's classes, then over the folds.
+        """
+        made = bootstrap.replicate(self.columns, samples=100)
+        miou, fb_iou = (100 * float(made.values(name)[0]) for name in ("miou", "fb_iou"))
+        return {"miou": miou, "fb_iou": fb_iou, "area_ratio": self.predicted / self.true}
+
+    def over(self, other: Marks) -> Difference:
+        """mIoU less that of another head on the same episodes, with its paired 95 % interval, in shares."""
+        return bootstrap.difference(bootstrap.replicate(self.columns), bootstrap.replicate(other.columns))
+
+
 class Exam:
     """The labelled images of PASCAL-5i's layout and the same episodes of every fold for whoever is measured."""
 
@@ -157,23 +179,21 @@ class Exam:
         self._areas = {name: areas(self.dataset, name) for name in self.dataset.names}
 
     def __call__(self, head: Head | Sequence[Head], shots: int = 1) -> dict[str, float]:
-        """mIoU and FB-IoU in percent and predicted over true area; with a head for each fold if there are several.
+        """The figures of `marks`."""
+        return self.marks(head, shots).figures()
 
-        Per fold `count` episodes; IoU of a class over all its episodes, the mean over all classes of all folds.
-        """
+    def marks(self, head: Head | Sequence[Head], shots: int = 1) -> Marks:
+        """What a head did on `count` episodes of each fold; with a head for each fold if there are several."""
         heads = list(head) if isinstance(head, Sequence) else [head] * len(self.dataset.folds)
-        ious, fb, predicted, true = [], np.zeros(4, np.int64), 0, 0
-        for one, classes in zip(heads, self.dataset.folds, strict=True):
-            per_class: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
+        rows: list[tuple[int, ...]] = []
+        for fold, (one, classes) in enumerate(zip(heads, self.dataset.folds, strict=True)):
             pool = episodes.pool(self._areas, classes, episodes.EpisodeRules(min_area=2048, shots=shots))
-            for result in running.run(one, self.photos, episodes.draw(pool, count=self.count, seed=0), self.side):
+            drawn = episodes.draw(pool, count=self.count, seed=0)
+            for number, result in enumerate(running.run(one, self.photos, drawn, self.side)):
                 (c,) = result.counts
-                per_class[result.episode.ways[0].class_id] += (c.intersection, c.union)
-                fb += (c.intersection, c.union, c.background_intersection, c.background_union)
-                predicted, true = predicted + c.predicted, true + c.true
-            ious.append(np.mean([i / u for i, u in per_class.values()]))
-        fb_iou = (fb[0] / fb[1] + fb[2] / fb[3]) / 2
-        return {"miou": 100 * float(np.mean(ious)), "fb_iou": 100 * float(fb_iou), "area_ratio": predicted / true}
+                rows.append((fold, 0, number, result.episode.ways[0].class_id, *dataclasses.astuple(c)))
+        *columns, predicted, true = np.array(rows, np.int64).T
+        return Marks(Columns(*columns), int(predicted.sum()), int(true.sum()))
 
 
 def _opened(root: Path, names: Sequence[str] | None) -> Dataset:

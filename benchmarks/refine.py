@@ -31,7 +31,7 @@ from fss.tasks.pairing import cross_image
 
 LEVELS = ("mid", "high")
 #: Its maps are at the images' own size.
-_PIXELS = Variant(
+PIXELS = Variant(
     "refined", pseudo.EmbeddingOptions("superpixel", "pixels"), rules=cross_image.Keys(tasks_per_image=6, inside=0.5)
 )
 
@@ -99,7 +99,7 @@ def main() -> None:
     for rounds in options.rounds:
         start = time.perf_counter()
         labelled = label(corpus, Keys(rounds=rounds))
-        made, about = make_tasks(corpus, _PIXELS, labelled)
+        made, about = make_tasks(corpus, PIXELS, labelled)
         seconds = time.perf_counter() - start
         for seed in options.seeds:
             fresh = heads.build("correlation", HEAD, channels, corners=True, seed=seed)

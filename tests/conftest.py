@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests import rays
 from tests.places import ROOT
 
 REPOSITORY = ROOT
@@ -25,6 +26,7 @@ os.environ |= {
     "HOME": str(_HOME),
     "OMP_NUM_THREADS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # by itself 60, in which a busy machine has not imported it
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a training is noticed
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's own is 15: beside other work a worker would get a thirtieth of a core
@@ -121,6 +123,13 @@ def ray_session():
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory):
+    """A Ray that was started as people start one, and asks for a token: see tests/rays.py."""
+    with rays.head(tmp_path_factory.mktemp("home"), "--num-cpus", "2") as one:
+        yield one
 
 
 @pytest.fixture(scope="session")

@@ -72,9 +72,11 @@ def head(home, *arguments, scaling=None, **variables):
 
 
 def end(process):
-    """End the head and all that it started."""
+    """End the head and all that it started, if it has not ended by itself."""
+    if process.poll() is not None:
+        return
     parent = psutil.Process(process.pid)
-    family = [*parent.children(recursive=True), parent] if process.poll() is None else []
+    family = [*parent.children(recursive=True), parent]
     for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.terminate()

@@ -25,7 +25,7 @@ from cluster.report import example, unmeasured
 from cluster.report import page as report
 from cluster.report.charts import Chart
 from cluster.storage import bucket
-from cluster.tracking.journal import flatten, read_events
+from cluster.tracking.journal import Journal, flatten, read_events
 from cluster.tracking.redact import redacted
 from cluster.tracking.shipper import default_tracking_uri, tracking_place
 from fss import heads, shards
@@ -122,6 +122,8 @@ def _log(
     run: Run, done: list[Manifest], figures: Mapping[str, Any] | None, rows: list[ModelResult], page: report.Report
 ) -> None:
     journal = run.pipeline_journal
+    if _model(done):
+        _log_curves(run, journal)
     journal.metrics({f"result/{name}": value for name, value in _speed_and_holdout(run, done).items()})
     if figures is None:
         journal.tags({"mlflow.note.content": page.summary})
@@ -133,6 +135,17 @@ def _log(
     journal.artifact(run.folder / "report.html")
     journal.artifact(run.folder / "summary.json")
     _log_galleries(run, page)
+
+
+def _log_curves(run: Run, journal: Journal) -> None:
+    """Loss and IoU of the training into the pipeline's own run: of pipelines, not of stages, MLflow shows charts."""
+    by_step: dict[float, dict[str, float]] = {}
+    curves = _curves(run, "train")
+    for name in ("loss", "holdout_loss", "iou", "holdout_iou"):
+        for step, value in curves.get(name, ()):
+            by_step.setdefault(step, {})[f"train/{name}"] = value
+    for step, values in sorted(by_step.items()):
+        journal.metrics(values, step=int(step))
 
 
 def _log_galleries(run: Run, page: report.Report) -> None:
@@ -190,17 +203,23 @@ def _stage(run: Run, manifest: Manifest) -> report.StageRow:
 
 def _charts(run: Run, stages: list[str]) -> Iterator[Chart]:
     for stage in (name for name in stages if name in ("pretrain", "train")):
-        curves: dict[str, list[tuple[float, float]]] = {}
-        events, _ = read_events(run.tracking_folder / f"{run.journal_name(stage)}.jsonl")
-        for event in events:
-            if event["kind"] == "metrics" and event["step"] is not None:
-                for key, value in event["values"].items():
-                    points = curves.setdefault(key.split("/", 1)[1], [])
-                    points[:] = [*(p for p in points if p[0] < event["step"]), (event["step"], value)]  # resumed runs
+        curves = _curves(run, stage)
         for names in (("loss", "holdout_loss"), ("iou", "holdout_iou")):
             chosen: dict[str, list[tuple[float, float]]] = {name: curves[name] for name in names if name in curves}
             if chosen:
                 yield Chart(f"{stage}: {names[0]}", chosen)
+
+
+def _curves(run: Run, stage: str) -> dict[str, list[tuple[float, float]]]:
+    """Step and value of everything that a training told, by its name."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    events, _ = read_events(run.tracking_folder / f"{run.journal_name(stage)}.jsonl")
+    for event in events:
+        if event["kind"] == "metrics" and event["step"] is not None:
+            for key, value in event["values"].items():
+                points = curves.setdefault(key.split("/", 1)[1], [])
+                points[:] = [*(p for p in points if p[0] < event["step"]), (event["step"], value)]  # resumed runs
+    return curves
 
 
 def _clusters(run: Run) -> report.Gallery | None:

@@ -12,11 +12,15 @@ _COLUMNS = (
 )
 
 
+#: The state of that page, as MLflow keeps it: what it lacks is MLflow's own choice.
+VIEW = {"selectedColumns": _COLUMNS}
+
+
 def experiment_tags() -> dict[str, str]:
     """Of a new experiment: the view, as MLflow's pages keep one that is shared, and that models are trained in it."""
     return {
         "mlflow.experimentKind": "custom_model_development",
-        f"mlflow.sharedViewState.{_NAME}": json.dumps({"selectedColumns": _COLUMNS}),
+        f"mlflow.sharedViewState.{_NAME}": json.dumps(VIEW),
     }
 
 

@@ -25,8 +25,9 @@ def tiny(photos):
 def environment(**variables):
     """That of a user's command: of Ray's and our own variables no more than all tests need, and `variables`."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FSS_"))}
-    ours = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness")
-    return {**kept, **{key: os.environ[key] for key in ours}, "PYTHONPATH": str(ROOT), **variables}
+    ours = ("DASHBOARD_STARTUP_TIMEOUT_S", "TRAIN_HEALTH_CHECK_INTERVAL_S", "USAGE_STATS_ENABLED", "worker_niceness")
+    rays = {f"RAY_{key}": os.environ[f"RAY_{key}"] for key in ours}
+    return {**kept, **rays, "PYTHONPATH": str(ROOT), **variables}
 
 
 def python(*arguments, **variables):

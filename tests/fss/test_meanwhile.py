@@ -17,7 +17,7 @@ def test_it_runs_beside_and_has_ended_afterwards():
 
     def block():
         with meanwhile("beside", look, "seen"):
-            assert begun.wait(60)
+            assert begun.wait(300)
             assert told == []
             raise ValueError("the block")
 

@@ -1,3 +1,4 @@
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,17 @@ def test_every_experiment_loads(name):
     config = load([f"experiment={name}"])
     assert config.name == name
     assert min(shots(config)) >= 1
+
+
+@pytest.mark.parametrize("name", sorted(set(heads.names()) - set(heads.training_free())))
+def test_every_head_goes_with_refined_tasks(name, caplog):
+    """The +refine variant of a method: tasks and read-out by the recipe, all else as its own preset has it."""
+    with caplog.at_level(logging.INFO):
+        config, alone = load(["experiment=refined", f"model={name}"]), load([f"model={name}"])
+    recipe = {"residual": "corpus_readout", "by_shots": True, "otsu": 0.3}
+    assert config.model.options == alone.model.options | recipe
+    assert (config.refine.name, config.pair.inside) == ("consensus", 0.5)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("preset", PRESETS)

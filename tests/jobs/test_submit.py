@@ -39,13 +39,6 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory):
-    """A Ray that asks for a token; everything it started ends with it."""
-    with rays.head(tmp_path_factory.mktemp("home"), "--num-cpus", "2") as one:
-        yield one
-
-
 def documented():
     """The words of docs/submit.md's own `ray job submit`, up to the arguments of its command."""
     code = (block for block in blocks(ROOT / "docs/submit.md") if block.kind == "code")
@@ -143,8 +136,9 @@ def test_the_run_stands_in_mlflow(finished):
     told = summary["quality"]["objects"]["all"]["area_ratio"]
     assert children["quality"].data.metrics["quality/objects.all.area_ratio"] == pytest.approx(told)
     assert "atlas.jpg" in {f.path for f in client.list_artifacts(children["quality"].info.run_id)}
-    losses = client.get_metric_history(children["train"].info.run_id, "curves/loss")
-    assert [metric.step for metric in losses] == [1, 2]
+    told, shown = (client.get_metric_history(run.info.run_id, "curves/loss") for run in (children["train"], parent))
+    assert [metric.step for metric in told] == [1, 2]
+    assert [(metric.step, metric.value) for metric in shown] == [(metric.step, metric.value) for metric in told]
     assert parent.data.params["train.steps"] == "2"
     assert {"report.html", "summary.json"} <= {f.path for f in client.list_artifacts(parent.info.run_id)}
 
@@ -162,26 +156,27 @@ def test_submitting_again_from_another_checkout_resumes(head, finished, tmp_path
     assert re.search(r"label.* by other code .* and is used as it is", log)
 
 
-def test_a_wrong_configuration_fails_the_job_with_its_explanation(head):
-    """Here a folder in Ray's copy of the code."""
-    status, log = submit(head, *SMALL, "root=runs")
-    assert status == 1
-    assert "error: root: expected an absolute path inside of a Ray job, got 'runs'" in log
-
-
 @pytest.mark.parametrize(
-    ("command", "ending"),
+    ("command", "said", "ending"),
     [
-        ("python -m jobs.pipeline root=runs", "was stopped"),
-        ("python -m jobs.pipeline root=/tmp/refused corpus=folder corpus.root=/nowhere", "was stopped"),
-        ("python -c 'raise ValueError'", "failed"),
+        (  # a folder in Ray's copy of the code
+            "python -m jobs.pipeline root=runs",
+            "error: root: expected an absolute path inside of a Ray job, got 'runs'",
+            "was stopped",
+        ),
+        (
+            "python -m jobs.pipeline root=/tmp/refused corpus=folder corpus.root=/nowhere",
+            "expected a folder of images at corpus.root=/nowhere",
+            "was stopped",
+        ),
+        ("python -c 'raise ValueError'", "ValueError", "failed"),
     ],
+    ids=["a place", "a folder that is not there", "a fault"],
 )
-def test_what_is_refused_is_stopped_and_so_not_repeated(head, command, ending):
+def test_what_is_refused_is_explained_and_stopped_and_so_not_repeated(head, command, said, ending):
     """KubeRay begins again what FAILED, and only that."""
-    otherwise = yaml.safe_load((ROOT / "cluster/deploy/rayjob.yaml").read_text())["spec"]["entrypoint"].partition("||")[
-        2
-    ]
-    status, log = submitted(head, "bash", "-c", f"{command} || {otherwise}")
+    entrypoint = yaml.safe_load((ROOT / "cluster/deploy/rayjob.yaml").read_text())["spec"]["entrypoint"]
+    status, log = submitted(head, "bash", "-c", f"{command} || {entrypoint.partition('||')[2]}")
+    assert said in log
     assert re.search(rf"Job '\w+' {ending}", log), log
     assert status == (ending == "failed")

@@ -125,5 +125,6 @@ def test_its_first_page_chooses_training_and_nothing_else_is_touched(tmp_path, m
     from mlflow.server import app as pages
 
     first = pages.test_client().get("/").text
-    assert 0 < first.index("mlflow.workflowType_v1") < first.index("<script defer")
+    assert 0 < first.index("mlflow.workflowType_v1") < first.index("metrics.`result/miou_1shot`")
+    assert first.index("</script>") < first.index("<script defer")
     assert pages.test_client().get("/version").text == mlflow.__version__

@@ -17,7 +17,7 @@ from ray.util.state import list_actors
 from cluster.config import ClusterConfig
 from cluster.engine.session import session
 with session(ClusterConfig()):
-    print(ray.get(ray.remote(num_cpus=0)(lambda: len(list_actors(timeout=30))).remote()), "actors")
+    print(ray.get(ray.remote(num_cpus=0)(lambda: len(list_actors(timeout=300))).remote()), "actors")
 """
 
 

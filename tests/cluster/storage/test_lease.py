@@ -81,8 +81,7 @@ def test_who_was_silent_for_long_is_told_and_leaves_the_lock_alone(folder, hasty
     name = bucket.key(folder / LOCK)
     with caplog.at_level(logging.WARNING), only_writer(folder):
         bucket.put(name, lease._word("another", 0))
-        end = time.monotonic() + 30
-        while "was taken over by another run" not in caplog.text and time.monotonic() < end:
+        while "was taken over by another run" not in caplog.text:  # else the test's own limit ends it
             time.sleep(0.02)
     assert "was taken over by another run" in caplog.text
     assert lease._holder(bucket.get(name)) == "another"
@@ -99,7 +98,6 @@ def test_a_store_that_is_away_for_a_moment_costs_no_lock(folder, hasty, monkeypa
 
     monkeypatch.setattr(bucket, "put_if", away)
     with only_writer(folder):
-        end = time.monotonic() + 30
-        while len(signs) < 5 and time.monotonic() < end:
+        while len(signs) < 5:
             time.sleep(0.02)
     assert signs[1] == signs[2] != signs[3]

@@ -37,7 +37,7 @@ def test_it_opens_when_the_server_answers(opened, monkeypatch):
             processes[0].wait(1)
         assert not opened.exists()
         taken.listen()
-        assert processes[0].wait(60) == 0
+        assert processes[0].wait(300) == 0
     assert opened.read_text() == f"{page}\n"
 
 

@@ -117,7 +117,7 @@ def test_replicas_that_die_are_replaced_and_things_live_on(server, thing):
     assert len(dead) == 2
     for one in dead:
         one.kill()
-    for _ in range(120):
+    for _ in range(LONG):
         answer = server.post("/segment", data={"thing": thing}, files=several(query(0)))
         if answer.status_code == 200:
             break
@@ -147,23 +147,21 @@ def test_it_ends_by_a_signal_with_one_line_and_leaves_nothing(server, thing):
     assert alive == []
 
 
-def test_servers_of_one_cluster_end_with_their_commands_and_leave_it_as_it_was(tmp_path):
-    (tmp_path / "home").mkdir()
-    with rays.head(tmp_path / "home", "--num-cpus", "2") as head:
-        made = [Server(tmp_path / name, f"address={head.address}", environment=head.environment) for name in ("a", "b")]
-        try:
-            first, second = (f"{one.address}/health" for one in made)
-            for page in (first, second):
-                assert requests.get(page, timeout=LONG).json() == {"status": "UP", "model_class": "correlation"}
-            assert "ServeController" in living(head)
-            made[0].interrupt()
-            assert (rays.request(first), rays.request(second)) == (0, 200)
-            made[1].interrupt()
-        finally:
-            for one in made:
-                one.end()
-        assert rays.request(second) == 0
-        assert "Serve" not in living(head)
+def test_servers_of_one_cluster_end_with_their_commands_and_leave_it_as_it_was(head, tmp_path):
+    made = [Server(tmp_path / name, f"address={head.address}", environment=head.environment) for name in ("a", "b")]
+    try:
+        first, second = (f"{one.address}/health" for one in made)
+        for page in (first, second):
+            assert requests.get(page, timeout=LONG).json() == {"status": "UP", "model_class": "correlation"}
+        assert "ServeController" in living(head)
+        made[0].interrupt()
+        assert (rays.request(first), rays.request(second)) == (0, 200)
+        made[1].interrupt()
+    finally:
+        for one in made:
+            one.end()
+    assert rays.request(second) == 0
+    assert "Serve" not in living(head)
 
 
 def living(head):
