@@ -1,10 +1,12 @@
 """Which levels of a backbone follow what cells show: consistency over two views, without labels, beside a read-out.
 
-    python -m benchmarks.levels --root VOC2012 --list FILE [--images 96] [--size 257] [--json FILE] NAME=WEIGHTS ...
+    python -m benchmarks.levels --root VOC2012 --list FILE [--images 96] [--shown 160] [--size 257] [--json FILE] \\
+        NAME=WEIGHTS ...
 
-`fss.evaluation.consistency` of photos of --root, as they are and without their mean cell; for a network of timm after
-every block or stage. Beside it the mIoU of a prototype read-out with the masks of --root, of pairs of these photos, at
-cells of one grid: it shows how far the consistency can be trusted, and nothing may be chosen by it. All in per cent.
+`fss.evaluation.consistency` of photos of --root, with --centred without their mean cell; after every block or stage of
+a network that lets them be chosen. Beside it the mIoU of a prototype read-out with the masks of other photos of --root,
+of pairs of these, at cells of one grid: it shows how far the consistency can be trusted, and nothing may be chosen by
+it. All in per cent; then the rank correlation of the two over the levels, and what `backbone.levels_by` would take.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.stats import spearmanr
 
 from fss import backbones, grid, rng
+from fss.backbones import Features
 from fss.backbones.extractor import Extractor
-from fss.evaluation.consistency import CHANGES, consistency, places
-from fss.heads.parts.tokens import prototype_cosines
+from fss.evaluation import levels
+from fss.evaluation.consistency import consistency
+from fss.heads.parts.tokens import prototype_cosines, unit_grid
 from fss.imaging import images
 from fss.imaging.images import VOID
-from fss.tasks import augment, views
 
 _LEVELS = ("low", "mid", "high")
 #: Pairs of a query and a support, and the least share of the cells that a class has in a photo to be asked for.
@@ -37,20 +41,24 @@ _PAIRS, _LEAST = 600, 0.02
 def extractors(name: str, weights: str, size: int) -> Iterator[tuple[Extractor, Mapping[str, str]]]:
     """Extractors that together give every level, and what each calls them in the table."""
     usual = backbones.build(name, weights)
-    if not usual.net.chooses_levels:
-        yield Extractor(usual, size), {level: level for level in (*_LEVELS, "mid, high")}
-        return
-    number = len(usual.net.loaded.feature_info)  # type: ignore[arg-type]
-    for start in [*range(1, number - 3, 3), number - 2]:
-        chosen = [start, start + 1, start + 2]
+    yield Extractor(usual, size), {level: level for level in (*_LEVELS, "mid, high")}
+    for chosen in levels.alone(usual.net.depth):
         built = backbones.build(name, weights, levels=chosen)
         yield Extractor(built, size), {level: str(block) for level, block in zip(_LEVELS, chosen, strict=True)}
 
 
-def features(extractor: Extractor, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-    """(P, C, n, n) of each level of (P, 3, S, S) normalised inputs, and of mid and high together; one grid for all."""
-    found = {level: F.adaptive_avg_pool2d(v, extractor.grid) for level, v in extractor.features(inputs).items()}
-    return found | {"mid, high": torch.cat([F.normalize(found[level], dim=1) for level in ("mid", "high")], dim=1)}
+def joined(found: Features) -> Features:
+    """Levels (P, C, n, n) of one grid in float32, and mid and high side by side."""
+    return {name: values.float() for name, values in found.items()} | {"mid, high": unit_grid(found, ("mid", "high"))}
+
+
+def of_photos(extractor: Extractor, pictures: Sequence[Image.Image]) -> Features:
+    """Levels (P, C, n, n) of photos as they are, on one grid."""
+    parts = [extractor([picture]) for picture in pictures]
+    return {
+        level: torch.cat([F.adaptive_avg_pool2d(part[level], extractor.grid).half() for part in parts])
+        for level in _LEVELS
+    }
 
 
 def asked(masks: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:
@@ -77,24 +85,39 @@ def read_out(photos: torch.Tensor, masks: Sequence[np.ndarray], corners: bool) -
     return float(np.mean([both / max(either, 1) for both, either in counts.values()]))
 
 
-def rows(name: str, weights: str, size: int, pictures: Sequence[Image.Image], masks: Any) -> Iterator[dict[str, Any]]:
+def rows(
+    network: str,
+    chosen: argparse.Namespace,
+    photos: Mapping[str, Image.Image],
+    shown: Sequence[Image.Image],
+    masks: Any,
+) -> Iterator[dict[str, Any]]:
     """A row for every level."""
-    changed = [views.draw(0, str(n), 2, CHANGES, (p.height, p.width)) for n, p in enumerate(pictures)]
-    for extractor, called in extractors(name, weights, size):
-        backbone = extractor.backbone
-        seen = torch.stack([places(view, extractor.grid, backbone.corners) for view in changed])
-        pixels = torch.stack([images.to_bytes(picture, size, backbone.interpolation) for picture in pictures])
-        first = features(extractor, images.normalise(pixels.float() / 255))
-        second = features(extractor, augment.images(pixels, changed))
+    name, _, weights = network.partition("=")
+    for extractor, called in extractors(name, weights, chosen.size):
+        first, second, seen = levels.twice(extractor, photos)
+        first, second, read = joined(first), joined(second), joined(of_photos(extractor, shown))
         for level, block in called.items():
-            figures = [consistency(first[level], second[level], seen, centred=centred) for centred in (False, True)]
             yield {
                 "backbone": name,
                 "level": block,
-                "plain": 100 * figures[0],
-                "centred": 100 * figures[1],
-                "read-out": 100 * read_out(first[level], masks, backbone.corners),
+                "consistency": 100 * consistency(first[level], second[level], seen, centred=chosen.centred),
+                "read-out": 100 * read_out(read[level], masks, extractor.backbone.corners),
             }
+
+
+def conclusion(measured: Sequence[Mapping[str, Any]]) -> str:
+    """How the consistency ranks the levels of one network that can be chosen, and what it would take for high."""
+    every = [row for row in measured if row["level"].isdigit()]
+    if len(every) < levels.FIRST:
+        return "levels cannot be chosen"
+    rank = spearmanr([row["consistency"] for row in every], [row["read-out"] for row in every]).statistic
+    high = max((row for row in every if int(row["level"]) >= levels.FIRST), key=lambda row: row["consistency"])
+    best, usual = (max(row["read-out"] for row in every), next(r for r in measured if r["level"] == "high"))
+    return (
+        f"rank correlation over {len(every)} levels {rank:.2f}; takes {high['level']}, read-out "
+        f"{high['read-out']:.1f}; the best has {best:.1f}, high as it is {usual['read-out']:.1f}"
+    )
 
 
 def main() -> None:
@@ -102,24 +125,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, type=Path, help="folder in PASCAL VOC's layout")
     parser.add_argument("--list", required=True, type=Path, help="names of its photos, one a line")
-    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--images", type=int, default=96, help="photos that are seen twice, the first of the list")
+    parser.add_argument("--shown", type=int, default=160, help="photos that are read out, those after them")
     parser.add_argument("--size", type=int, default=257)
+    parser.add_argument("--centred", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("networks", nargs="+", metavar="NAME=WEIGHTS")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    names = chosen.list.read_text().split()[: chosen.images]
+    names = chosen.list.read_text().split()[: chosen.images + chosen.shown]
     pictures = [images.decode((chosen.root / f"JPEGImages/{one}.jpg").read_bytes()) for one in names]
-    files = [chosen.root / f"SegmentationClassAug/{one}.png" for one in names]
+    photos, shown = dict(zip(names[: chosen.images], pictures, strict=False)), pictures[chosen.images :]
+    files = [chosen.root / f"SegmentationClassAug/{one}.png" for one in names[chosen.images :]]
     masks = [images.decode_labels(file.read_bytes()) for file in files]
     measured: list[dict[str, Any]] = []
-    print("| backbone | level | consistency | centred | read-out |\n|---|---|---:|---:|---:|")
+    print("| backbone | level | consistency | read-out |\n|---|---|---:|---:|")
     for text in chosen.networks:
-        name, _, weights = text.partition("=")
-        for one in rows(name, weights, chosen.size, pictures, masks):
-            measured.append(one)
-            values = " | ".join(f"{one[key]:.1f}" for key in ("plain", "centred", "read-out"))
+        found = []
+        for one in rows(text, chosen, photos, shown, masks):
+            found.append(one)
+            values = " | ".join(f"{one[key]:.1f}" for key in ("consistency", "read-out"))
             print(f"| {one['backbone']} | {one['level']} | {values} |", flush=True)
+        print(f"{text}: {conclusion(found)}", flush=True)
+        measured += found
     if chosen.json:
         chosen.json.write_text(json.dumps(measured, indent=2) + "\n")
 

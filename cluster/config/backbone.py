@@ -37,8 +37,11 @@ class BackboneConfig:
     stride: int | None = key(16, at_least(1))
     """Pixels between the cells of its grid; none = a transformer's patch, or 16."""
     levels: list[int] | None = key(None, at_least(1))
-    """Blocks or stages, from 1, after which a network of timm gives low, mid and high; none = half, three quarters and
-    all of the blocks, or the last three stages."""
+    """Blocks or stages, from 1, after which low, mid and high are taken; none = the network's own, in timm's half,
+    three quarters and all of the blocks, or the last three stages."""
+    levels_by: str | None = key(None, one_of("consistency"), when={"levels": False})
+    """How levels are chosen for you, without labels: by the `consistency` of what cells of photos of the corpus and of
+    changed views of them resemble; none = not, see docs/backbones.md."""
     size: int = key(417, at_least(1))
     """Side of the square network input, pixels; see fss.backbones for the sizes at which padding is exact."""
     padding: str = key("zeros", one_of(*PADDINGS))

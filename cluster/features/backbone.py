@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from cluster.config import Config
 from cluster.config.backbone import NAMED
-from cluster.engine.files import content_hash
+from cluster.engine.files import content_hash, read_file
 from cluster.engine.manifest import Manifest
 from cluster.engine.settings import complaints, picked
 from cluster.storage import paths
@@ -19,6 +20,9 @@ from fss import backbones
 from fss.backbones import Backbone, checkpoint
 from fss.backbones.extractor import Extractor, device_by_name
 from fss.precision import warn_of_slow
+
+#: What the stage levels says it has chosen.
+LEVELS = "levels.json"
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ def _load(spec: BackboneSpec) -> Extractor:
 
 def needed(config: Config) -> tuple[str, ...]:
     """The stages that the backbone comes from."""
-    return ("pretrain",) if config.backbone.weights == "pretrain" else ()
+    learned = ("pretrain",) if config.backbone.weights == "pretrain" else ()
+    return (*learned, *(("levels",) if config.backbone.levels_by else ()))
 
 
 def settings(config: Config) -> BackboneSettings:
@@ -119,11 +124,19 @@ def place(config: Config) -> str | None:
 
 
 def spec(chosen: BackboneSettings, file: str | None, inputs: Mapping[str, Manifest]) -> BackboneSpec:
-    """The backbone of these settings; its weights lie in `file`, or are those of the pretrain stage of `inputs`."""
+    """The backbone of these settings; its weights lie in `file`, or are those of the pretrain stage of `inputs`.
+
+    Its levels are those that the levels stage of `inputs` chose, where there is one.
+    """
     weights = file or chosen.weights
     if weights == "pretrain":
         weights = str(inputs["pretrain"].path("backbone.safetensors"))
-    return picked(BackboneSpec, chosen, seed=chosen.seed or 0, weights=weights)
+    levels = {"levels": _levels(inputs["levels"])} if "levels" in inputs else {}
+    return picked(BackboneSpec, chosen, seed=chosen.seed or 0, weights=weights, **levels)
+
+
+def _levels(found: Manifest) -> tuple[int, ...]:
+    return tuple(json.loads(read_file(found.folder, found.named(LEVELS)[0]))["levels"])
 
 
 def given(config: Config) -> BackboneSpec:
@@ -133,7 +146,7 @@ def given(config: Config) -> BackboneSpec:
 
 def problems(config: Config) -> list[str]:
     """Whether the weights are there and fit the network."""
-    wrong = complaints(config.backbone.chosen_weights)
+    wrong = complaints(config.backbone.chosen_weights, lambda: _choosing(config))
     if wrong or config.backbone.weights == "pretrain":
         return wrong
     weights = config.backbone.chosen_weights()
@@ -144,6 +157,12 @@ def problems(config: Config) -> list[str]:
         ]
     unread = [] if weights in NAMED else complaints(functools.partial(weights_hash, weights))
     return [f"backbone: {said}" for said in unread or _unfit(given(config))]
+
+
+def _choosing(config: Config) -> None:
+    name, by = config.backbone.name, config.backbone.levels_by
+    if by and not backbones.chooses_levels(name):
+        raise ValueError(f"backbone.levels_by: expected none, for {name} lets no levels be chosen, got {by}")
 
 
 @functools.lru_cache(maxsize=8)

@@ -197,6 +197,7 @@ def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
     small.quality.masks = None
     if config.backbone.weights == "pretrain":
         small.backbone.weights = "random"  # which is as fast
+    small.backbone.levels_by = None  # what chooses them costs the same for any corpus
     if config.corpus.kind == "scenes":
         small.corpus.scenes, small.corpus.scenes_val = number, 1
         return small, None

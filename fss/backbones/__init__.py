@@ -116,7 +116,7 @@ def build(
     `weights`: "random" (a function of `seed`; the global generators are not touched), "torchvision" (ImageNet,
     downloaded), "timm" (its own, downloaded), or the path or fsspec address of a checkpoint, see `docs/backbones.md`.
     `stride`: None is 16, or the patch size. `padding` of convolutions: zeros, replicate or reflect. `levels`: blocks or
-    stages, from 1, after which a network of timm gives low, mid and high; None is the network's own choice.
+    stages, from 1, after which low, mid and high are taken, where the network lets one choose; None is its own.
     `interpolation`: how images are stretched for it, bilinear or bicubic; None is as it was trained.
     `artefacts`: tokens of a transformer that are longer than so many medians are replaced, see
     `fss.backbones.artefacts`; None replaces none.
@@ -129,7 +129,7 @@ def build(
 
     network = _network(name)
     if levels is not None and not network.chooses_levels:
-        raise ValueError(f"{name}: expected no levels, which only networks of timm let choose, got {list(levels)}")
+        raise ValueError(f"{name}: expected no levels, for this network lets none be chosen, got {list(levels)}")
     chosen = {} if levels is None else {"levels": levels}
     if weights == "random":
         net, report = _seeded(network, name, stride, None, seed, chosen), LoadReport(source=f"random, seed {seed}")
@@ -152,6 +152,15 @@ def corners(name: str) -> bool:
         ValueError: for an unknown name.
     """
     return _network(name).geometry(name)
+
+
+def chooses_levels(name: str) -> bool:
+    """Whether `build` takes levels of a backbone.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return _network(name).chooses_levels
 
 
 def torchvision_name(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -42,6 +42,8 @@ class Network(nn.Module):
     interpolation: str = "bilinear"
     """How the images that it was trained on were stretched, see `fss.imaging.images.INTERPOLATIONS`."""
     chooses_levels: ClassVar[bool] = False
+    depth: int = 0
+    """Blocks or stages after which levels can be taken, of one that `chooses_levels`."""
     left_out: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the keys in checkpoints of this network that it knowingly does without."""
 
@@ -94,3 +96,20 @@ class Network(nn.Module):
     def fitted(self, state: State) -> dict[str, torch.Tensor]:
         """The network's own tensors of a checkpoint as this network holds them; by default as they are."""
         return dict(state)
+
+
+def three_of(
+    name: str, number: int, usual: Sequence[int], levels: Sequence[int] | None, what: str = "blocks"
+) -> list[int]:
+    """The levels low, mid and high of a network of so many blocks or stages, counted from 1; `usual` where None.
+
+    Raises:
+        ValueError: unless they are three of these in ascending order.
+    """
+    taken = list(usual if levels is None else levels)
+    if len(taken) != 3 or taken != sorted(set(taken)) or not 1 <= taken[0] <= taken[-1] <= number:
+        raise ValueError(
+            f"{name}: expected three {what} of 1 to {number} as levels low, mid and high, got {taken};"
+            " set backbone.levels"
+        )
+    return taken

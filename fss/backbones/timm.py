@@ -31,7 +31,7 @@ from torch import nn
 from fss.backbones import hugging_face
 from fss.backbones.artefacts import mended
 from fss.backbones.dilation import check_stride, subsample
-from fss.backbones.network import Features, Network, Renamed, State
+from fss.backbones.network import Features, Network, Renamed, State, three_of
 from fss.grid import enlarge
 from fss.imaging.images import INTERPOLATIONS, MEAN, STD
 from fss.keys import nearest
@@ -65,7 +65,8 @@ class TimmNetwork(Network):
         self.plain = len({step for step, _ in parts}) == 1
         allowed, usual = ((parts[0][0],), parts[0][0]) if self.plain else ((8, 16, _COARSEST), 16)
         self.stride = check_stride(name, stride, allowed, usual)
-        taken = _taken(name, len(parts), self.plain, levels)
+        self.depth = len(parts)
+        taken = _taken(name, self.depth, self.plain, levels)
         self.steps = {level: parts[number][0] for level, number in zip(_LEVELS, taken, strict=True)}
         self.channels = {level: parts[number][1] for level, number in zip(_LEVELS, taken, strict=True)}
         self.artefacts: float | None = None
@@ -264,14 +265,8 @@ def _has_centres(plan: nn.Module) -> bool:
 
 def _taken(name: str, number: int, plain: bool, levels: Sequence[int] | None) -> list[int]:
     """The blocks or stages of low, mid and high, from 0."""
-    if levels is None:
-        levels = (number // 2, 3 * number // 4, number) if plain else (number - 2, number - 1, number)
-    if len(levels) != 3 or list(levels) != sorted(set(levels)) or not 1 <= levels[0] <= levels[-1] <= number:
-        raise ValueError(
-            f"{name}: expected three {'blocks' if plain else 'stages'} of 1 to {number} as levels low, mid and high,"
-            f" got {list(levels)}; set backbone.levels"
-        )
-    return [level - 1 for level in levels]
+    usual = (number // 2, 3 * number // 4, number) if plain else (number - 2, number - 1, number)
+    return [level - 1 for level in three_of(name, number, usual, levels, "blocks" if plain else "stages")]
 
 
 def _fixed_size(model: nn.Module) -> tuple[int, int] | None:

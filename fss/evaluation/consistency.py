@@ -3,7 +3,8 @@
 A cell is seen twice: in its photo, and in a view that is enlarged, mirrored, recoloured and blurred by chance. Each
 time its nearest cell of all other photos is looked up. Features that mind place, side, size or colour find another one
 the second time; those that tell nothing apart find any. The share that finds the same one, or one beside it, is the
-consistency. It compares levels of a backbone; how far to trust it is measured in `benchmarks/levels.py`.
+consistency. Cells that a view hardly moves are not asked: features of nothing but place would find theirs. It compares
+levels of a backbone; how far to trust it is measured in `benchmarks/levels.py`.
 
 Letters: P photos, C channels, n x n grid, N = n n cells.
 """
@@ -34,7 +35,7 @@ def places(view: View, side: int, corners: bool) -> torch.Tensor:
 
 
 def consistency(photos: torch.Tensor, again: torch.Tensor, seen: torch.Tensor, *, centred: bool = False) -> float:
-    """Share in [0, 1] of cells that have the same nearest cell in other photos, or one beside it, by both views.
+    """Share in [0, 1] of moved cells with the same nearest cell in other photos, or one beside it, by both views.
 
     Args:
         photos: (P, C, n, n) features of two photos or more.
@@ -49,14 +50,14 @@ def consistency(photos: torch.Tensor, again: torch.Tensor, seen: torch.Tensor, *
         first, second = F.normalize(first - mean, dim=1), F.normalize(second - mean, dim=1)
     bank = first.transpose(0, 1).flatten(1)
     asked = torch.arange(0, side * side, max(1, side * side // _CELLS))
-    same = [
-        _close(
-            _nearest(second[own][:, asked], bank, own, side),
-            _nearest(first[own][:, seen[own, asked]], bank, own, side),
-        )
-        for own in range(len(first))
-    ]
-    return float(torch.cat(same).double().mean())
+    same = []
+    for own in range(len(first)):
+        there = seen[own, asked]
+        moved = ((asked // side - there // side).abs() > 1) | ((asked % side - there % side).abs() > 1)
+        mine, theirs = second[own][:, asked[moved]], first[own][:, there[moved]]
+        same.append(_close(_nearest(mine, bank, own, side), _nearest(theirs, bank, own, side)))
+    found = torch.cat(same).double()
+    return float(found.mean()) if len(found) else 0.0
 
 
 def _nearest(cells: torch.Tensor, bank: torch.Tensor, own: int, side: int) -> torch.Tensor:

@@ -61,6 +61,12 @@ IDLE = {
         "beside dataset.list=x",
         {"dataset": {"list": None}},
     ),
+    "backbone.levels_by": (
+        "consistency",
+        {"backbone": {"levels": [6, 9, 12]}},
+        "beside backbone.levels=[6, 9, 12]",
+        {"backbone": {"levels": None}},
+    ),
     "corpus.root": ("x", {"corpus": {"kind": "scenes"}}, "with corpus.kind=scenes", {"corpus": {"kind": "folder"}}),
     "corpus.column": ("x", {}, "without corpus.list", {"corpus": {"list": "x"}}),
     "corpus.drivers": ("ftp", {}, "without corpus.list", {"corpus": {"list": "x"}}),

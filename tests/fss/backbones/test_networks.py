@@ -75,6 +75,34 @@ def test_dilation_keeps_the_strided_networks_values_on_its_grid(name):
         assert_same_values(fine[level][..., ::4, ::4], coarse[level])
 
 
+@pytest.mark.parametrize(
+    ("name", "usual", "deep"),
+    [
+        ("resnet18", (4, 6, 8), (2, 4, 6)),
+        ("resnet50_linear", (7, 13, 16), (3, 7, 13)),
+        ("mobilenet_v2", (6, 13, 17), (3, 6, 13)),
+    ],
+)
+def test_levels_can_be_taken_after_other_blocks(name, usual, deep, tmp_path):
+    """What is low or mid in one is mid or high in the other, on its grid; blocks behind the last are not there."""
+    images = noise(1, 3, 65, 65)
+    whole, named, early = (backbones.build(name, levels=levels, seed=1) for levels in (None, usual, deep))
+    assert whole.net.depth == usual[-1]
+    features, fewer = whole(images), early(images)
+    assert all(torch.equal(values, features[level]) for level, values in named(images).items())
+    assert torch.equal(fewer["high"], features["mid"])
+    assert torch.equal(fewer["mid"], features["low"][..., ::2, ::2])
+    assert early.channels == {level: values.shape[1] for level, values in fewer.items()}
+    assert fewer["low"].shape[-1] == 9
+    assert sum(p.numel() for p in early.net.parameters()) < sum(p.numel() for p in whole.net.parameters())
+    assert len({backbones.fingerprint(one) for one in (whole, named, early)}) == 3
+    torch.save(whole.net.state_dict(), tmp_path / "whole.pth")
+    loaded = backbones.build(name, str(tmp_path / "whole.pth"), levels=deep)
+    assert torch.equal(loaded(images)["high"], features["mid"])
+    assert loaded.report.ignored
+    assert not loaded.report.unexpected
+
+
 @pytest.mark.parametrize(("name", "stride"), [("resnet18", 8), ("resnet18", 32), ("resnet50", 16)])
 def test_a_linear_networks_levels_lack_their_last_relu_only(name, stride):
     """The same weights; below zero where the other is zero, so that every level's ReLU is the other's level."""

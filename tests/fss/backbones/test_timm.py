@@ -128,7 +128,7 @@ def test_levels_can_be_chosen():
         ({"name": RESNET, "stride": 4}, "timm/resnet18: stride must be one of 8, 16, 32, got 4"),
         ({"name": VIT, "levels": [6, 9, 13]}, r"three blocks of 1 to 12 as levels .*got \[6, 9, 13\]; set backbone"),
         ({"name": MOBILE, "levels": [5, 4, 3]}, r"three stages of 1 to 5 as levels"),
-        ({"name": "resnet18", "levels": [1, 2, 3]}, r"resnet18: expected no levels.* got \[1, 2, 3\]"),
+        ({"name": "vgg16", "levels": [1, 2, 3]}, r"vgg16: expected no levels.* got \[1, 2, 3\]"),
         ({"name": "resnet18", "weights": "timm"}, "resnet18: timm has weights for its own networks alone; set"),
         ({"name": VIT, "weights": "torchvision"}, "torchvision has no weights for this backbone; give a file"),
     ],

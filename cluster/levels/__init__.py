@@ -1,0 +1,1 @@
+"""Levels of a backbone, chosen without labels on photos of the corpus."""
