@@ -86,12 +86,25 @@ def read_file(folder: Path, file: File) -> bytes:
     if data is not None and shards.sha256(data) == file.sha256:
         return data
     try:
-        data = paths.read_bytes(path)
+        data = paths.read_bytes(path, file.bytes)
     except FileNotFoundError:
         raise DamagedFileError(folder, file, -1, "") from None
     _compare(folder, file, len(data), shards.sha256(data))
     paths.keep(path, data)
     return data
+
+
+def holds(path: Path, sha256: str) -> bool:
+    """Whether a file that somebody may write anew has this sha256; `path` has its bytes then.
+
+    Of a bucket's file the copy is looked at first.
+    """
+    if path.exists() and _look(path)[1] == sha256:
+        return True
+    try:
+        return paths.stored(path) and _look(paths.fetch(path))[1] == sha256
+    except FileNotFoundError:
+        return False
 
 
 def read_array(folder: Path, file: File) -> np.ndarray:

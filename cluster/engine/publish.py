@@ -1,6 +1,7 @@
 """Files that are whole or absent: written under a temporary name, synced to disk, renamed.
 
-A file that belongs into a bucket is put there, whole, before its copy on this machine gets its name.
+A file that belongs into a bucket is put there, whole, before its copy on this machine gets its name. The copy is not
+synced: it may go at any time.
 
 A writer that was believed dead and publishes late does no harm: it renames a whole file of the same bytes over the one
 that is there.
@@ -22,7 +23,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ LOCK = ".lock"
 def write_bytes(path: Path, data: bytes) -> dict[str, Any]:
     """Publish `data` at `path` atomically, replacing what was there; return its bytes and sha256 for a manifest."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    stored = paths.stored(path)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -50,15 +52,23 @@ def write_bytes(path: Path, data: bytes) -> dict[str, Any]:
             _failpoint("half_written", path.name)
             file.write(memoryview(data)[half:])
             file.flush()
-            os.fsync(file.fileno())
+            if not stored:
+                os.fsync(file.fileno())
         _failpoint("before_rename", path.name)
         paths.send(path, data)
         temporary.replace(path)
         _failpoint("after_rename", path.name)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    if not stored:
+        _sync_folder(path.parent)
     return {"bytes": len(data), "sha256": shards.sha256(data)}
+
+
+def write_each(files: Mapping[Path, bytes]) -> list[dict[str, Any]]:
+    """What `write_bytes` makes of each, in order; a bucket takes many at a time."""
+    each = bucket.each if any(map(paths.stored, files)) else map
+    return list(each(lambda one: write_bytes(*one), files.items()))
 
 
 def write_json(path: Path, value: Any) -> None:

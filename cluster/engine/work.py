@@ -38,7 +38,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Output:
-    """What a unit makes: file names with their bytes, published in this order; their samples; sums for the manifest."""
+    """What a unit makes: file names with their bytes; their samples; sums for the manifest."""
 
     files: Mapping[str, bytes]
     samples: Mapping[str, int] = field(default_factory=dict)
@@ -173,10 +173,11 @@ class Publisher:
         """Make and publish `unit`, return its counts; safe to run twice."""
         bring_once(self.opened)
         output = self.function(unit)
-        files = []
-        for name, data in output.files.items():
-            written = publish.write_bytes(self.folder / name, data)
-            files.append({"path": name, "count": int(output.samples.get(name, 0)), **written})
+        written = publish.write_each({self.folder / name: data for name, data in output.files.items()})
+        files = [
+            {"path": name, "count": int(output.samples.get(name, 0)), **about}
+            for name, about in zip(output.files, written, strict=True)
+        ]
         record: dict[str, Any] = {"files": files, "counts": {key: int(n) for key, n in output.counts.items()}}
         publish.write_sealed(self.folder / ".units" / f"{unit.name}.json", record)
         return record["counts"]

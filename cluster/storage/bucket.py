@@ -34,6 +34,8 @@ _CACHE = f"/var/tmp/fss-{os.getuid()}"
 _PATIENCE = {"retries": {"mode": "standard", "max_attempts": 8}, "connect_timeout": 10, "read_timeout": 60}
 #: Objects asked for at a time.
 _AT_ONCE = 32
+#: Bytes from which on an object comes in parts: s3fs's own.
+_LARGE = 50 << 20
 #: Objects that one request may remove.
 _LISTED = 1000
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict")
@@ -112,14 +114,15 @@ def _system(process: int) -> Any:
     return fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=_PATIENCE, skip_instance_cache=True)
 
 
-def get(name: str) -> bytes:
-    """A whole object.
+def get(name: str, size: int = 0) -> bytes:
+    """A whole object, of about so many bytes if its reader knows: a large one comes in parts, several at a time.
 
     Raises:
         FileNotFoundError: if there is none.
     """
+    at_once = None if size > _LARGE else 1  # s3fs asks for the size first if it may split: two requests in place of one
     with _answers(name):
-        data: bytes = system().cat_file(name)
+        data: bytes = system().cat_file(name, max_concurrency=at_once)
         return data
 
 

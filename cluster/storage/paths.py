@@ -47,14 +47,14 @@ def send_files(files: Iterable[Path]) -> None:
         pass
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file as it is now.
+def read_bytes(path: Path, size: int = 0) -> bytes:
+    """The file as it is now, of `size` bytes if they are known.
 
     Raises:
         FileNotFoundError: if there is none.
     """
     name = bucket.key(path)
-    return path.read_bytes() if name is None else bucket.get(name)
+    return path.read_bytes() if name is None else bucket.get(name, size)
 
 
 def read_each(paths: Iterable[Path]) -> Iterator[bytes | None]:
@@ -194,10 +194,10 @@ def empty(folder: Path, but: str) -> None:
             path.unlink()
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and all below, if it is there."""
+def remove_tree(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Remove a folder and all below, if it is there; `names` are those of its files, if they are known."""
     if (name := bucket.key(folder)) is not None:
-        bucket.remove([f"{name}/{inner}" for inner in bucket.listing(name)])
+        bucket.remove([f"{name}/{inner}" for inner in (bucket.listing(name) if names is None else names)])
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -129,6 +129,7 @@ class Journal:
         self._points: dict[str, dict[int, float]] = {}  # of each metric, by step
         self._torn = self._troubled = self._started = False
         self._synced = self._sent = 0.0
+        self._unsent: list[Path] = []  # images that are not in the bucket yet, as the lines that name them are not
         self._lock = threading.RLock()
         self._append("start")
 
@@ -174,11 +175,12 @@ class Journal:
             else:
                 _to_image(picture).save(file)
             data = file.read_bytes()
-            paths.send(file, data)
         except (OSError, TypeError, ValueError) as error:
             logger.warning("run %s: image %s is left out: %s", self.run, key, error)
         else:
             digest, place = shards.sha256(data), str(file.relative_to(self.path.parent))
+            with self._lock:
+                self._unsent.append(file)
             self._append("image", key=key, file=place, sha256=digest, step=step)
 
     def artifact(self, path: Path | str, folder: str | None = None) -> None:
@@ -272,9 +274,11 @@ class Journal:
         return there
 
     def _send(self) -> None:
-        """Put the file into its bucket, if it has one."""
+        """Put the file into its bucket, if it has one, after the images that it names."""
+        self._sent = time.monotonic()
+        paths.send_files(self._unsent)
+        self._unsent.clear()
         if paths.stored(self.path):
-            self._sent = time.monotonic()
             paths.send(self.path, self.path.read_bytes())
 
     def _note(self, kind: str, fields: Mapping[str, Any]) -> None:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.engine import publish
+from cluster.engine.files import holds
 from cluster.storage import paths
 from cluster.training import checkpoint
 from cluster.training.meter import Figures
-from fss import shards
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,9 @@ def write(folder: Path, step: int, weights: bytes, figures: Figures) -> None:
 
 def read(folder: Path) -> list[Candidate]:
     """The candidates below the stage's `folder`, in the order of their steps; damaged ones are left out and told."""
-    candidates = []
-    for path in paths.matching(folder / "candidates", "step-*"):
-        about, data = publish.read_sealed(path / FIGURES), next(paths.read_each([path / WEIGHTS]))
-        if about is None or data is None or shards.sha256(data) != about["sha256"]:
+    candidates, targets = [], paths.matching(folder / "candidates", "step-*")
+    for path, about in zip(targets, publish.read_each_sealed(path / FIGURES for path in targets), strict=True):
+        if about is None or not holds(path / WEIGHTS, about["sha256"]):
             logger.warning("candidate %s is damaged, left out", path)
             continue
         candidates.append(Candidate(int(about["step"]), path / WEIGHTS, about["figures"]))

@@ -17,7 +17,6 @@ from torch import nn
 
 from cluster.engine import publish
 from cluster.features.backbone import BackboneSpec
-from cluster.storage import paths
 from cluster.train import candidates, examples, start
 from cluster.train.candidates import Candidate
 from cluster.train.settings import TrainMeans, TrainSettings
@@ -181,7 +180,7 @@ class MetaRecipe:
         """
         chosen, how = select(candidates.read(folder), self.settings.select)
         extractor = self.bank.extractor
-        own, tuned = segmenter.parts(load_weights(paths.read_bytes(chosen.path)))
+        own, tuned = segmenter.parts(load_weights(chosen.path.read_bytes()))
         head = self.settings.head.build(extractor.backbone, self.settings.seed).to(extractor.device)
         head.load_state_dict(own)
         if tuned:  # the others keep the very values they had, also after a training in bf16
@@ -190,8 +189,9 @@ class MetaRecipe:
             extractor = dataclasses.replace(extractor, backbone=network)
         facts = {**self.facts, "selection": {"by": how, "step": chosen.step, HOLDOUT: chosen.figures.get(HOLDOUT)}}
         files = segmenter.export(head, extractor, self.settings.head.about, facts, self._presence(head, extractor))
-        for name, data in files.items():
-            publish.write_bytes(folder / "model" / name, data)
+        *others, (about, vouches) = files.items()
+        publish.write_each({folder / "model" / name: data for name, data in others})
+        publish.write_bytes(folder / "model" / about, vouches)
 
     def _presence(self, head: Head, extractor: Extractor) -> Presence | None:
         """How the head's answers tell that a query does not hold the thing, from the held-out tasks."""

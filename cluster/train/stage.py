@@ -126,7 +126,7 @@ def _work(work: TrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
     candidates.make_good(folder, training_job.validations())
     work.session()
     training.train(training_job, work.means.cluster, work.means.max_failures)
-    paths.bring(folder / "model")
+    paths.bring(folder)
     _tell(work, own)
     return exported_files(folder, own), {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
@@ -160,7 +160,7 @@ def exported_files(folder: Path, others: Sequence[str] = ()) -> list[File]:
     names += [str(path / name) for path in kept for name in (candidates.WEIGHTS, candidates.FIGURES)]
     files = []
     for name in (*names, *others):
-        data = paths.read_bytes(folder / name)
+        data = paths.here(folder / name).read_bytes()
         files.append(File(name, 0, len(data), shards.sha256(data)))
     return files
 

@@ -10,6 +10,7 @@ The frozen backbone is not in it; `identity` holds its fingerprint and is checke
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -85,13 +86,25 @@ def whole(parameters: Sequence[nn.Parameter], write: bool = False) -> Iterator[N
         yield
 
 
-def write(folder: Path, step: int, state: State, identity: Mapping[str, Any], keep: int) -> None:
-    """Publish a checkpoint and drop all but the newest `keep`."""
-    data, target = save(state), folder / f"step-{step:08d}"
-    publish.write_bytes(target / _STATE, data)
-    publish.write_sealed(target / _META, {"step": step, "sha256": shards.sha256(data), **identity})
-    for old in paths.matching(folder, "step-*")[:-keep]:
-        paths.remove_tree(old)
+class Kept:
+    """The newest checkpoints in a folder that nobody else writes to meanwhile."""
+
+    def __init__(self, folder: Path, number: int):
+        self._folder, self._number = folder, number
+
+    @functools.cached_property
+    def _there(self) -> list[Path]:
+        return paths.matching(self._folder, "step-*")
+
+    def write(self, step: int, state: State, identity: Mapping[str, Any]) -> None:
+        """Publish a checkpoint and drop all but the newest."""
+        data, target = save(state), self._folder / f"step-{step:08d}"
+        publish.write_bytes(target / _STATE, data)
+        publish.write_sealed(target / _META, {"step": step, "sha256": shards.sha256(data), **identity})
+        there = sorted({*self._there, target})
+        self._there[:] = there[-self._number :]
+        for old in there[: -self._number]:
+            paths.remove_tree(old, (_META, _STATE))
 
 
 def drop(folder: Path, step: int) -> int:

@@ -1,4 +1,4 @@
-"""A run whose disk is full in the middle of every stage: python -m tests.cluster.full FOLDER WHOLE SAVED override...
+"""A run whose disk is full in the middle of stages: python -m tests.cluster.full STAGE,... FOLDER WHOLE SAVED [KEY=...]
 
 FOLDER is made a small file system of its own, which only this process sees; WHOLE is the folder of a run of the same
 settings that had all the room it needed. Before each stage the disk is filled but for half of what the stage writes.
@@ -19,7 +19,6 @@ from tests.cluster import processes
 from tests.cluster.here import here
 from tests.cluster.killed import leftovers
 
-STAGES = ("shard", "sample", "kmeans", "label", "quality", "pair", "train", "evaluate")
 _PAGE, _SIZE = 4096, 64 * 2**20
 
 
@@ -37,11 +36,11 @@ def fill(disk, left):
     return path
 
 
-def main(disk, whole, saved, arguments):
+def main(stages, disk, whole, saved, arguments):
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "full", disk], check=True)
     loop.train, told = processes.train, {}
     config = load([*arguments, f"root={disk}"])
-    for stage in STAGES:
+    for stage in stages:
         ballast, said = fill(disk, pages(whole / stage) // 2), "nothing"
         try:
             here(config).ensure(stage)
@@ -49,10 +48,10 @@ def main(disk, whole, saved, arguments):
             said = str(error)
         told[stage] = {"said": said, "left": leftovers(disk)}
         ballast.unlink()
-    here(config).ensure(STAGES[-1])
+    here(config).ensure(stages[-1])
     print(json.dumps(told))
     shutil.copytree(disk / config.name, saved)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), sys.argv[4:])
+    main(sys.argv[1].split(","), *map(Path, sys.argv[2:5]), sys.argv[5:])

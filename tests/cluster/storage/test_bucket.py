@@ -40,6 +40,14 @@ def test_objects_are_put_read_listed_and_removed(door):
         bucket.get("bucket/a/1.json")
 
 
+@pytest.mark.parametrize(("size", "requests"), [(0, ["GET"]), (4, ["GET"]), (1 << 40, ["HEAD", "GET"])])
+def test_an_object_is_asked_for_once_unless_it_is_large(door, size, requests):
+    bucket.put("bucket/once", b"data")
+    door.requests.clear()
+    assert bucket.get("bucket/once", size) == b"data"
+    assert [method for method, _ in door.requests] == requests
+
+
 def test_more_objects_than_one_answer_lists(door):
     from moto.s3.models import s3_backends
 

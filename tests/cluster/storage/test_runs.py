@@ -178,14 +178,46 @@ def test_a_model_is_found_and_copied(folder, machine, tmp_path):
         registry.folder(f"{address}/none", tmp_path)
 
 
+def test_what_a_training_has_written_is_not_asked_for(folder, door):
+    import torch
+
+    from cluster.train import candidates
+    from cluster.training import checkpoint
+
+    kept = checkpoint.Kept(folder / "checkpoints", 1)
+    for step in (1, 2):
+        door.requests.clear()
+        kept.write(step, {"w": torch.zeros(2)}, {"run": "a"})
+        candidates.write(folder, step, b"weights", {"iou": step / 10})
+    assert [method for method, _ in door.requests] == ["PUT", "PUT", "POST", "PUT", "PUT"]  # two, the old one goes, two
+    door.requests.clear()
+    assert [one.step for one in candidates.read(folder)] == [1, 2]
+    assert not [path for _, path in door.requests if path.endswith(candidates.WEIGHTS)]
+
+
+def test_images_of_a_journal_go_with_it(folder, door):
+    from cluster.tracking.journal import Journal
+
+    with Journal(folder / "tracking", "train") as journal:
+        door.requests.clear()
+        for step in (1, 2):
+            journal.image("examples", b"png", step)
+        assert door.requests == []
+    *images, last = [path for method, path in door.requests if method == "PUT"]
+    assert len(images) == 2
+    assert last.endswith("train.jsonl")
+    assert all(path.endswith("-examples.png") for path in images)
+
+
 def test_checkpoints_and_candidates_of_another_machine_are_found(folder, machine):
     import torch
 
     from cluster.train import candidates
     from cluster.training import checkpoint
 
+    kept = checkpoint.Kept(folder / "checkpoints", 2)
     for step in (1, 2, 3):
-        checkpoint.write(folder / "checkpoints", step, {"w": torch.full((2,), float(step))}, {"run": "a"}, 2)
+        kept.write(step, {"w": torch.full((2,), float(step))}, {"run": "a"})
         candidates.write(folder, step, b"weights", {"iou": step / 10})
     machine("second")
     there = paths.place(bucket.address(folder))
@@ -193,6 +225,7 @@ def test_checkpoints_and_candidates_of_another_machine_are_found(folder, machine
     step, state = checkpoint.newest(there / "checkpoints", {"run": "a"})
     assert (step, state["w"].tolist()) == (3, [3.0, 3.0])
     assert [one.step for one in candidates.read(there)] == [1, 2, 3]
+    assert candidates.read(there)[0].path.read_bytes() == b"weights"
     bucket.put(bucket.key(there / "checkpoints/step-00000003/state.safetensors"), b"damaged")
     assert checkpoint.newest(there / "checkpoints", {"run": "a"})[0] == 2
     assert checkpoint.drop(there / "checkpoints", 3) == 1
