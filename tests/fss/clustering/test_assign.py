@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from fss import precision
 from fss.clustering import assign as module
 from fss.clustering.kmeans import assign, nearest
 from tests.fss.points import integers, loop_assign, points
 
 
-def choose(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `assign` go one of its ways."""
-    monkeypatch.setattr(precision, "_MULTIPLIES", way == "bf16")
-    monkeypatch.setattr(module, "_FEW_SCORES", 0)
-    if way == "faiss":
+@pytest.fixture(params=["faiss", "blocked"])
+def _backend(request, monkeypatch):
+    """Both ways of `assign`: with FAISS and without."""
+    if request.param == "faiss":
         pytest.importorskip("faiss")
-    if way != "blocked":
         return
     real = builtins.__import__
 
@@ -28,11 +25,6 @@ def choose(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_faiss)
-
-
-@pytest.fixture(params=["faiss", "blocked", "bf16"])
-def _backend(request, monkeypatch):
-    choose(request.param, monkeypatch)
 
 
 @pytest.mark.usefixtures("_backend")
@@ -83,40 +75,6 @@ def test_of_equal_centroids_the_first_has_all_points():
     assert labels[400:].tolist() == [*range(300)] * 2
     for size in (1, 7, 350):
         assert np.concatenate([assign(part, centroids)[0] for part in np.split(rows, [size])]).tolist() == [*labels]
-
-
-@pytest.mark.parametrize("spread", [1.0, 1e-3])
-@pytest.mark.parametrize("possible", [module._MANY, 3])
-def test_all_ways_give_the_same_labels(monkeypatch, spread, possible):
-    """Of points that lie near the middle of two centroids or of many: nearer than bfloat16 and float32 can tell."""
-    monkeypatch.setattr(module, "_MANY", possible)
-    base, generator = points(60, 96), np.random.default_rng(3)
-    centroids = np.concatenate([base, base[:1] + spread * points(30, 96, seed=4), base[:5]])
-    first, second = generator.integers(len(centroids), size=(2, 900))
-    aside = 10.0 ** generator.uniform(-9, 0, (900, 1)) * points(900, 96, seed=5)
-    rows = np.concatenate([((centroids[first] + centroids[second]) / 2 + aside).astype(np.float32), centroids])
-    found = {}
-    for way in ("bf16", "blocked", "faiss"):
-        with monkeypatch.context() as context:
-            choose(way, context)
-            found[way] = assign(rows, centroids)
-            cut = np.concatenate([assign(part, centroids)[0] for part in np.split(rows, [1, 333])])
-            assert np.array_equal(cut, found[way][0])
-    for way in ("blocked", "faiss"):
-        assert np.array_equal(found["bf16"][0], found[way][0])
-        assert np.array_equal(found["bf16"][1], found[way][1])
-    exact = ((rows[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=2)
-    chosen = exact[np.arange(len(rows)), found["bf16"][0]]
-    assert (chosen <= exact.min(axis=1) + 1e-9).all()
-
-
-def test_bf16_looks_again_at_few_points_of_many(monkeypatch):
-    choose("bf16", monkeypatch)
-    asked = []
-    real = module._among
-    monkeypatch.setattr(module, "_among", lambda *given: asked.append(len(given[1])) or real(*given))
-    assign(points(3000, 64), points(40, 64, seed=1))
-    assert 0 < sum(asked) < 900
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
