@@ -126,7 +126,7 @@ def _work(work: TrainWork) -> tuple[Sequence[File], Mapping[str, int]]:
     candidates.make_good(folder, training_job.validations())
     work.session()
     training.train(training_job, work.means.cluster, work.means.max_failures)
-    paths.bring(folder)
+    paths.bring(folder / "model")
     _tell(work, own)
     return exported_files(folder, own), {"steps": chosen.steps, "episodes": chosen.steps * chosen.batch}
 
