@@ -94,8 +94,10 @@ class Photos:
         return self._keys[name]
 
     def _compute(self, names: Sequence[str]) -> dict[str, Features]:
+        """In the layout of stored ones: by that some processors choose their kernels, and with them last bits."""
         pictures = [self.dataset.image(name) for name in names]
-        features = [{level: v.half().cpu() for level, v in f.items()} for f in self.extractor.stream(pictures)]
+        stream = self.extractor.stream(pictures)
+        features = [{level: v.half().cpu().contiguous() for level, v in f.items()} for f in stream]
         return dict(zip(names, features, strict=True))
 
     def _put(self, made: Mapping[str, Features]) -> None:

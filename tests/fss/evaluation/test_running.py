@@ -188,6 +188,15 @@ def forwards(extractor):
     handle.remove()
 
 
+def test_fresh_features_lie_in_memory_as_stored_ones(extractor, dataset, tmp_path):
+    name, kept = next(iter(SIZES)), open_photos(extractor, dataset, tmp_path)
+    kept.prepare([name])
+    fresh, stored = open_photos(extractor, dataset).features(name), kept.features(name)
+    assert {level: values.stride() for level, values in fresh.items()} == {
+        level: values.stride() for level, values in stored.items()
+    }
+
+
 def test_an_image_goes_through_the_backbone_once_and_for_all(extractor, dataset, forwards, tmp_path):
     drawn = episodes(1, 2, 12)
     used = len({name for e in drawn for name in (e.query, *e.ways[0].supports)})
