@@ -53,8 +53,8 @@ def noted(folder, rank):
 
 
 def kept(folder):
-    """The candidates' files below a stage's folder, by name."""
-    paths = [path for path in (folder / "candidates").rglob("*") if path.is_file()]
+    """The candidates' files below a stage's folder, by name; halves that a kill left are the stage's to clear away."""
+    paths = [path for path in (folder / "candidates").rglob("*") if path.is_file() and path.suffix != ".tmp"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
