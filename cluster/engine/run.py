@@ -274,7 +274,9 @@ class Run:
             StageError: if it has not.
         """
         if name not in self._manifests:
-            raise StageError(f"stage {name} was not run; run jobs.{name} with the same arguments first")
+            raise StageError(
+                f"stage {name} was not run; run jobs.pipeline, or a later stage, with the same arguments first"
+            )
         return self._manifests[name]
 
     @staticmethod

@@ -162,7 +162,10 @@ def problems(config: Config) -> list[str]:
 def _choosing(config: Config) -> None:
     name, by = config.backbone.name, config.backbone.levels_by
     if by and not backbones.chooses_levels(name):
-        raise ValueError(f"backbone.levels_by: expected none, for {name} lets no levels be chosen, got {by}")
+        raise ValueError(
+            f"backbone.levels_by: expected none, for {name} lets no levels be chosen, got {by}; leave it "
+            "out, or choose a ResNet, mobilenet_v2 or timm/NAME"
+        )
 
 
 @functools.lru_cache(maxsize=8)

@@ -86,7 +86,7 @@ def whole(parameters: Sequence[nn.Parameter], write: bool = False) -> Iterator[N
         yield
 
 
-class Kept:
+class Checkpoints:
     """The newest checkpoints in a folder that nobody else writes to meanwhile."""
 
     def __init__(self, folder: Path, number: int):
@@ -102,7 +102,7 @@ class Kept:
         publish.write_bytes(target / _STATE, data)
         publish.write_sealed(target / _META, {"step": step, "sha256": shards.sha256(data), **identity})
         there = sorted({*self._there, target})
-        self._there[:] = there[-self._number :]
+        self._there = there[-self._number :]
         for old in there[: -self._number]:
             paths.remove_tree(old, (_META, _STATE))
 

@@ -140,7 +140,7 @@ class Loop:
         self.average = Average(self.engine.module, job.ema)
         self.identity = {**job.identity, **job.recipe.identity()}
         self.health = Health(job.folder, job.steps, job.name)
-        self.kept = checkpoint.Kept(job.folder / "checkpoints", job.keep_checkpoints)
+        self.checkpoints = checkpoint.Checkpoints(job.folder / "checkpoints", job.keep_checkpoints)
         self.step = self._resume()
 
     def run(self) -> None:
@@ -240,7 +240,7 @@ class Loop:
         state = checkpoint.collect(self.engine, self.job.moments)
         if self.rank == 0:
             state |= {f"average/{name}": value for name, value in self.average.state().items()}
-            self.kept.write(self.step, state, self.identity)
+            self.checkpoints.write(self.step, state, self.identity)
 
     def _resume(self) -> int:
         newest = checkpoint.newest(self.job.folder / "checkpoints", self.identity)

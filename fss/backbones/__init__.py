@@ -129,7 +129,7 @@ def build(
 
     network = _network(name)
     if levels is not None and not network.chooses_levels:
-        raise ValueError(f"{name}: expected no levels, for this network lets none be chosen, got {list(levels)}")
+        raise ValueError(f"{name}: expected no levels, for it lets none be chosen, got {list(levels)}; leave them out")
     chosen = {} if levels is None else {"levels": levels}
     if weights == "random":
         net, report = _seeded(network, name, stride, None, seed, chosen), LoadReport(source=f"random, seed {seed}")

@@ -265,7 +265,7 @@ def test_damaged_files_are_noticed_when_read(tmp_path, damage):
 
 def test_a_stage_that_was_not_run_is_named(start, tmp_path):
     run = start(Config(name="test", root=str(tmp_path)))
-    with pytest.raises(StageError, match=r"stage label was not run; run jobs.label"):
+    with pytest.raises(StageError, match=r"stage label was not run; run jobs.pipeline, or a later stage"):
         run.manifest("label")
 
 

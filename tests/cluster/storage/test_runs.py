@@ -184,7 +184,7 @@ def test_what_a_training_has_written_is_not_asked_for(folder, door):
     from cluster.train import candidates
     from cluster.training import checkpoint
 
-    kept = checkpoint.Kept(folder / "checkpoints", 1)
+    kept = checkpoint.Checkpoints(folder / "checkpoints", 1)
     for step in (1, 2):
         door.requests.clear()
         kept.write(step, {"w": torch.zeros(2)}, {"run": "a"})
@@ -215,7 +215,7 @@ def test_checkpoints_and_candidates_of_another_machine_are_found(folder, machine
     from cluster.train import candidates
     from cluster.training import checkpoint
 
-    kept = checkpoint.Kept(folder / "checkpoints", 2)
+    kept = checkpoint.Checkpoints(folder / "checkpoints", 2)
     for step in (1, 2, 3):
         kept.write(step, {"w": torch.full((2,), float(step))}, {"run": "a"})
         candidates.write(folder, step, b"weights", {"iou": step / 10})

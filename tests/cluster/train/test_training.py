@@ -99,7 +99,7 @@ def test_the_parts_of_all_ranks_are_the_whole_and_padding(count, ranks):
 
 def write(folder, step, value, identity="a", keep=3):
     state = {"parameter/w": torch.full((3,), float(value))}
-    checkpoint.Kept(folder, keep).write(step, state, {"run": identity})
+    checkpoint.Checkpoints(folder, keep).write(step, state, {"run": identity})
 
 
 def test_the_newest_checkpoint_is_found_and_old_ones_go(tmp_path):
