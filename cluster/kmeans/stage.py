@@ -59,24 +59,24 @@ class PartialSums:
     centre: np.ndarray
     centroids: np.ndarray
     memory: float
-    """GiB of points that a worker keeps for the next iteration; what does not fit is read again every time."""
+    """GiB of parts that a worker keeps for the next iteration; what does not fit is read again every time."""
 
     def __call__(self, chunk: Chunk) -> kmeans.Sums:
         """Sums of the points in `chunk`."""
-        return kmeans.add(kmeans.partial_sums(self._points(file), self.centroids) for file in chunk)
+        key = (self.sample, chunk)
+        part = _kept.get(key) or self._part(chunk)
+        sums = part.sums(self.centroids)
+        if key not in _kept and sum(kept.nbytes for kept in _kept.values()) + part.nbytes <= self.memory * 2**30:
+            _kept[key] = part
+        return sums
 
-    def _points(self, file: File) -> np.ndarray:
-        key = (self.sample, file)
-        if key in _kept:
-            return _kept[key]
-        points = pseudo.centred(read_array(self.sample, file), self.centre)
-        if sum(kept.nbytes for kept in _kept.values()) + points.nbytes <= self.memory * 2**30:
-            _kept[key] = points
-        return points
+    def _part(self, chunk: Chunk) -> kmeans.Part:
+        read = (pseudo.centred(read_array(self.sample, file), self.centre) for file in chunk)
+        return kmeans.Part(np.concatenate(list(read)))
 
 
-#: A worker's points of length 1 around the centre, by sample folder and file; emptied when the stage ends.
-_kept: dict[tuple[Path, File], np.ndarray] = {}
+#: A worker's points of length 1 around the centre, by sample folder and chunk; emptied when the stage ends.
+_kept: dict[tuple[Path, Chunk], kmeans.Part] = {}
 
 
 def _forget(_: Any) -> None:
@@ -263,5 +263,5 @@ STAGE = Stage(
     check=lambda config: sources.without_clusters(config, "kmeans"),
     size=lambda settings: {"iterations": settings("kmeans").iterations * settings("kmeans").restarts},
     unit="points",
-    version=3,
+    version=4,
 )

@@ -71,6 +71,8 @@ class KmeansCost:
     """Of reading a point again."""
     driver: float
     """Of the driver, for the sums of a chunk."""
+    kept: float
+    """Bytes of a worker's memory of a point."""
     memory: float
     """Bytes of a worker's memory before it holds points."""
     iteration: float
@@ -141,7 +143,7 @@ def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measure
         for step in [name for name in names if name in ("sample", "label")]:
             costs[step], network = _explained(costs[step], second.run, pool)
         corpus, dimensions = second.run.manifest("shard").counts, _dimensions(second.run)
-        sums, fixed, points = KmeansCost(0.0, 0.0, 0.0, costs["label"].base, 0.0), dict(second.fixed), 0.0
+        sums, fixed, points = KmeansCost(0.0, 0.0, 0.0, 0.0, costs["label"].base, 0.0), dict(second.fixed), 0.0
         if "sample" in names:
             sample = second.run.manifest("sample").counts
             sums = _kmeans(config, second.run, pool, dimensions)
@@ -301,9 +303,9 @@ def _kmeans(config: Config, run: Run, pool: TimedPool, dimensions: int) -> Kmean
     """What a point of so many dimensions costs at the configured number of clusters."""
     sample, finest = run.manifest("sample"), (*config.source.hierarchy, config.source.clusters)[0]
     file = max(sample.named(".npy"), key=lambda file: file.count)
-    (point, read), note = pool.one(probes.TimeSums(sample.folder, file), finest)
+    (point, read, kept), note = pool.one(probes.TimeSums(sample.folder, file), finest)
     driver, iteration = probes.adding(pool.pool, (finest, dimensions))
-    return KmeansCost(point, read, driver, note.memory, iteration)
+    return KmeansCost(point, read, driver, kept, note.memory, iteration)
 
 
 def _training(config: Config, run: Run, pool: TimedPool) -> Iterator[tuple[str, Steps]]:

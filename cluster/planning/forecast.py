@@ -131,7 +131,7 @@ def _kmeans(config: Config, measured: Measured, images: float, workers: int) -> 
     finest = (*source.hierarchy, source.clusters)[0]
     chunk = of_file * max(1, math.ceil(CHUNK_POINTS * finest / of_file))
     passes = source.iterations * source.restarts
-    total = 4 * points * measured.dimensions
+    total = points * sums.kept
     kept = min(1.0, workers * config.cluster.memory_gib * _GIB / total)
     reads = 2 + (1 - kept) * (passes - 1)  # for the centre, for the first iteration, and what was not kept
     tables = finest * measured.dimensions * 20  # float64 sums and products, float32 centroids
@@ -142,7 +142,7 @@ def _kmeans(config: Config, measured: Measured, images: float, workers: int) -> 
         seconds=sums.point + sums.read * reads / passes,
         driver=sums.driver,
         read=4 * measured.dimensions * reads,
-        base=sums.memory + tables + 2 * 4 * of_file * measured.dimensions,
+        base=sums.memory + tables + of_file * (4 * measured.dimensions + sums.kept),
         parts={"assignment": sums.point, "disk": sums.read * reads / passes},
     )
     return cost, Amount(points, chunk, passes, kept * total + start)

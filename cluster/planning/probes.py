@@ -139,19 +139,27 @@ def compare(limit: int) -> float:
 
 @dataclass(frozen=True)
 class TimeSums:
-    """Seconds a point of one iteration of k-means, and of reading the point; `unit` is the number of centroids."""
+    """Seconds a point of one iteration of k-means, and of reading it, and bytes; `unit` is the number of centroids."""
 
     sample: Path
     file: File
 
-    def __call__(self, unit: int) -> tuple[float, float]:
-        """The faster of two runs on points repeated to a number that fills the machine's caches."""
+    def __call__(self, unit: int) -> tuple[float, float, float]:
+        """Of two iterations on points repeated to a number that fills the machine's caches; and bytes kept of a point.
+
+        The iteration before them does not count: it finds what the others need not.
+        """
         seconds, data = _timed(read_file, self.sample, self.file)
         more, points = _timed(np.load, io.BytesIO(data))
         read = (seconds + more) / len(points)
-        points = np.resize(points, (_POINTS, points.shape[1]))
+        part = kmeans.Part(np.resize(points, (_POINTS, points.shape[1])))
         centroids = rng.numpy_rng(0, "plan").standard_normal((unit, points.shape[1]), dtype=np.float32)
-        return min(_timed(kmeans.partial_sums, points, centroids)[0] for _ in range(2)) / len(points), read
+        taken = []
+        for iteration in range(3):
+            seconds, sums = _timed(part.sums, centroids)
+            taken.append(seconds)
+            centroids = kmeans.step(sums, centroids, seed=iteration)
+        return sum(taken[1:]) / 2 / _POINTS, read, part.nbytes / _POINTS
 
 
 def _sums(shape: tuple[int, int]) -> kmeans.Sums:

@@ -72,8 +72,8 @@ def nearest(
             part = points[start : start + block].to(kind)
             apart = torch.add(norms, _product(part, target), alpha=-2)
             best, label = apart.min(dim=1)
-            near = apart <= (best + _rounding(part.float(), norms.max()))[:, None]
-            label = _settled(part, target, label, near.sum(dim=1) > 1)
+            near = apart <= (best + rounding(part.float(), norms.max()))[:, None]
+            label = settled(part, target, label, near.sum(dim=1) > 1)
             labels[start : start + block] = label
             distances[start : start + block] = _squares(part, target, label)
     if not bool(distances.isfinite().all()):
@@ -81,17 +81,24 @@ def nearest(
     return labels, distances
 
 
-def _rounding(rows: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+def rounding(rows: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
     """(n,) by how much two expanded squared distances of (n, D) rows may come out wrongly apart.
 
-    `most` is the largest squared length of a centroid. Each distance is a sum of D + 2 rounded products, none larger
-    than the squared lengths together (Higham 2002, section 3.1); half an `eps` a rounding.
+    `most` is the largest squared length of a centroid.
     """
-    lengths = torch.linalg.vector_norm(rows, dim=1).square_() + most
-    return 2 * (rows.shape[1] + 4) * torch.finfo(rows.dtype).eps * lengths
+    return share(rows) * (torch.linalg.vector_norm(rows, dim=1).square_() + most)
 
 
-def _settled(points: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor, unsure: torch.Tensor) -> torch.Tensor:
+def share(rows: torch.Tensor) -> float:
+    """The same as a share of the squared lengths of the row and the centroid together.
+
+    Each distance is a sum of D + 2 rounded products, none larger than these (Higham 2002, section 3.1); half an `eps` a
+    rounding.
+    """
+    return 2 * (rows.shape[1] + 4) * torch.finfo(rows.dtype).eps
+
+
+def settled(points: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor, unsure: torch.Tensor) -> torch.Tensor:
     """The labels, those of `unsure` points found again in float64; what that cannot tell apart is a tie."""
     doubtful = unsure.nonzero()[:, 0]
     if not len(doubtful):
@@ -101,7 +108,7 @@ def _settled(points: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor
     for chosen in doubtful.split(max(64, _CPU_SCORES // len(target))):
         rows = points[chosen].double()
         scores = torch.addmm(norms, rows, target.T, alpha=-2)
-        least = scores.amin(dim=1) + _rounding(rows, norms.max())
+        least = scores.amin(dim=1) + rounding(rows, norms.max())
         labels[chosen] = (scores <= least[:, None]).to(torch.uint8).argmax(dim=1)
     return labels
 
@@ -167,8 +174,33 @@ def finite_rows(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def checked(points: Any, centroids: np.ndarray) -> np.ndarray:
+    """The centroids as contiguous float32.
+
+    Raises:
+        ValueError: for points or centroids that are not 2-D or disagree in D, or centroids that are not finite.
+    """
+    centroids = finite_rows(centroids)
+    _check(points, torch.from_numpy(centroids) if isinstance(points, torch.Tensor) else centroids)
+    return centroids
+
+
 def assign(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Nearest centroid of each point: (N,) int64 labels and (N,) float32 squared distances, ties to the lower label.
+
+    Raises:
+        ValueError: for points or centroids that are not 2-D, disagree in D, or are not finite.
+    """
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    labels, centroids = labels_of(points, centroids), np.ascontiguousarray(centroids, dtype=np.float32)
+    squares = _squares(read_only(points), read_only(centroids), torch.from_numpy(labels)).numpy()
+    if not np.isfinite(squares).all():
+        raise ValueError(_not_finite(0, len(points)))
+    return labels, squares
+
+
+def labels_of(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """(N,) int64: the nearest centroid of each point; ties to the lower one.
 
     With a GPU, FAISS on it if a trial in another process went well, else `nearest`; without one FAISS, else `nearest`.
 
@@ -176,25 +208,24 @@ def assign(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.nd
         ValueError: for points or centroids that are not 2-D, disagree in D, or are not finite.
     """
     points = np.ascontiguousarray(points, dtype=np.float32)
-    centroids = finite_rows(centroids)
-    _check(points, centroids)
+    centroids = checked(points, centroids)
     index = _faiss_index(centroids.shape[1])
     if index is None:
-        return _assign_torch(points, centroids)
+        return _labels_torch(points, centroids)
     index.add(centroids)
     squares, nearest_two = index.search(points, min(2, len(centroids)))
     if not (len(squares) == 0 or (nearest_two[:, 0].min() >= 0 and np.isfinite(squares[:, 0]).all())):
         finite_rows(points)  # FAISS has no label for NaN
         raise ValueError(_not_finite(0, len(points)))
-    rows, target = _read_only(points), _read_only(centroids)
     labels = torch.from_numpy(np.ascontiguousarray(nearest_two[:, 0]))
     if len(centroids) > 1:
+        rows, target = read_only(points), read_only(centroids)
         apart = torch.from_numpy(squares[:, 1] - squares[:, 0])
-        labels = _settled(rows, target, labels, apart <= _rounding(rows, target.square().sum(dim=1).max()))
-    return labels.numpy(), _squares(rows, target, labels).numpy()
+        labels = settled(rows, target, labels, apart <= rounding(rows, target.square().sum(dim=1).max()))
+    return labels.numpy()
 
 
-def _read_only(array: np.ndarray) -> torch.Tensor:
+def read_only(array: np.ndarray) -> torch.Tensor:
     """The same memory as a tensor that nobody writes to: arrays that come from Ray's store cannot be written."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         return torch.from_numpy(array)
@@ -234,13 +265,12 @@ def faiss_gpu_works(seconds: float = 120) -> bool:
     return trial.returncode == 0
 
 
-def _assign_torch(points: np.ndarray, centroids: np.ndarray, upload: int = 2**20) -> tuple[np.ndarray, np.ndarray]:
+def _labels_torch(points: np.ndarray, centroids: np.ndarray, upload: int = 2**20) -> np.ndarray:
     """`nearest` of arrays, on the GPU where there is one, `upload` points at a time."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     target = torch.from_numpy(centroids).to(device)
-    labels, distances = np.empty(len(points), dtype=np.int64), np.empty(len(points), dtype=np.float32)
+    labels = np.empty(len(points), dtype=np.int64)
     for start in range(0, len(points), upload):
         rows = slice(start, start + upload)
-        answer = nearest(torch.from_numpy(points[rows]).to(device), target)
-        labels[rows], distances[rows] = (tensor.cpu().numpy() for tensor in answer)
-    return labels, distances
+        labels[rows] = nearest(torch.from_numpy(points[rows]).to(device), target)[0].cpu().numpy()
+    return labels

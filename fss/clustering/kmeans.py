@@ -1,8 +1,8 @@
 """Lloyd's k-means as sums that add: what one part of the points contributes, and what all parts together decide.
 
-Whoever owns the machines calls `partial_sums` on every part and adds the results in a fixed order (`add`); `lloyd` is
-the loop around them. Sums are float64 and counts integers, so the result does not depend on who computed which part; up
-to the assignment's own float32 rounding it is the k-means of one process.
+Whoever owns the machines has a `Part` of the points sum itself up and adds the results in a fixed order (`add`);
+`lloyd` is the loop around them. A part that is kept moves only the points whose label has changed. Its sums are exact,
+so that they are the same bits however often points have moved, and the result does not depend on who computed what.
 
 Letters: N points, K centroids, D dimensions.
 """
@@ -10,17 +10,20 @@ Letters: N points, K centroids, D dimensions.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from fss import rng
-from fss.clustering.assign import assign, nearest
+from fss.clustering import rounded
+from fss.clustering.assign import assign, labels_of, nearest
 from fss.clustering.init import distinct, initial_centroids
 
 __all__ = [
     "LloydOptions",
     "LloydState",
+    "Part",
     "Sums",
     "add",
     "assign",
@@ -37,6 +40,8 @@ __all__ = [
 _BLOCK = 2048
 #: A cluster whose points lie about their mean with less than this share of their squared distances has one place only.
 _ONE_PLACE = 1e-4
+#: Share of squared lengths below which a spread that is their difference has lost too many digits.
+_LOST = 2.0**-20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,48 +106,141 @@ class LloydState:
     """Last inertia of each ended restart."""
 
 
+class Part:
+    """One part's points, and what the next iteration need not find again: their labels and the sums of their clusters.
+
+    Points are added as multiples of so large a power of two that float64 holds every sum of them without rounding
+    (Demmel and Nguyen 2015). What that takes from a point is less than 2**-49 of all the points' largest coordinates
+    together. So adding those that come to a cluster and taking away those that leave it makes the same bits as adding
+    up its points anew.
+    """
+
+    def __init__(self, points: np.ndarray, weights: np.ndarray | None = None):
+        """Of (N, D) points, times their (N,) `weights` if they have any.
+
+        Raises:
+            ValueError: for weights that are not N finite numbers from 0.
+        """
+        self.points = np.ascontiguousarray(points, dtype=np.float32)
+        self.weights = None if weights is None else np.asarray(weights, dtype=np.float64)
+        if self.weights is not None:
+            _check_weights(self.weights, len(self.points))
+        self._labels: np.ndarray | None = None
+        self._totals = np.zeros((0, 0))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the points and of what is kept beside them."""
+        beside = self._rounded.nbytes if "_rounded" in vars(self) else 0
+        return self.points.nbytes + beside + 16 * len(self.points) + self._totals.nbytes
+
+    @functools.cached_property
+    def _rounded(self) -> rounded.Rounded:
+        return rounded.Rounded(self.points)
+
+    @functools.cached_property
+    def _squares(self) -> np.ndarray:
+        """(N,) float64 squared lengths, times the weights."""
+        squares = np.einsum("nd,nd->n", self.points, self.points, dtype=np.float64)
+        return squares if self.weights is None else squares * self.weights
+
+    @functools.cached_property
+    def _anchor(self) -> float:
+        """Added and taken away again, it leaves of a number what is a multiple of the power of two."""
+        most = max(float(self.points.max(initial=0.0)), -float(self.points.min(initial=0.0)))
+        if self.weights is not None:
+            most *= float(self.weights.max(initial=0.0))
+        return 1.5 * 2.0 ** (np.frexp(most * len(self.points))[1] + 2)
+
+    def sums(self, centroids: np.ndarray) -> Sums:
+        """Assign the points to (K, D) centroids and add them up per centroid.
+
+        Raises:
+            ValueError: for what `assign` refuses.
+        """
+        labels, num = self._assigned(centroids), len(centroids)
+        self._move(labels, num)
+        counts = np.bincount(labels, minlength=num)
+        mass = counts.astype(np.float64) if self.weights is None else _by_label(labels, self.weights, num)
+        return Sums(self._totals.copy(), mass, counts, self._spread(centroids, mass))
+
+    def _assigned(self, centroids: np.ndarray) -> np.ndarray:
+        """(N,) labels, in bfloat16 where that is faster and can be done; they are the same."""
+        labels = self._rounded.labels(centroids) if rounded.pays(len(self.points) * len(centroids)) else None
+        return labels_of(self.points, centroids) if labels is None else labels
+
+    def _move(self, labels: np.ndarray, num: int) -> None:
+        """Let the totals be those of `labels`."""
+        before, self._labels = self._labels, labels
+        if before is not None and len(self._totals) == num:
+            moved = np.flatnonzero(labels != before)
+            if 2 * len(moved) < len(labels):
+                self._add(moved, np.stack([labels[moved], before[moved]], axis=1), (1.0, -1.0))
+                return
+        self._totals = np.zeros((num, self.points.shape[1]))
+        self._add(np.arange(len(labels)), labels[:, None], (1.0,))
+
+    def _add(self, rows: np.ndarray, labels: np.ndarray, signs: tuple[float, ...]) -> None:
+        """Add the (n,) points numbered `rows`, times the s signs, to the totals of their (n, s) labels.
+
+        A sparse matrix of memberships times a block, on one thread: its cost hardly grows with the number of clusters,
+        and PyTorch's index_add_ waits for threads each time.
+        """
+        import scipy.sparse
+
+        block = np.empty((min(_BLOCK, len(rows)), self.points.shape[1]))
+        for start in range(0, len(rows), _BLOCK):
+            own = rows[start : start + _BLOCK]
+            exact = block[: len(own)]
+            exact[:] = self.points[own]
+            if self.weights is not None:
+                exact *= self.weights[own, None]
+            exact += self._anchor
+            exact -= self._anchor
+            present, place = np.unique(labels[start : start + len(own)], return_inverse=True)
+            ends = np.arange(0, len(signs) * len(own) + 1, len(signs))
+            shape = (len(present), len(own))
+            member = scipy.sparse.csc_array((np.tile(signs, len(own)), place.ravel(), ends), shape=shape)
+            self._totals[present] += member @ exact
+
+    def _spread(self, centroids: np.ndarray, mass: np.ndarray) -> np.ndarray:
+        """(K,) of `Sums`: squared lengths of points and centroids less twice their products.
+
+        Where too few digits are left, that of the squared differences.
+        """
+        labels, centres = self._labels, centroids.astype(np.float64)
+        assert labels is not None
+        lengths = _by_label(labels, self._squares, len(centroids)) + mass * np.square(centres).sum(axis=1)
+        spread = lengths - 2 * np.einsum("kd,kd->k", centres, self._totals)
+        near = (spread <= _LOST * lengths) & (lengths > 0)
+        rows = np.flatnonzero(near[labels])
+        squares = np.empty(len(rows))
+        for start in range(0, len(rows), _BLOCK):
+            own = rows[start : start + _BLOCK]
+            squares[start : start + _BLOCK] = np.square(self.points[own] - centres[labels[own]]).sum(axis=1)
+        if self.weights is not None:
+            squares *= self.weights[rows]
+        spread[near] = _by_label(labels[rows], squares, len(centroids))[near]
+        return spread
+
+
 def partial_sums(points: np.ndarray, centroids: np.ndarray, weights: np.ndarray | None = None) -> Sums:
-    """Assign one part's (N, D) points and add them up per centroid, times their (N,) `weights` if they have any.
+    """The sums of a `Part` that is not kept.
 
     Raises:
-        ValueError: for what `assign` refuses, and for weights that are not N finite numbers from 0.
+        ValueError: for what `Part` and its `sums` refuse.
     """
-    labels, distances = assign(points, centroids)
-    num = len(centroids)
-    counts = np.bincount(labels, minlength=num)
-    if weights is None:
-        mass = counts.astype(np.float64)
-    else:
-        weights = np.asarray(weights, dtype=np.float64)
-        if weights.shape != labels.shape or not (np.isfinite(weights) & (weights >= 0)).all():
-            raise ValueError(
-                f"expected {len(labels)} finite weights from 0, got {weights.shape}, least {weights.min():g}"
-            )
-        mass, distances = _by_label(labels, weights, num), distances * weights
-    return Sums(_totals(points, labels, num, weights), mass, counts, _by_label(labels, distances, num))
+    return Part(points, weights).sums(centroids)
+
+
+def _check_weights(weights: np.ndarray, number: int) -> None:
+    if weights.shape != (number,) or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"expected {number} finite weights from 0, got {weights.shape}, least {weights.min():g}")
 
 
 def _by_label(labels: np.ndarray, values: np.ndarray, num: int) -> np.ndarray:
     """(num,) float64 sums in the order of the points; `bincount` makes integers of no points."""
     return np.bincount(labels, values, minlength=num).astype(np.float64)
-
-
-def _totals(points: np.ndarray, labels: np.ndarray, num: int, weights: np.ndarray | None) -> np.ndarray:
-    """(num, D) float64 sums in the order of the points, at a cost that hardly grows with `num`.
-
-    A sparse matrix of memberships times a block, on one thread; PyTorch's index_add_ waits for threads at each block.
-    """
-    import scipy.sparse
-
-    totals = np.zeros((num, points.shape[1]), dtype=np.float64)
-    for start in range(0, len(points), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        present, place = np.unique(labels[rows], return_inverse=True)
-        share = np.ones(len(place)) if weights is None else weights[rows]
-        shape = (len(present), len(place))
-        member = scipy.sparse.csc_array((share, place, np.arange(len(place) + 1)), shape=shape)
-        totals[present] += member @ points[rows].astype(np.float64)
-    return totals
 
 
 def add(parts: Iterable[Sums]) -> Sums:
@@ -276,13 +374,14 @@ def fit(
     """k-means of one part in this process: (num, D) centroids and the inertia before each step.
 
     Raises:
-        ValueError: for fewer distinct points than clusters, and for what `partial_sums` refuses.
+        ValueError: for fewer distinct points than clusters, and for what `Part` refuses.
     """
     recipe = LloydOptions(num, seed, iterations, method, spherical, restarts, tolerance)
+    part = Part(points, weights)
 
     def start(restart_seed: int) -> np.ndarray:
         return initial_centroids(points, num, seed=restart_seed, method=method, weights=weights)
 
-    for state in lloyd(lambda centroids: partial_sums(points, centroids, weights), start, recipe):
+    for state in lloyd(part.sums, start, recipe):
         best = state.best
     return best.centroids, list(best.history)

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from cluster.engine.stage import File
+from cluster.engine.stage import DamagedFileError, File
 from cluster.kmeans import stage
 from cluster.label.sources.clusters import read_clusters
 from fss.clustering import kmeans
@@ -163,7 +163,7 @@ def test_states_are_kept_to_the_bit(tmp_path, caplog):
 
 
 def test_a_worker_keeps_what_fits(tmp_path):
-    """Of two files of 16 points, a memory of one keeps the first and reads the second again."""
+    """Of two chunks of 16 points, a memory of one keeps the first and reads the second again."""
     files, centre = [], np.zeros(5)
     for number in range(2):
         np.save(tmp_path / f"{number}.npy", points(16, seed=number))
@@ -171,12 +171,18 @@ def test_a_worker_keeps_what_fits(tmp_path):
         files.append(stage.write_file(tmp_path, f"{number}.npy", data, 16))
     centroids = pseudo.centred(points(3, seed=9), centre)
     stage._forget(None)
-    found = stage.PartialSums(tmp_path, centre, centroids, 16 * 5 * 4 / 2**30)(tuple(files))
-    assert [key[1].path for key in stage._kept] == ["0.npy"]
-    assert found.counts.sum() == 32
+    one = kmeans.Part(points(16))
+    one.sums(centroids)
+    function = stage.PartialSums(tmp_path, centre, centroids, 1.5 * one.nbytes / 2**30)
+    found = [function((file,)) for file in files]
+    assert [key[1][0].path for key in stage._kept] == ["0.npy"]
+    assert [sums.counts.sum() for sums in found] == [16, 16]
     (tmp_path / "0.npy").unlink()
-    again = stage.PartialSums(tmp_path, centre, centroids, 0)(tuple(files))
-    assert np.array_equal(again.totals, found.totals)
+    again = stage.PartialSums(tmp_path, centre, centroids, 0)
+    assert np.array_equal(again((files[0],)).totals, found[0].totals)
+    (tmp_path / "1.npy").unlink()
+    with pytest.raises(DamagedFileError):
+        again((files[1],))
     stage._forget(None)
     assert not stage._kept
 

@@ -187,7 +187,7 @@ def measured(**changes):
     costs = {step: Cost(stage, step, 0.01, written=10) for step, stage in steps}
     facts = {
         "costs": costs, "passes": passes, "rows": row, "compare": 1e-9,
-        "sums": KmeansCost(1e-6, 4e-6, 0.01, 1e8, iteration=0.2),
+        "sums": KmeansCost(1e-6, 4e-6, 0.01, kept=32, memory=1e8, iteration=0.2),
         "network": NETWORK,
         "training": {"train": Steps(0.5, 0.1, 4, 1e6)}, "driver": 0.001, "fixed": {"sample": 7.0}, "accepted": 0.5,
         "points": 10.0, "dimensions": 8, "workers": 2, "disk": 1e8, "seconds": 1.0,

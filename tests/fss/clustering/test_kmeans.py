@@ -47,6 +47,38 @@ def test_parts_in_any_split_and_order_give_the_same_sums(number, clusters, cuts,
         assert added.inertia == whole.inertia
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e12])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_kept_part_has_the_sums_of_a_new_one_to_the_bit(scale, weighted):
+    """However many points have moved before, and whatever the size of their coordinates."""
+    generator = np.random.default_rng(0)
+    rows = (scale * points(500, 7) * 10.0 ** generator.uniform(-6, 2, (500, 1))).astype(np.float32)
+    weights = generator.uniform(0, 3, 500) if weighted else None
+    part, centroids, shares = kmeans.Part(rows, weights), rows[:9] + 0, []
+    for round_ in range(8):
+        labels = part._labels
+        kept, fresh = part.sums(centroids), kmeans.partial_sums(rows, centroids, weights)
+        for name in ("totals", "weights", "counts", "spread"):
+            assert getattr(kept, name).tobytes() == getattr(fresh, name).tobytes()
+        if labels is not None:
+            shares.append((labels != part._labels).mean())
+        centroids = kmeans.step(kept, centroids, seed=round_)
+    assert min(shares) < 0.5
+    plain = np.stack([rows[part._labels == k].astype(np.float64).sum(axis=0) for k in range(9)])
+    assert weighted or np.allclose(kept.totals, plain, rtol=1e-9, atol=1e-12 * np.abs(rows).max())
+    fewer = part.sums(centroids[:4])
+    assert fewer.totals.tobytes() == kmeans.partial_sums(rows, centroids[:4], weights).totals.tobytes()
+
+
+def test_a_spread_of_near_points_keeps_its_digits():
+    """Lengths of 1e3 and differences of 1e-3: what is left of their squares' difference would be wrong."""
+    rows = (1e3 + 1e-3 * points(60, 4)).astype(np.float32)
+    centroids = rows[:2].copy()
+    labels, distances = loop_assign(rows, centroids)
+    expected = np.bincount(labels, distances, minlength=2)
+    assert kmeans.partial_sums(rows, centroids).spread == pytest.approx(expected, rel=1e-6)
+
+
 def test_adding_leaves_the_parts_as_they_are():
     part = kmeans.partial_sums(points(10), points(2, seed=1))
     before = part.totals.copy(), part.counts.copy()
