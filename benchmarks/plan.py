@@ -1,16 +1,23 @@
-"""The plan beside what really happened: N scenes planned for, then made; ratios of time and bytes, step by step.
+"""The plan beside what really happened, for a corpus of several sizes: ratios of time and bytes, stage by stage.
 
-    python -m benchmarks.plan [--images 600] [--json FILE] [key=value ...]
+    python -m benchmarks.plan [--images 600 2400] [--json FILE] [key=value ...]
+    python -m benchmarks.plan --images 375 1500 6000 experiment=photos corpus.root=PHOTOS dataset.root=null \
+        backbone=mobilenet_v2 backbone.weights=FILE
 
-Both start Ray and workers on this machine, one after the other. A ratio is planned / real: 1 is right.
+Scenes of the demo, or that many photos of a folder, evenly spaced in the order of their names. A corpus is planned from
+a calibration of its own, then made. Both start Ray and workers on this machine, one after the other. A ratio is
+planned / real: 1 is right.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cluster.config import Config
 from cluster.engine.run import Run
@@ -48,23 +55,31 @@ def planned(rows: list[PlanRow], stage: str) -> tuple[float, float]:
     return sum(one.seconds for one in mine), sum(one.written for one in mine)
 
 
-def main() -> None:
-    """Print the table, and write it with --json."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--train", action="store_true", help="train too; the plan leaves out Ray Train's start")
-    parser.add_argument("--json")
-    parser.add_argument("settings", nargs="*")
-    chosen = parser.parse_args()
+def settings_of(images: int, chosen: Sequence[str], folder: Path) -> list[str]:
+    """Settings of a run over so many images below `folder`."""
+    ours = [f"root={folder}/runs", f"plan.corpus_size={images}", "tracking.enabled=false"]
+    photos = next((one.partition("=")[2] for one in chosen if one.startswith("corpus.root=")), None)
+    if photos is None:
+        scenes = ["experiment=demo", "backbone.weights=random", f"corpus.scenes={images}", "corpus.scenes_val=1"]
+        return [*scenes, *ours, *chosen]
+    names = sorted(path.name for path in Path(photos).iterdir())
+    if len(names) < images:
+        raise ValueError(f"--images: expected at most the {len(names)} files of {photos}, got {images}")
+    listed = folder / "list.txt"
+    listed.write_text("".join(names[number * len(names) // images] + "\n" for number in range(images)))
+    return [*ours, *chosen, f"corpus.list={listed}"]
+
+
+def beside(images: int, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Plan and make one corpus, and print the two."""
     with tempfile.TemporaryDirectory() as root:
-        settings = ["experiment=demo", "backbone.weights=random", f"corpus.scenes={chosen.images}", f"root={root}"]
-        settings += [f"plan.corpus_size={chosen.images}"]
-        config = load([*settings, "corpus.scenes_val=1", "tracking.enabled=false", *chosen.settings])
+        config = load(settings_of(images, chosen.settings, Path(root)))
         measured = calibrate.calibrate(config, STAGES)
         machines = Machines(measured.workers, config.cluster.cpus_per_worker, disk=measured.disk)
         rows = forecast.predict(config, measured, machines)
         happened = real(config, chosen.train)
     table = []
+    print(f"{images} images; calibration took {measured.seconds:.0f} s")
     print(f"{'stage':<10}{'planned s':>10}{'real s':>10}{'ratio':>8}{'planned MB':>12}{'real MB':>10}{'ratio':>8}")
     for stage, (seconds, size) in happened.items():
         time, written = planned(rows, stage)
@@ -73,9 +88,21 @@ def main() -> None:
         line = f"{stage:<10}{time:>10.1f}{seconds:>10.1f}{ratios[0]:>8.2f}"
         print(line + (f"{written / 1e6:>12.2f}{size / 1e6:>10.2f}{ratios[1]:>8.2f}" if stage in _WRITES else ""))
     total = sum(planned(rows, stage)[0] for stage in happened) / sum(seconds for seconds, _ in happened.values())
-    print(f"all stages: planned / real seconds {total:.2f}; calibration took {measured.seconds:.0f} s")
+    print(f"all stages: planned / real seconds {total:.2f}\n", flush=True)
+    return {"images": images, "rows": table, "total": total, "measured": dataclasses.asdict(measured)}
+
+
+def main() -> None:
+    """Print a table for each size, and write them with --json."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, nargs="+", default=[600])
+    parser.add_argument("--train", action="store_true", help="train too; the plan leaves out Ray Train's start")
+    parser.add_argument("--json")
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    chosen = parser.parse_intermixed_args()
+    tables = [beside(images, chosen) for images in chosen.images]
     if chosen.json:
-        Path(chosen.json).write_text(json.dumps({"rows": table, "total": total}, indent=2) + "\n")
+        Path(chosen.json).write_text(json.dumps(tables, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 
 from cluster.config import Config
+from cluster.engine.refused import RefusedError, refusing
 from jobs._config import Command, load, run
 
 
@@ -48,7 +49,10 @@ def prepare(config: Config) -> None:
     chosen = config.dataset
     assert chosen.root is not None
     root = Path(chosen.root)
-    out = place(chosen, root, config.out)
+    if not root.is_dir():
+        raise RefusedError(f"dataset.root: expected the folder of {chosen.name}, {root} is none; check its path")
+    with refusing():
+        out = place(chosen, root, config.out)
     workers = config.cluster.workers or len(os.sched_getaffinity(0))
     for line in build(chosen, root, out, workers):
         print(line, flush=True)

@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from cluster.config import Config
+from cluster.engine.refused import refusing
 from cluster.engine.run import Run
 from cluster.engine.stage import Stage
 from cluster.features import backbone
@@ -118,18 +119,20 @@ def calibrate(config: Config, stages: Mapping[str, Stage]) -> Measured:
         ValueError: if there are no images, or the configuration does not work on them.
     """
     start = time.monotonic()
+    with refusing():
+        chosen = _chosen(config)
     above = paths.place(config.root)
     above.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix=".plan-", dir=above.resolve()))
     try:
-        measured = _measure(config, stages, root)
+        measured = _measure(config, chosen, stages, root)
     finally:
         paths.remove_tree(root)
     return dataclasses.replace(measured, seconds=time.monotonic() - start)
 
 
-def _measure(config: Config, stages: Mapping[str, Stage], root: Path) -> Measured:
-    small, chosen = _subset(config, root)
+def _measure(config: Config, chosen: Some | None, stages: Mapping[str, Stage], root: Path) -> Measured:
+    small = _small(config, root)
     if chosen is not None:
         stages = {**stages, "shard": shard.stage(chosen)}
     names = planned(config)
@@ -185,11 +188,21 @@ def layout(config: Config, *, bucket: bool = False) -> ShardLayout:
     return ShardLayout(number, config.seed, config.corpus.near_duplicates)
 
 
-def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
-    """The configuration for a few images that writes below `root`, and evenly spaced ones of the listing's beginning.
+def _chosen(config: Config) -> Some | None:
+    """Evenly spaced images of the listing's beginning; None where images are rendered."""
+    if config.corpus.kind == "scenes":
+        return None
+    given = shard.source(config)
+    assert given is not None
+    listing = list(itertools.islice(given.entries(), _SCAN))
+    if not listing:
+        raise ValueError(f"expected images in corpus.root={config.corpus.root}, found none")
+    step = max(1, len(listing) // config.plan.images)
+    return Some(**vars(given), chosen=tuple(listing[::step][: config.plan.images]))
 
-    None instead of them where the images are rendered.
-    """
+
+def _small(config: Config, root: Path) -> Config:
+    """The configuration for a few images that writes below `root`."""
     small, number = copy.deepcopy(config), config.plan.images
     small.root, small.tracking.enabled = str(root), False
     if sources.chosen(config).clusters:
@@ -202,15 +215,7 @@ def _subset(config: Config, root: Path) -> tuple[Config, Some | None]:
     small.backbone.levels_by = None  # what chooses them costs the same for any corpus
     if config.corpus.kind == "scenes":
         small.corpus.scenes, small.corpus.scenes_val = number, 1
-        return small, None
-    given = shard.source(config)
-    assert given is not None
-    listing = list(itertools.islice(given.entries(), _SCAN))
-    if not listing:
-        raise ValueError(f"expected images in corpus.root={config.corpus.root}, found none")
-    step = max(1, len(listing) // number)
-    chosen = tuple(listing[::step][:number])
-    return small, Some(**vars(given), chosen=chosen)
+    return small
 
 
 def _sized(config: Config, shard_size: int, *, groups: int) -> Config:

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
@@ -66,15 +66,13 @@ class TimedPool:
                 yield index, result[0]
 
     def one(self, function: Callable[[Any], Any], unit: Any) -> tuple[Any, Note]:
-        """The result of one unit and its note, which is not kept.
+        """The result of one unit and its note, which is not kept; nobody takes it over, however long it takes.
 
         Raises:
             ValueError: if the function raised.
         """
-        ((_, result),) = self.pool.map(Timed(function), [unit])
-        if isinstance(result, Failure):
-            raise ValueError(result.message) from result.error
-        return result
+        (result,) = self.pool.on_each(Timed(function), [unit])
+        return cast("tuple[Any, Note]", result)
 
     def rest(self) -> None:
         """Nothing: units are timed in workers that have loaded everything."""

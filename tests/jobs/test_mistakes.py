@@ -160,3 +160,23 @@ def test_exit_status_2_before_any_work(tmp_path):
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: there is no key 'train.stepz'; did you mean train.steps, ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "expected"),
+    [
+        ("prepare", ["dataset=pascal5i", "dataset.root=/nowhere"], "expected the folder of pascal5i, /nowhere is none"),
+        ("plan", ["corpus_size=9", "experiment=tiny", "corpus=folder", "corpus.root=/nowhere"], "=/nowhere, there is"),
+    ],
+)
+def test_a_folder_that_is_not_there_is_refused_before_anything_is_made(
+    job, arguments, expected, tmp_path, monkeypatch, capsys
+):
+    """Also where the command's own work finds it, after the configuration was read."""
+    monkeypatch.setattr(sys, "argv", [f"jobs.{job}", *arguments, f"root={tmp_path / 'runs'}"])
+    monkeypatch.delitem(sys.modules, f"jobs.{job}")
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(f"jobs.{job}", run_name="__main__")
+    assert end.value.code == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
