@@ -15,6 +15,7 @@ import itertools
 import math
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ class Measured:
     driver: float
     """Seconds of the driver for a unit."""
     fixed: Mapping[str, float]
-    """Seconds of each stage in which no worker had a unit."""
+    """Seconds of each stage in which no worker had a unit, and of what workers load in it that did nothing before."""
     accepted: float
     """Share of the inputs that end in the corpus."""
     points: float
@@ -146,12 +147,13 @@ def _measure(config: Config, chosen: Some | None, stages: Mapping[str, Stage], r
         for step in [name for name in names if name in ("sample", "label")]:
             costs[step], network = _explained(costs[step], second.run, pool)
         corpus, dimensions = second.run.manifest("shard").counts, _dimensions(second.run)
-        sums, fixed, points = KmeansCost(0.0, 0.0, 0.0, 0.0, costs["label"].base, 0.0), dict(second.fixed), 0.0
+        sums, points = KmeansCost(0.0, 0.0, 0.0, 0.0, costs["label"].base, 0.0), 0.0
+        fixed = {name: first.fixed[name] + _start(name, first, costs) for name in names}
         if "sample" in names:
             sample = second.run.manifest("sample").counts
             sums = _kmeans(config, second.run, pool, dimensions)
             sums = dataclasses.replace(sums, iteration=sums.iteration + publishing)
-            fixed["kmeans"] = second.run.seconds(second.run.manifest("kmeans"))
+            fixed["kmeans"] = first.run.seconds(first.run.manifest("kmeans"))
             points = sample["points"] / sample["images"]
         return Measured(
             costs=_held(costs, second.run, dimensions),
@@ -245,6 +247,18 @@ def _costs(stage: str, first: Trial, second: Trial, publishing: float) -> Iterat
             written_unit=unit,
             base=max(note.memory for note in notes),
         )
+
+
+def _start(stage: str, first: Trial, costs: Mapping[str, Cost]) -> float:
+    """Seconds that the slowest worker's first units of a stage took beyond what such units cost: what it loads."""
+    beyond: dict[tuple[str, int], float] = defaultdict(float)
+    for step in first.steps(stage):
+        known, cost = set(), costs[step]
+        for note, made in zip(*first.step(stage, step), strict=True):
+            if note.process not in known:
+                known.add(note.process)
+                beyond[note.process] += note.seconds - made.items * cost.seconds - cost.seconds_unit
+    return max(0.0, *beyond.values())
 
 
 def _warm(notes: Sequence[Note], known: set[tuple[str, int]]) -> list[int]:

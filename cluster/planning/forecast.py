@@ -226,4 +226,6 @@ def notes(config: Config, measured: Measured, rows: list[PlanRow], machines: Mac
         yield "near-duplicates are planned for random hashes; images that look alike take longer"
     if any(one.stage == "train" for one in rows):
         yield "training is planned without the start of Ray Train, DeepSpeed's own work and validation"
+    if config.backbone.levels_by is not None:
+        yield f"backbone.levels_by={config.backbone.levels_by} is not planned; it takes the same for any corpus"
     yield "evaluation is not planned"

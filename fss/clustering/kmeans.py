@@ -147,9 +147,8 @@ class Part:
     @functools.cached_property
     def _anchor(self) -> float:
         """Added and taken away again, it leaves of a number what is a multiple of the power of two."""
-        most = max(float(self.points.max(initial=0.0)), -float(self.points.min(initial=0.0)))
-        if self.weights is not None:
-            most *= float(self.weights.max(initial=0.0))
+        longest = float(np.sqrt(self._squares.max(initial=0.0)))  # of a point times the root of its weight
+        most = longest if self.weights is None else longest * float(np.sqrt(self.weights.max(initial=0.0)))
         return 1.5 * 2.0 ** (np.frexp(most * len(self.points))[1] + 2)
 
     def sums(self, centroids: np.ndarray) -> Sums:

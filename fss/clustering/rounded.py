@@ -20,8 +20,10 @@ import torch
 from fss import precision
 from fss.clustering import assign
 
-#: Products of a block: few enough that a core's cache keeps them.
-_PRODUCTS = 2**20
+#: Products of a block: few enough for the cache, and so many that what is done once a block takes no time.
+_PRODUCTS = 2**22
+#: Points that are rounded at a time.
+_BLOCK = 512
 #: Columns of the rows beside the D: three numbers of bfloat16 hold one of float32, of the point and of the centroid.
 _THREE, _BESIDE = 3, 6
 #: Processors multiply so many columns at a time.
@@ -50,12 +52,15 @@ class _Lengths(NamedTuple):
     lost: torch.Tensor
 
     @classmethod
-    def of(cls, rows: torch.Tensor) -> _Lengths:
-        """Of (n, D) float32 rows, a block in the cache at a time."""
-        more, parts = 1 + rows.shape[1] * _SUM, rows.split(1024)
-        whole = [torch.linalg.vector_norm(part, dim=1) for part in parts]
-        lost = [torch.linalg.vector_norm(part - part.bfloat16(), dim=1) for part in parts]
-        return cls(torch.cat(whole).mul_(more), torch.cat(lost).mul_(more))
+    def of(cls, rows: torch.Tensor, rounded: torch.Tensor) -> _Lengths:
+        """Of (n, D) float32 rows, which are written into `rounded`, a block in the cache at a time."""
+        lengths = cls(torch.empty(len(rows)), torch.empty(len(rows)))
+        for start in range(0, len(rows), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            rounded[block] = rows[block]
+            torch.linalg.vector_norm(rows[block], dim=1, out=lengths.whole[block])
+            torch.linalg.vector_norm(rounded[block] - rows[block], dim=1, out=lengths.lost[block])
+        return cls(*(one.mul_(1 + rows.shape[1] * _SUM) for one in lengths))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,21 +85,29 @@ class _Centroids:
         halves = (points.double().square().sum(dim=1) / 2).float()
         rows = torch.zeros(len(points), columns, dtype=torch.bfloat16)
         dims = points.shape[1]
-        rows[:, :dims] = -points
+        lengths = _Lengths.of(points, rows[:, :dims])
+        rows[:, :dims].neg_()
         rows[:, dims : dims + _THREE] = _in_three(halves)
         rows[:, dims + _THREE : dims + _BESIDE] = 1
-        return cls(points, rows, halves, _Lengths.of(points))
+        return cls(points, rows, halves, lengths)
 
     @functools.cached_property
     def _apart(self) -> np.ndarray | None:
         """(K, K) float32 distances between centroids, none too small; None for more of them than memory should hold."""
         if len(self.points) > _TABLE:
             return None
-        exact = self.points.double()
-        squares = exact.square().sum(dim=1)
+        squares = 2 * self.halves
         sums = squares[:, None] + squares
-        apart = torch.addmm(sums, exact, exact.T, alpha=-2) + 2.0**-44 * sums
-        return (apart.clamp_(min=0).sqrt_() * (1 + 2.0**-20)).float().numpy()
+        apart = torch.addmm(sums, self.points, self.points.T, alpha=-2) + assign.share(self.points) * sums
+        return (apart.clamp_(min=0).sqrt_() * (1 + 2.0**-20)).numpy()
+
+    @functools.cached_property
+    def reach(self) -> np.ndarray:
+        """(K,) float32 distance of each centroid to the one furthest from it, none too small."""
+        if self._apart is not None:
+            return np.asarray(self._apart.max(axis=1))
+        whole = self.lengths.whole
+        return (whole + whole.max()).numpy()
 
     def apart(self, ours: np.ndarray, others: np.ndarray) -> np.ndarray:
         """(p,) float32 distances of p pairs of centroids, none too small."""
@@ -117,19 +130,20 @@ class Rounded:
         self.points = assign.read_only(points)
         number, dims = points.shape
         columns = -(-(dims + _BESIDE) // _COLUMNS) * _COLUMNS
-        self._rows = torch.zeros(number, columns, dtype=torch.bfloat16)
-        self._rows[:, :dims] = self.points
+        self._rows = torch.empty(number, columns, dtype=torch.bfloat16)
+        self._rows[:, dims:] = 0
         self._rows[:, dims : dims + _THREE] = 1
-        self._lengths = _Lengths.of(self.points)
+        self._lengths = _Lengths.of(self.points, self._rows[:, :dims])
+        self._slack = torch.full((number,), -1.0)
 
     @property
     def nbytes(self) -> int:
         """Bytes beside the points."""
-        return self._rows.nbytes + 8 * len(self._rows)
+        return self._rows.nbytes + 12 * len(self._rows)
 
     @property
     def _sum_error(self) -> float:
-        """Of a product, by what share of the largest possible squared distance sums are wrong; see `_give_slack`."""
+        """By what share of the largest possible squared distance the sum of a product is wrong; see `_give_slack`."""
         return (self.points.shape[1] + 4 * _BESIDE) * _SUM
 
     def labels(self, centroids: np.ndarray) -> np.ndarray | None:
@@ -146,7 +160,7 @@ class Rounded:
         most = target.lengths.whole.max()
         if not (_SHORTEST < most < _LONGEST and whole.max() < _LONGEST):
             return None
-        slack = self._give_slack(target)
+        self._give_slack(target)
         labels = np.empty(len(whole), dtype=np.int64)
         size = max(64, _PRODUCTS // len(centroids))
         products = torch.empty(size, len(centroids), dtype=torch.bfloat16)
@@ -154,14 +168,17 @@ class Rounded:
         for start in range(0, len(labels), size):
             rows = slice(start, min(start + size, len(labels)))
             made = torch.mm(self._rows[rows], target.rows.T, out=products[: rows.stop - start])
-            found = _first(made, slack[rows])
-            labels[rows] = found.labels
-            left.append(self._few(self._possible(found, start, target), labels, target))
+            bits = made.view(torch.int16).numpy()
+            labels[rows] = own = bits.argmin(axis=1)
+            taken = target.lengths.lost.numpy()
+            window = self._bound(rows, target.reach[own], taken[own] + taken.max(), target)
+            possible = self._possible(_others(bits, own, window), start, labels, target)
+            left.append(self._few(possible, labels, target))
         self._settle(_Pairs(*map(np.concatenate, zip(*left, strict=True))), labels, target)
         return labels
 
     def _give_slack(self, target: _Centroids) -> np.ndarray:
-        """(N,) float32: how far products may be from half the squared distances, put into the rows.
+        """(N,) float32: more than products may be off half the squared distances, put into the rows if it is not there.
 
         With x c - x' c' = (x - x') c + x' (c - c') and Cauchy and Schwarz, rounding x and c changes their product by
         |x - x'| |c| + |x'| |c - c'| at most. Sums of the D + 6 products, in any order, are wrong by D + 6 times
@@ -169,24 +186,30 @@ class Rounded:
         slack in three numbers by 2**-24 of themselves. A twentieth more covers what the slack adds to that itself.
         """
         (whole, lost), (length, taken) = self._lengths, (one.max() for one in target.lengths)
-        dims, sums = self.points.shape[1], self._sum_error * (whole + length).square()
-        slack = 1.05 * (lost * length + (whole + lost) * taken + sums)
-        self._rows[:, dims + _THREE : dims + _BESIDE] = _in_three(whole.square() / 2 + slack)
-        return slack.numpy()
+        sums = self._sum_error * (whole + length).square()
+        least = 1.05 * (lost * length + (whole + lost) * taken + sums)
+        if not bool(((self._slack >= least) & (self._slack <= 1.5 * least)).all()):
+            self._slack = 1.2 * least
+            dims = self.points.shape[1]
+            self._rows[:, dims + _THREE : dims + _BESIDE] = _in_three(whole.square() / 2 + self._slack)
+        return self._slack.numpy()
 
-    def _possible(self, found: _First, start: int, target: _Centroids) -> _Pairs:
-        """What a closer look leaves of the pairs of points from `start` on.
+    def _bound(self, rows: np.ndarray | slice, apart: np.ndarray, taken: np.ndarray, target: _Centroids) -> np.ndarray:
+        """(p,) float32: by how much rounding changes the difference of two products of each of p points.
 
-        What rounding does to the difference of two products is |x - x'| times the distance of the two centroids, and
-        |x'| times what rounding takes from each. Beside it stand sums, as in `_give_slack`.
+        That is |x - x'| times the distance `apart` of the two centroids, and |x'| times what rounding has `taken` from
+        both; beside it stand sums, as in `_give_slack`.
         """
-        rows, others, ours = start + found.pairs.rows, found.pairs.others, found.labels[found.pairs.rows]
         whole, lost = (one.numpy()[rows] for one in self._lengths)
-        length, taken = (one.numpy() for one in target.lengths)
-        sums = 2 * self._sum_error * (whole + length.max()) ** 2
-        bound = lost * target.apart(ours, others) + (whole + lost) * (taken[ours] + taken[others]) + sums
-        apart = found.products * (1 - _HALF_BIT) - found.least * (1 + 1.01 * _HALF_BIT)
-        left = apart <= 1.01 * bound
+        sums = 2 * self._sum_error * (whole + float(target.lengths.whole.max())) ** 2
+        return 1.01 * (lost * apart + (whole + lost) * taken + sums)
+
+    def _possible(self, found: _Others, start: int, labels: np.ndarray, target: _Centroids) -> _Pairs:
+        """What a closer look leaves of the pairs of points from `start` on."""
+        rows, others = start + found.pairs.rows, found.pairs.others
+        ours, taken = labels[rows], target.lengths.lost.numpy()
+        bound = self._bound(rows, target.apart(ours, others), taken[ours] + taken[others], target)
+        left = found.products * (1 - _HALF_BIT) - found.least * (1 + 1.01 * _HALF_BIT) <= bound
         return _Pairs(rows[left], others[left])
 
     def _few(self, pairs: _Pairs, labels: np.ndarray, target: _Centroids) -> _Pairs:
@@ -243,37 +266,32 @@ class _Pairs(NamedTuple):
     others: np.ndarray
 
 
-class _First(NamedTuple):
-    """What one look at the products of n points shows, with p pairs."""
+class _Others(NamedTuple):
+    """What one look at products leaves possible: p pairs, and the products of both centroids."""
 
-    labels: np.ndarray
-    """(n,) int64 centroids with the smallest product."""
     pairs: _Pairs
     least: np.ndarray
-    """(p,) float32 smallest product of the point."""
+    """(p,) float32 product of the point and its label."""
     products: np.ndarray
-    """(p,) float32 product with the other."""
+    """(p,) float32 product of the point and the other centroid."""
 
 
-def _first(products: torch.Tensor, slack: np.ndarray) -> _First:
-    """Search (n, K) products, which are lost.
+def _others(bits: np.ndarray, labels: np.ndarray, window: np.ndarray) -> _Others:
+    """Search the bits of (n, K) products, which are lost, for others than the (n,) labels, which have the smallest.
 
-    Of the nearest centroid the product before it was rounded is at most the smallest one's plus twice the slack, and
+    Before it was rounded, the nearest centroid's product was no further than the (n,) window above the label's, and
     rounding keeps order.
     """
-    bits, point = products.view(torch.int16).numpy(), np.arange(len(products))
-    labels = bits.argmin(axis=1)
-    smallest = bits[point, labels]
-    least = _numbers(smallest)
-    most = torch.from_numpy(least * (1 + 1.01 * _HALF_BIT) + 2.01 * slack)
-    limits = most.bfloat16().view(torch.int16).numpy()
+    point = np.arange(len(bits))
+    least = _numbers(bits[point, labels])
+    limits = torch.from_numpy(least * (1 + 1.01 * _HALF_BIT) + window).bfloat16().view(torch.int16).numpy()
     bits[point, labels] = np.iinfo(np.int16).max
     several = np.flatnonzero(bits.min(axis=1) <= limits)
     left = bits[several]
     place = np.flatnonzero(left <= limits[several, None])
     row, others = np.divmod(place, bits.shape[1])
     rows = several[row]
-    return _First(labels, _Pairs(rows, others), least[rows], _numbers(left.ravel()[place]))
+    return _Others(_Pairs(rows, others), least[rows], _numbers(left.ravel()[place]))
 
 
 def _numbers(bits: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from cluster.planning.calibrate import KmeansCost, Measured
 from cluster.planning.network import NetworkCost
 from cluster.planning.plan import Amount, Cost, Machines
 from cluster.planning.probes import Passes, Steps
+from cluster.planning.timing import Made, Note
 from cluster.stages import STAGES
 from jobs.plan import load_plan
 
@@ -175,6 +176,26 @@ def test_refined_masks_are_planned(trial, start):
     assert after.memory == pytest.approx(before.memory, abs=36 * found.costs["refine"].held)
 
 
+def test_what_workers_load_is_what_their_first_units_take_beyond_their_cost():
+    """Of two steps of two workers: 10 images at 0.1 s and 0.5 s a unit are 1.5 s; the second unit of a worker counts
+    for nothing."""
+
+    class First:
+        def steps(self, stage):
+            return ["sum", "crop"]
+
+        def step(self, stage, name):
+            workers = [("host", 1), ("host", 2), ("host", 1)]
+            seconds = {"sum": [4.5, 2.5, 9.0], "crop": [1.5, 2.0, 9.0]}[name]
+            notes = [Note(name, "unit", worker, taken, 0) for worker, taken in zip(workers, seconds, strict=True)]
+            return notes, [Made(10, 0, 1)] * 3
+
+    costs = {name: Cost("quality", name, 0.1, seconds_unit=0.5) for name in ("sum", "crop")}
+    assert calibrate._start("quality", First(), costs) == pytest.approx(3.0)
+    dear = {name: replace(cost, seconds=9.0) for name, cost in costs.items()}
+    assert calibrate._start("quality", First(), dear) == 0
+
+
 NETWORK = NetworkCost("timm/vit", 1024, 303_000_000, 4.14e12, together=1, working=7e8, gpu=0)
 
 
@@ -260,6 +281,8 @@ def test_notes_on_what_no_machine_has():
         "timm/vit has 303 million parameters; an image of 1024 x 1024 pixels takes 4,140 billion operations, and "
         "beside its weights 700 MB of a worker's memory while it computes one"
     )
+    config.backbone.levels_by = "consistency"
+    assert any(note.startswith("backbone.levels_by=") for note in forecast.notes(config, measured(), rows, Machines(2)))
     on_gpu = measured(network=replace(NETWORK, gpu=9e9, together=16))
     assert next(forecast.notes(config, on_gpu, rows, Machines(2))).endswith(
         "and 9 GB of a GPU's memory while it computes 16 together"

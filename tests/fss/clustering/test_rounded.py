@@ -124,4 +124,4 @@ def test_a_part_kept_in_bfloat16_counts_its_memory_and_sums_as_without(monkeypat
     made = part.sums(centroids)
     for name, array in vars(expected).items():
         assert array.tobytes() == getattr(made, name).tobytes()
-    assert part.nbytes - plain.nbytes == 900 * (2 * 32 + 8)
+    assert part.nbytes - plain.nbytes == 900 * (2 * 32 + 12)
