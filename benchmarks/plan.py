@@ -38,17 +38,13 @@ def real(config: Config, train: bool) -> dict[str, tuple[float, float]]:
     """Seconds, and bytes of units and their records, of each stage of a run from nothing."""
     names = calibrate.planned(config)
     with Run(config, STAGES) as run:
-        run.pool.on_each(_nothing, [0] * run.pool.size)  # the plan does not count the start of workers
+        run.pool.on_each(abs, [0] * run.pool.size)  # the plan does not count the start of workers
         costs = {}
         for name in (*names[:2], "kmeans", *names[2:], *(["train"] if train else [])):
             manifest = run.ensure(name)
             paths = (path for path in manifest.folder.rglob("*") if path.is_file() and path.name not in _NO_UNITS)
             costs[name] = (run.seconds(manifest), sum(path.stat().st_size for path in paths))
     return costs
-
-
-def _nothing(unit: int) -> int:
-    return unit
 
 
 def planned(rows: list[PlanRow], stage: str) -> tuple[float, float]:
@@ -72,15 +68,20 @@ def settings_of(images: int, chosen: Sequence[str], folder: Path) -> list[str]:
     return [*ours, *chosen, f"corpus.list={listed}"]
 
 
+def forecasted(config: Config) -> tuple[list[PlanRow], calibrate.Measured]:
+    """The plan, and what it was made of."""
+    measured = calibrate.calibrate(config, STAGES)
+    machines = Machines(measured.workers, config.cluster.cpus_per_worker, disk=measured.disk)
+    return forecast.predict(config, measured, machines), measured
+
+
 def beside(images: int, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Plan and make one corpus, and print the two."""
-    with tempfile.TemporaryDirectory() as root:
+    """Plan and make one corpus, each in a process of its own as a user's commands are, and print the two."""
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as root, ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as fresh:
         config = load(settings_of(images, chosen.settings, Path(root)))
-        measured = calibrate.calibrate(config, STAGES)
-        machines = Machines(measured.workers, config.cluster.cpus_per_worker, disk=measured.disk)
-        rows = forecast.predict(config, measured, machines)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:  # as a user's command is
-            happened = fresh.submit(real, config, chosen.train).result()
+        rows, measured = fresh.submit(forecasted, config).result()
+        happened = fresh.submit(real, config, chosen.train).result()
     table = []
     print(f"{images} images; calibration took {measured.seconds:.0f} s")
     print(f"{'stage':<10}{'planned s':>10}{'real s':>10}{'ratio':>8}{'planned MB':>12}{'real MB':>10}{'ratio':>8}")

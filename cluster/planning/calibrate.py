@@ -34,12 +34,12 @@ from cluster.planning import probes
 from cluster.planning.network import NetworkCost
 from cluster.planning.plan import Cost
 from cluster.planning.probes import Passes, Steps
-from cluster.planning.timing import Note, TimedPool, Trial
+from cluster.planning.timing import Note, Timed, TimedPool, Trial
 from cluster.pretrain import stage as pretrain
 from cluster.quality import stage as quality
 from cluster.shard import stage as shard
 from cluster.shard.hashing import ShardLayout
-from cluster.shard.inputs import CorpusInput, Entry
+from cluster.shard.inputs import Some
 from cluster.shard.places import is_url
 from cluster.storage import paths
 from cluster.train import stage as train
@@ -50,17 +50,6 @@ _SCAN = 10_000  # entries of the listing of which the calibration's images are t
 _ROW, _COLUMNS = 1000, 400
 #: Bytes of a region's row beside its descriptor, which is there as float16 and as float32.
 _REGION = 200
-
-
-@dataclass(frozen=True)
-class Some(CorpusInput):
-    """A few of a source's inputs: files and members of tars."""
-
-    chosen: tuple[Entry, ...] = ()
-
-    def entries(self) -> Iterator[Entry]:
-        """The chosen ones."""
-        return iter(self.chosen)
 
 
 @dataclass(frozen=True)
@@ -139,6 +128,7 @@ def _measure(config: Config, chosen: Some | None, stages: Mapping[str, Stage], r
     names = planned(config)
     number = config.plan.images
     with Run(_sized(small, -(-number // 4), groups=2), stages) as run:
+        run.pool.on_each(Timed(abs), [0] * run.pool.size)  # workers' start is the cluster's, what times them is ours
         pool = TimedPool(run.pool)
         first = Trial.go(run, pool, names)
         second = Trial.go(Run(_sized(small, -(-number // 2), groups=1), stages), pool, names)

@@ -152,6 +152,17 @@ class CorpusInput:
         return lost._replace(error=lost.error.replace("it is not there", "the list names it, but it is not there"))
 
 
+@dataclass(frozen=True)
+class Some(CorpusInput):
+    """A few of a source's inputs: files and members of tars."""
+
+    chosen: tuple[Entry, ...] = ()
+
+    def entries(self) -> Iterator[Entry]:
+        """The chosen ones."""
+        return iter(self.chosen)
+
+
 def _drivers(name: str) -> list[str]:
     """The fsspec drivers that a path or URL asks for, which may be a chain: zip://a.jpg::http://host/b.zip."""
     if not is_url(name):
