@@ -48,10 +48,10 @@ def look(config: PredictConfig) -> Given:
     """
     problems = _Problems()
     photos = [Path(one) for one in listed(config.support)]
-    supports = problems.keep(functools.partial(inputs.as_image, reading=config.reading), photos)
+    supports = problems.keep(functools.partial(inputs.as_image, reading=config.reading), photos, "support")
     masks = _drawn(config, photos, problems)
     queries = [path for paths in problems.keep(_queries, listed(config.query)) for path in paths]
-    segmenters = problems.keep(_load, [config])
+    segmenters = problems.keep(_load, [config], "model")
     problems.keep(video.check, filter(video.is_video, queries))
     problems += _every_problems(config.every, queries)
     folders = problems.keep(lambda path: own_folder(path, "out", MARK), [config.out])
@@ -100,10 +100,12 @@ def _drawn(config: PredictConfig, photos: Sequence[Path], problems: _Problems) -
     """The masks that were drawn, of their images' sizes; none where boxes or points were given."""
     if config.support_mask is None:
         return []
-    masks = problems.keep(_mask, map(Path, listed(config.support_mask)))
+    masks = problems.keep(_mask, map(Path, listed(config.support_mask)), "support_mask")
     if problems:
         return masks
-    return problems.keep(lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True))
+    return problems.keep(
+        lambda one: inputs.fitted(*one), zip(masks, photos, map(str, photos), strict=True), "support_mask"
+    )
 
 
 def _marked(

@@ -111,9 +111,9 @@ def test_predict_names_all_files_that_cannot_be_used(tmp_path):
     at = {key: value.replace("[", f"[{tmp_path}/").replace(",", f",{tmp_path}/") for key, value in names.items()}
     text = told(lambda arguments: predict(PREDICT.load(arguments)), *(f"{key}={value}" for key, value in at.items()))
     for part in (
-        "a.jpg, there is no",
-        "broken.jpg: ",
-        "a.png, there is no",
+        f"support: expected an image at {tmp_path}/a.jpg, there is no",
+        f"support: {tmp_path}/broken.jpg: ",
+        f"support_mask: expected an image at {tmp_path}/a.png, there is no",
         "b.png, there",
         "query=q",
         "exported model",
