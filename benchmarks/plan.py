@@ -1,6 +1,6 @@
 """The plan beside what really happened, for a corpus of several sizes: ratios of time and bytes, stage by stage.
 
-    python -m benchmarks.plan [--images 600,2400] [--json FILE] [key=value ...]
+    python -m benchmarks.plan [--images 600,2400] [--bucket] [--json FILE] [key=value ...]
     python -m benchmarks.plan --images 375,1500,6000 experiment=photos corpus.root=PHOTOS dataset.root=null \
         backbone=mobilenet_v2 backbone.weights=FILE
 
@@ -12,6 +12,7 @@ planned / real: 1 is right.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -21,11 +22,14 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bucket import store
 from cluster.config import Config
+from cluster.engine.manifest import Manifest
 from cluster.engine.run import Run
 from cluster.planning import calibrate, forecast
 from cluster.planning.plan import Machines, PlanRow
 from cluster.stages import STAGES
+from cluster.storage import paths
 from jobs._config import load
 
 #: Files that a stage has once.
@@ -39,12 +43,19 @@ def real(config: Config, train: bool) -> dict[str, tuple[float, float]]:
     names = calibrate.planned(config)
     with Run(config, STAGES) as run:
         run.pool.on_each(abs, [0] * run.pool.size)  # the plan does not count the start of workers
-        costs = {}
+        costs: dict[str, tuple[float, float]] = {}
         for name in (*names[:2], "kmeans", *names[2:], *(["train"] if train else [])):
             manifest = run.ensure(name)
-            paths = (path for path in manifest.folder.rglob("*") if path.is_file() and path.name not in _NO_UNITS)
-            costs[name] = (run.seconds(manifest), sum(path.stat().st_size for path in paths))
+            costs[name] = (run.seconds(manifest), _size(manifest))
     return costs
+
+
+def _size(manifest: Manifest) -> int:
+    """Bytes of a stage's units and, where they can be listed, of their records."""
+    if paths.stored(manifest.folder):
+        return sum(file.bytes for file in manifest.files)
+    files = (path for path in manifest.folder.rglob("*") if path.is_file() and path.name not in _NO_UNITS)
+    return sum(path.stat().st_size for path in files)
 
 
 def planned(rows: list[PlanRow], stage: str) -> tuple[float, float]:
@@ -53,9 +64,9 @@ def planned(rows: list[PlanRow], stage: str) -> tuple[float, float]:
     return sum(one.seconds for one in mine), sum(one.written for one in mine)
 
 
-def settings_of(images: int, chosen: Sequence[str], folder: Path) -> list[str]:
-    """Settings of a run over so many images below `folder`."""
-    ours = [f"root={folder}/runs", f"plan.corpus_size={images}", "tracking.enabled=false"]
+def settings_of(images: int, chosen: Sequence[str], folder: Path, root: str) -> list[str]:
+    """Settings of a run over so many images; a list of them goes into `folder`."""
+    ours = [f"root={root}", f"plan.corpus_size={images}", "tracking.enabled=false"]
     photos = next((one.partition("=")[2] for one in chosen if one.startswith("corpus.root=")), None)
     if photos is None:
         scenes = ["experiment=demo", "backbone.weights=random", f"corpus.scenes={images}", "corpus.scenes_val=1"]
@@ -78,8 +89,13 @@ def forecasted(config: Config) -> tuple[list[PlanRow], calibrate.Measured]:
 def beside(images: int, chosen: argparse.Namespace) -> dict[str, Any]:
     """Plan and make one corpus, each in a process of its own as a user's commands are, and print the two."""
     spawn = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as root, ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as fresh:
-        config = load(settings_of(images, chosen.settings, Path(root)))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if chosen.bucket:
+            stack.enter_context(store(folder / "cache"))
+        fresh = stack.enter_context(ProcessPoolExecutor(1, spawn, max_tasks_per_child=1))
+        root = "s3://bench/runs" if chosen.bucket else f"{folder}/runs"
+        config = load(settings_of(images, chosen.settings, folder, root))
         rows, measured = fresh.submit(forecasted, config).result()
         happened = fresh.submit(real, config, chosen.train).result()
     table = []
@@ -101,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", default="600", help="sizes of the corpus, with commas")
     parser.add_argument("--train", action="store_true", help="train too; the plan leaves out Ray Train's start")
+    parser.add_argument("--bucket", action="store_true", help="in a bucket of moto's store, see benchmarks.bucket")
     parser.add_argument("--json")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     chosen = parser.parse_args()

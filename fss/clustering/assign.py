@@ -67,7 +67,7 @@ def nearest(
     block = block or max(64, scores // len(centroids))
     labels = points.new_empty(len(points), dtype=torch.int64)
     distances = points.new_empty(len(points), dtype=torch.float32)
-    with _full_precision():
+    with full_precision():
         for start in range(0, len(points), block):
             part = points[start : start + block].to(kind)
             apart = torch.add(norms, _product(part, target), alpha=-2)
@@ -130,7 +130,7 @@ def _product(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """float32 products in float32: neither TF32 on GPUs nor bfloat16 on CPUs."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

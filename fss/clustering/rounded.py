@@ -98,7 +98,8 @@ class _Centroids:
             return None
         squares = 2 * self.halves
         sums = squares[:, None] + squares
-        apart = torch.addmm(sums, self.points, self.points.T, alpha=-2) + assign.share(self.points) * sums
+        with assign.full_precision():
+            apart = torch.addmm(sums, self.points, self.points.T, alpha=-2) + assign.share(self.points) * sums
         return (apart.clamp_(min=0).sqrt_() * (1 + 2.0**-20)).numpy()
 
     @functools.cached_property
