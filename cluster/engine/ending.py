@@ -37,9 +37,10 @@ def announce(line: str) -> bool:
     flushing = threading.Thread(target=_flush, daemon=True)
     flushing.start()
     flushing.join(_PRINTED)
-    os.write(sys.stderr.fileno(), f"{line}\n".encode())
-    for stream in (sys.stdout, sys.stderr):
+    told = os.dup(sys.stderr.fileno())
+    for stream in (sys.stdout, sys.stderr):  # before the line, so that it is the last one
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    os.write(told, f"{line}\n".encode())
     _family.extend(psutil.Process().children(recursive=True))
     return True
 

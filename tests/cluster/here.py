@@ -51,7 +51,8 @@ def _done(function, index, unit):
 
 
 def here(config):
-    """A run of its own whose units are computed in this process."""
+    """A run of its own whose units are computed in this process, also after a training, for which others make room."""
     run = Run(config, STAGES)
     run.__dict__ |= {"pool": Here(), "_connected": True}  # where a run keeps its pool, and that there is a Ray
+    run.release_pool = lambda: None  # the next pool would be a real one, on whichever Ray is at work on this machine
     return run

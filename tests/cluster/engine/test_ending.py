@@ -77,3 +77,18 @@ def test_who_comes_first_says_why_and_the_rest_is_silence(start):
     assert command.communicate() == ("", "stopped by me\n")
     assert command.returncode == 143
     assert psutil.wait_procs(children, timeout=300)[1] == []
+
+
+def test_the_line_is_the_last_one_while_others_print(tmp_path):
+    """Of a thread that prints all the time, what comes after the line is lost, and the line is whole."""
+    code = (
+        "import os, threading; from cluster.engine.ending import announce\n"
+        "def chatter():\n"
+        "    while True: os.write(1, b'work goes on\\n')\n"
+        "threading.Thread(target=chatter, daemon=True).start()\n"
+        "announce('stopped by me'); [os.write(1, b'still') for _ in range(99)]; os._exit(0)"
+    )
+    for _ in range(3):
+        with (tmp_path / "told").open("w") as told:
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=told, stderr=told, check=True)
+        assert (tmp_path / "told").read_text().splitlines()[-1] == "stopped by me"
