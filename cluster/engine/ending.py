@@ -19,9 +19,9 @@ from fss.meanwhile import meanwhile
 
 #: Ray's daemons on one machine. Ray's library answers the loss of either with pages of its own, an exit, or silence.
 _DAEMONS = ("raylet", "gcs_server")
-#: Seconds between two looks at them, for Ray's library is quick to exit; and how long a signal, which may end them too,
-#: has to be told first.
-_EVERY, _SIGNALS_FIRST = 0.1, 0.1
+#: Seconds between two looks at them, for Ray's library may exit first, in silence; and how long a signal, which may end
+#: them too, has to be told first.
+_EVERY, _SIGNALS_FIRST = 0.03, 0.1
 #: Seconds that what was printed before the line may take: whoever is stopped in the middle of a print holds the stream.
 _PRINTED = 1.0
 
