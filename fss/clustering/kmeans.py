@@ -110,8 +110,8 @@ class Part:
     """One part's points, and what the next iteration need not find again: their labels and the sums of their clusters.
 
     Points are added as multiples of so large a power of two that float64 holds every sum of them without rounding
-    (Demmel and Nguyen 2015). What that takes from a point is less than 2**-49 of all the points' largest coordinates
-    together. So adding those that come to a cluster and taking away those that leave it makes the same bits as adding
+    (Demmel and Nguyen 2015). What that takes from a point is less than 2**-49 of the longest point's length times
+    the number of points. So adding those that come to a cluster and taking away those that leave it makes the same bits as adding
     up its points anew.
     """
 
