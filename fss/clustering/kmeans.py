@@ -111,8 +111,8 @@ class Part:
 
     Points are added as multiples of so large a power of two that float64 holds every sum of them without rounding
     (Demmel and Nguyen 2015). What that takes from a point is less than 2**-49 of the longest point's length times
-    the number of points. So adding those that come to a cluster and taking away those that leave it makes the same bits as adding
-    up its points anew.
+    the number of points. So adding those that come to a cluster and taking away those that leave it makes the same bits
+    as adding up its points anew.
     """
 
     def __init__(self, points: np.ndarray, weights: np.ndarray | None = None):
