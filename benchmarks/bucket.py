@@ -1,13 +1,13 @@
 """What keeping a run in a bucket costs: `label` and a training's steps from S3, beside the same from a folder.
 
     python -m benchmarks.bucket [--works label train] [--images 96] [--rounds 5] [--delays 0 20 50]
-        [--json FILE] [key=value ...]
+        [--store moto] [--json FILE] [key=value ...]
 
-The worker is this process, without Ray. The store is moto's, in a process of its own on this machine, which waits so
-many milliseconds before each answer; its CPU seconds, which the worker lacks where cores are few, stand beside the
-others. No copy of what is read is kept here. A round takes each place in turn, so all meet what else the machine does.
-A ratio is bucket / folder: 1 is equal speed. Images are small rendered ones in shards of 24: a shard takes a second or
-two, so the store weighs more than with large ones.
+The worker is this process, without Ray. The store is on this machine too: moto's, which waits so many milliseconds
+before each answer, or Ceph's, which does not wait and must be installed. The store's CPU seconds, which the worker
+lacks where cores are few, stand beside the others. No copy of what is read is kept here. A round takes each place in
+turn, so all meet what else the machine does. A ratio is bucket / folder: 1 is equal speed. Images are small rendered
+ones in shards of 24: a shard takes a second or two, so the store weighs more than with large ones.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -94,32 +95,52 @@ class Alone:
 
 @dataclass(frozen=True)
 class Store:
-    """The store's process, and how long it waits."""
+    """A store's processes, where it answers, the id and the secret of a login there, and how long it waits."""
 
-    process: psutil.Process
+    processes: Sequence[psutil.Process]
+    address: str
+    login: tuple[str, str]
     waits: Any
 
     def busy(self) -> float:
         """Seconds of CPU so far."""
-        return sum(self.process.cpu_times()[:2])
+        return sum(sum(one.cpu_times()[:2]) for one in self.processes)
 
 
 @contextlib.contextmanager
-def store(cache: Path) -> Iterator[Store]:
-    """A store with the bucket `bench`, for this process and all that it starts."""
+def _moto() -> Iterator[Store]:
     context = multiprocessing.get_context("spawn")
     waits, port = context.Value("d", 0.0), context.Queue()
     server = context.Process(target=_serve, args=(waits, port), daemon=True)
     server.start()
-    os.environ |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port.get()}", "AWS_DEFAULT_REGION": "us-east-1"}
-    os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "NO_PROXY": "127.0.0.1"}
-    os.environ |= {"FSS_CACHE": str(cache)}
     try:
-        bucket.system().makedirs("bench", exist_ok=True)
-        yield Store(psutil.Process(server.pid), waits)
+        yield Store([psutil.Process(server.pid)], f"http://127.0.0.1:{port.get()}", ("any", "any"), waits)
     finally:
         server.kill()
         server.join()
+
+
+@contextlib.contextmanager
+def _ceph() -> Iterator[Store]:
+    from tests import ceph, rays
+
+    with ceph.Store(rays.free_ports(2)) as one:
+        yield Store(one.processes(), one.address, (ceph.ID, ceph.SECRET), SimpleNamespace(value=0.0))
+
+
+#: By name.
+STORES = {"moto": _moto, "ceph": _ceph}
+
+
+@contextlib.contextmanager
+def store(cache: Path, kind: str = "moto") -> Iterator[Store]:
+    """One of `STORES` with the bucket `bench`, for this process and all that it starts."""
+    with STORES[kind]() as one:
+        os.environ |= {"AWS_ENDPOINT_URL": one.address, "AWS_DEFAULT_REGION": "us-east-1"}
+        os.environ |= {"AWS_ACCESS_KEY_ID": one.login[0], "AWS_SECRET_ACCESS_KEY": one.login[1]}
+        os.environ |= {"FSS_CACHE": str(cache), "NO_PROXY": "127.0.0.1"}
+        bucket.system().makedirs("bench", exist_ok=True)
+        yield one
 
 
 def copy(run: Path, place: Path) -> None:
@@ -171,7 +192,7 @@ WORKS = {"label": label, "train": train}
 
 def compare(settings: Sequence[str], chosen: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """`measure` of each work: in a folder, and in a bucket whose store waits each of so many milliseconds."""
-    with tempfile.TemporaryDirectory() as scratch, store(Path(scratch) / "cache") as server:
+    with tempfile.TemporaryDirectory() as scratch, store(Path(scratch) / "cache", chosen.store) as server:
         roots = {"folder": f"{scratch}/runs", "bucket": "s3://bench/runs"}
         runs = {kind: Run(load([*settings, f"root={root}"]), STAGES) for kind, root in roots.items()}
         for kind in roots:
@@ -181,7 +202,10 @@ def compare(settings: Sequence[str], chosen: argparse.Namespace) -> Iterator[tup
                 copy(runs[kind].folder, paths.place(roots["bucket"]) / runs[kind].folder.name)
         assert not runs["bucket"].fresh, runs["bucket"].fresh
         places = {"folder": (runs["folder"], 0.0)}
-        places |= {f"bucket, {delay:g} ms": (runs["bucket"], delay / 1e3) for delay in chosen.delays}
+        places |= {
+            f"bucket, {delay:g} ms": (runs["bucket"], delay / 1e3)
+            for delay in (chosen.delays if chosen.store == "moto" else [0.0])
+        }
         os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
         torch.distributed.init_process_group("gloo", init_method=f"file://{scratch}/group", rank=0, world_size=1)
         for name in chosen.works:
@@ -195,6 +219,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--delays", type=float, nargs="+", default=[0.0, 20.0, 50.0])
+    parser.add_argument("--store", choices=STORES, default="moto", help="whose")
     parser.add_argument("--json")
     parser.add_argument("settings", nargs="*")
     chosen = parser.parse_args()

@@ -1,6 +1,6 @@
 """The plan beside what really happened, for a corpus of several sizes: ratios of time and bytes, stage by stage.
 
-    python -m benchmarks.plan [--images 600,2400] [--bucket] [--json FILE] [key=value ...]
+    python -m benchmarks.plan [--images 600,2400] [--bucket moto] [--json FILE] [key=value ...]
     python -m benchmarks.plan --images 375,1500,6000 experiment=photos corpus.root=PHOTOS dataset.root=null \
         backbone=mobilenet_v2 backbone.weights=FILE
 
@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bucket import store
+from benchmarks.bucket import STORES, store
 from cluster.config import Config
 from cluster.engine.manifest import Manifest
 from cluster.engine.run import Run
@@ -92,7 +92,7 @@ def beside(images: int, chosen: argparse.Namespace) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if chosen.bucket:
-            stack.enter_context(store(folder / "cache"))
+            stack.enter_context(store(folder / "cache", chosen.bucket))
         fresh = stack.enter_context(ProcessPoolExecutor(1, spawn, max_tasks_per_child=1))
         root = "s3://bench/runs" if chosen.bucket else f"{folder}/runs"
         config = load(settings_of(images, chosen.settings, folder, root))
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", default="600", help="sizes of the corpus, with commas")
     parser.add_argument("--train", action="store_true", help="train too; the plan leaves out Ray Train's start")
-    parser.add_argument("--bucket", action="store_true", help="in a bucket of moto's store, see benchmarks.bucket")
+    parser.add_argument("--bucket", choices=STORES, help="in a bucket of whose store, see benchmarks.bucket")
     parser.add_argument("--json")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     chosen = parser.parse_args()

@@ -1,17 +1,10 @@
 """The bucket of all rounds, as the process sees it that serves it."""
 
-import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import boto3
 
 _NAME = "chaos"
-
-
-def port() -> int:
-    """Where its server listens, inside."""
-    return urlsplit(os.environ["AWS_ENDPOINT_URL"]).port or 0
 
 
 def make() -> None:

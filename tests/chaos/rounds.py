@@ -17,9 +17,8 @@ from jobs._config import load
 from tests.chaos import bucket, verdict
 from tests.chaos.machines import Machines
 from tests.chaos.plan import Fault, Round, drawn
-from tests.chaos.servers import LOGIN, MLFLOW, database, door, mlflow
+from tests.chaos.servers import LOGIN, MLFLOW, database, mlflow, store
 from tests.chaos.strikes import NotEndedError, TooLateError, Yard, strike
-from tests.cluster import s3
 
 #: A run that is small and has every stage but pre-training. Two machines work; a third takes over when one is lost.
 RUN = (
@@ -74,17 +73,16 @@ def _yard(home: Path) -> Iterator[Yard]:
     for words in (("/run", "755"), ("/dev/shm", "1777")):  # what is made there is seen by nobody else
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode={words[1]}", "chaos", words[0]], check=True)
     os.environ["FSS_CACHE"] = str(home / "copies")
-    with Machines(home, LOGIN) as machines, s3.server():
+    with Machines(home, LOGIN) as machines, contextlib.ExitStack() as servers:
+        objects = servers.enter_context(store(home))
         bucket.make()
-        with contextlib.ExitStack() as servers:
-            held = database(home)
-            if held is None:
-                print("no Postgres is installed: MLflow keeps its runs in SQLite and is struck itself", flush=True)
-            else:
-                servers.enter_context(held)
-            tracking = servers.enter_context(mlflow(home, on_postgres=held is not None))
-            store = servers.enter_context(door(home, bucket.port()))
-            yield Yard(machines, tracking, held or tracking, store)
+        held = database(home)
+        if held is None:
+            print("no Postgres is installed: MLflow keeps its runs in SQLite and is struck itself", flush=True)
+        else:
+            servers.enter_context(held)
+        tracking = servers.enter_context(mlflow(home, on_postgres=held is not None))
+        yield Yard(machines, tracking, held or tracking, objects)
 
 
 class Game:

@@ -11,22 +11,26 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
-from tests import postgres
+from tests import ceph, postgres
 from tests.chaos.machines import OUTSIDE, each, environment
+from tests.cluster import s3
 from tests.places import ROOT
+from tests.rays import free_ports
 
-MLFLOW, STORE = f"http://{OUTSIDE}:5000", f"http://{OUTSIDE}:9000"
+_STORE = 9000
+MLFLOW, STORE = f"http://{OUTSIDE}:5000", f"http://{OUTSIDE}:{_STORE}"
 #: How a machine reaches the bucket.
 LOGIN = {
     "AWS_ENDPOINT_URL": STORE,
     "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_ACCESS_KEY_ID": ceph.ID,
+    "AWS_SECRET_ACCESS_KEY": ceph.SECRET,
 }
 #: Where Postgres listens, for MLflow's server alone.
 _DATABASE = 5432
@@ -98,9 +102,19 @@ def mlflow(home: Path, *, on_postgres: bool) -> Server:
     return Server(command, home, lambda: _answers(f"{MLFLOW}/health"))
 
 
-def door(home: Path, target: int) -> Server:
-    """What is in front of a bucket's server at port `target` of this process, which keeps its objects in memory."""
-    return Server([sys.executable, "-m", "tests.chaos.servers", str(target)], home, lambda: _answers(STORE))
+@contextlib.contextmanager
+def store(home: Path) -> Iterator[Server]:
+    """Ceph's S3 server; where that is not installed, a door before moto's, which is in this process."""
+    with contextlib.ExitStack() as servers:
+        if ceph.installed():
+            behind = servers.enter_context(ceph.Ceph((*free_ports(1), _STORE), OUTSIDE))
+            os.environ |= LOGIN
+            yield servers.enter_context(Server(behind.door(), home, behind.answers))
+        else:
+            servers.enter_context(s3.server())
+            inside = urlsplit(os.environ["AWS_ENDPOINT_URL"]).port
+            command = [sys.executable, "-m", "tests.chaos.servers", str(inside)]
+            yield servers.enter_context(Server(command, home, lambda: _answers(STORE)))
 
 
 def _answers(url: str) -> bool:
@@ -124,7 +138,7 @@ async def _door(target: int) -> None:
         inside, out = await asyncio.open_connection("127.0.0.1", target)
         await asyncio.gather(_pass_on(reader, out), _pass_on(inside, writer))
 
-    server = await asyncio.start_server(come_in, OUTSIDE, 9000)
+    server = await asyncio.start_server(come_in, OUTSIDE, _STORE)
     await server.serve_forever()
 
 

@@ -5,12 +5,12 @@ import pytest
 from tests.cluster import s3
 
 
-@pytest.fixture(scope="module")
-def door():
+@pytest.fixture(scope="module", params=s3.kinds())
+def door(request):
     """The store's door; it has one bucket, named `bucket`."""
     from cluster.storage import bucket
 
-    with s3.server() as opened:
+    with s3.server(request.param) as opened:
         bucket.system().makedirs("bucket", exist_ok=True)
         yield opened
 

@@ -1,5 +1,6 @@
 """Objects by the paths of their copies, and a store that is slow, busy, or no store at all."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,8 @@ def test_an_object_is_asked_for_once_unless_it_is_large(door, size, requests):
 
 
 def test_more_objects_than_one_answer_lists(door):
-    from moto.s3.models import s3_backends
-
-    store = next(iter(s3_backends.values()))["aws"]
     names = [f"{number:05d}" for number in range(1001)]
-    for name in names:
-        store.put_object("bucket", f"many/{name}", b"-")
+    list(bucket.each(lambda name: bucket.put(f"bucket/many/{name}", b"-"), names))
     assert list(bucket.listing("bucket/many")) == names
     assert bucket.matching("bucket/many", "*") == names
     bucket.remove([f"bucket/many/{name}" for name in names])
@@ -82,12 +79,32 @@ def test_a_busy_store_is_asked_again(door, folder):
     assert door.refused == 0
 
 
-def test_what_is_wrong_with_a_root_is_told(door, monkeypatch):
+def test_what_is_wrong_with_a_root_is_told(door):
     assert bucket.problem("bucket/runs") is None
     assert bucket.listing("bucket/runs") == {}
     assert "expected a bucket that can be written at s3://other/runs" in bucket.problem("other/runs")
-    monkeypatch.setattr(door, "unconditional", True)
-    assert "expected a store that refuses a second writer" in bucket.problem("bucket/runs")
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        pytest.param(lambda put, name, data, **_: put(name, data), id="no condition counts"),
+        pytest.param(
+            lambda put, name, data, **condition: put(
+                name, data, **{k: v for k, v in condition.items() if k != "IfMatch"}
+            ),
+            id="If-Match does not count",
+        ),
+        pytest.param(
+            lambda put, name, data, **condition: None if "IfMatch" in condition else put(name, data, **condition),
+            id="If-Match never holds",
+        ),
+    ],
+)
+def test_a_store_that_keeps_no_conditions_is_refused(door, monkeypatch, put):
+    monkeypatch.setattr(bucket, "_put_if", functools.partial(put, bucket._put_if))
+    assert "expected a store that refuses the second of two writers, and no other" in bucket.problem("bucket/runs")
+    assert bucket.listing("bucket/runs") == {}
 
 
 def test_a_store_that_is_not_there_is_told(door, monkeypatch):

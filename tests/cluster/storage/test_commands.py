@@ -5,11 +5,16 @@ import shutil
 import pytest
 
 from cluster.storage import bucket
+from tests.cluster import s3
 from tests.cluster.crashes import CRASHES
 from tests.cluster.killed import python, tiny
 from tests.cluster.storage.test_runs import contents
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    pytest.mark.parametrize("door", [s3.real()], indirect=True, scope="module"),
+]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from tests.cluster import s3
 from tests.cluster.crashes import STORED_CRASHES
 from tests.cluster.engine.test_kills import check_chain
 from tests.cluster.killed import tiny
@@ -11,6 +12,7 @@ from tests.cluster.storage.test_runs import contents
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("door", [s3.real()], indirect=True)
 def test_a_process_killed_at_every_point_of_each_kind_of_writer(
     door, machine, photos, copied, configure, start, tmp_path
 ):
