@@ -72,7 +72,7 @@ def new_file(job, folder, pattern):
 def check_end(tmp_path, family, line):
     """The line is the last one, nobody's stack is before it, and no process is left."""
     told = (tmp_path / "told").read_text().splitlines()
-    assert told[-1] == line
+    assert told[-1] == line, "\n".join(told[-40:])
     # On a busy machine Ray's controller complains, with a stack, that it is slow: lines of its processes do not count.
     own = [each for each in told if not re.match(r"(\x1b\[\d+m)?\(\w+ pid=", each)]
     assert not [each for each in own if any(noise in each for noise in NOISE)]
