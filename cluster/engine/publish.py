@@ -38,13 +38,15 @@ logger = logging.getLogger(__name__)
 
 #: The file by which a folder has one writer.
 LOCK = ".lock"
+#: Characters of a file's name in that of its scratch file; each takes up to four bytes.
+_BEGINNING = 32
 
 
 def write_bytes(path: Path, data: bytes) -> dict[str, Any]:
     """Publish `data` at `path` atomically, replacing what was there; return its bytes and sha256 for a manifest."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = paths.stored(path)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.tmp")
+    temporary = _scratch(path)
     try:
         with temporary.open("wb") as file:
             half = len(data) // 2
@@ -63,6 +65,11 @@ def write_bytes(path: Path, data: bytes) -> dict[str, Any]:
     if not stored:
         _sync_folder(path.parent)
     return {"bytes": len(data), "sha256": shards.sha256(data)}
+
+
+def _scratch(path: Path) -> Path:
+    """A name beside `path` of this process alone; of a long name only the beginning, as file systems bound names."""
+    return path.with_name(f".{path.name[:_BEGINNING]}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.tmp")
 
 
 def write_each(files: Mapping[Path, bytes]) -> list[dict[str, Any]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import glob
+import os
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ A = TypeVar("A")
 T = TypeVar("T")
 #: What a folder of masks is made of; it is written first, and says whose folder it is.
 MARK = "predict.json"
+#: Bytes of a name before its dot: with the longest ending of an answer, .overlay.jpg, a file system takes it.
+_LONGEST = 255 - len(".overlay.jpg")
+#: Files that a message names.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def look(config: PredictConfig) -> Given:
     problems.keep(video.check, filter(video.is_video, queries))
     problems += _every_problems(config.every, queries)
     folders = problems.keep(lambda path: own_folder(path, "out", MARK), [config.out])
-    problems.keep(lambda out: _check_names(queries, out, config.overwrite), folders)
+    problems += _name_problems(queries, folders, config.overwrite)
     if not problems and not masks:
         masks = _marked(config, segmenters[0], supports, problems)
     problems.tell()
@@ -63,13 +68,17 @@ def look(config: PredictConfig) -> Given:
 
 
 def left_out(places: Sequence[str], queries: Sequence[Path]) -> Iterator[str]:
-    """A line for what else lies in each folder of queries."""
+    """A line for what else lies in each folder of queries, and one for folders of answers that patterns lead to."""
     for folder in (Path(place) for place in places if Path(place).is_dir()):
         others = sorted(set(folder.iterdir()) - set(queries))
         if others:
             names = ", ".join(f"{one.name}/" if one.is_dir() else one.name for one in others[:5])
             more = f" and {len(others) - 5} more" if others[5:] else ""
             yield f"left out, no images by their names: {names}{more}"
+    patterns = (place for place in places if not Path(place).exists())
+    found = (path for place in patterns for path in _matching(place) if images.is_image_name(path.name))
+    if written := {path.parent for path in found if _is_answer(path)}:
+        yield f"left out, answers of this command: {', '.join(sorted(map(str, written)))}"
 
 
 class _Problems(list[str]):
@@ -133,15 +142,30 @@ def _every_problems(every: int, queries: Sequence[Path]) -> list[str]:
     return [f"every: expected a video among the queries, got every={every} and images alone; leave it out"]
 
 
-def _check_names(queries: Sequence[Path], out: Path, overwrite: bool) -> None:
-    stems = [(video.named(path, 1) if video.is_video(path) else path).stem for path in queries]
-    doubled = [stem for stem, number in Counter(stems).items() if number > 1]
+def _name_problems(queries: Sequence[Path], outs: Sequence[Path], overwrite: bool) -> list[str]:
+    """What is wrong with the names that answers will have, in each of `outs`."""
+    alike = defaultdict[str, list[str]](list)
+    for path in queries:
+        alike[(video.named(path, 1) if video.is_video(path) else path).stem].append(str(path))
+    doubled = [" and ".join(paths) for paths in alike.values() if len(paths) > 1]
+    long = [path for stem, (path, *_) in alike.items() if len(os.fsencode(stem)) > _LONGEST]
+    wrong = []
     if doubled:
-        raise ValueError(
-            f"two query images are called {doubled[0]}, their masks would overwrite each other; rename one"
+        wrong.append(
+            f"query: expected images of different names, as their masks have, got {_some(doubled)}; rename one"
         )
-    if not overwrite and any((out / f"{stem}.png").exists() for stem in stems):
-        raise ValueError(f"{out} already holds masks of these images; choose another out= or set overwrite=true")
+    if long:
+        wrong.append(f"query: expected names of at most {_LONGEST} bytes before the dot, got {_some(long)}; rename it")
+    elif not overwrite:
+        filled = [out for out in outs if any((out / f"{stem}.png").exists() for stem in alike)]
+        wrong += [
+            f"{out} already holds masks of these images; choose another out= or set overwrite=true" for out in filled
+        ]
+    return wrong
+
+
+def _some(texts: Sequence[str]) -> str:
+    return "; ".join(texts[:_NAMED]) + (f"; and {len(texts) - _NAMED} more" if texts[_NAMED:] else "")
 
 
 def _queries(place: str) -> list[Path]:
@@ -150,11 +174,20 @@ def _queries(place: str) -> list[Path]:
     if path.is_file():
         return _of_list(path) if path.suffix.lower() == ".txt" else [path]
     known = images.NAMED | (frozenset() if path.is_dir() else video.SUFFIXES)
-    beside = path.glob("*") if path.is_dir() else map(Path, glob.glob(place, recursive=True))
+    beside = path.glob("*") if path.is_dir() else (one for one in _matching(place) if not _is_answer(one))
     queries = sorted(one for one in beside if images.is_image_name(one.name, known) and one.is_file())
     if not queries:
         raise ValueError(f"expected an image, a video or a folder of images at query={place}, found none")
     return queries
+
+
+def _matching(pattern: str) -> Iterator[Path]:
+    return map(Path, glob.iglob(pattern, recursive=True))
+
+
+def _is_answer(path: Path) -> bool:
+    """Whether a file lies in a folder that this command wrote: a pattern finds masks of before among the images."""
+    return (path.parent / MARK).is_file()
 
 
 def _of_list(path: Path) -> list[Path]:

@@ -10,10 +10,11 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from cluster.shard import lists, tars
 from cluster.shard.places import FOLDER, Entry, Local, LostError, Remote, at, is_image_name, is_url
-from fss.imaging.images import EXTENSIONS
+from fss.imaging.images import EXTENSIONS, is_hidden
 
 __all__ = ["Entry", "LostError", "CorpusInput", "fingerprint"]
 
@@ -201,6 +202,41 @@ def look(source: CorpusInput | None) -> None:
     """
     if source is not None and next(iter(source.entries()), None) is None:
         raise _none(source)
+
+
+def apart(source: CorpusInput, root: str) -> None:
+    """Look whether a run that writes below `root` leaves its images alone: else its own files become inputs.
+
+    Each command would find another corpus than the one before, and nothing would ever be done. A list names its inputs.
+
+    Raises:
+        ValueError: if the source finds what lies in `root`.
+    """
+    if source.root is None or source.list_file:
+        return
+    base, patterns = _split(source.root)
+    below = _below(base, root)
+    if below is None or any(map(is_hidden, below)):
+        return
+    ways = ["/".join(below[:depth]) for depth in range(len(below) + 1)]
+    if not patterns or any("**" in one or any(_leads(way, one) for way in ways) for one in patterns):
+        raise ValueError(
+            f"root: expected a folder whose files are no images of corpus.root={source.root}, got {root}, which lies "
+            "in it; set another root=, or name the folder of images alone"
+        )
+
+
+def _below(base: str, root: str) -> tuple[str, ...] | None:
+    """The way from the folder `base` to `root`: nothing if they are one, None if it leads elsewhere."""
+    if is_url(base) != is_url(root):
+        return None
+    above, place = (PurePath(one if is_url(one) else os.path.realpath(one)) for one in (base, root))
+    return place.relative_to(above).parts if place.is_relative_to(above) else None
+
+
+def _leads(way: str, pattern: str) -> bool:
+    """Whether a pattern fits a way below the same folder, which has as many parts."""
+    return way.count("/") == pattern.count("/") and PurePath(way).match(pattern)
 
 
 def _none(source: CorpusInput) -> ValueError:

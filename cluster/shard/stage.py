@@ -26,7 +26,7 @@ from cluster.engine import publish
 from cluster.engine.settings import complaints, picked
 from cluster.engine.stage import File, Manifest, Output, Stage, StageError, Unit, Work, read_file
 from cluster.shard.hashing import FindNear, HashChunk, Route, ShardLayout, read_digests
-from cluster.shard.inputs import CorpusInput, LostError, fingerprint, look
+from cluster.shard.inputs import CorpusInput, LostError, apart, fingerprint, look
 from cluster.shard.places import is_url
 from cluster.storage.bucket import address
 from cluster.tracking.redact import redact
@@ -119,7 +119,7 @@ def source(config: Config) -> CorpusInput | None:
     """Where the user's images are; None where the render stage makes them.
 
     Raises:
-        ValueError: if corpus.root is not set.
+        ValueError: if corpus.root is not set, or has the run's own folder in it.
     """
     chosen = config.corpus
     if chosen.kind == "scenes":
@@ -133,7 +133,9 @@ def source(config: Config) -> CorpusInput | None:
         for p in (chosen.root, chosen.list)
     )
     drivers = tuple((chosen.drivers or "").split(","))
-    return CorpusInput(root, listing, chosen.column, chosen.max_bytes, drivers)
+    given = CorpusInput(root, listing, chosen.column, chosen.max_bytes, drivers)
+    apart(given, config.root)
+    return given
 
 
 def _settings(config: Config, given: CorpusInput | None) -> ShardSettings:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import itertools
 import json
 import zipfile
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -174,16 +174,22 @@ def told(found: Found) -> Told:
 
 def _zipped(files: Sequence[Upload], thing: str) -> bytes:
     """The zip of masks; ValueError for what is none."""
-    rows, data, taken = [], io.BytesIO(), Counter[str]()
+    rows, data, taken = [], io.BytesIO(), set[str]()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:
         for file in files:
             mask = (inputs.as_mask(file.data, file.name) == 1).astype(np.uint8)
-            stem = Path(file.name).stem
-            taken[stem] += 1
-            archive.writestr(f"{stem}{f'-{taken[stem]}' if taken[stem] > 1 else ''}.png", answers.seen(mask))
+            archive.writestr(f"{_free(Path(file.name).stem, taken)}.png", answers.seen(mask))
             rows.append(answers.row(Path(file.name), mask, Answer(mask.astype(np.float32)), presence=0))
         archive.writestr(answers.COCO, json.dumps(answers.coco(rows, thing)) + "\n")
     return data.getvalue()
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """`stem`, or what it becomes by the first number that makes it another than those taken; it is taken then."""
+    tried = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    chosen = next(one for one in tried if one.casefold() not in taken)  # many disks take A and a for one
+    taken.add(chosen.casefold())
+    return chosen
 
 
 def _numbers(name: str, text: str, depth: int) -> Any:

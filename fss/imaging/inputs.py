@@ -126,6 +126,8 @@ def _image(source: Picture, reading: Reading, name: str) -> Image.Image:
     if isinstance(source, str | Path | bytes):
         return images.decode(_bytes(source), reading=reading)
     if isinstance(source, Image.Image):
+        if 0 in source.size:
+            raise ValueError(f"expected an image of one pixel or more, got {source.width}x{source.height}")
         try:
             return to_srgb(images.turned(source, images.orientation_of(source)), reading)
         except UNREADABLE as error:
@@ -142,8 +144,12 @@ def _image(source: Picture, reading: Reading, name: str) -> Image.Image:
 
 def _array(source: Any) -> np.ndarray:
     if isinstance(source, torch.Tensor):
-        source = source.detach().cpu()
-        return (source.float() if source.dtype == torch.bfloat16 else source).numpy()
+        try:
+            plain = source.detach().cpu().resolve_conj().resolve_neg()
+            return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+        except (RuntimeError, TypeError) as error:  # sparse, quantised or of eight bits, or without content
+            what = f"{source.dtype}, {source.layout} on {source.device}"
+            raise ValueError(f"expected a dense tensor of numbers, got {what} ({error})") from error
     if isinstance(source, np.ndarray):
         return source
     raise ValueError(f"expected a path, bytes, a Pillow image, an array or a tensor, got {type(source).__name__}")

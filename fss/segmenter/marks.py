@@ -7,8 +7,10 @@ Asking again about the answer made it worse. Borders are the model's own: suppor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
 
 from fss.imaging.images import VOID
 from fss.imaging.inputs import Picture, as_image
@@ -27,16 +29,19 @@ def of_box(segmenter: Segmenter, image: Picture, box: Sequence[float]) -> np.nda
         box: left, top, right and bottom, pixels of the upright image; the last two are outside.
 
     Raises:
-        ValueError: for what is no image, or a box without a pixel of it.
+        ValueError: for what is no image, no four numbers, or a box without a pixel of it.
     """
     shown = as_image(image)
-    left, top, right, bottom = (round(side) for side in box)
+    sides = _numbers(box)
+    if sides.shape != (4,):
+        raise ValueError(f"expected a box of four numbers [left,top,right,bottom], got {box}")
+    left, top, right, bottom = map(round, sides.tolist())
     inside = np.zeros((shown.height, shown.width), np.uint8)
     inside[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1
     if not inside.any() or inside.all():
         raise ValueError(
             f"expected a box [left,top,right,bottom] within {shown.width}x{shown.height} that leaves something "
-            f"outside, got {list(box)}"
+            f"outside, got {sides.tolist()}"
         )
     thing = segmenter.segment(shown, shown, inside, edges=False) & inside
     return thing if thing.any() else inside
@@ -52,7 +57,7 @@ def of_points(segmenter: Segmenter, image: Picture, points: Sequence[Sequence[fl
             border is taken to be beside it, but around points on the thing.
 
     Raises:
-        ValueError: for what is no image, a point outside of it, or if none is on the thing.
+        ValueError: for what is no image, no points, a point outside of it, or if none is on the thing.
     """
     shown = as_image(image)
     seeds = _seeds((shown.height, shown.width), points)
@@ -62,14 +67,24 @@ def of_points(segmenter: Segmenter, image: Picture, points: Sequence[Sequence[fl
 def _seeds(size: tuple[int, int], points: Sequence[Sequence[float]]) -> np.ndarray:
     """(H, W) uint8: 1 and 0 in a disc around each point, 255 elsewhere."""
     height, width = size
-    if not any(side == 1 for _, _, side in points) or any(side not in (0, 1) for _, _, side in points):
+    table = _numbers(points)
+    if table.ndim != 2 or table.shape[1] != 3 or not (table[:, 2] == 1).any() or not np.isin(table[:, 2], (0, 1)).all():
         raise ValueError(f"expected points [x,y,side] with side 1 on the thing or 0 beside it, one on it, got {points}")
-    if any(not (0 <= x < width and 0 <= y < height) for x, y, _ in points):
+    if any(not (0 <= x < width and 0 <= y < height) for x, y, _ in table.tolist()):
         raise ValueError(f"expected points within {width}x{height}, got {points}")
     rows, columns = np.ogrid[:height, :width]
     seeds = np.full(size, VOID, np.uint8)
     border = max(1, round(_BORDER * max(size)))
     seeds[:border], seeds[-border:], seeds[:, :border], seeds[:, -border:] = 0, 0, 0, 0
-    for x, y, side in points:
+    for x, y, side in table.tolist():
         seeds[(rows - y) ** 2 + (columns - x) ** 2 <= max(1, _RADIUS * max(size)) ** 2] = int(side)
     return seeds
+
+
+def _numbers(given: Any) -> np.ndarray:
+    """Finite float64 numbers of lists, arrays or tensors; an array without axes, which is neither, of anything else."""
+    try:
+        table = np.array(given.tolist() if isinstance(given, torch.Tensor) else given, dtype=np.float64)
+    except (ValueError, TypeError):
+        return np.array(0.0)
+    return table if np.isfinite(table).all() else np.array(0.0)

@@ -100,8 +100,10 @@ class Thing:
         many pixels a side, see `fss.segmenter.tiles`; the thing is there if it is in any of them.
 
         Raises:
-            ValueError: for what is no image.
+            ValueError: for what is no image, or a `tile` that is no side of tiles; that at once.
         """
+        if tile is not None:
+            tiles.check(tile)
         asked = (as_image(image, f"query {place}") for place, image in enumerate(several(images)))
         return self._whole(asked) if tile is None else (self._tiled(image, tile) for image in asked)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 #: What neighbouring tiles share at least, of their side.
 OVERLAP = 0.25
+#: The least side of which an overlap leaves something.
+_SMALLEST = 2
 
 #: Left, top, right and bottom, pixels; the last two are outside.
 Box = tuple[int, int, int, int]
@@ -18,9 +21,23 @@ def boxes(size: tuple[int, int], side: int) -> list[Box]:
     """Tiles of an image of `size` (width, height), row by row, `side` pixels wide and high, or as the image is less.
 
     They are as few as cover it, spread evenly, and overlap by `OVERLAP` of their side or more.
+
+    Raises:
+        ValueError: for a side that leaves nothing beside the overlap, or is no whole number.
     """
+    check(side)
     (lefts, width), (tops, height) = (_starts(length, side) for length in size)
     return [(left, top, left + width, top + height) for top in tops for left in lefts]
+
+
+def check(side: int) -> None:
+    """Look at the side of tiles before there is an image.
+
+    Raises:
+        ValueError: as `boxes`.
+    """
+    if isinstance(side, bool) or not isinstance(side, numbers.Integral) or side < _SMALLEST:
+        raise ValueError(f"tile: expected a whole number of pixels from {_SMALLEST} on, got {side!r}")
 
 
 def blended(size: tuple[int, int], places: Sequence[Box], parts: Iterable[np.ndarray]) -> np.ndarray:

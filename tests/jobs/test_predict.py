@@ -201,11 +201,34 @@ def test_bands_and_range_are_read_as_the_corpus_was(model, own, capsys):
         run(model, own, "bands=[4,3]")
 
 
-def test_two_queries_of_one_name_are_refused(model, own):
-    (own / "queries" / "one.png").write_bytes((own / "queries" / "small.png").read_bytes())
-    with pytest.raises(ValueError, match="two query images are called one, their masks would overwrite each other"):
+def test_queries_of_one_name_or_of_too_long_ones_are_refused(model, own):
+    small = (own / "queries" / "small.png").read_bytes()
+    for name in ("one.png", "two.png", f"{'é' * 122}.png"):
+        (own / "queries" / name).write_bytes(small)
+    told = "query: expected images of different names, as their masks have, got .*one.jpg and .*one.png; .*two.JPG and"
+    with pytest.raises(
+        RefusedError, match=rf"{told}.*two.png; rename one\n  query: expected names of at most 243 bytes"
+    ):
         run(model, own)
     assert not (own / "out").exists()
+
+
+def test_a_name_as_long_as_can_be_is_answered(model, own):
+    name = "x" * 243
+    (own / f"{name}.png").write_bytes((own / "queries" / "small.png").read_bytes())
+    run(model, own, f"query={own}/{name}.png")
+    assert set(masks(own)) == {f"{name}.png"}
+
+
+def test_answers_are_no_queries_of_a_pattern(model, own, capsys):
+    wanted = f"query={own}/queries/**/*.*"
+    for name in ("broken.jpg", "raw.cr2"):
+        (own / "queries" / name).unlink()
+    for again in range(2):
+        run(model, own, wanted, f"out={own}/queries/masks", "overwrite=true")
+        told = capsys.readouterr().out
+        assert "predict: 3 of 3 images" in told
+        assert (f"left out, answers of this command: {own}/queries/masks" in told) == bool(again)
 
 
 @pytest.mark.parametrize("form", ["white", "colour", "palette", "jpeg", "float", "alpha"])

@@ -76,3 +76,9 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     assert done.returncode == -9
     with publish.only_writer(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "日" * 85], ids=["one byte", "two bytes", "three bytes"])
+def test_a_name_may_be_as_long_as_a_file_system_takes(tmp_path, name):
+    publish.write_bytes(tmp_path / name, b"abc")
+    assert names(tmp_path) == [name]

@@ -6,7 +6,7 @@ import socket
 import fsspec
 import pytest
 
-from cluster.shard.inputs import CorpusInput, LostError, fingerprint
+from cluster.shard.inputs import CorpusInput, LostError, apart, fingerprint
 from cluster.shard.places import Remote
 
 
@@ -253,3 +253,50 @@ def test_what_is_no_folder_and_no_list_is_called_so(tmp_path):
     ):
         with pytest.raises(ValueError, match=told):
             list(source.entries())
+
+
+@pytest.mark.parametrize(
+    ("corpus", "root"),
+    [
+        ("photos", "photos"),
+        ("photos", "photos/runs"),
+        ("photos", "photos/a/../deep/runs"),
+        ("link", "photos/runs"),
+        ("photos/*", "photos/runs"),
+        ("photos/*", "photos/runs/mine"),
+        ("photos/**/*.jpg", "photos/runs"),
+        ("photos/{a,runs}", "photos/runs"),
+        ("s3://bucket/photos/", "s3://bucket/photos/runs"),
+        ("s3://bucket", "s3://bucket/runs"),
+    ],
+)
+def test_a_run_among_its_own_images_is_refused(tmp_path, corpus, root):
+    fill(tmp_path / "photos", "a.jpg")
+    (tmp_path / "link").symlink_to("photos")
+    given, place = (one if "://" in one else f"{tmp_path}/{one}" for one in (corpus, root))
+    with pytest.raises(ValueError, match=r"^root: expected a folder whose files are no images of corpus\.root=.*, got"):
+        apart(CorpusInput(given), place)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "root"),
+    [
+        ("photos", "runs"),
+        ("photos", "photos2"),
+        ("runs/photos", "runs"),
+        ("photos", "photos/.runs"),
+        ("photos/*.tar", "photos/runs"),
+        ("photos/shards/*.tar", "photos/runs"),
+        ("photos/a.tar", "photos/runs"),
+        ("s3://bucket/photos", "s3://bucket/photos2"),
+        ("s3://bucket/photos", "photos"),
+    ],
+)
+def test_a_run_beside_its_images_is_not(tmp_path, corpus, root):
+    (tmp_path / "photos").mkdir()
+    given, place = (one if "://" in one else f"{tmp_path}/{one}" for one in (corpus, root))
+    apart(CorpusInput(given), place)
+
+
+def test_a_list_names_what_it_means(tmp_path):
+    apart(CorpusInput(str(tmp_path), str(tmp_path / "list.txt")), str(tmp_path / "runs"))

@@ -153,6 +153,12 @@ def test_masks_are_packed_with_coco(client):
     refused(client.post("/masks", files=[("masks", ("a.png", BOMB))]), 400, "a.png: too_large")
 
 
+def test_no_mask_of_a_zip_is_called_like_another(client):
+    files = [("masks", (name, DRAWN)) for name in ("a.jpg", "a.png", "a-2.jpg", "A.jpg")]
+    with zipfile.ZipFile(io.BytesIO(client.post("/masks", files=files).content)) as archive:
+        assert archive.namelist() == ["a.png", "a-2.png", "a-2-2.png", "A-3.png", "coco.json"]
+
+
 def test_the_model_says_what_it_is(client, segmenter):
     (model,) = client.get("/models").json()
     assert model["model"] == segmenter.about["model"]

@@ -90,3 +90,32 @@ def test_a_photo_is_turned_once(tmp_path):
 def test_what_is_no_image_is_named(source, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         inputs.as_image(source, "query")
+
+
+TENSOR = torch.rand(3, 20, 30)
+ODD = {
+    "sparse": (TENSOR.to_sparse(), "sparse_coo"),
+    "eight bits": (TENSOR.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+    "without content": (TENSOR.to("meta"), "on meta"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("read", [inputs.as_image, inputs.as_mask, inputs.as_labels])
+def test_tensors_that_hold_no_plain_numbers_are_refused(read, name):
+    tensor, says = ODD[name]
+    with pytest.raises(ValueError, match=f"query: expected a dense tensor of numbers, got .*{says}"):
+        read(tensor, "query")
+
+
+def test_views_that_negate_are_read():
+    """The imaginary part of a conjugate is such a view."""
+    view = torch.complex(TENSOR, -TENSOR).conj().imag
+    assert view.is_neg()
+    np.testing.assert_array_equal(inputs.as_image(view), inputs.as_image(TENSOR))
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 4), (4, 0)])
+def test_pillow_images_without_a_pixel_are_refused(size):
+    with pytest.raises(ValueError, match=f"query: expected an image of one pixel or more, got {size[0]}x{size[1]}"):
+        inputs.as_image(Image.new("RGB", size), "query")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fss import backbones, heads
@@ -63,6 +64,21 @@ def test_boxes_without_an_inside_or_an_outside_are_refused(segmenter, image, box
         marks.of_box(segmenter, image, box)
 
 
+@pytest.mark.parametrize("box", [[1, 2, 3], [[1, 2, 3, 4]], [0, 0, np.nan, 5], [0, 0, np.inf, 5], "abcd", None, []])
+def test_what_is_no_box_is_refused_by_what_was_expected(segmenter, image, box):
+    with pytest.raises(ValueError, match=r"expected a box of four numbers \[left,top,right,bottom\], got"):
+        marks.of_box(segmenter, image, box)
+
+
+def test_marks_may_be_arrays_or_tensors(segmenter, image):
+    box, points = [25, 15, 105, 85], [[60, 50, 1], [2, 2, 0]]
+    for kind in (np.array, torch.tensor):
+        np.testing.assert_array_equal(marks.of_box(segmenter, image, kind(box)), marks.of_box(segmenter, image, box))
+        np.testing.assert_array_equal(
+            marks.of_points(segmenter, image, kind(points)), marks.of_points(segmenter, image, points)
+        )
+
+
 @pytest.mark.parametrize(
     ("points", "told"),
     [
@@ -71,6 +87,12 @@ def test_boxes_without_an_inside_or_an_outside_are_refused(segmenter, image, box
         ([[5, 5, 1], [6, 6, 2]], r"points \[x,y,side\] with side 1 on the thing or 0 beside it"),
         ([[128, 5, 1]], "expected points within 128x96"),
         ([[5, -1, 1]], "expected points within 128x96"),
+        ([[5, 5]], "expected points"),
+        ([5, 5, 1], "expected points"),
+        ([[5, 5, 1], [5, 5]], "expected points"),
+        ([[np.inf, 5, 1]], "expected points"),
+        ([["a", 5, 1]], "expected points"),
+        (None, "expected points"),
     ],
 )
 def test_points_that_say_nothing_are_refused(segmenter, image, points, told):

@@ -17,6 +17,7 @@ from fss.backbones.extractor import Extractor
 from fss.heads.parts.capabilities import Fits, Recalls, SeesBlank
 from fss.segmenter import Segmenter
 from tests.fss.conftest import noise_image
+from tests.places import ROOT
 
 OPTIONS = {
     "correlation": {"dim": 16},
@@ -114,6 +115,13 @@ def test_a_model_stretches_images_as_its_backbone_did(tmp_path, interpolation):
     del about["seal"], about["backbone"]["interpolation"]  # as before there was a choice
     (tmp_path / "model.json").write_text(json.dumps(seals.sealed({**about, "format": 2})))
     assert Segmenter.load(tmp_path, "cpu").extractor.backbone.interpolation == "bilinear"
+
+
+def test_the_page_says_which_formats_are_read():
+    told = (ROOT / "docs" / "export.md").read_text()
+    assert f"number of its format, now {segmenter.FORMAT}." in told
+    assert segmenter._OLDEST == segmenter.FORMAT - 1
+    assert f"Format {segmenter._OLDEST} is read too. Format {segmenter._OLDEST - 1} is refused" in told
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path):

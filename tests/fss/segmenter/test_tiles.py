@@ -69,3 +69,9 @@ def test_a_tile_sees_what_a_crop_shows(thing):
     (answer,) = thing.stream([large], tile=64)
     crop = thing.probabilities(large.crop((0, 0, 64, 64)))
     np.testing.assert_allclose(answer.probabilities[:, :48], crop[:, :48], rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [0, -1, 1, 1.5, True, "64"])
+def test_a_side_of_no_tiles_is_refused_before_any_image(thing, side):
+    with pytest.raises(ValueError, match="tile: expected a whole number of pixels from 2 on, got"):
+        thing.stream([noise_image(2, (60, 40))], tile=side)
