@@ -51,18 +51,21 @@ __all__ = [
 ]
 
 
-#: What lies below root beside the runs.
-_BESIDE_RUNS = ("compare", "features", "mlartifacts", "mlflow.db", "registered")
+#: What lies below root beside the runs; and bytes of a name that leave room for what is made of it.
+_BESIDE_RUNS, _LONGEST = ("compare", "features", "mlartifacts", "mlflow.db", "registered"), 200
 
 
 def _is_folder(name: str) -> bool:
     """Whether it is a path below root that stays there, that file systems take, and that is no run's neighbour's."""
     parts = str(name).split("/")
-    fit = (part.strip(". ") and part.isprintable() and len(part.encode()) <= 200 for part in parts)
+    fit = (part.strip(". ") and part.isprintable() and len(part.encode()) <= _LONGEST for part in parts)
     return all(fit) and parts[0] not in _BESIDE_RUNS
 
 
-_FOLDER = Rule(_is_folder, lambda: f"the name of a folder below root, but {', '.join(_BESIDE_RUNS)}")
+_FOLDER = Rule(
+    _is_folder,
+    lambda: f"the name of a folder below root, of {_LONGEST} bytes at most and none of {', '.join(_BESIDE_RUNS)}",
+)
 
 
 @dataclass

@@ -5,7 +5,13 @@ import pytest
 from tests.cluster import s3
 
 
-@pytest.fixture(scope="module", params=s3.kinds())
+def pytest_generate_tests(metafunc):
+    """A module's `STORES` are those that its tests see, each in turn."""
+    if "door" in metafunc.fixturenames:
+        metafunc.parametrize("door", getattr(metafunc.module, "STORES", ["moto"]), indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def door(request):
     """The store's door; it has one bucket, named `bucket`."""
     from cluster.storage import bucket

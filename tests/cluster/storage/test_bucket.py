@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from cluster.storage import bucket, paths
+from tests.cluster import s3
+
+STORES = s3.kinds()
 
 
 def test_a_path_says_where_its_file_belongs(monkeypatch):

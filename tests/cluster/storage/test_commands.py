@@ -10,11 +10,8 @@ from tests.cluster.crashes import CRASHES
 from tests.cluster.killed import python, tiny
 from tests.cluster.storage.test_runs import contents
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.ray,
-    pytest.mark.parametrize("door", [s3.real()], indirect=True, scope="module"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+STORES = [s3.real()]
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from tests.cluster.engine.test_kills import check_chain
 from tests.cluster.killed import tiny
 from tests.cluster.storage.test_runs import contents
 
+STORES = [s3.real()]
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", [s3.real()], indirect=True)
 def test_a_process_killed_at_every_point_of_each_kind_of_writer(
     door, machine, photos, copied, configure, start, tmp_path
 ):

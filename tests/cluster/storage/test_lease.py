@@ -7,6 +7,9 @@ import pytest
 
 from cluster.engine.publish import LOCK, only_writer
 from cluster.storage import bucket, lease, paths
+from tests.cluster import s3
+
+STORES = s3.kinds()
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ import pytest
 from cluster.engine import files, publish
 from cluster.engine.files import DamagedFileError, check_file, read_file, whole_file, write_file
 from cluster.storage import bucket, paths
+from tests.cluster import s3
+
+STORES = s3.kinds()
 
 
 def objects(folder):
