@@ -295,8 +295,8 @@ def test_a_run_among_its_own_images_is_refused(tmp_path, corpus, root):
 def test_a_run_beside_its_images_is_not(tmp_path, corpus, root):
     (tmp_path / "photos").mkdir()
     given, place = (one if "://" in one else f"{tmp_path}/{one}" for one in (corpus, root))
-    apart(CorpusInput(given), place)
+    assert apart(CorpusInput(given), place) is None
 
 
 def test_a_list_names_what_it_means(tmp_path):
-    apart(CorpusInput(str(tmp_path), str(tmp_path / "list.txt")), str(tmp_path / "runs"))
+    assert apart(CorpusInput(str(tmp_path), str(tmp_path / "list.txt")), str(tmp_path / "runs")) is None
